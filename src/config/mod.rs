@@ -1,0 +1,240 @@
+//! The configuration: typed values, all of them valid by construction.
+//!
+//! A file (TOML, YAML, JSON or INI by its extension) under `NATTRAIL_*` variables of the environment. Whoever holds a
+//! [`Config`] need not check it again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::session::Protocol;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub capture: Capture,
+    pub pending: Pending,
+    pub collectors: Vec<Collector>,
+    /// Never empty together with `collectors`: without either, records go to the standard output as text.
+    pub syslog: Vec<Syslog>,
+}
+
+/// `[capture]`: what is read from the kernel, and how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Capture {
+    /// The network namespace to read; `None` is the one the daemon was started in.
+    pub namespace: Option<Namespace>,
+    /// Name of the own nftables table (family inet) that keeps connection tracking on.
+    pub table: String,
+    pub log: LogScope,
+    pub mark: Option<MarkFilter>,
+    /// Protocols to log; empty means every one.
+    pub protocols: Vec<Protocol>,
+    /// Prefixes of the pre-NAT source; empty means any.
+    pub source: Vec<Prefix>,
+    /// Prefixes of the pre-NAT destination; empty means any.
+    pub destination: Vec<Prefix>,
+    /// Whether the daemon itself switches on the kernel settings the records need.
+    pub set_sysctls: bool,
+    /// Bytes asked for with `SO_RCVBUFFORCE`; the kernel doubles them.
+    pub receive_buffer: usize,
+    /// Whether the kernel keeps the end of a session until it could be delivered.
+    pub reliable: bool,
+}
+
+/// A network namespace by name (as `ip netns` knows it) or by path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Namespace(pub PathBuf);
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LogScope {
+    /// Translated connections only.
+    Nat,
+    /// Every connection.
+    All,
+}
+
+/// `value/mask`: a connection passes when `mark & mask == value`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MarkFilter {
+    pub value: u32,
+    pub mask: u32,
+}
+
+impl MarkFilter {
+    #[must_use]
+    pub const fn accepts(self, mark: u32) -> bool {
+        mark & self.mask == self.value
+    }
+}
+
+/// An address prefix in CIDR notation. `length` never exceeds the family's 32 or 128.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Prefix {
+    pub address: IpAddr,
+    pub length: u8,
+}
+
+impl Prefix {
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differing = u32::from(network) ^ u32::from(address);
+                differing.leading_zeros() >= u32::from(self.length)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differing = u128::from(network) ^ u128::from(address);
+                differing.leading_zeros() >= u32::from(self.length)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `[pending]`: the store of connections that are still open.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pending {
+    pub database: PathBuf,
+    /// Age at which a connection the kernel no longer has is closed with an inferred delete record.
+    pub ttl: Duration,
+    /// One transaction per this interval.
+    pub flush: Duration,
+}
+
+/// `[[collector]]`: one NetFlow or IPFIX receiver.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Collector {
+    pub address: SocketAddr,
+    pub version: Version,
+    /// Local address to send from; port 0 lets the kernel choose.
+    pub source: Option<SocketAddr>,
+    /// Whether NAT events (create, delete) are sent.
+    pub events: bool,
+    /// Whether the three flow records of a finished session are sent.
+    pub triplet: bool,
+    pub nat_event: NatEventValues,
+    /// `false` leaves the destination out of NAT events (RFC 6888 REQ-12). Always `true` for NetFlow v5 and with triplets.
+    pub destination: bool,
+    /// Whether the conntrack zone is sent as ingressVRFID. Always `false` for NetFlow v5.
+    pub zone: bool,
+    /// Whether the post-NAT record of a triplet repeats the counters of the pre-NAT record.
+    pub post_nat_counters: bool,
+    /// Largest IP packet sent, headers included.
+    pub mtu: u16,
+    pub template_refresh: Duration,
+    /// Templates are sent again after this many messages; never 0.
+    pub template_refresh_packets: u32,
+    /// Bytes asked for with `SO_SNDBUF`; `None` leaves the system's default.
+    pub send_buffer: Option<usize>,
+    /// Observation domain (IPFIX), source id (v9), engine type and id (v5, low 16 bits).
+    pub observation_domain: u32,
+    /// Longest time a record waits for its message to fill.
+    pub export_delay: Duration,
+}
+
+impl Collector {
+    /// Largest UDP payload that fits the `mtu`.
+    #[must_use]
+    pub const fn max_message(&self) -> usize {
+        let headers = if self.address.is_ipv4() {
+            20 + 8
+        } else {
+            40 + 8
+        };
+        self.mtu as usize - headers
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Version {
+    NetflowV5,
+    NetflowV9,
+    Ipfix,
+}
+
+/// Which natEvent values stand for create and delete.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NatEventValues {
+    /// 4 and 5 (NAT44 session create and delete); 1 and 2 for IPv6, for which the RFC has none.
+    Rfc8158,
+    /// 1 and 2 for every family.
+    Legacy,
+}
+
+/// `[[syslog]]`: one target for copies.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Syslog {
+    pub target: Target,
+    pub format: Format,
+    pub facility: Facility,
+    pub severity: Severity,
+    /// APP-NAME, tag or SYSLOG_IDENTIFIER.
+    pub app_name: String,
+    /// The `exaddr` field of the csv format.
+    pub exporter_address: IpAddr,
+    /// Most bytes kept while the target cannot take them.
+    pub queue: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Target {
+    /// A local syslog socket (`/dev/log`), RFC 3164.
+    Local {
+        path: PathBuf,
+    },
+    /// A syslog server over UDP, RFC 5424 (RFC 5426).
+    Udp {
+        address: SocketAddr,
+    },
+    /// A file, one line per record, reopened on SIGHUP.
+    File {
+        path: PathBuf,
+    },
+    Stdout,
+    /// The systemd journal's native protocol.
+    Journal {
+        path: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    Csv,
+    Text,
+    Json,
+    Rfc5424,
+}
+
+/// A syslog facility (RFC 5424 section 6.2.1).
+#[derive(Clone, Copy, Debug)]
+pub struct Facility(pub syslog::Facility);
+
+impl Facility {
+    pub const LOCAL6: Self = Self(syslog::Facility::LOG_LOCAL6);
+
+    /// The facility's number times eight, ready to have a severity added: the base of PRI.
+    #[must_use]
+    pub const fn base(self) -> u8 {
+        self.0 as u8
+    }
+}
+
+impl PartialEq for Facility {
+    fn eq(&self, other: &Self) -> bool {
+        self.base() == other.base()
+    }
+}
+
+/// Syslog severity (RFC 5424 section 6.2.1), by its number.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Severity {
+    Emergency = 0,
+    Alert = 1,
+    Critical = 2,
+    Error = 3,
+    Warning = 4,
+    Notice = 5,
+    Informational = 6,
+    Debug = 7,
+}

@@ -1,0 +1,5 @@
+//! nattrail, a NAT-audit logger for Linux gateways.
+
+pub mod config;
+pub mod session;
+pub mod time;

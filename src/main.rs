@@ -1,0 +1,3 @@
+//! The `nattrail` command.
+
+fn main() {}
