@@ -4,5 +4,6 @@ pub mod config;
 pub mod engine;
 pub mod kernel;
 pub mod session;
+pub mod store;
 pub mod time;
 pub mod wire;

@@ -104,7 +104,7 @@ impl Changes<'_> {
 
 impl Engine {
     #[must_use]
-    pub fn new(filter: Filter, ttl: Duration) -> Self {
+    pub fn new(filter: Filter, ttl: Duration, now: Now) -> Self {
         Self {
             filter,
             ttl,
@@ -112,7 +112,7 @@ impl Engine {
             recent: RecentEnds::new(),
             audit: Audit::new(),
             records: VecDeque::new(),
-            next_row: Row(1),
+            next_row: Row(first_row(now)),
             begun: Vec::new(),
             ended: Vec::new(),
             statistics: Statistics::default(),
@@ -128,18 +128,28 @@ impl Engine {
         }
     }
 
-    /// Takes a session of an earlier run back from the store. An audit should follow.
+    /// Takes a session of an earlier run back from the store, also when events came in before. An audit should follow.
     pub fn restore(&mut self, stored: StoredSession) {
         self.next_row = Row(self.next_row.0.max(stored.row.0.saturating_add(1)));
-        let pending = Pending {
+        let known = self
+            .table
+            .find(&stored.session)
+            .find(|(_, pending)| !pending.stored && same_id(&pending.session, &stored.session))
+            .map(|(slot, _)| slot);
+        if let Some(pending) = known.and_then(|slot| self.table.at_mut(slot)) {
+            pending.row = stored.row;
+            pending.begun = pending.begun.min(stored.begun);
+            pending.stored = true;
+            return;
+        }
+        self.table.insert(Pending {
             session: stored.session,
             begun: stored.begun,
             row: stored.row,
             audit: 0,
             provenance: stored.provenance,
             stored: true,
-        };
-        self.table.insert(pending);
+        });
         self.note_peak();
     }
 
@@ -337,6 +347,12 @@ impl Engine {
     fn note_peak(&mut self) {
         self.statistics.pending_peak = self.statistics.pending_peak.max(self.table.len());
     }
+}
+
+/// Rows of a run lie above those of every run that started a second or more before, so that the sessions of a store that
+/// could only be opened late keep theirs.
+fn first_row(now: Now) -> i64 {
+    i64::try_from(now.wall.as_secs() << 30).unwrap_or(1)
 }
 
 /// Whether two sessions with the same tuples may be the same, by their ids.

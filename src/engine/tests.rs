@@ -28,7 +28,7 @@ fn capture() -> crate::config::Capture {
 }
 
 fn engine() -> Engine {
-    Engine::new(Filter::new(&capture()), TTL)
+    Engine::new(Filter::new(&capture()), TTL, at(0))
 }
 
 fn at(seconds: u64) -> Now {
@@ -409,7 +409,24 @@ fn a_restored_session_goes_on_and_ends_with_its_own_start() {
     assert_eq!((records(&mut engine).len(), engine.pending()), (0, 1));
 
     engine.handle_event(&new(session(2)), at(101));
-    assert_eq!(engine.changes().begun().next().unwrap().row, Row(42));
+    assert!(engine.changes().begun().next().unwrap().row > Row(41));
+    engine.handle_event(&Event::Destroy(flow(session(1))), at(102));
+    assert_eq!(records(&mut engine)[1].start, Some(wall(0)));
+    assert_eq!(engine.changes().ended, [Row(41)]);
+}
+
+#[test]
+fn a_session_that_was_adopted_before_the_store_could_be_opened_takes_its_stored_place() {
+    let mut engine = engine();
+    engine.request_first_audit(at(100));
+    audit(&mut engine, &[flow(session(1))], at(100));
+    engine.restore(StoredSession {
+        row: Row(41),
+        session: session(1),
+        begun: wall(0),
+        provenance: Provenance::Kernel,
+    });
+    assert_eq!((engine.pending(), engine.changes().begun().count()), (1, 0));
     engine.handle_event(&Event::Destroy(flow(session(1))), at(102));
     assert_eq!(records(&mut engine)[1].start, Some(wall(0)));
     assert_eq!(engine.changes().ended, [Row(41)]);
