@@ -1,5 +1,6 @@
 //! nattrail, a NAT-audit logger for Linux gateways.
 
 pub mod config;
+pub mod export;
 pub mod session;
 pub mod time;

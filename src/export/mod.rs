@@ -1,0 +1,3 @@
+//! What carries records out of the program: one target or collector each, with its own queue and back-off.
+
+pub mod queue;
