@@ -4,3 +4,4 @@ pub mod config;
 pub mod export;
 pub mod session;
 pub mod time;
+pub mod wire;
