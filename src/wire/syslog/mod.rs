@@ -80,6 +80,13 @@ impl Encoder {
         }
     }
 
+    /// Whether the format has anything for the record: csv has nothing for a create.
+    #[must_use]
+    pub fn writes(&self, record: &Record) -> bool {
+        let is_create = matches!(record, Record::Event(event) if event.kind == EventKind::Create);
+        !(is_create && self.format == Format::Csv)
+    }
+
     /// Gives each message of the record to `emit`, and stops early when that breaks. `now` is the reference of the csv
     /// format's SysUptime.
     pub fn encode(
@@ -88,6 +95,9 @@ impl Encoder {
         now: Now,
         emit: &mut impl FnMut(Message<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
+        if !self.writes(record) {
+            return ControlFlow::Continue(());
+        }
         let Self {
             framing,
             format,
@@ -98,9 +108,6 @@ impl Encoder {
         if *format == Format::Csv
             && let Record::Event(event) = record
         {
-            if event.kind == EventKind::Create {
-                return ControlFlow::Continue(());
-            }
             buffer.clear();
             framing.begin(buffer, record, *format, calendar);
             let start = buffer.len();
