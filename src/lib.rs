@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod engine;
+pub mod export;
 pub mod kernel;
 pub mod session;
 pub mod store;

@@ -5,3 +5,4 @@
 
 pub mod ctnetlink;
 pub mod netlink;
+pub mod syslog;
