@@ -1,0 +1,4 @@
+//! What carries records out of the program: one target or collector each, with its own queue and back-off.
+
+pub mod packer;
+pub mod queue;
