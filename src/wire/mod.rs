@@ -6,3 +6,6 @@ pub mod ipfix;
 pub mod netflow5;
 pub mod netflow9;
 pub mod template;
+
+#[cfg(test)]
+pub(crate) mod samples;

@@ -249,3 +249,264 @@ const fn share(total: u64, part: u64, parts: u64) -> u32 {
 const fn address(number: u128) -> Ipv4Addr {
     Ipv4Addr::from_bits(number as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::session::{Counters, Session, Totals};
+    use crate::wire::samples::{
+        create, delete, dnat, gre, hairpin, hex, icmp, nat66, snat, totals, untranslated,
+    };
+
+    /// The clocks of the reference capture: SysUptime was about to wrap.
+    const UP: u64 = 0xfffb_ab58;
+    const WALL: u64 = 1_795_206_288_000;
+
+    fn now() -> Now {
+        Now::new(Wall::from_millis(WALL), Uptime::from_millis(UP))
+    }
+
+    fn bytes(records: impl Iterator<Item = Record>) -> Vec<u8> {
+        let mut out = Vec::new();
+        records.for_each(|record| record.put(BootTime::new(now()), &mut out));
+        out
+    }
+
+    fn only(session: Session) -> Record {
+        let records: Vec<_> = dummy_flows(&create(session, WALL)).unwrap().collect();
+        assert_eq!(records.len(), 1, "{records:?}");
+        records[0]
+    }
+
+    #[test]
+    fn dummy_flows_equal_those_of_the_reference_exporter() {
+        let started = WALL - (UP - 0xfffb_9a88);
+        let ended = WALL - (UP - 0xfffb_a300);
+        assert_eq!(
+            bytes(dummy_flows(&create(snat(), started)).unwrap()),
+            hex(
+                "0a010203 cb007107 cb007109 00000000 00000000 00000000 fffb9a88 fffb9a88
+                 9da4 01bb 00 12 06 00 c558 0000 00 00 0000"
+            )
+        );
+        assert_eq!(
+            bytes(dummy_flows(&delete(snat(), started, ended)).unwrap()),
+            hex(
+                "0a010203 cb007107 cb007109 00000000 00000000 00000000 fffba300 fffba300
+                 9da4 01bb 00 05 06 00 c558 0000 00 00 0000"
+            )
+        );
+    }
+
+    #[test]
+    fn the_header_has_the_documented_layout() {
+        let header = Header {
+            count: 4,
+            boot: BootTime::new(now()),
+            up: Uptime::from_millis(UP + 7),
+            sequence: 0x0102_0304,
+            engine: 0x0506,
+        };
+        // 7 ms are 0x6acfc0 ns.
+        assert_eq!(
+            header.to_bytes()[..],
+            hex("0005 0004 fffbab5f 6b00ac90 006acfc0 01020304 05 06 0000")
+        );
+    }
+
+    #[test]
+    fn dnat_puts_the_public_address_into_the_next_hop() {
+        let record = only(dnat());
+        assert_eq!(
+            (record.src.octets(), record.src_port),
+            ([198, 51, 100, 5], 33000)
+        );
+        assert_eq!(
+            (record.dst.octets(), record.dst_port),
+            ([10, 0, 0, 80], 8080)
+        );
+        assert_eq!(record.next_hop.octets(), [203, 0, 113, 9]);
+        assert_eq!((record.src_as, record.dst_as), (0, 80));
+    }
+
+    #[test]
+    fn both_translations_make_two_records() {
+        let records: Vec<_> = dummy_flows(&create(hairpin(), WALL)).unwrap().collect();
+        let [snat, dnat] = records[..] else {
+            panic!("{records:?}")
+        };
+        assert_eq!(
+            (snat.next_hop.octets(), snat.src_as, snat.dst_as),
+            ([10, 0, 0, 1], 6000, 0)
+        );
+        assert_eq!(
+            (dnat.next_hop.octets(), dnat.src_as, dnat.dst_as),
+            ([203, 0, 113, 9], 0, 53)
+        );
+        for record in [snat, dnat] {
+            assert_eq!(
+                (record.src.octets(), record.src_port),
+                ([10, 0, 0, 3], 5000)
+            );
+            assert_eq!(
+                (record.dst.octets(), record.dst_port),
+                ([10, 0, 0, 53], 5353)
+            );
+        }
+    }
+
+    #[test]
+    fn an_untranslated_session_makes_one_record_without_next_hop() {
+        let record = only(untranslated());
+        assert_eq!(record.next_hop, Ipv4Addr::UNSPECIFIED);
+        assert_eq!((record.src_as, record.dst_as), (0, 0));
+    }
+
+    #[test]
+    fn icmp_has_identifiers_as_source_ports_and_the_type_as_destination_port() {
+        let record = only(icmp());
+        assert_eq!((record.src_port, record.dst_port), (321, 0x0800));
+        assert_eq!((record.src_as, record.dst_as), (654, 0));
+        let event = delete(icmp(), WALL, WALL);
+        let ports: Vec<_> = triplet(&event, true)
+            .unwrap()
+            .map(|record| (record.src_port, record.dst_port))
+            .collect();
+        assert_eq!(ports, [(321, 0x0800), (654, 0x0800), (654, 0)]);
+    }
+
+    #[test]
+    fn gre_has_its_keys_as_ports() {
+        let record = only(gre());
+        assert_eq!(
+            (record.protocol, record.src_port, record.dst_port),
+            (47, 0x1111, 0x2222)
+        );
+        assert_eq!(record.src_as, 0x1111);
+    }
+
+    #[test]
+    fn ipv6_is_not_representable() {
+        assert_eq!(
+            dummy_flows(&create(nat66(), WALL)).err(),
+            Some(Unrepresentable::NotIpv4)
+        );
+        assert_eq!(
+            triplet(&delete(nat66(), WALL, WALL), true).err(),
+            Some(Unrepresentable::NotIpv4)
+        );
+    }
+
+    #[test]
+    fn a_triplet_is_pre_nat_post_nat_and_return() {
+        let event = NatEvent {
+            totals: Some(totals([4, 3], [218, 216])),
+            ..delete(snat(), WALL - 0x1000, WALL - 0x1)
+        };
+        assert_eq!(
+            bytes(triplet(&event, true).unwrap()),
+            hex(
+                "0a010203 cb007107 00000000 00000000 00000004 000000da fffb9b58 fffbab57
+                 9da4 01bb 00 00 06 00 0000 0000 00 00 0000
+                 cb007109 cb007107 00000000 00000000 00000004 000000da fffb9b58 fffbab57
+                 c558 01bb 00 00 06 00 0000 0000 00 00 0000
+                 cb007107 cb007109 00000000 00000000 00000003 000000d8 fffb9b58 fffbab57
+                 01bb c558 00 00 06 00 0000 0000 00 00 0000"
+            )
+        );
+    }
+
+    #[test]
+    fn the_post_nat_counters_may_be_left_out() {
+        let event = NatEvent {
+            totals: Some(totals([4, 3], [218, 216])),
+            ..delete(snat(), WALL, WALL)
+        };
+        let counters: Vec<_> = triplet(&event, false)
+            .unwrap()
+            .map(|record| (record.packets, record.octets))
+            .collect();
+        assert_eq!(counters, [(4, 218), (0, 0), (3, 216)]);
+    }
+
+    #[test]
+    fn a_flow_without_a_known_start_begins_when_it_ends() {
+        let event = NatEvent {
+            start: None,
+            ..delete(snat(), WALL, WALL - 5)
+        };
+        for record in triplet(&event, true).unwrap() {
+            assert_eq!(record.first, Wall::from_millis(WALL - 5));
+            assert_eq!(record.last, record.first);
+        }
+    }
+
+    #[test]
+    fn damaged_counters_are_refused() {
+        let event = |octets| NatEvent {
+            totals: Some(totals([1, 1], [1, octets])),
+            ..delete(snat(), WALL, WALL)
+        };
+        let most = MAX_PARTS * u64::from(u32::MAX);
+        assert_eq!(triplet(&event(most), true).unwrap().count(), 65_538);
+        assert_eq!(
+            triplet(&event(most + 1), true).err(),
+            Some(Unrepresentable::Counters)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn split_counters_add_up(octets in 0_u64..1 << 44, packets in 0_u64..1 << 36) {
+            let event = NatEvent {
+                totals: Some(Totals {
+                    original: Counters { packets, octets },
+                    reply: Counters::default(),
+                }),
+                ..delete(snat(), WALL, WALL)
+            };
+            let records: Vec<_> = triplet(&event, false).unwrap().collect();
+            let sum = |value: fn(&Record) -> u32| -> u64 {
+                records.iter().map(|record| u64::from(value(record))).sum()
+            };
+            prop_assert_eq!(sum(|record| record.octets), octets);
+            prop_assert_eq!(sum(|record| record.packets), packets);
+            let parts = records.len() as u64 - 2;
+            if packets >= parts {
+                let flow = &records[..parts as usize];
+                prop_assert!(flow.iter().all(|record| record.octets == 0 || record.packets > 0));
+            }
+        }
+
+        #[test]
+        fn a_collector_gets_the_time_back_to_the_millisecond(
+            up in 0_u64..1 << 40,
+            // The header's seconds end in 2106.
+            wall in 0_u64..4_294_000_000_000,
+            ago in 0_u64..1 << 32,
+            waited in 0_u64..100_000,
+        ) {
+            // `wall` may be below `up`: the clock of the machine has not been set yet.
+            let boot = BootTime::new(Now::new(Wall::from_millis(wall), Uptime::from_millis(up)));
+            let sent = up + waited;
+            prop_assume!(ago <= wall + waited);
+            let time = wall + waited - ago;
+            let header = Header { count: 1, boot, up: Uptime::from_millis(sent), sequence: 0, engine: 0 };
+            let header = header.to_bytes();
+            let field = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+            let unix = u64::from(field(8)) * 1000 + u64::from(field(12)) / 1_000_000;
+            let age = field(4).wrapping_sub(boot.sys_uptime(Wall::from_millis(time)));
+            prop_assert_eq!(unix - u64::from(age), time);
+        }
+
+        #[test]
+        fn a_time_in_the_future_wraps_the_same_way(ahead in 0_u64..1 << 31) {
+            let first = BootTime::new(now()).sys_uptime(Wall::from_millis(WALL + ahead));
+            prop_assert_eq!(u64::from(first.wrapping_sub(UP as u32)), ahead);
+        }
+    }
+}
