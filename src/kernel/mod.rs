@@ -1,0 +1,3 @@
+//! The kernel side: the settings of connection tracking.
+
+pub mod sysctl;
