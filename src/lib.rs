@@ -2,6 +2,9 @@
 
 pub mod config;
 pub mod daemon;
+pub mod engine;
 pub mod kernel;
 pub mod session;
+pub mod store;
 pub mod time;
+pub mod wire;
