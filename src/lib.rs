@@ -1,6 +1,7 @@
 //! nattrail, a NAT-audit logger for Linux gateways.
 
 pub mod config;
+pub mod daemon;
 pub mod engine;
 pub mod export;
 pub mod kernel;

@@ -5,3 +5,4 @@
 pub mod conntrack;
 pub mod namespace;
 pub mod nftables;
+pub mod sysctl;
