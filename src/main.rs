@@ -1,3 +1,7 @@
 //! The `nattrail` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nattrail::cli::main()
+}

@@ -29,8 +29,8 @@ pub struct Loaded {
     pub config: Config,
     /// The file; `None` when there is none and the built-in defaults hold.
     pub file: Option<PathBuf>,
-    /// Sentences for the operator, each with its object, none of them a reason not to start.
-    pub warnings: Vec<String>,
+    /// None of them is a reason not to start.
+    pub warnings: Vec<Problem>,
 }
 
 /// Why there is no configuration. Its text has one line for each mistake.
@@ -42,32 +42,33 @@ pub enum Error {
     Invalid(Vec<Problem>),
 }
 
+impl Error {
+    /// Each mistake by itself.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Problem> {
+        let (file, message) = match self {
+            Self::Invalid(problems) => return problems.clone(),
+            Self::Unreadable { file, error } => (
+                file,
+                format!("expected a readable text file, found: {error}"),
+            ),
+            Self::UnknownFormat { file } => {
+                let message = "expected a name that ends in .toml, .yaml (.yml), .json or .ini";
+                (file, message.to_owned())
+            }
+            Self::Syntax { file, message } => (file, message.clone()),
+        };
+        vec![about(file, message)]
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreadable { file, error } => {
-                write!(
-                    f,
-                    "{}: expected a readable text file, found: {error}",
-                    file.display()
-                )
-            }
-            Self::UnknownFormat { file } => write!(
-                f,
-                "{}: expected a name that ends in .toml, .yaml (.yml), .json or .ini",
-                file.display()
-            ),
-            Self::Syntax { file, message } => write!(f, "{}: {message}", file.display()),
-            Self::Invalid(problems) => {
-                for (index, problem) in problems.iter().enumerate() {
-                    if index > 0 {
-                        f.write_str("\n")?;
-                    }
-                    write!(f, "{problem}")?;
-                }
-                Ok(())
-            }
+        for (index, problem) in self.problems().iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{problem}")?;
         }
+        Ok(())
     }
 }
 
@@ -281,14 +282,20 @@ fn nested(root: HashMap<String, Value>, origin: &str) -> HashMap<String, Value> 
 }
 
 /// Who may write the configuration decides what is logged.
-fn mode_warning(file: &Path) -> Option<String> {
+fn mode_warning(file: &Path) -> Option<Problem> {
     let mode = fs::metadata(file).ok()?.permissions().mode() & 0o7777;
-    (mode & 0o022 != 0).then(|| {
-        format!(
-            "{}: expected a file that only its owner can write, found mode {mode:04o}: run chmod go-w on it",
-            file.display()
-        )
-    })
+    let message = format!(
+        "expected a file that only its owner can write, found mode {mode:04o}: run chmod go-w on it"
+    );
+    (mode & 0o022 != 0).then(|| about(file, message))
+}
+
+fn about(file: &Path, message: String) -> Problem {
+    Problem {
+        origin: file.display().to_string(),
+        key: String::new(),
+        message,
+    }
 }
 
 #[cfg(test)]
@@ -752,7 +759,8 @@ n.toml: collector[0].mtu: expected a whole number from 576 to 9216, found 1";
         let warnings = |mode| {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             let loaded = Config::load(Some(&file), std::iter::empty()).unwrap();
-            loaded.warnings
+            let warnings = loaded.warnings.iter();
+            warnings.map(Problem::to_string).collect::<Vec<_>>()
         };
         assert!(warnings(0o644).is_empty());
         assert_eq!(

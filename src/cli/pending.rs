@@ -1,0 +1,265 @@
+//! `nattrail pending`: the connections that were open at the daemon's last flush.
+//!
+//! Rows are printed as they come, so that a table of any size needs no memory; for that the columns have fixed widths,
+//! which long IPv6 addresses exceed.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+use crate::session::{Session, Tuple};
+use crate::time::Wall;
+
+/// RFC 3339 in UTC, to the millisecond.
+const RFC3339: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// An open connection as it is printed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    pub session: Session,
+    pub start: Option<Wall>,
+    /// Whether `start` is the time at which the daemon found the connection, not the one at which it began.
+    pub inferred: bool,
+}
+
+/// Prints the heading of [`print_row`].
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn print_heading(out: &mut impl Write) -> io::Result<()> {
+    let columns = [
+        "PROTO",
+        "PRE-NAT SOURCE",
+        "PRE-NAT DEST",
+        "POST-NAT SOURCE",
+        "POST-NAT DEST",
+        "NAT",
+        "START",
+        "AGE",
+        "MARK",
+        "ZONE",
+    ];
+    print_columns(columns.map(str::to_owned), out)
+}
+
+/// Prints one line of the table. An inferred start begins with `~`; what is not known is `-`.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn print_row(row: &Row, now: Wall, out: &mut impl Write) -> io::Result<()> {
+    let Row {
+        session,
+        start,
+        inferred,
+    } = row;
+    let (pre, post) = (session.pre_nat(), session.post_nat());
+    let about = if *inferred { "~" } else { "" };
+    let start_text = start.map_or_else(|| "-".to_owned(), |start| format!("{about}{}", utc(start)));
+    let age = start.map_or_else(|| "-".to_owned(), |start| age(now.saturating_since(start)));
+    let columns = [
+        session.protocol.to_string(),
+        endpoint(pre, true),
+        endpoint(pre, false),
+        endpoint(post, true),
+        endpoint(post, false),
+        session.translation().name().to_owned(),
+        start_text,
+        age,
+        format!("{:#x}", session.mark),
+        session.zone.id.to_string(),
+    ];
+    print_columns(columns, out)
+}
+
+/// Prints one JSON object and a line feed. `proto` is a name, or the number of a protocol that has none; `start` and `id`
+/// are null where they are not known.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn print_json(row: &Row, out: &mut impl Write) -> io::Result<()> {
+    let session = &row.session;
+    let (pre, post) = (session.pre_nat(), session.post_nat());
+    // Addresses, names and times have nothing that JSON would need escaped.
+    let start = row
+        .start
+        .map_or_else(|| "null".to_owned(), |start| format!("\"{}\"", utc(start)));
+    let id = session
+        .id
+        .map_or_else(|| "null".to_owned(), |id| id.to_string());
+    write!(
+        out,
+        "{{\"pre_src\":\"{}\",\"pre_sport\":{},\"pre_dst\":\"{}\",\"pre_dport\":{},",
+        pre.src, pre.src_port, pre.dst, pre.dst_port
+    )?;
+    write!(
+        out,
+        "\"post_src\":\"{}\",\"post_sport\":{},\"post_dst\":\"{}\",\"post_dport\":{},",
+        post.src, post.src_port, post.dst, post.dst_port
+    )?;
+    writeln!(
+        out,
+        "\"proto\":\"{}\",\"nat\":\"{}\",\"start\":{start},\"inferred\":{},\"mark\":{},\"zone\":{},\"id\":{id}}}",
+        session.protocol,
+        session.translation().name(),
+        row.inferred,
+        session.mark,
+        session.zone.id
+    )
+}
+
+fn print_columns(columns: [String; 10], out: &mut impl Write) -> io::Result<()> {
+    let [
+        proto,
+        pre_src,
+        pre_dst,
+        post_src,
+        post_dst,
+        nat,
+        start,
+        age,
+        mark,
+        zone,
+    ] = columns;
+    writeln!(
+        out,
+        "{proto:<7} {pre_src:<21} {pre_dst:<21} {post_src:<21} {post_dst:<21} {nat:<9} {start:<25} {age:<7} {mark:<10} \
+         {zone}"
+    )
+}
+
+fn endpoint(tuple: Tuple, source: bool) -> String {
+    let (address, port) = if source {
+        (tuple.src, tuple.src_port)
+    } else {
+        (tuple.dst, tuple.dst_port)
+    };
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+fn utc(time: Wall) -> String {
+    // Years have four digits up to 2554, where Wall ends.
+    time.to_utc().format(RFC3339).unwrap_or_default()
+}
+
+/// The two largest units: `2d04h`, `3h12m`, `5m03s`, `12s`.
+fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days}d{:02}h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours}h{:02}m", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes}m{:02}s", seconds % 60)
+    } else {
+        format!("{seconds}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::session::{Protocol, Zone, ZoneDirection};
+
+    fn tuple(src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
+        Tuple {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+            src_port,
+            dst_port,
+        }
+    }
+
+    fn row(start: Option<Wall>, inferred: bool) -> Row {
+        let session = Session {
+            original: tuple("10.0.0.2", 40000, "198.51.100.7", 443),
+            reply: tuple("198.51.100.7", 443, "203.0.113.1", 51000),
+            protocol: Protocol::TCP,
+            zone: Zone {
+                id: 7,
+                direction: ZoneDirection::Both,
+            },
+            id: Some(42),
+            mark: 16,
+        };
+        Row {
+            session,
+            start,
+            inferred,
+        }
+    }
+
+    fn text(print: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        print(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    const START: Wall = Wall::from_millis(1_700_000_000_123);
+
+    #[test]
+    fn a_row_has_every_column_below_its_heading() {
+        let heading = text(print_heading);
+        let now = START.saturating_add(Duration::from_secs(75));
+        let line = text(|out| print_row(&row(Some(START), false), now, out));
+        let columns = [
+            ("PROTO", "tcp"),
+            ("PRE-NAT SOURCE", "10.0.0.2:40000"),
+            ("PRE-NAT DEST", "198.51.100.7:443"),
+            ("POST-NAT SOURCE", "203.0.113.1:51000"),
+            ("POST-NAT DEST", "198.51.100.7:443"),
+            ("START", "2023-11-14T22:13:20.123Z"),
+            ("AGE", "1m15s"),
+            ("MARK", "0x10"),
+            ("ZONE", "7"),
+        ];
+        for (name, value) in columns {
+            let at = heading.find(name).unwrap();
+            assert!(line[at..].starts_with(value), "{name}: {line}");
+        }
+        assert!(line.contains(" snat "), "{line}");
+    }
+
+    #[test]
+    fn an_inferred_start_is_marked_and_an_unknown_one_is_a_dash() {
+        let line = text(|out| print_row(&row(Some(START), true), START, out));
+        assert!(line.contains(" ~2023-11-14T22:13:20.123Z 0s "), "{line}");
+        let line = text(|out| print_row(&row(None, false), START, out));
+        let fields: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(fields[6..8], ["-", "-"]);
+    }
+
+    #[test]
+    fn json_is_one_object_per_line_with_every_field() {
+        let line = text(|out| print_json(&row(Some(START), true), out));
+        assert_eq!(
+            line,
+            "{\"pre_src\":\"10.0.0.2\",\"pre_sport\":40000,\"pre_dst\":\"198.51.100.7\",\"pre_dport\":443,\
+             \"post_src\":\"203.0.113.1\",\"post_sport\":51000,\"post_dst\":\"198.51.100.7\",\"post_dport\":443,\
+             \"proto\":\"tcp\",\"nat\":\"snat\",\"start\":\"2023-11-14T22:13:20.123Z\",\"inferred\":true,\"mark\":16,\
+             \"zone\":7,\"id\":42}\n"
+        );
+        let unknown = text(|out| print_json(&row(None, false), out));
+        let value: serde_json::Value = serde_json::from_str(&unknown).unwrap();
+        assert!(value["start"].is_null());
+    }
+
+    #[test]
+    fn ages_are_printed_in_their_two_largest_units() {
+        let cases = [
+            (0, "0s"),
+            (59, "59s"),
+            (63, "1m03s"),
+            (3_720, "1h02m"),
+            (187_200, "2d04h"),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(age(Duration::from_secs(seconds)), expected);
+        }
+    }
+}
