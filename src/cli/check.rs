@@ -496,8 +496,8 @@ mod tests {
     #[test]
     fn a_source_that_is_not_ours_is_an_error_and_one_in_use_a_warning() {
         let target = "127.0.0.1:2055".parse().unwrap();
-        // TEST-NET-1 (RFC 5737) is nobody's address.
-        let foreign = Some("192.0.2.1:0".parse().unwrap());
+        // Reserved (RFC 1112 section 4), so that no interface has it.
+        let foreign = Some("240.0.0.1:0".parse().unwrap());
         let finding = route("a".to_owned(), foreign, target);
         assert_eq!(error(&finding), Some(Exit::Unavailable));
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
