@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod engine;
+pub mod export;
 pub mod kernel;
 pub mod session;
 pub mod store;

@@ -70,7 +70,7 @@ fn help_names_the_commands_on_the_standard_output() {
     for argument in ["help", "--help"] {
         let output = nattrail(&[argument]).output().unwrap();
         assert_eq!(status(&output), 0);
-        for command in ["check", "version", "help", "--config"] {
+        for command in ["run", "check", "version", "help", "--config"] {
             assert!(stdout(&output).contains(command), "{command}");
         }
     }
@@ -105,6 +105,24 @@ error   FILE: capture.mark: expected a value whose bits are all in the mask, suc
 error   FILE: pending.ttk: unknown key, did you mean \"ttl\"
 "
     );
+}
+
+#[test]
+fn run_refuses_a_wrong_configuration_with_its_lines_on_the_standard_error() {
+    let (_directory, file) = configuration("n.toml", "[capture]\nlog = 1\nmarc = 2\n");
+    let mut command = nattrail(&["run", "-c", &file]);
+    let output = command.env_remove("JOURNAL_STREAM").output().unwrap();
+    assert_eq!(status(&output), 78);
+    assert_eq!(
+        stderr(&output).replace(&file, "FILE"),
+        "\
+error: FILE: capture.log: expected \"nat\" or \"all\", found 1
+error: FILE: capture.marc: unknown key, did you mean \"mark\"
+"
+    );
+    let mut command = nattrail(&["run", "-c", &file]);
+    let output = command.env("JOURNAL_STREAM", "8:1").output().unwrap();
+    assert!(stderr(&output).lines().all(|line| line.starts_with("<3>")));
 }
 
 #[test]

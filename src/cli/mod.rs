@@ -2,6 +2,7 @@
 
 mod check;
 pub mod pending;
+mod run;
 mod version;
 
 use std::ffi::OsString;
@@ -52,6 +53,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)
+    Run,
     /// Check configuration, permissions, kernel settings, collectors and syslog targets
     Check {
         /// Print an array of JSON objects
@@ -81,12 +84,18 @@ pub fn main() -> ExitCode {
 
 fn dispatch(arguments: Arguments) -> Exit {
     let file = configuration_file(arguments.config, std::env::var_os(FILE_VARIABLE));
+    let file = file.as_deref();
+    match arguments.command {
+        Command::Run => run::run(file),
+        Command::Check { json } => printed(|out| check::run(file, environment(), json, out)),
+        Command::Version => printed(|out| version::run(out)),
+    }
+}
+
+/// Runs a command that prints to the standard output.
+fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<Exit>) -> Exit {
     let mut out = io::stdout().lock();
-    let written = match arguments.command {
-        Command::Check { json } => check::run(file.as_deref(), environment(), json, &mut out),
-        Command::Version => version::run(&mut out),
-    };
-    match written.and_then(|exit| out.flush().map(|()| exit)) {
+    match command(&mut out).and_then(|exit| out.flush().map(|()| exit)) {
         Ok(exit) => exit,
         // Whoever reads has seen enough, as in "nattrail pending | head".
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,

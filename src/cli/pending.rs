@@ -3,13 +3,18 @@
 //! Rows are printed as they come, so that a table of any size needs no memory; for that the columns have fixed widths,
 //! which long IPv6 addresses exceed.
 
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use crate::session::{Session, Tuple};
+use super::Exit;
+use crate::config::Config;
+use crate::engine::StoredSession;
+use crate::session::{Provenance, Session, Tuple};
+use crate::store;
 use crate::time::Wall;
 
 /// RFC 3339 in UTC, to the millisecond.
@@ -25,11 +30,65 @@ pub struct Row {
     pub inferred: bool,
 }
 
-/// Prints the heading of [`print_row`].
+impl From<StoredSession> for Row {
+    fn from(stored: StoredSession) -> Self {
+        Self {
+            session: stored.session,
+            start: Some(stored.begun),
+            inferred: stored.provenance == Provenance::Inferred,
+        }
+    }
+}
+
+/// Prints the sessions of the configured database, as a table or as one JSON object per line. A daemon may be using the
+/// database meanwhile. What prevents it is said on the standard error.
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn print_heading(out: &mut impl Write) -> io::Result<()> {
+pub fn run(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    json: bool,
+    now: Wall,
+    out: &mut impl Write,
+) -> io::Result<Exit> {
+    let config = match Config::load(file, environment) {
+        Ok(loaded) => loaded.config,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{error}");
+            return Ok(Exit::Config);
+        }
+    };
+    let mut out = BufWriter::new(out);
+    let mut printed = if json {
+        Ok(())
+    } else {
+        print_heading(&mut out)
+    };
+    let read = store::read(&config.pending.database, |stored| {
+        // The store has no way to be stopped; after the first failure the rest is read for nothing.
+        if printed.is_ok() {
+            let row = Row::from(stored);
+            printed = if json {
+                print_json(&row, &mut out)
+            } else {
+                print_row(&row, now, &mut out)
+            };
+        }
+    });
+    printed?;
+    out.flush()?;
+    match read {
+        Ok(()) => Ok(Exit::Success),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
+            Ok(Exit::Unavailable)
+        }
+    }
+}
+
+/// Prints the heading of [`print_row`].
+fn print_heading(out: &mut impl Write) -> io::Result<()> {
     let columns = [
         "PROTO",
         "PRE-NAT SOURCE",
@@ -46,10 +105,7 @@ pub fn print_heading(out: &mut impl Write) -> io::Result<()> {
 }
 
 /// Prints one line of the table. An inferred start begins with `~`; what is not known is `-`.
-///
-/// # Errors
-/// When `out` cannot be written to.
-pub fn print_row(row: &Row, now: Wall, out: &mut impl Write) -> io::Result<()> {
+fn print_row(row: &Row, now: Wall, out: &mut impl Write) -> io::Result<()> {
     let Row {
         session,
         start,
@@ -76,10 +132,7 @@ pub fn print_row(row: &Row, now: Wall, out: &mut impl Write) -> io::Result<()> {
 
 /// Prints one JSON object and a line feed. `proto` is a name, or the number of a protocol that has none; `start` and `id`
 /// are null where they are not known.
-///
-/// # Errors
-/// When `out` cannot be written to.
-pub fn print_json(row: &Row, out: &mut impl Write) -> io::Result<()> {
+fn print_json(row: &Row, out: &mut impl Write) -> io::Result<()> {
     let session = &row.session;
     let (pre, post) = (session.pre_nat(), session.post_nat());
     // Addresses, names and times have nothing that JSON would need escaped.
@@ -164,7 +217,11 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::engine::{Engine, Filter};
     use crate::session::{Protocol, Zone, ZoneDirection};
+    use crate::store::Store;
+    use crate::time::{Now, Uptime};
+    use crate::wire::ctnetlink::{Event, Flow};
 
     fn tuple(src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
         Tuple {
@@ -261,5 +318,50 @@ mod tests {
         for (seconds, expected) in cases {
             assert_eq!(age(Duration::from_secs(seconds)), expected);
         }
+    }
+
+    /// Runs the command on a database in `directory`, with the daemon's store still open.
+    fn pending(directory: &Path, json: bool) -> (Exit, String) {
+        let database = directory.join("pending.db").display().to_string();
+        let variables = [("NATTRAIL_PENDING_DATABASE".to_owned(), database)];
+        let file = directory.join("n.toml");
+        std::fs::write(&file, "").unwrap();
+        let mut out = Vec::new();
+        let exit = run(Some(&file), variables.into_iter(), json, START, &mut out).unwrap();
+        (exit, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_sessions_of_a_database_in_use_are_printed() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Now::new(START, Uptime::from_millis(5000));
+        let filter = Filter::new(&Config::default().capture);
+        let mut engine = Engine::new(filter, Duration::from_secs(60), now);
+        let flow = Flow {
+            session: row(None, false).session,
+            status: None,
+            totals: None,
+            start: None,
+            stop: None,
+            event_time: None,
+        };
+        engine.handle_event(&Event::New(flow), now);
+        let mut store = Store::open(&directory.path().join("pending.db")).unwrap();
+        store.commit(&engine.changes(), START).unwrap();
+        let (exit, table) = pending(directory.path(), false);
+        assert_eq!(exit, Exit::Success);
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].starts_with("tcp     10.0.0.2:40000 "), "{table}");
+        let (_, json) = pending(directory.path(), true);
+        assert_eq!(json, text(|out| print_json(&row(Some(START), false), out)));
+    }
+
+    #[test]
+    fn a_database_that_is_not_there_is_unavailable() {
+        let directory = tempfile::tempdir().unwrap();
+        let (exit, _) = pending(directory.path(), true);
+        assert_eq!(exit, Exit::Unavailable);
+        assert!(!directory.path().join("pending.db").exists());
     }
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use nftnl::expr::Conntrack;
+use nftnl::expr::{Bitwise, Cmp, CmpOp, Conntrack, States};
 use nftnl::{Batch, Chain, FinalizedBatch, MsgType, ProtoFamily, Rule, Table};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
@@ -28,7 +28,10 @@ pub fn install(table: &str) -> io::Result<()> {
     let table = Table::new(name, ProtoFamily::Inet);
     let chain = Chain::new(CHAIN, &table);
     let mut rule = Rule::new(&chain);
+    // `ct state new`: whole, so that nft can show the rule and read it back.
     rule.add_expr(&Conntrack::State);
+    rule.add_expr(&Bitwise::new(States::NEW.bits(), 0_u32));
+    rule.add_expr(&Cmp::new(CmpOp::Neq, 0_u32));
     rule.set_comment(COMMENT).map_err(io::Error::other)?;
     // One transaction: the old rule lets go of the hooks only after the new one has taken them. The first Add makes sure
     // that there is something to delete.

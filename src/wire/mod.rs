@@ -4,4 +4,13 @@
 //! is checked before it is used. Encoders append to a buffer of the caller and cannot fail.
 
 pub mod ctnetlink;
+pub mod element;
+pub mod flow;
+pub mod ipfix;
+pub mod netflow5;
+pub mod netflow9;
 pub mod netlink;
+#[cfg(test)]
+pub(crate) mod samples;
+pub mod syslog;
+pub mod template;
