@@ -1,5 +1,6 @@
 //! nattrail, a NAT-audit logger for Linux gateways.
 
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod engine;

@@ -1,6 +1,6 @@
 //! Parsers of single values: text in, a valid value or the reason why not out.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -191,7 +191,7 @@ pub fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
 pub fn destination(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
     match endpoint(text)? {
         (_, Some(0)) => Err(Wrong::Expected("a port from 1 to 65535".to_owned())),
-        (address, _) if address.is_unspecified() => {
+        (address, _) if address.is_unspecified() || address == Ipv4Addr::BROADCAST => {
             Err(Wrong::Expected("the address of one host".to_owned()))
         }
         other => Ok(other),
@@ -372,15 +372,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_to_any_address_or_port_zero() {
-        assert_eq!(
-            expected(destination("192.0.2.1:0")),
-            "a port from 1 to 65535"
-        );
-        assert_eq!(
-            expected(destination("0.0.0.0:1")),
-            "the address of one host"
-        );
+    fn nothing_is_sent_to_port_zero_or_to_other_than_one_host() {
+        let port = "a port from 1 to 65535";
+        assert_eq!(expected(destination("192.0.2.1:0")), port);
+        for text in ["0.0.0.0:1", "[::]:1", "255.255.255.255"] {
+            let host = "the address of one host";
+            assert_eq!(expected(destination(text)), host, "{text}");
+        }
     }
 
     #[test]

@@ -1,0 +1,143 @@
+//! The command line: arguments in, a subcommand called, its outcome as an exit status of sysexits(3).
+
+mod check;
+pub mod pending;
+mod run;
+mod version;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::FILE_VARIABLE;
+
+/// How the program ends, by the numbers of sysexits(3).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Exit {
+    Success = 0,
+    /// The command line is wrong.
+    Usage = 64,
+    /// A collector, a target or a service of the kernel is not there.
+    Unavailable = 69,
+    /// A mistake in the program itself.
+    Software = 70,
+    /// The operating system refused something.
+    Os = 71,
+    /// A capability or the permission to a file is missing.
+    NoPermission = 77,
+    /// The configuration is wrong.
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// NAT-audit logger: writes down every address translation of this gateway.
+#[derive(Debug, Parser)]
+#[command(name = "nattrail", version, arg_required_else_help = true)]
+struct Arguments {
+    /// Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if
+    /// there]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)
+    Run,
+    /// Check configuration, permissions, kernel settings, collectors and syslog targets
+    Check {
+        /// Print an array of JSON objects
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the version
+    Version,
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    match Arguments::try_parse() {
+        Ok(arguments) => dispatch(arguments).into(),
+        Err(error) => {
+            // Nobody is left to be told when neither output can be written to.
+            let _ = error.print();
+            if error.use_stderr() {
+                Exit::Usage.into()
+            } else {
+                Exit::Success.into()
+            }
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Exit {
+    let file = configuration_file(arguments.config, std::env::var_os(FILE_VARIABLE));
+    let file = file.as_deref();
+    match arguments.command {
+        Command::Run => run::run(file),
+        Command::Check { json } => printed(|out| check::run(file, environment(), json, out)),
+        Command::Version => printed(|out| version::run(out)),
+    }
+}
+
+/// Runs a command that prints to the standard output.
+fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<Exit>) -> Exit {
+    let mut out = io::stdout().lock();
+    match command(&mut out).and_then(|exit| out.flush().map(|()| exit)) {
+        Ok(exit) => exit,
+        // Whoever reads has seen enough, as in "nattrail pending | head".
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: standard output: {error}");
+            Exit::Os
+        }
+    }
+}
+
+/// The option decides, then the variable; an empty variable is the same as none.
+fn configuration_file(option: Option<PathBuf>, variable: Option<OsString>) -> Option<PathBuf> {
+    option.or_else(|| {
+        let variable = variable.filter(|value| !value.is_empty());
+        variable.map(|value| Path::new(&value).to_path_buf())
+    })
+}
+
+/// The process's environment. What is not UTF-8 is replaced, and then refused as a value where it matters.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    let text = |text: OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_option_goes_before_the_variable() {
+        let file = |option: Option<&str>, variable: Option<&str>| {
+            configuration_file(option.map(PathBuf::from), variable.map(OsString::from))
+        };
+        assert_eq!(file(Some("/a"), Some("/b")), Some(PathBuf::from("/a")));
+        assert_eq!(file(None, Some("/b")), Some(PathBuf::from("/b")));
+        assert_eq!(file(None, Some("")), None);
+    }
+}

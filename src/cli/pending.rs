@@ -1,0 +1,367 @@
+//! `nattrail pending`: the connections that were open at the daemon's last flush.
+//!
+//! Rows are printed as they come, so that a table of any size needs no memory; for that the columns have fixed widths,
+//! which long IPv6 addresses exceed.
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+
+use super::Exit;
+use crate::config::Config;
+use crate::engine::StoredSession;
+use crate::session::{Provenance, Session, Tuple};
+use crate::store;
+use crate::time::Wall;
+
+/// RFC 3339 in UTC, to the millisecond.
+const RFC3339: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+
+/// An open connection as it is printed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Row {
+    pub session: Session,
+    pub start: Option<Wall>,
+    /// Whether `start` is the time at which the daemon found the connection, not the one at which it began.
+    pub inferred: bool,
+}
+
+impl From<StoredSession> for Row {
+    fn from(stored: StoredSession) -> Self {
+        Self {
+            session: stored.session,
+            start: Some(stored.begun),
+            inferred: stored.provenance == Provenance::Inferred,
+        }
+    }
+}
+
+/// Prints the sessions of the configured database, as a table or as one JSON object per line. A daemon may be using the
+/// database meanwhile. What prevents it is said on the standard error.
+///
+/// # Errors
+/// When `out` cannot be written to.
+pub fn run(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    json: bool,
+    now: Wall,
+    out: &mut impl Write,
+) -> io::Result<Exit> {
+    let config = match Config::load(file, environment) {
+        Ok(loaded) => loaded.config,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{error}");
+            return Ok(Exit::Config);
+        }
+    };
+    let mut out = BufWriter::new(out);
+    let mut printed = if json {
+        Ok(())
+    } else {
+        print_heading(&mut out)
+    };
+    let read = store::read(&config.pending.database, |stored| {
+        // The store has no way to be stopped; after the first failure the rest is read for nothing.
+        if printed.is_ok() {
+            let row = Row::from(stored);
+            printed = if json {
+                print_json(&row, &mut out)
+            } else {
+                print_row(&row, now, &mut out)
+            };
+        }
+    });
+    printed?;
+    out.flush()?;
+    match read {
+        Ok(()) => Ok(Exit::Success),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
+            Ok(Exit::Unavailable)
+        }
+    }
+}
+
+/// Prints the heading of [`print_row`].
+fn print_heading(out: &mut impl Write) -> io::Result<()> {
+    let columns = [
+        "PROTO",
+        "PRE-NAT SOURCE",
+        "PRE-NAT DEST",
+        "POST-NAT SOURCE",
+        "POST-NAT DEST",
+        "NAT",
+        "START",
+        "AGE",
+        "MARK",
+        "ZONE",
+    ];
+    print_columns(columns.map(str::to_owned), out)
+}
+
+/// Prints one line of the table. An inferred start begins with `~`; what is not known is `-`.
+fn print_row(row: &Row, now: Wall, out: &mut impl Write) -> io::Result<()> {
+    let Row {
+        session,
+        start,
+        inferred,
+    } = row;
+    let (pre, post) = (session.pre_nat(), session.post_nat());
+    let about = if *inferred { "~" } else { "" };
+    let start_text = start.map_or_else(|| "-".to_owned(), |start| format!("{about}{}", utc(start)));
+    let age = start.map_or_else(|| "-".to_owned(), |start| age(now.saturating_since(start)));
+    let columns = [
+        session.protocol.to_string(),
+        endpoint(pre, true),
+        endpoint(pre, false),
+        endpoint(post, true),
+        endpoint(post, false),
+        session.translation().name().to_owned(),
+        start_text,
+        age,
+        format!("{:#x}", session.mark),
+        session.zone.id.to_string(),
+    ];
+    print_columns(columns, out)
+}
+
+/// Prints one JSON object and a line feed. `proto` is a name, or the number of a protocol that has none; `start` and `id`
+/// are null where they are not known.
+fn print_json(row: &Row, out: &mut impl Write) -> io::Result<()> {
+    let session = &row.session;
+    let (pre, post) = (session.pre_nat(), session.post_nat());
+    // Addresses, names and times have nothing that JSON would need escaped.
+    let start = row
+        .start
+        .map_or_else(|| "null".to_owned(), |start| format!("\"{}\"", utc(start)));
+    let id = session
+        .id
+        .map_or_else(|| "null".to_owned(), |id| id.to_string());
+    write!(
+        out,
+        "{{\"pre_src\":\"{}\",\"pre_sport\":{},\"pre_dst\":\"{}\",\"pre_dport\":{},",
+        pre.src, pre.src_port, pre.dst, pre.dst_port
+    )?;
+    write!(
+        out,
+        "\"post_src\":\"{}\",\"post_sport\":{},\"post_dst\":\"{}\",\"post_dport\":{},",
+        post.src, post.src_port, post.dst, post.dst_port
+    )?;
+    writeln!(
+        out,
+        "\"proto\":\"{}\",\"nat\":\"{}\",\"start\":{start},\"inferred\":{},\"mark\":{},\"zone\":{},\"id\":{id}}}",
+        session.protocol,
+        session.translation().name(),
+        row.inferred,
+        session.mark,
+        session.zone.id
+    )
+}
+
+fn print_columns(columns: [String; 10], out: &mut impl Write) -> io::Result<()> {
+    let [
+        proto,
+        pre_src,
+        pre_dst,
+        post_src,
+        post_dst,
+        nat,
+        start,
+        age,
+        mark,
+        zone,
+    ] = columns;
+    writeln!(
+        out,
+        "{proto:<7} {pre_src:<21} {pre_dst:<21} {post_src:<21} {post_dst:<21} {nat:<9} {start:<25} {age:<7} {mark:<10} \
+         {zone}"
+    )
+}
+
+fn endpoint(tuple: Tuple, source: bool) -> String {
+    let (address, port) = if source {
+        (tuple.src, tuple.src_port)
+    } else {
+        (tuple.dst, tuple.dst_port)
+    };
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+fn utc(time: Wall) -> String {
+    // Years have four digits up to 2554, where Wall ends.
+    time.to_utc().format(RFC3339).unwrap_or_default()
+}
+
+/// The two largest units: `2d04h`, `3h12m`, `5m03s`, `12s`.
+fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days}d{:02}h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours}h{:02}m", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes}m{:02}s", seconds % 60)
+    } else {
+        format!("{seconds}s")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::engine::{Engine, Filter};
+    use crate::session::{Protocol, Zone, ZoneDirection};
+    use crate::store::Store;
+    use crate::time::{Now, Uptime};
+    use crate::wire::ctnetlink::{Event, Flow};
+
+    fn tuple(src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
+        Tuple {
+            src: src.parse().unwrap(),
+            dst: dst.parse().unwrap(),
+            src_port,
+            dst_port,
+        }
+    }
+
+    fn row(start: Option<Wall>, inferred: bool) -> Row {
+        let session = Session {
+            original: tuple("10.0.0.2", 40000, "198.51.100.7", 443),
+            reply: tuple("198.51.100.7", 443, "203.0.113.1", 51000),
+            protocol: Protocol::TCP,
+            zone: Zone {
+                id: 7,
+                direction: ZoneDirection::Both,
+            },
+            id: Some(42),
+            mark: 16,
+        };
+        Row {
+            session,
+            start,
+            inferred,
+        }
+    }
+
+    fn text(print: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        print(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    const START: Wall = Wall::from_millis(1_700_000_000_123);
+
+    #[test]
+    fn a_row_has_every_column_below_its_heading() {
+        let heading = text(print_heading);
+        let now = START.saturating_add(Duration::from_secs(75));
+        let line = text(|out| print_row(&row(Some(START), false), now, out));
+        let columns = [
+            ("PROTO", "tcp"),
+            ("PRE-NAT SOURCE", "10.0.0.2:40000"),
+            ("PRE-NAT DEST", "198.51.100.7:443"),
+            ("POST-NAT SOURCE", "203.0.113.1:51000"),
+            ("POST-NAT DEST", "198.51.100.7:443"),
+            ("START", "2023-11-14T22:13:20.123Z"),
+            ("AGE", "1m15s"),
+            ("MARK", "0x10"),
+            ("ZONE", "7"),
+        ];
+        for (name, value) in columns {
+            let at = heading.find(name).unwrap();
+            assert!(line[at..].starts_with(value), "{name}: {line}");
+        }
+        assert!(line.contains(" snat "), "{line}");
+    }
+
+    #[test]
+    fn an_inferred_start_is_marked_and_an_unknown_one_is_a_dash() {
+        let line = text(|out| print_row(&row(Some(START), true), START, out));
+        assert!(line.contains(" ~2023-11-14T22:13:20.123Z 0s "), "{line}");
+        let line = text(|out| print_row(&row(None, false), START, out));
+        let fields: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(fields[6..8], ["-", "-"]);
+    }
+
+    #[test]
+    fn json_is_one_object_per_line_with_every_field() {
+        let line = text(|out| print_json(&row(Some(START), true), out));
+        assert_eq!(
+            line,
+            "{\"pre_src\":\"10.0.0.2\",\"pre_sport\":40000,\"pre_dst\":\"198.51.100.7\",\"pre_dport\":443,\
+             \"post_src\":\"203.0.113.1\",\"post_sport\":51000,\"post_dst\":\"198.51.100.7\",\"post_dport\":443,\
+             \"proto\":\"tcp\",\"nat\":\"snat\",\"start\":\"2023-11-14T22:13:20.123Z\",\"inferred\":true,\"mark\":16,\
+             \"zone\":7,\"id\":42}\n"
+        );
+        let unknown = text(|out| print_json(&row(None, false), out));
+        let value: serde_json::Value = serde_json::from_str(&unknown).unwrap();
+        assert!(value["start"].is_null());
+    }
+
+    #[test]
+    fn ages_are_printed_in_their_two_largest_units() {
+        let cases = [
+            (0, "0s"),
+            (59, "59s"),
+            (63, "1m03s"),
+            (3_720, "1h02m"),
+            (187_200, "2d04h"),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(age(Duration::from_secs(seconds)), expected);
+        }
+    }
+
+    /// Runs the command on a database in `directory`, with the daemon's store still open.
+    fn pending(directory: &Path, json: bool) -> (Exit, String) {
+        let database = directory.join("pending.db").display().to_string();
+        let variables = [("NATTRAIL_PENDING_DATABASE".to_owned(), database)];
+        let file = directory.join("n.toml");
+        std::fs::write(&file, "").unwrap();
+        let mut out = Vec::new();
+        let exit = run(Some(&file), variables.into_iter(), json, START, &mut out).unwrap();
+        (exit, String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn the_sessions_of_a_database_in_use_are_printed() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Now::new(START, Uptime::from_millis(5000));
+        let filter = Filter::new(&Config::default().capture);
+        let mut engine = Engine::new(filter, Duration::from_secs(60), now);
+        let flow = Flow {
+            session: row(None, false).session,
+            status: None,
+            totals: None,
+            start: None,
+            stop: None,
+            event_time: None,
+        };
+        engine.handle_event(&Event::New(flow), now);
+        let mut store = Store::open(&directory.path().join("pending.db")).unwrap();
+        store.commit(&engine.changes(), START).unwrap();
+        let (exit, table) = pending(directory.path(), false);
+        assert_eq!(exit, Exit::Success);
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].starts_with("tcp     10.0.0.2:40000 "), "{table}");
+        let (_, json) = pending(directory.path(), true);
+        assert_eq!(json, text(|out| print_json(&row(Some(START), false), out)));
+    }
+
+    #[test]
+    fn a_database_that_is_not_there_is_unavailable() {
+        let directory = tempfile::tempdir().unwrap();
+        let (exit, _) = pending(directory.path(), true);
+        assert_eq!(exit, Exit::Unavailable);
+        assert!(!directory.path().join("pending.db").exists());
+    }
+}

@@ -1,0 +1,29 @@
+//! `nattrail run`: the daemon, in the foreground.
+
+use std::path::Path;
+
+use super::{Exit, environment};
+use crate::config::Config;
+use crate::daemon::{self, log::Prefix};
+
+/// Runs the daemon until a signal ends it; its log goes to the standard error. The configuration is `file`'s, read again
+/// at each SIGHUP.
+pub fn run(file: Option<&Path>) -> Exit {
+    daemon::log::install(Prefix::from_environment());
+    match daemon::run(|| Config::load(file, environment())) {
+        Ok(()) => Exit::Success,
+        Err(error) => {
+            log::error!("{error}");
+            exit_of(&error)
+        }
+    }
+}
+
+const fn exit_of(error: &daemon::Error) -> Exit {
+    match error {
+        daemon::Error::Config(_) => Exit::Config,
+        daemon::Error::Permission(_) => Exit::NoPermission,
+        daemon::Error::Store(_) => Exit::Unavailable,
+        daemon::Error::System(_) => Exit::Os,
+    }
+}

@@ -1,0 +1,289 @@
+//! The command line of the real binary: exit statuses and messages.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// The binary without the variables of whoever runs the tests.
+fn nattrail(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nattrail"));
+    command.args(arguments);
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("NATTRAIL_") || name == "STATE_DIRECTORY" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A directory with one configuration file in it.
+fn configuration(name: &str, text: &str) -> (TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(name);
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let file = file.display().to_string();
+    (directory, file)
+}
+
+fn check(name: &str, text: &str) -> (i32, String) {
+    let (_directory, file) = configuration(name, text);
+    let output = nattrail(&["check", "-c", &file]).output().unwrap();
+    (status(&output), stdout(&output).replace(&file, "FILE"))
+}
+
+fn line_about<'a>(text: &'a str, object: &str) -> &'a str {
+    let line = text.lines().find(|line| line.contains(object));
+    line.unwrap_or_else(|| panic!("nothing about {object} in:\n{text}"))
+}
+
+#[test]
+fn version_is_one_line() {
+    let output = nattrail(&["version"]).output().unwrap();
+    assert_eq!(status(&output), 0);
+    let expected = format!("nattrail {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(stdout(&output), expected);
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn help_names_the_commands_on_the_standard_output() {
+    for argument in ["help", "--help"] {
+        let output = nattrail(&[argument]).output().unwrap();
+        assert_eq!(status(&output), 0);
+        for command in ["run", "check", "version", "help", "--config"] {
+            assert!(stdout(&output).contains(command), "{command}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_a_usage_error() {
+    let cases: [(&[&str], &str); 4] = [
+        (&[], "Usage: nattrail"),
+        (&["chek"], "check"),
+        (&["check", "--jsn"], "--json"),
+        (&["check", "-c"], "--config"),
+    ];
+    for (arguments, expected) in cases {
+        let output = nattrail(arguments).output().unwrap();
+        assert_eq!(status(&output), 64, "{arguments:?}");
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn each_mistake_of_a_configuration_is_a_line() {
+    let text = "[capture]\nlog = \"natt\"\nmark = \"0x1f0/0xff\"\n[pending]\nttk = \"7d\"\n";
+    let (status, found) = check("n.toml", text);
+    assert_eq!(status, 78);
+    assert_eq!(
+        found,
+        "\
+error   FILE: capture.log: expected \"nat\" or \"all\", found \"natt\"
+error   FILE: capture.mark: expected a value whose bits are all in the mask, such as 0xf0/0xff, found \"0x1f0/0xff\"
+error   FILE: pending.ttk: unknown key, did you mean \"ttl\"
+"
+    );
+}
+
+#[test]
+fn run_refuses_a_wrong_configuration_with_its_lines_on_the_standard_error() {
+    let (_directory, file) = configuration("n.toml", "[capture]\nlog = 1\nmarc = 2\n");
+    let mut command = nattrail(&["run", "-c", &file]);
+    let output = command.env_remove("JOURNAL_STREAM").output().unwrap();
+    assert_eq!(status(&output), 78);
+    assert_eq!(
+        stderr(&output).replace(&file, "FILE"),
+        "\
+error: FILE: capture.log: expected \"nat\" or \"all\", found 1
+error: FILE: capture.marc: unknown key, did you mean \"mark\"
+"
+    );
+    let mut command = nattrail(&["run", "-c", &file]);
+    let output = command.env("JOURNAL_STREAM", "8:1").output().unwrap();
+    assert!(stderr(&output).lines().all(|line| line.starts_with("<3>")));
+}
+
+#[test]
+fn a_contradiction_is_a_configuration_error() {
+    let text = "[[collector]]\naddress = \"192.0.2.1\"\nversion = \"v5\"\nzone = true\n";
+    let (status, found) = check("n.toml", text);
+    assert_eq!(status, 78);
+    assert_eq!(
+        found,
+        "error   FILE: collector[0].zone: expected false with version \"v5\", whose records have no room for it, found \
+         true\n"
+    );
+}
+
+#[test]
+fn a_configuration_of_another_format_is_refused() {
+    let (status, found) = check("n.conf", "");
+    assert_eq!(status, 78);
+    assert_eq!(
+        found,
+        "error   FILE: expected a name that ends in .toml, .yaml (.yml), .json or .ini\n"
+    );
+}
+
+#[test]
+fn a_configuration_that_is_not_there_is_a_configuration_error() {
+    let output = nattrail(&["check", "--config", "/nonexistent/n.toml"]).output();
+    let output = output.unwrap();
+    assert_eq!(status(&output), 78);
+    assert_eq!(
+        stdout(&output),
+        "error   /nonexistent/n.toml: expected a readable text file, found: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn the_environment_names_the_file_and_the_option_goes_before_it() {
+    let (_directory, file) = configuration("n.toml", "[capture]\nlog = 1\n");
+    let mut command = nattrail(&["check"]);
+    let output = command.env("NATTRAIL_CONFIG", &file).output().unwrap();
+    assert_eq!(status(&output), 78);
+    assert!(stdout(&output).contains("capture.log"));
+    let mut command = nattrail(&["check", "-c", "/nonexistent/n.toml"]);
+    let output = command.env("NATTRAIL_CONFIG", &file).output().unwrap();
+    assert!(stdout(&output).contains("/nonexistent/n.toml"));
+}
+
+#[test]
+fn a_misspelt_variable_is_a_configuration_error() {
+    let (_directory, file) = configuration("n.toml", "");
+    let mut command = nattrail(&["check", "-c", &file]);
+    let output = command.env("NATTRAIL_PENDING_TTTL", "7d").output().unwrap();
+    assert_eq!(status(&output), 78);
+    assert_eq!(
+        stdout(&output),
+        "error   NATTRAIL_PENDING_TTTL: unknown variable, did you mean NATTRAIL_PENDING_TTL\n"
+    );
+}
+
+#[test]
+fn check_has_a_line_for_every_object() {
+    let state = tempfile::tempdir().unwrap();
+    fs::set_permissions(state.path(), fs::Permissions::from_mode(0o750)).unwrap();
+    let text = format!(
+        "[pending]\ndatabase = \"{0}/pending.db\"\n\
+         [[collector]]\naddress = \"127.0.0.1:2055\"\n\
+         [[collector]]\naddress = \"127.0.0.1:2056\"\nsource = \"240.0.0.1\"\n\
+         [[syslog]]\ntarget = \"file\"\npath = \"{0}/nat.csv\"\n\
+         [[syslog]]\ntarget = \"local\"\npath = \"{0}/none\"\n",
+        state.path().display()
+    );
+    let (status, found) = check("n.toml", &text);
+    assert!(matches!(status, 69 | 77), "{status}: {found}");
+    assert!(line_about(&found, "configuration").starts_with("ok "));
+    assert!(line_about(&found, "state directory").contains("writable, mode 0750"));
+    assert!(line_about(&found, "CAP_NET_ADMIN").starts_with(['o', 'e']));
+    assert!(found.contains("kernel settings") || found.contains("nf_conntrack"));
+    assert!(line_about(&found, "collector[0]").ends_with("reached from 127.0.0.1"));
+    assert!(line_about(&found, "collector[1]").starts_with("error "));
+    assert!(line_about(&found, "syslog[0]").starts_with("ok "));
+    assert!(line_about(&found, "syslog[1]").starts_with("error "));
+}
+
+#[test]
+fn check_as_json_is_an_array_of_objects() {
+    let (_directory, file) = configuration("n.toml", "[capture]\nlog = 1\n");
+    let output = nattrail(&["check", "--json", "-c", &file])
+        .output()
+        .unwrap();
+    assert_eq!(status(&output), 78);
+    let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(findings[0]["verdict"], "error");
+    assert_eq!(findings[0]["object"], format!("{file}: capture.log"));
+    assert_eq!(
+        findings[0]["finding"],
+        "expected \"nat\" or \"all\", found 1"
+    );
+}
+
+#[test]
+fn a_configuration_that_others_can_write_is_a_warning() {
+    let (_directory, file) = configuration("n.toml", "");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let output = nattrail(&["check", "-c", &file]).output().unwrap();
+    let found = stdout(&output);
+    let line = line_about(&found, "found mode 0666");
+    assert!(line.starts_with("warning "), "{line}");
+}
+
+#[test]
+fn without_privileges_the_missing_capability_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let readable = |path: &Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    readable(directory.path());
+    let file = directory.path().join("n.toml");
+    fs::write(&file, "[capture]\nnamespace = \"none\"\n").unwrap();
+    readable(&file);
+    // The build directory may be closed to others, so the other user gets a copy. Another process makes it: a file that
+    // was open for writing here could still be open in the child of another test, and could not be executed then.
+    let binary = directory.path().join("nattrail");
+    let mut copy = Command::new("cp");
+    copy.arg(env!("CARGO_BIN_EXE_nattrail")).arg(&binary);
+    assert!(copy.status().unwrap().success());
+    readable(&binary);
+    let mut command = Command::new(&binary);
+    command.env_clear().arg("check").arg("-c").arg(&file);
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let output = command.output().unwrap();
+    assert_eq!(status(&output), 77, "{}", stdout(&output));
+    let found = stdout(&output);
+    let line = line_about(&found, "CAP_NET_ADMIN");
+    assert!(line.starts_with("error "), "{line}");
+    assert!(line_about(&found, "CAP_SYS_ADMIN").starts_with("error "));
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = nattrail(&["version"]);
+    let child = command.stdout(writer).stderr(std::process::Stdio::piped());
+    let output = child.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(status(&output), 0);
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn a_full_standard_output_is_an_error_of_the_system() {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full");
+    let mut command = nattrail(&["version"]);
+    let child = command
+        .stdout(full.unwrap())
+        .stderr(std::process::Stdio::piped());
+    let output = child.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(status(&output), 71);
+    assert_eq!(
+        stderr(&output),
+        "error: standard output: No space left on device (os error 28)\n"
+    );
+}
