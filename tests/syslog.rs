@@ -267,11 +267,12 @@ impl Rsyslog {
             not_run(test, "rsyslogd is not installed (package rsyslog)");
             return None;
         }
-        // The port is free again for rsyslog, and nothing else in the test asks for one.
-        let address = UdpSocket::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        // Free again for rsyslog, and no other test here asks for a port at the same address.
+        static HOSTS: AtomicU8 = AtomicU8::new(1);
+        let host = Ipv4Addr::new(127, 0, 1, HOSTS.fetch_add(1, Ordering::Relaxed));
+        let socket = UdpSocket::bind((host, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        drop(socket);
         let mut rsyslog = Self {
             directory: tempfile::tempdir().unwrap(),
             address,
