@@ -13,8 +13,10 @@ pub(super) fn line(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) 
     fields::visit(record, |key, value| {
         out.push(separator);
         separator = b',';
-        string(out, key.as_bytes());
-        out.push(b':');
+        // The keys are ours and have nothing to escape.
+        out.push(b'"');
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(b"\":");
         match value {
             Value::Name(name) => string(out, name.as_bytes()),
             Value::Yes => out.extend_from_slice(b"true"),

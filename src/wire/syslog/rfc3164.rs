@@ -3,7 +3,7 @@
 //!
 //! The stamp is UTC. The RFC's is local time without saying which, and the C libraries disagree (musl writes UTC). rsyslog's
 //! imuxsock and journald put the time of reception in its place, so it is seen only by a receiver that was told to trust
-//! it, and every format but `csv` and `rfc5424` says its time in full in the message itself.
+//! it, and every format but `rfc5424` says its time in full in the message itself.
 
 use super::put::{self, Calendar};
 use crate::time::Wall;
