@@ -1,0 +1,373 @@
+//! What independent collectors and decoders read from the messages of [`nattrail::export::collector::Collector`].
+//!
+//! Needs nfcapd and nfdump, tshark and text2pcap, and for one test root and ip. Where one is missing, the test says so
+//! and does nothing; with CI=true it fails.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use nattrail::config::{self, NatEventValues, Version};
+use nattrail::export::collector::Collector;
+use nattrail::session::{
+    Counters, EventKind, NatEvent, Protocol, Provenance, Record, Session, Totals, Tuple, Zone,
+};
+use nattrail::time::{Now, Uptime, Wall};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// 2026-11-20 20:24:48 UTC.
+const START: u64 = 1_795_206_288_000;
+/// When the sessions begin and end, as nfdump writes it.
+const BEGIN: &str = "2026-11-20T20:24:48.123";
+const END: &str = "2026-11-20T20:24:52.567";
+const VERSIONS: [Version; 3] = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix];
+
+#[test]
+fn nfdump_reads_nat_events_from_netflow_9_and_ipfix() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    for version in [Version::NetflowV9, Version::Ipfix] {
+        let config = config::Collector {
+            zone: true,
+            ..collector(version)
+        };
+        let flows = through_nfdump(&config, &events());
+        let text = lines(
+            &flows,
+            "nat_event_id t_event proto src4_addr src_port src4_xlt_ip src_xlt_port dst4_addr dst_port \
+             dst4_xlt_ip dst_xlt_port ingress_vrf",
+        );
+        let snat = "6 10.1.2.3 40356 203.0.113.9 50520 203.0.113.7 443 203.0.113.7 443 77";
+        let dnat = "17 198.51.100.5 33000 198.51.100.5 33000 203.0.113.9 53 10.0.0.53 5353 77";
+        let expected = [
+            format!("4 {BEGIN} {snat}"),
+            format!("5 {END} {snat}"),
+            format!("4 {BEGIN} {dnat}"),
+            format!("5 {END} {dnat}"),
+        ];
+        assert_eq!(text, expected, "{version:?}");
+        // The delete records have the life of the session.
+        let times = lines(&flows, "first last");
+        assert_eq!(times[1], format!("{BEGIN} {END}"));
+    }
+}
+
+#[test]
+fn nfdump_reads_triplets_from_every_version() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    for version in VERSIONS {
+        let config = config::Collector {
+            events: false,
+            triplet: true,
+            ..collector(version)
+        };
+        let flows = through_nfdump(&config, &events()[..2]);
+        let text = lines(
+            &flows,
+            "proto src4_addr src_port dst4_addr dst_port in_packets in_bytes first last",
+        );
+        let expected = [
+            format!("6 10.1.2.3 40356 203.0.113.7 443 4 218 {BEGIN} {END}"),
+            format!("6 203.0.113.9 50520 203.0.113.7 443 4 218 {BEGIN} {END}"),
+            format!("6 203.0.113.7 443 203.0.113.9 50520 8 436 {BEGIN} {END}"),
+        ];
+        assert_eq!(text, expected, "{version:?}");
+    }
+}
+
+#[test]
+fn nfdump_reads_dummy_flows_from_netflow_5() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    let flows = through_nfdump(&collector(Version::NetflowV5), &events());
+    let text = lines(
+        &flows,
+        "first last proto src4_addr src_port dst4_addr dst_port ip4_next_hop src_as dst_as tcp_flags \
+         in_packets in_bytes",
+    );
+    let snat = "6 10.1.2.3 40356 203.0.113.7 443 203.0.113.9 50520 0";
+    let dnat = "17 198.51.100.5 33000 10.0.0.53 5353 203.0.113.9 0 53";
+    let expected = [
+        format!("{BEGIN} {BEGIN} {snat} ...A..S. 0 0"),
+        format!("{END} {END} {snat} .....R.F 0 0"),
+        format!("{BEGIN} {BEGIN} {dnat} ...A..S. 0 0"),
+        format!("{END} {END} {dnat} .....R.F 0 0"),
+    ];
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn nfcapd_misses_nothing_in_a_sequence_of_messages() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    for version in VERSIONS {
+        let config = config::Collector {
+            template_refresh_packets: 3,
+            triplet: true,
+            ..collector(version)
+        };
+        let events: Vec<_> = (0..50).flat_map(|_| events()).collect();
+        let capture = capture(&config, &events);
+        // Two sessions make four NAT events and six flows.
+        assert_eq!(capture.flows().len(), 500, "{version:?}");
+        println!("{}", capture.nfdump(&["-I"]));
+    }
+}
+
+fn collector(version: Version) -> config::Collector {
+    config::Collector {
+        address: "127.0.0.1:0".parse().unwrap(),
+        version,
+        source: None,
+        events: true,
+        triplet: false,
+        nat_event: NatEventValues::Rfc8158,
+        destination: true,
+        zone: false,
+        post_nat_counters: true,
+        mtu: 1500,
+        template_refresh: Duration::from_secs(1800),
+        template_refresh_packets: 20,
+        send_buffer: None,
+        observation_domain: 5,
+        export_delay: Duration::from_secs(1),
+    }
+}
+
+fn tuple(src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
+    Tuple {
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        src_port,
+        dst_port,
+    }
+}
+
+/// The lives of two sessions, one with its source translated and one with its destination.
+fn events() -> Vec<NatEvent> {
+    let zone = Zone {
+        id: 77,
+        ..Zone::default()
+    };
+    let snat = Session {
+        original: tuple("10.1.2.3", 40356, "203.0.113.7", 443),
+        reply: tuple("203.0.113.7", 443, "203.0.113.9", 50520),
+        protocol: Protocol::TCP,
+        zone,
+        id: Some(1),
+        mark: 0,
+    };
+    let dnat = Session {
+        original: tuple("198.51.100.5", 33000, "203.0.113.9", 53),
+        reply: tuple("10.0.0.53", 5353, "198.51.100.5", 33000),
+        protocol: Protocol::UDP,
+        ..snat
+    };
+    let life = |session, packets: u64, octets: u64| {
+        let create = NatEvent {
+            kind: EventKind::Create,
+            session,
+            time: Wall::from_millis(START + 123),
+            start: Some(Wall::from_millis(START + 123)),
+            totals: None,
+            provenance: Provenance::Kernel,
+        };
+        let counters = |factor| Counters {
+            packets: factor * packets,
+            octets: factor * octets,
+        };
+        let delete = NatEvent {
+            kind: EventKind::Delete,
+            time: Wall::from_millis(START + 4567),
+            totals: Some(Totals {
+                original: counters(1),
+                reply: counters(2),
+            }),
+            ..create
+        };
+        [create, delete]
+    };
+    [life(snat, 4, 218), life(dnat, 1, 60)].concat()
+}
+
+fn at(millis: u64) -> Now {
+    Now::new(
+        Wall::from_millis(START + millis),
+        Uptime::from_millis(3_600_000 + millis),
+    )
+}
+
+fn export(collector: &config::Collector, events: &[NatEvent]) {
+    let mut exporter = Collector::new(collector, at(0)).unwrap();
+    for event in events {
+        exporter.push(&Record::Event(*event), at(5000));
+    }
+    exporter.drain(at(5001));
+    assert!(exporter.is_idle());
+}
+
+fn through_nfdump(config: &config::Collector, events: &[NatEvent]) -> Vec<Value> {
+    capture(config, events).flows()
+}
+
+/// What nfcapd made of it.
+struct Capture {
+    directory: TempDir,
+}
+
+fn capture(config: &config::Collector, events: &[NatEvent]) -> Capture {
+    let directory = tempfile::tempdir().unwrap();
+    let nfcapd = Nfcapd::start(directory.path());
+    let config = config::Collector {
+        address: nfcapd.address,
+        ..config.clone()
+    };
+    export(&config, events);
+    nfcapd.stop();
+    Capture { directory }
+}
+
+impl Capture {
+    fn nfdump(&self, arguments: &[&str]) -> String {
+        let file = fs::read_dir(self.directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| {
+                let name = path.file_name().unwrap().to_string_lossy();
+                name.starts_with("nfcapd.2")
+            })
+            .unwrap();
+        let output = Command::new("nfdump")
+            .arg("-r")
+            .arg(file)
+            .args(arguments)
+            .env("TZ", "UTC")
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn flows(&self) -> Vec<Value> {
+        // Quiet, nfdump prints the elements of the array without its brackets.
+        let text = format!("[{}]", self.nfdump(&["-q", "-o", "json"]));
+        let flows: Value = serde_json::from_str(&text).unwrap();
+        flows.as_array().unwrap().clone()
+    }
+}
+
+/// The named fields of each flow in one line.
+fn lines(flows: &[Value], names: &str) -> Vec<String> {
+    let line = |flow: &Value| {
+        let values: Vec<_> = names
+            .split_whitespace()
+            .map(|name| match &flow[name] {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            })
+            .collect();
+        values.join(" ")
+    };
+    flows.iter().map(line).collect()
+}
+
+/// A collector on a port of its own, ended when dropped.
+struct Nfcapd {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Nfcapd {
+    fn start(directory: &Path) -> Self {
+        let address = free_address();
+        let child = Command::new("nfcapd")
+            .args([
+                "-b",
+                "127.0.0.1",
+                "-S",
+                "0",
+                "-p",
+                &address.port().to_string(),
+                "-w",
+            ])
+            .arg(directory)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let nfcapd = Self { child, address };
+        wait_for("nfcapd to listen", || receive_queue(address).is_some());
+        nfcapd
+    }
+
+    /// Lets it read what has arrived and write its file.
+    fn stop(mut self) {
+        wait_for("nfcapd to read", || receive_queue(self.address) == Some(0));
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::TERM).unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Nfcapd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap()
+}
+
+/// Octets that wait to be read on a local UDP port.
+fn receive_queue(address: SocketAddr) -> Option<u64> {
+    let port = format!(":{:04X}", address.port());
+    let table = fs::read_to_string("/proc/net/udp").unwrap();
+    let line = table.lines().find(|line| {
+        line.split_whitespace()
+            .nth(1)
+            .is_some_and(|local| local.ends_with(&port))
+    })?;
+    let (_, queue) = line.split_whitespace().nth(4)?.split_once(':')?;
+    u64::from_str_radix(queue, 16).ok()
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    for _ in 0..500 {
+        if condition() {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("waited five seconds for {what}");
+}
+
+fn have(tools: &[&str]) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut complete = true;
+    for tool in tools {
+        if !std::env::split_paths(&path).any(|directory| directory.join(tool).exists()) {
+            eprintln!("NOT TESTED: this test needs {tool}, which is not installed");
+            complete = false;
+        }
+    }
+    assert!(
+        complete || std::env::var("CI").as_deref() != Ok("true"),
+        "{tools:?} are needed in CI"
+    );
+    complete
+}
