@@ -227,6 +227,8 @@ pub enum GapCause {
     Restart,
     /// The kernel's queue to the daemon overflowed.
     Overflow,
+    /// The records were known, but this receiver could not take them.
+    Undelivered,
 }
 
 impl GapCause {
@@ -235,6 +237,7 @@ impl GapCause {
         match self {
             Self::Restart => "restart",
             Self::Overflow => "overflow",
+            Self::Undelivered => "undelivered",
         }
     }
 }
@@ -254,4 +257,15 @@ pub struct Gap {
 pub enum Record {
     Event(NatEvent),
     Gap(Gap),
+}
+
+impl Record {
+    /// When it happened: the event's time, the end of a gap.
+    #[must_use]
+    pub const fn time(&self) -> Wall {
+        match self {
+            Self::Event(event) => event.time,
+            Self::Gap(gap) => gap.to,
+        }
+    }
 }

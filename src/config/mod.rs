@@ -3,6 +3,18 @@
 //! A file (TOML, YAML, JSON or INI by its extension) under `NATTRAIL_*` variables of the environment. Whoever holds a
 //! [`Config`] need not check it again.
 
+mod build;
+mod document;
+pub mod keys;
+mod load;
+mod tree;
+pub mod units;
+mod values;
+
+pub use document::{FILE_VARIABLE, variable_name};
+pub use load::{DEFAULT_FILE, Error, Loaded};
+pub use tree::Problem;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,0 +1,546 @@
+//! The one table of configuration keys.
+//!
+//! The parser takes its defaults and its "expected" from here, messages about misspelt keys their suggestions, the
+//! environment its variable names, and `conf/nattrail.toml` every line: a key exists when it is in [`KEYS`].
+
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Section {
+    Capture,
+    Pending,
+    Collector,
+    Syslog,
+}
+
+impl Section {
+    pub const ALL: [Self; 4] = [Self::Capture, Self::Pending, Self::Collector, Self::Syslog];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Pending => "pending",
+            Self::Collector => "collector",
+            Self::Syslog => "syslog",
+        }
+    }
+
+    /// Whether the section may appear any number of times: `[[collector]]` or `[collector.NAME]`.
+    #[must_use]
+    pub const fn is_list(self) -> bool {
+        matches!(self, Self::Collector | Self::Syslog)
+    }
+
+    /// The keys of the section, in the order of the table.
+    pub fn keys(self) -> impl Iterator<Item = &'static Key> {
+        KEYS.iter().filter(move |key| key.section == self)
+    }
+}
+
+/// One key of the configuration.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Key {
+    pub section: Section,
+    pub name: &'static str,
+    pub preset: Preset,
+    /// What a value must be, to follow "expected" in a message.
+    pub expected: &'static str,
+    /// What it means for an operator: the comment in `conf/nattrail.toml`.
+    pub doc: &'static str,
+}
+
+/// What holds where a key is not set. Values are in TOML's notation.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Preset {
+    Value(&'static str),
+    /// Nothing, which may also be written as `""`.
+    Unset,
+    /// There is no default; this is an example.
+    Required(&'static str),
+    /// The default follows from other keys or the environment; this is the usual one.
+    Varies(&'static str),
+}
+
+impl Preset {
+    /// The value to show in a sample configuration, in TOML's notation.
+    #[must_use]
+    pub const fn sample(self) -> &'static str {
+        match self {
+            Self::Value(text) | Self::Required(text) | Self::Varies(text) => text,
+            Self::Unset => "\"\"",
+        }
+    }
+}
+
+impl Key {
+    /// The key's part of a variable name: upper case, `_` for `-`.
+    #[must_use]
+    pub fn variable_suffix(&self) -> String {
+        self.name.to_ascii_uppercase().replace('-', "_")
+    }
+}
+
+/// The key `name` of `section`.
+#[must_use]
+pub fn find(section: Section, name: &str) -> Option<&'static Key> {
+    section.keys().find(|key| key.name == name)
+}
+
+/// The candidate that a misspelt word most likely meant; `None` when none is close.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (word.chars().count() / 3).max(1);
+    candidates
+        .map(|candidate| (distance(word, candidate), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Number of letters to insert, remove, replace or swap with their neighbour (optimal string alignment distance).
+fn distance(left: &str, right: &str) -> usize {
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    let mut rows = vec![vec![0; right.len() + 1]; left.len() + 1];
+    for (i, row) in rows.iter_mut().enumerate() {
+        row[0] = i;
+    }
+    rows[0] = (0..=right.len()).collect();
+    for i in 1..=left.len() {
+        for j in 1..=right.len() {
+            let replaced = rows[i - 1][j - 1] + usize::from(left[i - 1] != right[j - 1]);
+            let mut best = replaced.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
+            if i > 1 && j > 1 && left[i - 1] == right[j - 2] && left[i - 2] == right[j - 1] {
+                best = best.min(rows[i - 2][j - 2] + 1);
+            }
+            rows[i][j] = best;
+        }
+    }
+    rows[left.len()][right.len()]
+}
+
+const fn key(
+    section: Section,
+    name: &'static str,
+    preset: Preset,
+    expected: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key {
+        section,
+        name,
+        preset,
+        expected,
+        doc,
+    }
+}
+
+use Preset::{Required, Unset, Value, Varies};
+use Section::{Capture, Collector, Pending, Syslog};
+
+pub const KEYS: &[Key] = &[
+    key(
+        Capture,
+        "namespace",
+        Unset,
+        "the name of a network namespace or an absolute path to one",
+        "The network namespace whose translations are logged, by name (ip netns) or path. Empty: the one nattrail is \
+         started in.",
+    ),
+    key(
+        Capture,
+        "table",
+        Value("\"nattrail\""),
+        "a name of at most 63 letters, digits, \"_\", \".\" and \"-\" that begins with a letter",
+        "Name of nattrail's own nftables table (family inet). Its only rule keeps connection tracking switched on; it \
+         goes when nattrail stops.",
+    ),
+    key(
+        Capture,
+        "log",
+        Value("\"nat\""),
+        "\"nat\" or \"all\"",
+        "Which connections are logged: \"nat\" (translated ones) or \"all\".",
+    ),
+    key(
+        Capture,
+        "mark",
+        Unset,
+        "a connection mark as value or value/mask, decimal or with 0x",
+        "Log only connections whose ct mark, masked, equals the value: \"0x10/0xff\" or \"16\". Without a mask all 32 \
+         bits count. Empty: any mark.",
+    ),
+    key(
+        Capture,
+        "protocols",
+        Value("[]"),
+        "protocols by name (icmp, tcp, udp, dccp, gre, icmpv6, sctp, udplite) or by number from 0 to 255",
+        "Log only these protocols, by name or number: [\"tcp\", \"udp\", 47]. Empty: all.",
+    ),
+    key(
+        Capture,
+        "source",
+        Value("[]"),
+        "address prefixes such as \"10.0.0.0/8\"",
+        "Log only connections whose source before translation is in one of these prefixes. Empty: any.",
+    ),
+    key(
+        Capture,
+        "destination",
+        Value("[]"),
+        "address prefixes such as \"10.0.0.0/8\"",
+        "Log only connections whose destination before translation is in one of these prefixes. Empty: any.",
+    ),
+    key(
+        Capture,
+        "set-sysctls",
+        Value("false"),
+        "true or false",
+        "Whether nattrail itself sets net.netfilter.nf_conntrack_events, _acct and _timestamp to 1 at start. With \
+         false it only says which are off.",
+    ),
+    key(
+        Capture,
+        "receive-buffer",
+        Value("\"64MiB\""),
+        "a size from 4KiB to 1GiB",
+        "Room for events that wait in the kernel, in bytes (KiB, MiB, GiB). 64MiB holds about 100,000 events; memory \
+         is used only while they wait.",
+    ),
+    key(
+        Capture,
+        "reliable",
+        Value("true"),
+        "true or false",
+        "Whether the kernel keeps the end of a connection until nattrail could take it. The price: while nattrail is \
+         stalled, ended connections still count toward nf_conntrack_max.",
+    ),
+    key(
+        Pending,
+        "database",
+        Varies("\"/var/lib/nattrail/pending.db\""),
+        "an absolute path",
+        "SQLite file of the connections that are still open. Default: pending.db in the state directory \
+         ($STATE_DIRECTORY, or /var/lib/nattrail).",
+    ),
+    key(
+        Pending,
+        "ttl",
+        Value("\"7d\""),
+        "a duration of at least 1s, such as \"7d\"",
+        "Age (ms, s, m, h, d) after which a connection that the kernel no longer has is closed with an inferred delete \
+         record.",
+    ),
+    key(
+        Pending,
+        "flush",
+        Value("\"1s\""),
+        "a duration from 100ms to 1m",
+        "How often the database is written: a crash loses at most this much of it. From 100ms to 1m.",
+    ),
+    key(
+        Collector,
+        "address",
+        Required("\"192.0.2.10:4739\""),
+        "an IP address and port, such as \"192.0.2.10:2055\" or \"[2001:db8::10]:4739\"",
+        "Where to send: an IP address and a UDP port, IPv6 as [address]:port. Required. Default port: 2055 for v5 and \
+         v9, 4739 for ipfix.",
+    ),
+    key(
+        Collector,
+        "transport",
+        Value("\"udp\""),
+        "\"udp\"",
+        "Transport protocol: \"udp\" is the only one.",
+    ),
+    key(
+        Collector,
+        "version",
+        Value("\"ipfix\""),
+        "\"v5\", \"v9\" or \"ipfix\"",
+        "Export protocol: \"v5\", \"v9\" (NetFlow) or \"ipfix\". v5 knows IPv4 only.",
+    ),
+    key(
+        Collector,
+        "source",
+        Unset,
+        "a local IP address, with or without a port",
+        "Local address to send from, with or without a port. Empty: the system chooses.",
+    ),
+    key(
+        Collector,
+        "records",
+        Value("[\"events\"]"),
+        "\"events\", \"triplet\" or both, each once",
+        "What to send: \"events\" (one record when a session begins and one when it ends), \"triplet\" (three flow \
+         records when it ends: pre-NAT, post-NAT, return), or both.",
+    ),
+    key(
+        Collector,
+        "nat-event",
+        Varies("\"rfc8158\""),
+        "\"rfc8158\" or \"legacy\"",
+        "natEvent values for create and delete: \"rfc8158\" (4 and 5) or \"legacy\" (1 and 2). Not for v5.",
+    ),
+    key(
+        Collector,
+        "destination",
+        Value("true"),
+        "true or false",
+        "Whether events carry the destination. false leaves it out, as RFC 6888 REQ-12 asks for privacy; not for v5, \
+         not with triplets.",
+    ),
+    key(
+        Collector,
+        "zone",
+        Value("false"),
+        "true or false",
+        "Whether events carry the conntrack zone, as ingressVRFID. Not for v5.",
+    ),
+    key(
+        Collector,
+        "post-nat-counters",
+        Value("true"),
+        "true or false",
+        "Whether a triplet's post-NAT record repeats the counters of the pre-NAT record. false: it has zeros, so that \
+         no traffic is counted twice.",
+    ),
+    key(
+        Collector,
+        "mtu",
+        Value("1500"),
+        "a whole number from 576 to 9216",
+        "Largest IP packet sent, in bytes with headers: 576 to 9216, over IPv6 at least 1280.",
+    ),
+    key(
+        Collector,
+        "template-refresh",
+        Varies("\"30m\""),
+        "a duration of at least 1s",
+        "Templates are sent again after this time. Not for v5.",
+    ),
+    key(
+        Collector,
+        "template-refresh-packets",
+        Varies("20"),
+        "a whole number from 1 to 4294967295",
+        "Templates are sent again after this many packets. Not for v5.",
+    ),
+    key(
+        Collector,
+        "send-buffer",
+        Unset,
+        "a size from 4KiB to 1GiB",
+        "Size of the socket's send buffer in bytes (KiB, MiB, GiB). Empty: the system's default.",
+    ),
+    key(
+        Collector,
+        "observation-domain",
+        Value("1"),
+        "a whole number from 0 to 4294967295",
+        "Observation domain (ipfix), source id (v9), or engine type and id (v5, at most 65535). Tells gateways and \
+         streams apart at the collector.",
+    ),
+    key(
+        Collector,
+        "export-delay",
+        Value("\"1s\""),
+        "a duration from 0s to 1m",
+        "Longest time a record waits for its packet to fill, from 0s to 1m.",
+    ),
+    key(
+        Syslog,
+        "target",
+        Required("\"local\""),
+        "\"local\", \"udp\", \"file\", \"stdout\" or \"journal\"",
+        "Where copies go: \"local\" (the syslog socket), \"udp\" (a syslog server), \"file\", \"stdout\" or \
+         \"journal\" (systemd). Required.",
+    ),
+    key(
+        Syslog,
+        "address",
+        Unset,
+        "an IP address, with or without a port, such as \"192.0.2.20:514\"",
+        "The syslog server, for udp only and required there. Default port: 514.",
+    ),
+    key(
+        Syslog,
+        "path",
+        Unset,
+        "an absolute path",
+        "The file (required for file), or another socket than /dev/log (local) or /run/systemd/journal/socket \
+         (journal).",
+    ),
+    key(
+        Syslog,
+        "format",
+        Varies("\"csv\""),
+        "\"csv\", \"text\", \"json\" or \"rfc5424\"",
+        "\"csv\" (flow-tools' 18 fields, three lines per session), \"text\" (key=value), \"json\" or \"rfc5424\" \
+         (structured data). Default: text for stdout and journal, csv otherwise.",
+    ),
+    key(
+        Syslog,
+        "facility",
+        Value("\"local6\""),
+        "a syslog facility such as \"daemon\" or \"local6\"",
+        "Syslog facility: kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp or local0 to \
+         local7.",
+    ),
+    key(
+        Syslog,
+        "severity",
+        Value("\"info\""),
+        "a syslog severity: emerg, alert, crit, err, warning, notice, info or debug",
+        "Syslog severity: emerg, alert, crit, err, warning, notice, info or debug.",
+    ),
+    key(
+        Syslog,
+        "app-name",
+        Value("\"nattrail\""),
+        "a name of at most 48 letters, digits, \"_\", \".\", \"/\" and \"-\"",
+        "APP-NAME, tag or SYSLOG_IDENTIFIER of the copies.",
+    ),
+    key(
+        Syslog,
+        "exporter-address",
+        Varies("\"127.0.0.1\""),
+        "an IP address",
+        "What the csv format puts into its field exaddr. Only for csv.",
+    ),
+    key(
+        Syslog,
+        "queue",
+        Value("\"1MiB\""),
+        "a size from 64KiB to 1GiB",
+        "Most bytes (KiB, MiB, GiB) that wait for a target that cannot take them; what is beyond is counted and \
+         stated. At least 64KiB.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn every_key_is_in_the_table_once() {
+        let mut seen = HashSet::new();
+        for key in KEYS {
+            assert!(
+                seen.insert((key.section, key.name)),
+                "{} twice in {}",
+                key.name,
+                key.section.name()
+            );
+        }
+    }
+
+    #[test]
+    fn a_misspelt_word_finds_its_nearest() {
+        let names = || KEYS.iter().map(|key| key.name);
+        assert_eq!(nearest("lgo", names()), Some("log"));
+        assert_eq!(nearest("set_sysctls", names()), Some("set-sysctls"));
+        assert_eq!(nearest("recieve-buffer", names()), Some("receive-buffer"));
+        assert_eq!(nearest("colour", names()), None);
+        assert_eq!(nearest("", names()), None);
+    }
+
+    /// `conf/nattrail.toml`, as it follows from the table.
+    fn sample() -> String {
+        let mut text = String::from(INTRODUCTION);
+        for section in Section::ALL {
+            text += &format!("\n{}", comment(introduction(section)));
+            let name = section.name();
+            if section.is_list() {
+                text += &format!("#[[{name}]]\n");
+            } else {
+                text += &format!("[{name}]\n");
+            }
+            for key in section.keys() {
+                text += &format!("\n{}", comment(key.doc));
+                text += &format!("#{} = {}\n", key.name, key.preset.sample());
+            }
+        }
+        text
+    }
+
+    const INTRODUCTION: &str = "\
+# Configuration of nattrail. Every key is here, as a comment with its default: take away the # of what you change.
+# Keys of collectors and syslog targets also need the # of their section taken away; copy the section for more of them.
+#
+# A variable of the environment overrides a key: NATTRAIL_CAPTURE_LOG, NATTRAIL_PENDING_TTL, lists with commas; collectors
+# and syslog targets are counted from 0: NATTRAIL_COLLECTOR_0_ADDRESS. \"nattrail check\" says whether all is well.
+";
+
+    const fn introduction(section: Section) -> &'static str {
+        match section {
+            Section::Capture => "What is read from the kernel, and how.",
+            Section::Pending => "The connections that are still open.",
+            Section::Collector => {
+                "A NetFlow or IPFIX collector. Instead of [[collector]], [collector.NAME] is possible: in INI files, \
+                 where it is the only way, and in all others."
+            }
+            Section::Syslog => {
+                "A copy of the records, as lines. With neither collector nor syslog there is one: target \"stdout\"."
+            }
+        }
+    }
+
+    fn comment(text: &str) -> String {
+        let mut comment = String::new();
+        let mut line = String::from("#");
+        for word in text.split(' ') {
+            if line.len() + 1 + word.len() > 118 {
+                comment += &format!("{line}\n");
+                line = String::from("#");
+            }
+            line += &format!(" {word}");
+        }
+        format!("{comment}{line}\n")
+    }
+
+    #[test]
+    fn the_sample_shows_every_key_with_its_default() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/nattrail.toml");
+        let found = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(
+            found == sample(),
+            "conf/nattrail.toml: expected this text, which follows from the table of keys:\n{}",
+            sample()
+        );
+    }
+
+    #[test]
+    fn the_sample_is_the_default_configuration() {
+        assert_eq!(load(&sample()), Config::default());
+    }
+
+    #[test]
+    fn the_sample_with_every_key_taken_out_of_its_comment_keeps_the_defaults() {
+        let text: Vec<_> = sample()
+            .lines()
+            .map(|line| {
+                // Keys and sections begin right after the mark, sentences after a space.
+                let setting = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
+                setting.unwrap_or(line).to_owned()
+            })
+            .collect();
+        let config = load(&text.join("\n"));
+        assert_eq!(config.capture, Config::default().capture);
+        assert_eq!(config.pending, Config::default().pending);
+        let bare = load("[[collector]]\naddress = \"192.0.2.10\"\n[[syslog]]\ntarget = \"local\"");
+        assert_eq!(config.collectors, bare.collectors);
+        assert_eq!(config.syslog, bare.syslog);
+    }
+
+    fn load(text: &str) -> Config {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("nattrail.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::load(Some(&file), std::iter::empty())
+            .unwrap()
+            .config
+    }
+}

@@ -1,0 +1,816 @@
+//! Loading: a file in one of four formats, the environment on top, all mistakes at once.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use config::{FileFormat, Format, Value};
+
+use super::Config;
+use super::build;
+use super::document::Document;
+use super::keys::Section;
+use super::tree::{Problem, Table};
+
+/// Read when no other file is named, if it exists.
+pub const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
+
+const STATE_VARIABLE: &str = "STATE_DIRECTORY";
+const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/nattrail";
+/// Where a message says a value came from when there is no file.
+const EMBEDDED: &str = "built-in configuration";
+
+/// A configuration, where it was read from, and what is odd about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    pub config: Config,
+    /// The file; `None` when there is none and the built-in defaults hold.
+    pub file: Option<PathBuf>,
+    /// Sentences for the operator, each with its object, none of them a reason not to start.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is no configuration. Its text has one line for each mistake.
+#[derive(Debug)]
+pub enum Error {
+    Unreadable { file: PathBuf, error: io::Error },
+    UnknownFormat { file: PathBuf },
+    Syntax { file: PathBuf, message: String },
+    Invalid(Vec<Problem>),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, error } => {
+                write!(
+                    f,
+                    "{}: expected a readable text file, found: {error}",
+                    file.display()
+                )
+            }
+            Self::UnknownFormat { file } => write!(
+                f,
+                "{}: expected a name that ends in .toml, .yaml (.yml), .json or .ini",
+                file.display()
+            ),
+            Self::Syntax { file, message } => write!(f, "{}: {message}", file.display()),
+            Self::Invalid(problems) => {
+                for (index, problem) in problems.iter().enumerate() {
+                    if index > 0 {
+                        f.write_str("\n")?;
+                    }
+                    write!(f, "{problem}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Config {
+    /// Reads `path`, or [`DEFAULT_FILE`] if that exists, or else nothing; then puts the variables of `environment` that
+    /// begin with `NATTRAIL_` on top. `STATE_DIRECTORY`, as systemd sets it, decides where the database is by default.
+    ///
+    /// # Errors
+    /// All mistakes of the file and of the environment, or the first reason why the file cannot be read.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Loaded, Error> {
+        let file = match path {
+            Some(path) => Some(path),
+            None => standard_file(Path::new(DEFAULT_FILE))?,
+        };
+        let mut warnings = Vec::new();
+        let (origin, root) = match file {
+            Some(file) => {
+                warnings.extend(mode_warning(file));
+                (file.display().to_string(), read(file)?)
+            }
+            None => (EMBEDDED.to_owned(), HashMap::new()),
+        };
+        let config = assemble(root, &origin, environment).map_err(Error::Invalid)?;
+        Ok(Loaded {
+            config,
+            file: file.map(Path::to_path_buf),
+            warnings,
+        })
+    }
+}
+
+impl Default for Config {
+    /// What holds without file and environment: NAT events as text on the standard output.
+    fn default() -> Self {
+        assemble(HashMap::new(), EMBEDDED, std::iter::empty())
+            .expect("the table's presets are valid and do not contradict each other")
+    }
+}
+
+fn assemble(
+    root: HashMap<String, Value>,
+    origin: &str,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, Vec<Problem>> {
+    let environment: Vec<_> = environment.collect();
+    let state_directory = state_directory(&environment);
+    let mut problems = Vec::new();
+    let mut document = Document::new(root, origin, &mut problems);
+    document.overlay(environment.into_iter(), &mut problems);
+    if document.collectors.is_empty() && document.syslog.is_empty() {
+        document.syslog.push(standard_output());
+    }
+    let capture = build::capture(document.capture, &mut problems);
+    let pending = build::pending(document.pending, &state_directory, &mut problems);
+    let collectors = build::collectors(document.collectors, &mut problems);
+    let syslog = build::syslog(document.syslog, &mut problems);
+    match (capture, pending) {
+        (Some(capture), Some(pending)) if problems.is_empty() => Ok(Config {
+            capture,
+            pending,
+            collectors,
+            syslog,
+        }),
+        _ => Err(problems),
+    }
+}
+
+/// The target that records have when the configuration names none.
+fn standard_output() -> Table {
+    let target = Value::new(None, "stdout");
+    let entries = HashMap::from([("target".to_owned(), target)]);
+    Table::new(Section::Syslog, "syslog".to_owned(), EMBEDDED, entries)
+}
+
+/// The first of systemd's state directories (systemd.exec(5): several are separated by colons).
+fn state_directory(environment: &[(String, String)]) -> PathBuf {
+    environment
+        .iter()
+        .find(|(name, _)| name == STATE_VARIABLE)
+        .and_then(|(_, list)| list.split(':').next())
+        .filter(|path| path.starts_with('/'))
+        .map_or_else(|| DEFAULT_STATE_DIRECTORY.into(), PathBuf::from)
+}
+
+/// A file that may be there but cannot be looked at is a mistake, not a reason to run without it.
+fn standard_file(file: &Path) -> Result<Option<&Path>, Error> {
+    match file.try_exists() {
+        Ok(exists) => Ok(exists.then_some(file)),
+        Err(error) => Err(Error::Unreadable {
+            file: file.to_path_buf(),
+            error,
+        }),
+    }
+}
+
+fn read(file: &Path) -> Result<HashMap<String, Value>, Error> {
+    let format = format_of(file).ok_or_else(|| Error::UnknownFormat {
+        file: file.to_path_buf(),
+    })?;
+    let text = fs::read_to_string(file).map_err(|error| Error::Unreadable {
+        file: file.to_path_buf(),
+        error,
+    })?;
+    parse(file, format, &text)
+}
+
+fn format_of(file: &Path) -> Option<FileFormat> {
+    match file.extension()?.to_str()? {
+        "toml" => Some(FileFormat::Toml),
+        "yaml" | "yml" => Some(FileFormat::Yaml),
+        "json" => Some(FileFormat::Json),
+        "ini" => Some(FileFormat::Ini),
+        _ => None,
+    }
+}
+
+fn parse(file: &Path, format: FileFormat, text: &str) -> Result<HashMap<String, Value>, Error> {
+    let origin = file.display().to_string();
+    let syntax = |message| Error::Syntax {
+        file: file.to_path_buf(),
+        message,
+    };
+    let root = format
+        .parse(Some(&origin), text)
+        .map_err(|error| syntax(one_line(&error.to_string())))?;
+    if format != FileFormat::Ini {
+        return Ok(root);
+    }
+    // The crate keeps the last of two sections or keys of a name and drops the first without a word.
+    match ini_duplicate(text) {
+        Some(message) => Err(syntax(message)),
+        None => Ok(nested(root, &origin)),
+    }
+}
+
+/// A parser's message without the drawing of the line it is about.
+fn one_line(message: &str) -> String {
+    let drawn = |line: &&str| {
+        let number = |c: char| c.is_ascii_digit() || c.is_whitespace();
+        !line.trim_start_matches(number).starts_with('|')
+    };
+    let lines: Vec<_> = message
+        .lines()
+        .filter(drawn)
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.join(": ")
+}
+
+fn ini_duplicate(text: &str) -> Option<String> {
+    let mut seen = HashSet::new();
+    let mut section = "";
+    for (index, line) in text.lines().enumerate() {
+        let line = line.trim();
+        let header = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let (name, object) = if let Some((name, _)) = header {
+            section = name.trim();
+            ("", format!("section [{section}]"))
+        } else if line.starts_with([';', '#']) {
+            continue;
+        } else if let Some((name, _)) = line.split_once(['=', ':']) {
+            (name.trim(), format!("key {} of [{section}]", name.trim()))
+        } else {
+            continue;
+        };
+        if !seen.insert((section, name)) {
+            return Some(format!(
+                "line {}: expected each section and key once, found {object} again",
+                index + 1
+            ));
+        }
+    }
+    None
+}
+
+/// INI has no tables in tables: `[collector.NAME]` is one by its name.
+fn nested(root: HashMap<String, Value>, origin: &str) -> HashMap<String, Value> {
+    let origin = origin.to_owned();
+    let mut nested = HashMap::new();
+    let mut lists: HashMap<String, HashMap<String, Value>> = HashMap::new();
+    for (name, value) in root {
+        let list = name.split_once('.').filter(|(section, _)| {
+            let mut all = Section::ALL.into_iter();
+            all.any(|known| known.is_list() && known.name() == *section)
+        });
+        match list {
+            Some((section, entry)) => {
+                let list = lists.entry(section.to_owned()).or_default();
+                list.insert(entry.to_owned(), value);
+            }
+            None => {
+                nested.insert(name, value);
+            }
+        }
+    }
+    for (section, entries) in lists {
+        let table = nested
+            .entry(section)
+            .or_insert_with(|| Value::new(Some(&origin), HashMap::<String, Value>::new()));
+        if let config::ValueKind::Table(table) = &mut table.kind {
+            table.extend(entries);
+        }
+    }
+    nested
+}
+
+/// Who may write the configuration decides what is logged.
+fn mode_warning(file: &Path) -> Option<String> {
+    let mode = fs::metadata(file).ok()?.permissions().mode() & 0o7777;
+    (mode & 0o022 != 0).then(|| {
+        format!(
+            "{}: expected a file that only its owner can write, found mode {mode:04o}: run chmod go-w on it",
+            file.display()
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{Format as CopyFormat, LogScope, Target, Version};
+
+    /// Loads `text` as a file of that name, with variables.
+    fn load_with(name: &str, text: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(name);
+        fs::write(&file, text).unwrap();
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let prefix = format!("{}/", directory.path().display());
+        Config::load(Some(&file), variables)
+            .map(|loaded| loaded.config)
+            .map_err(|error| error.to_string().replace(&prefix, ""))
+    }
+
+    fn load(text: &str) -> Result<Config, String> {
+        load_with("n.toml", text, &[])
+    }
+
+    fn message(text: &str) -> String {
+        load(text).unwrap_err()
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        for name in ["n.toml", "n.yaml", "n.yml", "n.ini"] {
+            assert_eq!(load_with(name, "", &[]).unwrap(), Config::default());
+        }
+        assert_eq!(load_with("n.json", "{}", &[]).unwrap(), Config::default());
+        let yaml = "# nothing but\n# comments\n";
+        assert_eq!(load_with("n.yaml", yaml, &[]).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn without_any_destination_records_go_to_the_standard_output_as_text() {
+        let config = Config::default();
+        assert!(config.collectors.is_empty());
+        assert_eq!(config.syslog.len(), 1);
+        assert_eq!(config.syslog[0].target, Target::Stdout);
+        assert_eq!(config.syslog[0].format, CopyFormat::Text);
+    }
+
+    #[test]
+    fn with_a_collector_nothing_goes_to_the_standard_output() {
+        let config = load("[[collector]]\naddress = \"192.0.2.1\"").unwrap();
+        assert!(config.syslog.is_empty());
+    }
+
+    #[test]
+    fn the_four_formats_say_the_same() {
+        let toml = r#"
+            [capture]
+            log = "all"
+            mark = "0x10/0xff"
+            protocols = ["tcp", 47]
+            source = ["10.0.0.0/8"]
+            reliable = false
+            [pending]
+            ttl = "2h"
+            [collector.a]
+            address = "192.0.2.1"
+            version = 9
+            records = ["events", "triplet"]
+            mtu = 1400
+            [collector.b]
+            address = "[2001:db8::1]:4740"
+            [syslog.one]
+            target = "file"
+            path = "/var/log/nat.csv"
+        "#;
+        let yaml = "
+capture:
+  log: all
+  mark: 0x10/0xff
+  protocols: [tcp, 47]
+  source: [10.0.0.0/8]
+  reliable: false
+pending:
+  ttl: 2h
+collector:
+  - address: 192.0.2.1
+    version: 9
+    records: [events, triplet]
+    mtu: 1400
+  - address: '[2001:db8::1]:4740'
+syslog:
+  - target: file
+    path: /var/log/nat.csv
+";
+        let json = r#"{
+            "capture": {"log": "all", "mark": "0x10/0xff", "protocols": ["tcp", 47],
+                        "source": ["10.0.0.0/8"], "reliable": false},
+            "pending": {"ttl": "2h"},
+            "collector": [
+                {"address": "192.0.2.1", "version": 9, "records": ["events", "triplet"], "mtu": 1400},
+                {"address": "[2001:db8::1]:4740"}],
+            "syslog": {"one": {"target": "file", "path": "/var/log/nat.csv"}}
+        }"#;
+        let ini = "
+; a comment
+[capture]
+log = all
+mark = 0x10/0xff
+protocols = tcp, 47
+source = 10.0.0.0/8
+reliable = false
+[pending]
+ttl = 2h
+[collector.b]
+address = [2001:db8::1]:4740
+[collector.a]
+address = 192.0.2.1
+version = 9
+records = events,triplet
+mtu = 1400
+[syslog.one]
+target = file
+path = /var/log/nat.csv
+";
+        let config = load(toml).unwrap();
+        assert_eq!(config.capture.log, LogScope::All);
+        assert_eq!(config.pending.ttl, Duration::from_secs(7200));
+        assert_eq!(config.collectors[0].version, Version::NetflowV9);
+        assert_eq!(config.collectors[0].address.port(), 2055);
+        assert_eq!(config.collectors[1].address.port(), 4740);
+        assert_eq!(load_with("n.yaml", yaml, &[]).unwrap(), config);
+        assert_eq!(load_with("n.json", json, &[]).unwrap(), config);
+        assert_eq!(load_with("n.ini", ini, &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn the_environment_is_on_top() {
+        let text = "[capture]\nlog = \"all\"\ntable = \"mine\"\n\
+                    [[collector]]\naddress = \"192.0.2.1\"\nmtu = 1400";
+        let variables = [
+            ("NATTRAIL_CONFIG", "/ignored/here"),
+            ("NATTRAIL_CAPTURE_LOG", "nat"),
+            ("NATTRAIL_CAPTURE_SET_SYSCTLS", "true"),
+            ("NATTRAIL_CAPTURE_PROTOCOLS", "tcp,udp"),
+            ("NATTRAIL_PENDING_TTL", "1d"),
+            ("NATTRAIL_COLLECTOR_0_ADDRESS", "192.0.2.2"),
+            ("NATTRAIL_COLLECTOR_7_ADDRESS", "192.0.2.7"),
+            ("NATTRAIL_COLLECTOR_7_TEMPLATE_REFRESH_PACKETS", "3"),
+            ("NATTRAIL_COLLECTOR_10_ADDRESS", "192.0.2.10"),
+            ("NATTRAIL_SYSLOG_0_TARGET", "local"),
+            ("PATH", "/bin"),
+        ];
+        let config = load_with("n.toml", text, &variables).unwrap();
+        assert_eq!(config.capture.log, LogScope::Nat);
+        assert_eq!(config.capture.table, "mine");
+        assert!(config.capture.set_sysctls);
+        assert_eq!(config.capture.protocols.len(), 2);
+        assert_eq!(config.pending.ttl, Duration::from_secs(86_400));
+        let addresses: Vec<_> = config
+            .collectors
+            .iter()
+            .map(|collector| collector.address.to_string())
+            .collect();
+        assert_eq!(
+            addresses,
+            ["192.0.2.2:4739", "192.0.2.7:4739", "192.0.2.10:4739"]
+        );
+        assert_eq!(config.collectors[0].mtu, 1400);
+        assert_eq!(config.collectors[1].template_refresh_packets, 3);
+        assert!(matches!(config.syslog[0].target, Target::Local { .. }));
+    }
+
+    #[test]
+    fn a_mistake_in_the_environment_names_the_variable() {
+        let variables = [
+            ("NATTRAIL_CAPTURE_LGO", "nat"),
+            ("NATTRAIL_CAPTURE_LOG", "natt"),
+            ("NATTRAIL_COLLECTOR_1_MTU", "9000"),
+            ("NATTRAIL_COLOUR", "red"),
+        ];
+        let expected = "\
+NATTRAIL_CAPTURE_LGO: unknown variable, did you mean NATTRAIL_CAPTURE_LOG
+NATTRAIL_COLOUR: unknown variable, expected NATTRAIL_, the section, for collector and syslog a number, and the key, \
+such as NATTRAIL_CAPTURE_LOG or NATTRAIL_COLLECTOR_0_ADDRESS
+NATTRAIL_CAPTURE_LOG: capture.log: expected \"nat\" or \"all\", found \"natt\"
+environment: collector[0].address: expected an IP address and port, such as \"192.0.2.10:2055\" or \
+\"[2001:db8::10]:4739\", found nothing";
+        assert_eq!(load_with("n.toml", "", &variables).unwrap_err(), expected);
+    }
+
+    #[test]
+    fn the_database_is_in_the_state_directory() {
+        let database = |variables: &[(&str, &str)]| {
+            let config = load_with("n.toml", "", variables).unwrap();
+            config.pending.database.display().to_string()
+        };
+        assert_eq!(database(&[]), "/var/lib/nattrail/pending.db");
+        let directories = [("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")];
+        assert_eq!(database(&directories), "/var/lib/a/pending.db");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_nearest() {
+        assert_eq!(
+            message("[capture]\nlgo = \"nat\""),
+            "n.toml: capture.lgo: unknown key, did you mean \"log\""
+        );
+        assert_eq!(
+            message("[capture]\nmtu = 1500"),
+            "n.toml: capture.mtu: unknown key, it belongs into [collector]"
+        );
+        assert_eq!(
+            message("[pending]\ncolour = 1"),
+            "n.toml: pending.colour: unknown key, expected one of database, ttl, flush"
+        );
+    }
+
+    #[test]
+    fn an_unknown_section_is_named_with_its_nearest() {
+        assert_eq!(
+            message("[captur]\nlog = \"nat\""),
+            "n.toml: captur: unknown section, did you mean \"capture\""
+        );
+        assert_eq!(
+            message("log = \"nat\""),
+            "n.toml: log: unknown section, as a key it belongs into [capture]"
+        );
+    }
+
+    #[test]
+    fn a_wrong_type_is_named() {
+        assert_eq!(
+            message("capture = 5"),
+            "n.toml: capture: expected a table of the keys of [capture], found 5"
+        );
+        assert_eq!(
+            message("[capture]\nreliable = [true]"),
+            "n.toml: capture.reliable: expected true or false, found a list"
+        );
+        assert_eq!(
+            message("[capture]\nreliable = 1"),
+            "n.toml: capture.reliable: expected true or false, found 1"
+        );
+        assert_eq!(
+            message("[collector]\naddress = \"192.0.2.1\""),
+            "n.toml: collector: expected [[collector]] or [collector.NAME], found [collector]"
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_named() {
+        assert_eq!(
+            message("[capture]\nlog = \"natt\""),
+            "n.toml: capture.log: expected \"nat\" or \"all\", found \"natt\""
+        );
+        assert_eq!(
+            message("[pending]\nflush = \"50ms\""),
+            "n.toml: pending.flush: expected a duration from 100ms to 1m, found \"50ms\""
+        );
+        assert_eq!(
+            message("[capture]\nsource = [\"10.0.0.0/8\", \"192.168.1.7/24\"]"),
+            "n.toml: capture.source: expected no bits set beyond the prefix, \"192.168.1.0/24\", found \
+             \"192.168.1.7/24\""
+        );
+    }
+
+    fn collector(lines: &str) -> String {
+        message(&format!("[[collector]]\naddress = \"192.0.2.1\"\n{lines}"))
+    }
+
+    #[test]
+    fn what_netflow_v5_cannot_do_is_refused() {
+        let cases = [
+            (
+                "destination = false",
+                "destination: expected true with version \"v5\", whose records cannot leave it out, found false",
+            ),
+            (
+                "zone = true",
+                "zone: expected false with version \"v5\", whose records have no room for it, found true",
+            ),
+            (
+                "nat-event = \"legacy\"",
+                "nat-event: expected nothing with version \"v5\", which has no natEvent",
+            ),
+            (
+                "template-refresh = \"1m\"",
+                "template-refresh: expected nothing with version \"v5\", which has no templates",
+            ),
+            (
+                "template-refresh-packets = 5",
+                "template-refresh-packets: expected nothing with version \"v5\", which has no templates",
+            ),
+            (
+                "observation-domain = 65536",
+                "observation-domain: expected at most 65535 with version \"v5\" (engine type and id), found 65536",
+            ),
+        ];
+        for (line, expected) in cases {
+            let found = collector(&format!("version = \"v5\"\n{line}"));
+            assert_eq!(found, format!("n.toml: collector[0].{expected}"));
+        }
+    }
+
+    #[test]
+    fn contradictions_between_the_keys_of_a_collector_are_refused() {
+        let cases = [
+            (
+                "records = [\"triplet\"]\ndestination = false",
+                "destination: expected true with records \"triplet\", which carry the destination, found false",
+            ),
+            (
+                "source = \"::1\"",
+                "source: expected an IPv4 address, as that of the collector, found \"::1\"",
+            ),
+            (
+                "records = []",
+                "records: expected \"events\", \"triplet\" or both, each once, found nothing",
+            ),
+            (
+                "records = [\"events\", \"events\"]",
+                "records: expected \"events\", \"triplet\" or both, each once, found one twice",
+            ),
+            (
+                "[[collector]]\naddress = \"192.0.2.1:4739\"\nmtu = 1400",
+                "",
+            ),
+        ];
+        for (lines, expected) in cases {
+            let expected = match expected {
+                "" => "n.toml: collector[1].address: expected an address, version and observation-domain of its own, \
+                       found those of collector[0]"
+                    .to_owned(),
+                _ => format!("n.toml: collector[0].{expected}"),
+            };
+            assert_eq!(collector(lines), expected);
+        }
+        assert_eq!(
+            message("[[collector]]\naddress = \"2001:db8::1\"\nmtu = 1279"),
+            "n.toml: collector[0].mtu: expected at least 1280 over IPv6, found 1279"
+        );
+    }
+
+    #[test]
+    fn contradictions_between_the_keys_of_a_syslog_target_are_refused() {
+        let cases = [
+            (
+                "target = \"udp\"",
+                "address: expected an IP address, with or without a port, such as \"192.0.2.20:514\", found nothing",
+            ),
+            (
+                "target = \"file\"",
+                "path: expected an absolute path, found nothing",
+            ),
+            (
+                "target = \"stdout\"\npath = \"/x\"",
+                "path: expected nothing unless the target is \"local\", \"file\" or \"journal\"",
+            ),
+            (
+                "target = \"local\"\naddress = \"::1\"",
+                "address: expected nothing unless the target is \"udp\"",
+            ),
+            (
+                "target = \"stdout\"\nexporter-address = \"::1\"",
+                "exporter-address: expected nothing unless the format is \"csv\", which alone has exaddr",
+            ),
+        ];
+        for (lines, expected) in cases {
+            let found = message(&format!("[[syslog]]\n{lines}"));
+            assert_eq!(found, format!("n.toml: syslog[0].{expected}"));
+        }
+    }
+
+    #[test]
+    fn two_targets_do_not_share_a_file_or_the_standard_output() {
+        let file = "[[syslog]]\ntarget = \"file\"\npath = \"/x\"\n";
+        assert_eq!(
+            message(&file.repeat(2)),
+            "n.toml: syslog[1].path: expected a file of its own, found that of syslog[0]"
+        );
+        let stdout = "[[syslog]]\ntarget = \"stdout\"\n";
+        assert_eq!(
+            message(&stdout.repeat(2)),
+            "n.toml: syslog[1].target: expected a target of its own, found that of syslog[0]"
+        );
+        let local = "[[syslog]]\ntarget = \"local\"\n";
+        assert_eq!(load(&local.repeat(2)).unwrap().syslog.len(), 2);
+    }
+
+    #[test]
+    fn every_mistake_is_named_at_once() {
+        let text = "[capture]\nlog = 1\ncolor = 2\n[pending]\nttl = \"x\"\n[[collector]]\nmtu = 1";
+        let expected = "\
+n.toml: capture.log: expected \"nat\" or \"all\", found 1
+n.toml: capture.color: unknown key, expected one of namespace, table, log, mark, protocols, source, destination, \
+set-sysctls, receive-buffer, reliable
+n.toml: pending.ttl: expected a duration of at least 1s, such as \"7d\", found \"x\"
+n.toml: collector[0].address: expected an IP address and port, such as \"192.0.2.10:2055\" or \
+\"[2001:db8::10]:4739\", found nothing
+n.toml: collector[0].mtu: expected a whole number from 576 to 9216, found 1";
+        assert_eq!(message(text), expected);
+    }
+
+    #[test]
+    fn a_syntax_error_keeps_its_line_and_column() {
+        let toml = message("[capture]\nlog = nat\n");
+        assert!(
+            toml.starts_with("n.toml: TOML parse error at line 2, column 7: "),
+            "{toml}"
+        );
+        assert!(!toml.contains('\n'), "{toml}");
+        let json = load_with("n.json", "{\n  \"capture\": }", &[]).unwrap_err();
+        assert_eq!(json, "n.json: expected value at line 2 column 14");
+        let yaml = load_with("n.yaml", "capture:\n  log: [", &[]).unwrap_err();
+        assert!(yaml.contains("line 3 column 1"), "{yaml}");
+        let ini = load_with("n.ini", "[capture\nlog = nat", &[]).unwrap_err();
+        assert!(ini.starts_with("n.ini: 2:10 "), "{ini}");
+    }
+
+    #[test]
+    fn a_section_or_key_that_ini_would_drop_is_refused() {
+        let twice = "[collector.a]\naddress = 192.0.2.1\n[collector.a]\nmtu = 1500";
+        assert_eq!(
+            load_with("n.ini", twice, &[]).unwrap_err(),
+            "n.ini: line 3: expected each section and key once, found section [collector.a] again"
+        );
+        assert_eq!(
+            load_with("n.ini", "[capture]\nlog=nat\nlog = all", &[]).unwrap_err(),
+            "n.ini: line 3: expected each section and key once, found key log of [capture] again"
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_named() {
+        let load = |path: &str| {
+            let loaded = Config::load(Some(Path::new(path)), std::iter::empty());
+            loaded.unwrap_err().to_string()
+        };
+        assert_eq!(
+            load("/nonexistent/n.toml"),
+            "/nonexistent/n.toml: expected a readable text file, found: No such file or directory (os error 2)"
+        );
+        assert_eq!(
+            load("/nonexistent/n.conf"),
+            "/nonexistent/n.conf: expected a name that ends in .toml, .yaml (.yml), .json or .ini"
+        );
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_a_warning() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("n.toml");
+        fs::write(&file, "").unwrap();
+        let warnings = |mode| {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let loaded = Config::load(Some(&file), std::iter::empty()).unwrap();
+            loaded.warnings
+        };
+        assert!(warnings(0o644).is_empty());
+        assert_eq!(
+            warnings(0o664),
+            [format!(
+                "{}: expected a file that only its owner can write, found mode 0664: run chmod go-w on it",
+                file.display()
+            )]
+        );
+    }
+
+    #[test]
+    fn an_entry_may_have_the_name_of_a_key() {
+        let config = load("[syslog.path]\ntarget = \"stdout\"").unwrap();
+        assert_eq!(config.syslog[0].target, Target::Stdout);
+    }
+
+    fn scalar() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[0-9]{1,12}",
+            Just("true".to_owned()),
+            Just("-1.5".to_owned()),
+            "\"[ -!#-\\[\\]-~]{0,12}\"",
+            Just("\"v5\"".to_owned()),
+            Just("\"192.0.2.1:0\"".to_owned()),
+            Just("[\"events\", [], {}]".to_owned()),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_configuration_makes_the_loader_panic(
+            lines in prop::collection::vec(
+                (0..crate::config::keys::KEYS.len(), any::<bool>(), scalar()), 0..12),
+        ) {
+            let mut text = String::new();
+            for (index, header, value) in lines {
+                let key = &crate::config::keys::KEYS[index];
+                if header && key.section.is_list() {
+                    text += &format!("[[{}]]\n", key.section.name());
+                } else if header {
+                    text += &format!("[{}]\n", key.section.name());
+                }
+                text += &format!("{} = {value}\n", key.name);
+            }
+            if let Ok(root) = parse(Path::new("n.toml"), FileFormat::Toml, &text) {
+                let _ = assemble(root, "n.toml", std::iter::empty());
+            }
+        }
+
+        #[test]
+        fn no_text_makes_the_loader_panic(text in "[ -~\n]{0,60}", name: String, value: String) {
+            for format in [FileFormat::Toml, FileFormat::Yaml, FileFormat::Json, FileFormat::Ini] {
+                if let Ok(root) = parse(Path::new("n"), format, &text) {
+                    let variable = (format!("NATTRAIL_{name}"), value.clone());
+                    let _ = assemble(root, "n", std::iter::once(variable));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Durations and sizes as an operator writes them: `30s`, `7d`, `64MiB`.
+//!
+//! A number and one unit, nothing between them; what [`Human`] prints, the parsers read back to the same value.
+
+use std::fmt;
+use std::time::Duration;
+
+const DURATION_UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+const SIZE_UNITS: [(&str, u64); 4] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("", 1),
+];
+
+/// Reads a duration: a whole number and `ms`, `s`, `m`, `h` or `d`. `None` for anything else, and above 2^64 ms.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    parse(text, &DURATION_UNITS).map(Duration::from_millis)
+}
+
+/// Reads a size in bytes: a whole number, alone or with `KiB`, `MiB` or `GiB`. `None` for anything else, and for what
+/// does not fit in memory.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<usize> {
+    parse(text, &SIZE_UNITS)?.try_into().ok()
+}
+
+/// Prints a duration (to the millisecond) or a size (to the byte) in the largest unit that leaves no remainder.
+#[derive(Clone, Copy, Debug)]
+pub struct Human<T>(pub T);
+
+impl fmt::Display for Human<Duration> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        if millis == 0 {
+            return f.write_str("0s");
+        }
+        write(f, millis, &DURATION_UNITS)
+    }
+}
+
+impl fmt::Display for Human<usize> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            return f.write_str("0");
+        }
+        write(f, self.0 as u64, &SIZE_UNITS)
+    }
+}
+
+fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    // An empty number does not parse, a sign was not counted as a digit.
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+fn write(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
+    // The last unit is 1, so one is always found.
+    for (name, factor) in units {
+        if value.is_multiple_of(*factor) {
+            return write!(f, "{}{name}", value / factor);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_read_in_every_unit() {
+        let cases = [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("30m", 1_800_000),
+            ("2h", 7_200_000),
+            ("7d", 604_800_000),
+            ("0s", 0),
+        ];
+        for (text, millis) in cases {
+            assert_eq!(
+                parse_duration(text),
+                Some(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_duration_is_refused() {
+        for text in [
+            "",
+            "7",
+            "d",
+            "7 d",
+            "-1s",
+            "+1s",
+            "1.5s",
+            "7D",
+            "1h30m",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
+            assert_eq!(parse_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_read_in_every_unit() {
+        let cases = [
+            ("0", 0),
+            ("4096", 4096),
+            ("4KiB", 4096),
+            ("64MiB", 64 << 20),
+            ("1GiB", 1 << 30),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), Some(bytes), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_size_is_refused() {
+        for text in [
+            "",
+            "KiB",
+            "1k",
+            "1MB",
+            "1 MiB",
+            "-1",
+            "1.5MiB",
+            "17179869184GiB",
+        ] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_largest_exact_unit_is_printed() {
+        assert_eq!(Human(Duration::from_secs(90)).to_string(), "90s");
+        assert_eq!(Human(Duration::from_secs(604_800)).to_string(), "7d");
+        assert_eq!(Human(Duration::from_millis(1500)).to_string(), "1500ms");
+        assert_eq!(Human(Duration::ZERO).to_string(), "0s");
+        assert_eq!(Human(64_usize << 20).to_string(), "64MiB");
+        assert_eq!(Human(1500_usize).to_string(), "1500");
+        assert_eq!(Human(0_usize).to_string(), "0");
+    }
+
+    proptest! {
+        #[test]
+        fn a_printed_duration_reads_back(millis: u64) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&Human(duration).to_string()), Some(duration));
+        }
+
+        #[test]
+        fn a_printed_size_reads_back(bytes: usize) {
+            prop_assert_eq!(parse_size(&Human(bytes).to_string()), Some(bytes));
+        }
+
+        #[test]
+        fn no_text_makes_the_parsers_panic(text: String) {
+            let _ = parse_duration(&text);
+            let _ = parse_size(&text);
+        }
+    }
+}

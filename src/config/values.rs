@@ -1,0 +1,410 @@
+//! Parsers of single values: text in, a valid value or the reason why not out.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::tree::{Parsed, Wrong};
+use super::units::{parse_duration, parse_size};
+use super::{
+    Facility, Format, LogScope, MarkFilter, Namespace, NatEventValues, Prefix, Severity, Version,
+};
+use crate::session::Protocol;
+
+/// Which kind of syslog target; its address or path are keys of their own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TargetKind {
+    Local,
+    Udp,
+    File,
+    Stdout,
+    Journal,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum RecordKind {
+    Events,
+    Triplet,
+}
+
+/// The one value `transport` has so far.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Udp;
+
+pub fn flag(text: &str) -> Parsed<bool> {
+    choice(text, &[("true", true), ("false", false)])
+}
+
+pub fn log_scope(text: &str) -> Parsed<LogScope> {
+    choice(text, &[("nat", LogScope::Nat), ("all", LogScope::All)])
+}
+
+pub fn transport(text: &str) -> Parsed<Udp> {
+    choice(text, &[("udp", Udp)])
+}
+
+/// A version by name, or by the number in its header.
+pub fn version(text: &str) -> Parsed<Version> {
+    choice(
+        text,
+        &[
+            ("v5", Version::NetflowV5),
+            ("v9", Version::NetflowV9),
+            ("ipfix", Version::Ipfix),
+            ("5", Version::NetflowV5),
+            ("9", Version::NetflowV9),
+            ("10", Version::Ipfix),
+        ],
+    )
+}
+
+pub fn record_kind(text: &str) -> Parsed<RecordKind> {
+    choice(
+        text,
+        &[
+            ("events", RecordKind::Events),
+            ("triplet", RecordKind::Triplet),
+        ],
+    )
+}
+
+pub fn nat_event(text: &str) -> Parsed<NatEventValues> {
+    choice(
+        text,
+        &[
+            ("rfc8158", NatEventValues::Rfc8158),
+            ("legacy", NatEventValues::Legacy),
+        ],
+    )
+}
+
+pub fn target(text: &str) -> Parsed<TargetKind> {
+    choice(
+        text,
+        &[
+            ("local", TargetKind::Local),
+            ("udp", TargetKind::Udp),
+            ("file", TargetKind::File),
+            ("stdout", TargetKind::Stdout),
+            ("journal", TargetKind::Journal),
+        ],
+    )
+}
+
+pub fn format(text: &str) -> Parsed<Format> {
+    choice(
+        text,
+        &[
+            ("csv", Format::Csv),
+            ("text", Format::Text),
+            ("json", Format::Json),
+            ("rfc5424", Format::Rfc5424),
+        ],
+    )
+}
+
+pub fn severity(text: &str) -> Parsed<Severity> {
+    choice(
+        text,
+        &[
+            ("emerg", Severity::Emergency),
+            ("alert", Severity::Alert),
+            ("crit", Severity::Critical),
+            ("err", Severity::Error),
+            ("error", Severity::Error),
+            ("warning", Severity::Warning),
+            ("warn", Severity::Warning),
+            ("notice", Severity::Notice),
+            ("info", Severity::Informational),
+            ("informational", Severity::Informational),
+            ("debug", Severity::Debug),
+        ],
+    )
+}
+
+pub fn facility(text: &str) -> Parsed<Facility> {
+    text.parse().map(Facility).map_err(|()| Wrong::Value)
+}
+
+pub fn protocol(text: &str) -> Parsed<Protocol> {
+    Protocol::parse(text).ok_or(Wrong::Value)
+}
+
+/// `value`, or `value/mask`. A value with bits that the mask clears would match nothing.
+pub fn mark(text: &str) -> Parsed<MarkFilter> {
+    let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
+    let (Some(value), Some(mask)) = (number(value), number(mask)) else {
+        return Err(Wrong::Value);
+    };
+    if value & !mask != 0 {
+        return Err(Wrong::Expected(format!(
+            "a value whose bits are all in the mask, such as {:#x}/{mask:#x}",
+            value & mask
+        )));
+    }
+    Ok(MarkFilter { value, mask })
+}
+
+/// An address prefix; an address alone is the prefix of its full length.
+pub fn prefix(text: &str) -> Parsed<Prefix> {
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| Wrong::Value)?;
+    let full = if address.is_ipv4() { 32 } else { 128 };
+    let length = match length {
+        Some(length) => plain(length).ok_or(Wrong::Value)?,
+        None => full,
+    };
+    if length > full {
+        return Err(Wrong::Expected(format!(
+            "a prefix length from 0 to {full}, such as \"{address}/{full}\""
+        )));
+    }
+    let network = network_of(address, length);
+    if network != address {
+        return Err(Wrong::Expected(format!(
+            "no bits set beyond the prefix, \"{network}/{length}\""
+        )));
+    }
+    Ok(Prefix { address, length })
+}
+
+/// An address with an optional port: `192.0.2.1:2055`, `192.0.2.1`, `[2001:db8::1]:2055`, `2001:db8::1`.
+pub fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok((address.ip(), Some(address.port())));
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    match bare.parse() {
+        Ok(address) => Ok((address, None)),
+        Err(_) => Err(Wrong::Value),
+    }
+}
+
+/// The same for where something is sent: neither the address nor the port can be "any".
+pub fn destination(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
+    match endpoint(text)? {
+        (_, Some(0)) => Err(Wrong::Expected("a port from 1 to 65535".to_owned())),
+        (address, _) if address.is_unspecified() => {
+            Err(Wrong::Expected("the address of one host".to_owned()))
+        }
+        other => Ok(other),
+    }
+}
+
+pub fn address(text: &str) -> Parsed<IpAddr> {
+    text.parse().map_err(|_| Wrong::Value)
+}
+
+pub fn absolute_path(text: &str) -> Parsed<PathBuf> {
+    let path = PathBuf::from(text);
+    // A path with a NUL byte can never be opened.
+    if path.is_absolute() && !text.contains('\0') {
+        Ok(path)
+    } else {
+        Err(Wrong::Value)
+    }
+}
+
+/// A name as `ip netns` accepts it, or an absolute path.
+pub fn namespace(text: &str) -> Parsed<Namespace> {
+    if text.contains('/') {
+        return absolute_path(text).map(Namespace);
+    }
+    let usable = !matches!(text, "." | "..") && !text.contains('\0') && text.len() <= 255;
+    usable
+        .then(|| Namespace(PathBuf::from(text)))
+        .ok_or(Wrong::Value)
+}
+
+/// A name that nft can print and read back, and that leaves room for a suffix below its limit.
+pub fn table_name(text: &str) -> Parsed<String> {
+    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic());
+    named(text, begins, 63, "_.-")
+}
+
+/// An APP-NAME (RFC 5424 section 6.2.5: 48 characters) that is also a tag in RFC 3164's sense.
+pub fn app_name(text: &str) -> Parsed<String> {
+    named(text, !text.is_empty(), 48, "_./-")
+}
+
+pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
+    move |text| {
+        let value = parse_duration(text).filter(|value| range.contains(value));
+        value.ok_or(Wrong::Value)
+    }
+}
+
+pub fn size(range: RangeInclusive<usize>) -> impl Fn(&str) -> Parsed<usize> {
+    move |text| {
+        let value = parse_size(text).filter(|value| range.contains(value));
+        value.ok_or(Wrong::Value)
+    }
+}
+
+pub fn whole<T: std::str::FromStr + PartialOrd>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Parsed<T> {
+    move |text| {
+        let value = plain(text).filter(|value| range.contains(value));
+        value.ok_or(Wrong::Value)
+    }
+}
+
+fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Parsed<T> {
+    let chosen = choices.iter().find(|(name, _)| *name == text);
+    chosen.map(|(_, value)| *value).ok_or(Wrong::Value)
+}
+
+fn named(text: &str, begins: bool, limit: usize, others: &str) -> Parsed<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
+    if begins && text.len() <= limit && text.chars().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err(Wrong::Value)
+    }
+}
+
+/// Digits only: `FromStr` would also take a plus sign.
+fn plain<T: std::str::FromStr>(text: &str) -> Option<T> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten()
+}
+
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) if !digits.starts_with('+') => u32::from_str_radix(digits, 16).ok(),
+        Some(_) => None,
+        None => plain(text),
+    }
+}
+
+fn network_of(address: IpAddr, length: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+            IpAddr::V4((u32::from(address) & mask).into())
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+            IpAddr::V6((u128::from(address) & mask).into())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn expected<T: std::fmt::Debug>(result: Parsed<T>) -> String {
+        match result.unwrap_err() {
+            Wrong::Expected(text) => text,
+            Wrong::Value => String::new(),
+        }
+    }
+
+    #[test]
+    fn a_mark_is_read_in_decimal_and_hexadecimal_with_and_without_mask() {
+        let filter = |value, mask| Ok(MarkFilter { value, mask });
+        assert_eq!(mark("16"), filter(16, u32::MAX));
+        assert_eq!(mark("0x10/0xff"), filter(16, 255));
+        assert_eq!(mark("0/1"), filter(0, 1));
+        for text in ["", "x", "-1", "1/", "/1", "0x/1", "0x+1", "4294967296"] {
+            assert_eq!(mark(text), Err(Wrong::Value), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mark_outside_its_mask_is_refused_with_the_part_inside() {
+        let message = expected(mark("0x1f0/0xff"));
+        assert_eq!(
+            message,
+            "a value whose bits are all in the mask, such as 0xf0/0xff"
+        );
+    }
+
+    #[test]
+    fn host_bits_in_a_prefix_are_refused_with_the_right_prefix() {
+        let message = expected(prefix("10.1.2.3/8"));
+        assert_eq!(message, "no bits set beyond the prefix, \"10.0.0.0/8\"");
+        let message = expected(prefix("2001:db8::1/32"));
+        assert_eq!(message, "no bits set beyond the prefix, \"2001:db8::/32\"");
+    }
+
+    #[test]
+    fn prefixes_of_every_length_are_read() {
+        let cases = [
+            ("0.0.0.0/0", 0),
+            ("10.0.0.0/8", 8),
+            ("10.0.0.1", 32),
+            ("::/0", 0),
+            ("::1", 128),
+        ];
+        for (text, length) in cases {
+            assert_eq!(prefix(text).unwrap().length, length, "{text}");
+        }
+        assert!(expected(prefix("10.0.0.0/33")).contains("from 0 to 32"));
+        for text in ["10.0.0.0/", "10.0.0/8", "10.0.0.0/+8", "10.0.0.0/256"] {
+            assert_eq!(prefix(text), Err(Wrong::Value), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_may_leave_out_its_port() {
+        let v4: IpAddr = "192.0.2.1".parse().unwrap();
+        let v6: IpAddr = "2001:db8::1".parse().unwrap();
+        assert_eq!(endpoint("192.0.2.1:2055"), Ok((v4, Some(2055))));
+        assert_eq!(endpoint("192.0.2.1"), Ok((v4, None)));
+        assert_eq!(endpoint("[2001:db8::1]:2055"), Ok((v6, Some(2055))));
+        assert_eq!(endpoint("[2001:db8::1]"), Ok((v6, None)));
+        assert_eq!(endpoint("2001:db8::1"), Ok((v6, None)));
+        assert_eq!(endpoint("collector.example:2055"), Err(Wrong::Value));
+    }
+
+    #[test]
+    fn nothing_is_sent_to_any_address_or_port_zero() {
+        assert_eq!(
+            expected(destination("192.0.2.1:0")),
+            "a port from 1 to 65535"
+        );
+        assert_eq!(
+            expected(destination("0.0.0.0:1")),
+            "the address of one host"
+        );
+    }
+
+    #[test]
+    fn names_that_nft_or_syslog_cannot_carry_are_refused() {
+        for text in ["", "1nat", "na t", "na\"t", &"x".repeat(64)] {
+            assert_eq!(table_name(text), Err(Wrong::Value), "{text}");
+        }
+        for text in ["", "na t", "nat:", "nat[1]", &"x".repeat(49)] {
+            assert_eq!(app_name(text), Err(Wrong::Value), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_a_parser_panic(text: String) {
+            let _ = (mark(&text), prefix(&text), destination(&text), namespace(&text));
+            let _ = (facility(&text), protocol(&text), whole(0..=u32::MAX)(&text));
+        }
+
+        #[test]
+        fn a_prefix_contains_its_own_network(bits: u32, length in 0_u8..=32) {
+            let network = network_of(IpAddr::V4(bits.into()), length);
+            let parsed = prefix(&format!("{network}/{length}")).unwrap();
+            prop_assert!(parsed.contains(IpAddr::V4(bits.into())));
+        }
+    }
+}

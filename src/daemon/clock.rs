@@ -1,0 +1,25 @@
+//! The only place that reads the clocks.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "everything else takes `now` as an argument"
+)]
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use crate::time::{NANOS_PER_SEC, Now, Uptime, Wall};
+
+/// Reads both clocks. The event loop calls this once per wake-up.
+#[must_use]
+pub fn read() -> Now {
+    let wall = Wall::from_nanos(nanos(clock_gettime(ClockId::Realtime)));
+    let up = Uptime::from_nanos(nanos(clock_gettime(ClockId::Boottime)));
+    Now::new(wall, up)
+}
+
+/// Neither clock is before its zero; a civil time before 1970 counts as 1970.
+fn nanos(time: Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds * NANOS_PER_SEC + nanos
+}

@@ -1,0 +1,366 @@
+//! The session state machine: conntrack events in, NAT records and store changes out.
+//!
+//! Sans-IO: no socket, no file, no clock. Input goes in by `handle_*`, with `now`; records come out by
+//! [`poll_record`](Engine::poll_record), changes for the store by [`changes`](Engine::changes), and the next moment at
+//! which something is to do by [`poll_timeout`](Engine::poll_timeout). Calls that find nothing to do are harmless.
+//!
+//! What it guarantees:
+//! - every delete record has its create record before it: a DESTROY whose NEW was never seen gives both;
+//! - a session is reported once, as far as that can be known: a repeated NEW or DESTROY gives nothing;
+//! - an *audit* (a dump of the kernel's table) closes what the kernel no longer has and adopts what was not known, with
+//!   inferred records.
+//!
+//! `CTA_ID` is a hash of addresses in memory and tuples, and comes again for a later connection with the same tuples. So
+//! a session is known by zone, protocol, both tuples, id and start time together, and NEW is paired with DESTROY in order.
+
+mod audit;
+mod filter;
+mod recent;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+pub use filter::Filter;
+pub use table::{Pending, Row};
+
+use self::audit::Audit;
+use self::recent::RecentEnds;
+use self::table::{Slot, Table};
+use crate::session::{EventKind, Gap, NatEvent, Provenance, Record, Session};
+use crate::time::{Now, Uptime, Wall};
+use crate::wire::ctnetlink::{Event, Flow};
+
+/// How much earlier than the kernel's start time the clock may have stood that was read for the NEW: the clock is read
+/// once per wake-up, before the events that come in during it.
+const CLOCK_SLACK: Duration = Duration::from_secs(1);
+
+/// Counts since the start of the daemon.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Statistics {
+    /// NEW events, logged or not.
+    pub new_events: u64,
+    /// DESTROY events, logged or not.
+    pub destroy_events: u64,
+    pub creates: u64,
+    pub deletes: u64,
+    /// Deletes whose create was not seen, and left with it.
+    pub unannounced: u64,
+    /// Sessions found in the kernel's table without an event.
+    pub adopted: u64,
+    /// Sessions closed because the kernel no longer had them.
+    pub inferred_ends: u64,
+    /// Events that repeated one that was already recorded.
+    pub duplicates: u64,
+    /// Events of sessions that the filters leave out.
+    pub filtered: u64,
+    pub audits: u64,
+    pub pending_peak: usize,
+}
+
+/// A session as the store gives it back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StoredSession {
+    pub row: Row,
+    pub session: Session,
+    pub begun: Wall,
+    pub provenance: Provenance,
+}
+
+/// The session state machine.
+#[derive(Debug)]
+pub struct Engine {
+    filter: Filter,
+    ttl: Duration,
+    table: Table,
+    recent: RecentEnds,
+    audit: Audit,
+    records: VecDeque<Record>,
+    next_row: Row,
+    /// Begun since the last commit; some of them may have ended meanwhile.
+    begun: Vec<(Slot, Row)>,
+    /// Ended, and still in the store.
+    ended: Vec<Row>,
+    statistics: Statistics,
+}
+
+/// What the store has to do to hold exactly the pending sessions.
+pub struct Changes<'a> {
+    table: &'a Table,
+    begun: &'a [(Slot, Row)],
+    /// Rows to delete.
+    pub ended: &'a [Row],
+}
+
+impl Changes<'_> {
+    /// Sessions to insert.
+    pub fn begun(&self) -> impl Iterator<Item = &Pending> {
+        let present = |&(slot, row)| self.table.at(slot).filter(|pending| pending.row == row);
+        self.begun.iter().filter_map(present)
+    }
+}
+
+impl Engine {
+    #[must_use]
+    pub fn new(filter: Filter, ttl: Duration, now: Now) -> Self {
+        Self {
+            filter,
+            ttl,
+            table: Table::new(),
+            recent: RecentEnds::new(),
+            audit: Audit::new(),
+            records: VecDeque::new(),
+            next_row: Row(first_row(now)),
+            begun: Vec::new(),
+            ended: Vec::new(),
+            statistics: Statistics::default(),
+        }
+    }
+
+    /// Applies a changed configuration. Sessions that are pending stay so and get their delete record.
+    pub fn reconfigure(&mut self, filter: Filter, ttl: Duration, now: Now) {
+        self.filter = filter;
+        if self.ttl != ttl {
+            self.ttl = ttl;
+            self.schedule_audit(now);
+        }
+    }
+
+    /// Takes a session of an earlier run back from the store, also when events came in before. An audit should follow.
+    pub fn restore(&mut self, stored: StoredSession) {
+        self.next_row = Row(self.next_row.0.max(stored.row.0.saturating_add(1)));
+        let known = self
+            .table
+            .find(&stored.session)
+            .find(|(_, pending)| !pending.stored && same_id(&pending.session, &stored.session))
+            .map(|(slot, _)| slot);
+        if let Some(pending) = known.and_then(|slot| self.table.at_mut(slot)) {
+            pending.row = stored.row;
+            pending.begun = pending.begun.min(stored.begun);
+            pending.stored = true;
+            return;
+        }
+        self.table.insert(Pending {
+            session: stored.session,
+            begun: stored.begun,
+            row: stored.row,
+            audit: 0,
+            provenance: stored.provenance,
+            stored: true,
+        });
+        self.note_peak();
+    }
+
+    pub fn handle_event(&mut self, event: &Event, now: Now) {
+        match event {
+            Event::New(flow) => self.handle_new(flow, now),
+            Event::Destroy(flow) => self.handle_destroy(flow, now),
+        }
+    }
+
+    /// States that events may have been missed. What was missed is looked for by an audit.
+    pub fn handle_gap(&mut self, gap: Gap, now: Now) {
+        self.records.push_back(Record::Gap(gap));
+        self.request_audit(now);
+    }
+
+    /// The next record to send, in the order in which they became known.
+    #[must_use = "a record that is not sent is lost"]
+    pub fn poll_record(&mut self) -> Option<Record> {
+        self.records.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Uptime> {
+        self.audit.poll_timeout()
+    }
+
+    /// Does a bounded piece of what is due. Spurious calls do nothing.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.close_some(now);
+    }
+
+    /// What the store does not know yet. Answer with [`handle_committed`](Self::handle_committed) or
+    /// [`handle_commit_failed`](Self::handle_commit_failed).
+    #[must_use]
+    pub fn changes(&self) -> Changes<'_> {
+        Changes {
+            table: &self.table,
+            begun: &self.begun,
+            ended: &self.ended,
+        }
+    }
+
+    /// The store has the changes.
+    pub fn handle_committed(&mut self) {
+        for (slot, row) in self.begun.drain(..) {
+            if let Some(pending) = self.table.at_mut(slot).filter(|pending| pending.row == row) {
+                pending.stored = true;
+            }
+        }
+        self.ended.clear();
+    }
+
+    /// The store does not have the changes: they stay, for the next attempt.
+    pub fn handle_commit_failed(&mut self) {
+        let table = &self.table;
+        self.begun
+            .retain(|&(slot, row)| table.at(slot).is_some_and(|pending| pending.row == row));
+    }
+
+    /// The store was replaced by an empty one: every pending session has to be written to it.
+    pub fn handle_store_replaced(&mut self) {
+        self.ended.clear();
+        self.begun.clear();
+        for (slot, pending) in self.table.iter_mut() {
+            pending.stored = false;
+            self.begun.push((slot, pending.row));
+        }
+    }
+
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.table.len()
+    }
+
+    #[must_use]
+    pub const fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    fn handle_new(&mut self, flow: &Flow, now: Now) {
+        self.statistics.new_events += 1;
+        let session = flow.session;
+        if !self.filter.accepts(&session) {
+            self.statistics.filtered += 1;
+            return;
+        }
+        // The same id while the first is still pending: another listener could not take the event, so that the kernel
+        // sent it again to all of them.
+        let repeated = |(_, pending): (Slot, &Pending)| {
+            session.id.is_some() && pending.session.id == session.id
+        };
+        if self.table.find(&session).any(repeated) {
+            self.statistics.duplicates += 1;
+            return;
+        }
+        self.begin(
+            session,
+            flow.event_time.unwrap_or(now.wall),
+            Provenance::Kernel,
+            now,
+        );
+    }
+
+    fn handle_destroy(&mut self, flow: &Flow, now: Now) {
+        self.statistics.destroy_events += 1;
+        // Before pairing: a repeated end must not end the next session with the same tuples.
+        if !self.recent.insert(&flow.session, flow.start) {
+            self.statistics.duplicates += 1;
+            return;
+        }
+        let end = flow.stop.or(flow.event_time).unwrap_or(now.wall);
+        if let Some(pending) = self.paired(flow).and_then(|slot| self.table.remove(slot)) {
+            self.forget(&pending);
+            self.emit_delete(flow, Some(flow.start.unwrap_or(pending.begun)), end);
+            return;
+        }
+        if !self.filter.accepts(&flow.session) {
+            self.statistics.filtered += 1;
+            return;
+        }
+        self.statistics.unannounced += 1;
+        let provenance = if flow.start.is_some() {
+            Provenance::Kernel
+        } else {
+            Provenance::Inferred
+        };
+        self.emit_create(flow.session, flow.start.unwrap_or(end), provenance);
+        self.emit_delete(flow, flow.start, end);
+    }
+
+    /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that had begun when the
+    /// kernel says it did. A later one is another session with the same tuples.
+    fn paired(&self, flow: &Flow) -> Option<Slot> {
+        self.table
+            .find(&flow.session)
+            .filter(|(_, pending)| same_id(&pending.session, &flow.session))
+            .filter(|(_, pending)| began_by(pending.begun, flow.start))
+            .min_by_key(|(_, pending)| (pending.begun, pending.row))
+            .map(|(slot, _)| slot)
+    }
+
+    fn begin(&mut self, session: Session, time: Wall, provenance: Provenance, now: Now) {
+        let row = self.next_row;
+        self.next_row = Row(row.0 + 1);
+        let audit = self.audit.number();
+        let slot = self.table.insert(Pending {
+            session,
+            begun: time,
+            row,
+            audit,
+            provenance,
+            stored: false,
+        });
+        self.begun.push((slot, row));
+        self.note_peak();
+        self.audit.note_session(now.up.saturating_add(self.ttl));
+        self.emit_create(session, time, provenance);
+    }
+
+    fn forget(&mut self, pending: &Pending) {
+        if pending.stored {
+            self.ended.push(pending.row);
+        }
+    }
+
+    fn emit_create(&mut self, session: Session, time: Wall, provenance: Provenance) {
+        self.statistics.creates += 1;
+        let kind = EventKind::Create;
+        let event = NatEvent {
+            kind,
+            session,
+            time,
+            start: Some(time),
+            totals: None,
+            provenance,
+        };
+        self.records.push_back(Record::Event(event));
+    }
+
+    fn emit_delete(&mut self, flow: &Flow, start: Option<Wall>, end: Wall) {
+        self.statistics.deletes += 1;
+        self.records.push_back(Record::Event(NatEvent {
+            kind: EventKind::Delete,
+            session: flow.session,
+            // The clock may have been set back during the session; a record never ends before it begins.
+            time: start.map_or(end, |start| end.max(start)),
+            start,
+            totals: flow.totals,
+            provenance: Provenance::Kernel,
+        }));
+    }
+
+    fn note_peak(&mut self) {
+        self.statistics.pending_peak = self.statistics.pending_peak.max(self.table.len());
+    }
+}
+
+/// Rows of a run lie above those of every run that started a second or more before, so that the sessions of a store that
+/// could only be opened late keep theirs.
+fn first_row(now: Now) -> i64 {
+    i64::try_from(now.wall.as_secs() << 30).unwrap_or(1)
+}
+
+/// Whether two sessions with the same tuples may be the same, by their ids.
+fn same_id(a: &Session, b: &Session) -> bool {
+    a.id.is_none() || b.id.is_none() || a.id == b.id
+}
+
+/// Whether a session that was seen to begin at `begun` may be the one that the kernel says began at `start`.
+fn began_by(begun: Wall, start: Option<Wall>) -> bool {
+    start.is_none_or(|start| start <= begun.saturating_add(CLOCK_SLACK))
+}

@@ -1,0 +1,134 @@
+//! The sessions that have begun and have not ended, in memory.
+//!
+//! A session is found by its protocol, zone and both tuples. That is not unique: the end of one may be reported after
+//! the beginning of the next with the same tuples, so that several are kept side by side and the caller chooses.
+//! Entries stay in their slot for life; a slot is used again after its entry was removed.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::session::{Provenance, Session};
+use crate::time::Wall;
+
+/// Number of a session in the store; never used again for another one.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Row(pub i64);
+
+/// A session that has begun and has not ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pending {
+    pub session: Session,
+    /// When it was seen to begin: never before the kernel's own start time, and later by the delay of the event at most.
+    pub begun: Wall,
+    pub row: Row,
+    /// The last audit that found the session in the kernel, or during which it began.
+    pub(super) audit: u32,
+    pub provenance: Provenance,
+    /// Whether the store has it.
+    pub(super) stored: bool,
+}
+
+/// Place of a session in the table.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Slot(u32);
+
+#[derive(Debug)]
+pub(super) struct Table {
+    slots: Vec<Option<Pending>>,
+    free: Vec<Slot>,
+    index: HashTable<Slot>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            index: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    /// # Panics
+    /// Beyond 2^32 sessions, for which no gateway has the memory.
+    pub(super) fn insert(&mut self, pending: Pending) -> Slot {
+        let hash = hash(&self.hasher, &pending.session);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            Slot(u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 pending sessions"))
+        });
+        self.slots[slot.0 as usize] = Some(pending);
+        let (slots, hasher) = (&self.slots, &self.hasher);
+        self.index.insert_unique(hash, slot, |slot| {
+            slots[slot.0 as usize]
+                .as_ref()
+                .map_or(0, |pending| hash_of(hasher, pending))
+        });
+        slot
+    }
+
+    /// Every session with the protocol, zone and tuples of `session`.
+    pub(super) fn find(&self, session: &Session) -> impl Iterator<Item = (Slot, &Pending)> {
+        self.index
+            .iter_hash(hash(&self.hasher, session))
+            .filter_map(|&slot| Some((slot, self.at(slot)?)))
+            .filter(|(_, pending)| same_key(&pending.session, session))
+    }
+
+    pub(super) fn at(&self, slot: Slot) -> Option<&Pending> {
+        self.slots.get(slot.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn at_mut(&mut self, slot: Slot) -> Option<&mut Pending> {
+        self.slots.get_mut(slot.0 as usize)?.as_mut()
+    }
+
+    pub(super) fn remove(&mut self, slot: Slot) -> Option<Pending> {
+        let pending = self.slots.get_mut(slot.0 as usize)?.take()?;
+        let hash = hash(&self.hasher, &pending.session);
+        if let Ok(entry) = self.index.find_entry(hash, |&other| other == slot) {
+            entry.remove();
+        }
+        self.free.push(slot);
+        Some(pending)
+    }
+
+    /// The slots from number `from` on, at most `count` of them; none when the table ends there.
+    pub(super) fn slots(&self, from: usize, count: usize) -> impl Iterator<Item = Slot> + use<> {
+        let end = self.slots.len().min(from.saturating_add(count));
+        (from..end).map(|number| Slot(number as u32))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Pending> {
+        self.slots.iter().flatten()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Slot, &mut Pending)> {
+        let slots = self.slots.iter_mut().enumerate();
+        slots.filter_map(|(number, slot)| Some((Slot(number as u32), slot.as_mut()?)))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+}
+
+/// Hash of what [`Table::find`] compares.
+pub(super) fn hash(hasher: &DefaultHashBuilder, session: &Session) -> u64 {
+    hasher.hash_one((
+        session.protocol,
+        session.zone,
+        session.original,
+        session.reply,
+    ))
+}
+
+fn hash_of(hasher: &DefaultHashBuilder, pending: &Pending) -> u64 {
+    hash(hasher, &pending.session)
+}
+
+fn same_key(a: &Session, b: &Session) -> bool {
+    a.original == b.original && a.reply == b.reply && a.protocol == b.protocol && a.zone == b.zone
+}

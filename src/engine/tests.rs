@@ -1,0 +1,660 @@
+//! Scripts of (time, event) → records, without a socket, a store or a clock.
+
+#![allow(clippy::unwrap_used)]
+
+use std::net::IpAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{LogScope, MarkFilter, Prefix};
+use crate::session::{Counters, GapCause, Protocol, Totals, Tuple, Zone};
+
+const TTL: Duration = Duration::from_secs(7 * 86_400);
+
+fn capture() -> crate::config::Capture {
+    crate::config::Capture {
+        namespace: None,
+        table: "nattrail".to_owned(),
+        log: LogScope::Nat,
+        mark: None,
+        protocols: Vec::new(),
+        source: Vec::new(),
+        destination: Vec::new(),
+        set_sysctls: false,
+        receive_buffer: 1 << 20,
+        reliable: true,
+    }
+}
+
+fn engine() -> Engine {
+    Engine::new(Filter::new(&capture()), TTL, at(0))
+}
+
+fn at(seconds: u64) -> Now {
+    Now::new(wall(seconds), Uptime::from_millis(seconds * 1000))
+}
+
+fn wall(seconds: u64) -> Wall {
+    Wall::from_secs(1_800_000_000 + seconds)
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// UDP from a client behind SNAT, told apart by its source port.
+fn session(port: u16) -> Session {
+    let (client, server, gateway) = ("10.0.0.2", "198.51.100.7", "203.0.113.9");
+    Session {
+        original: Tuple {
+            src: address(client),
+            dst: address(server),
+            src_port: port,
+            dst_port: 53,
+        },
+        reply: Tuple {
+            src: address(server),
+            dst: address(gateway),
+            src_port: 53,
+            dst_port: port,
+        },
+        protocol: Protocol::UDP,
+        zone: Zone::default(),
+        id: Some(u32::from(port)),
+        mark: 0,
+    }
+}
+
+fn untranslated(port: u16) -> Session {
+    let mut session = session(port);
+    session.reply.dst = session.original.src;
+    session
+}
+
+fn flow(session: Session) -> Flow {
+    Flow {
+        session,
+        status: None,
+        totals: None,
+        start: None,
+        stop: None,
+        event_time: None,
+    }
+}
+
+fn new(session: Session) -> Event {
+    Event::New(flow(session))
+}
+
+/// A DESTROY of a kernel with accounting and timestamps.
+fn destroy(session: Session, start: Wall, stop: Wall) -> Event {
+    let totals = Totals {
+        original: Counters {
+            packets: 1,
+            octets: 60,
+        },
+        reply: Counters {
+            packets: 2,
+            octets: 120,
+        },
+    };
+    Event::Destroy(Flow {
+        totals: Some(totals),
+        start: Some(start),
+        stop: Some(stop),
+        ..flow(session)
+    })
+}
+
+fn records(engine: &mut Engine) -> Vec<NatEvent> {
+    let mut records = Vec::new();
+    while let Some(record) = engine.poll_record() {
+        if let Record::Event(event) = record {
+            records.push(event);
+        }
+    }
+    records
+}
+
+fn kinds(engine: &mut Engine) -> Vec<EventKind> {
+    records(engine).iter().map(|event| event.kind).collect()
+}
+
+/// A whole audit at `now` that finds `present` in the kernel.
+fn audit(engine: &mut Engine, present: &[Flow], now: Now) {
+    assert!(engine.poll_dump(now), "no dump is due");
+    for flow in present {
+        engine.handle_dumped(flow, now);
+    }
+    engine.handle_dump_end();
+    engine.handle_events_drained(now);
+    engine.handle_timeout(now);
+}
+
+#[test]
+fn a_create_leaves_at_new_and_a_delete_with_the_kernels_times_at_destroy() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(10));
+    let created = records(&mut engine);
+    assert_eq!(created.len(), 1);
+    assert_eq!(
+        (created[0].kind, created[0].time),
+        (EventKind::Create, wall(10))
+    );
+
+    engine.handle_event(&destroy(session(1), wall(9), wall(20)), at(30));
+    let deleted = records(&mut engine);
+    assert_eq!(deleted.len(), 1);
+    assert_eq!(
+        (deleted[0].start, deleted[0].time),
+        (Some(wall(9)), wall(20))
+    );
+    assert_eq!(deleted[0].totals.unwrap().reply.octets, 120);
+    assert_eq!(deleted[0].provenance, Provenance::Kernel);
+    assert_eq!(engine.pending(), 0);
+}
+
+#[test]
+fn the_time_of_the_event_is_preferred_to_the_time_of_reading() {
+    let mut engine = engine();
+    let event = Event::New(Flow {
+        event_time: Some(wall(5)),
+        ..flow(session(1))
+    });
+    engine.handle_event(&event, at(10));
+    assert_eq!(records(&mut engine)[0].time, wall(5));
+}
+
+#[test]
+fn without_kernel_timestamps_the_delete_has_the_start_of_the_create() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(10));
+    engine.handle_event(&Event::Destroy(flow(session(1))), at(30));
+    let delete = records(&mut engine)[1];
+    assert_eq!((delete.start, delete.time), (Some(wall(10)), wall(30)));
+}
+
+#[test]
+fn a_destroy_without_new_makes_the_create_with_the_true_start_and_then_the_delete() {
+    let mut engine = engine();
+    engine.handle_event(&destroy(session(1), wall(3), wall(20)), at(30));
+    let records = records(&mut engine);
+    assert_eq!(
+        (records[0].kind, records[0].time),
+        (EventKind::Create, wall(3))
+    );
+    assert_eq!(
+        (records[1].kind, records[1].time),
+        (EventKind::Delete, wall(20))
+    );
+    assert!(
+        records
+            .iter()
+            .all(|event| event.provenance == Provenance::Kernel)
+    );
+}
+
+#[test]
+fn a_destroy_without_new_and_without_times_says_that_its_create_is_inferred() {
+    let mut engine = engine();
+    engine.handle_event(&Event::Destroy(flow(session(1))), at(30));
+    let records = records(&mut engine);
+    assert_eq!(
+        (records[0].time, records[0].provenance),
+        (wall(30), Provenance::Inferred)
+    );
+    assert_eq!(
+        (records[1].start, records[1].provenance),
+        (None, Provenance::Kernel)
+    );
+}
+
+#[test]
+fn a_repeated_new_and_a_repeated_destroy_give_nothing() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(10));
+    engine.handle_event(&new(session(1)), at(10));
+    engine.handle_event(&destroy(session(1), wall(10), wall(20)), at(30));
+    engine.handle_event(&destroy(session(1), wall(10), wall(20)), at(31));
+    assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
+    assert_eq!(engine.statistics().duplicates, 2);
+}
+
+#[test]
+fn the_same_tuples_and_id_again_are_another_session() {
+    let mut engine = engine();
+    for start in [10, 50] {
+        engine.handle_event(&new(session(1)), at(start));
+        engine.handle_event(
+            &destroy(session(1), wall(start), wall(start + 5)),
+            at(start + 6),
+        );
+    }
+    assert_eq!(records(&mut engine).len(), 4);
+    assert_eq!(engine.statistics().duplicates, 0);
+}
+
+#[test]
+fn a_late_destroy_is_paired_with_its_own_create_and_not_with_the_next() {
+    let mut engine = engine();
+    let (first, second) = (
+        session(1),
+        Session {
+            id: Some(99),
+            ..session(1)
+        },
+    );
+    engine.handle_event(&new(first), at(10));
+    engine.handle_event(&new(second), at(20));
+    engine.handle_event(&destroy(second, wall(20), wall(25)), at(30));
+    engine.handle_event(&destroy(first, wall(10), wall(15)), at(31));
+    let deletes: Vec<_> = records(&mut engine).split_off(2);
+    assert_eq!(deletes.len(), 2, "each delete has a create already");
+    assert_eq!(
+        (deletes[0].session.id, deletes[0].start),
+        (Some(99), Some(wall(20)))
+    );
+    assert_eq!(
+        (deletes[1].session.id, deletes[1].start),
+        (Some(1), Some(wall(10)))
+    );
+}
+
+#[test]
+fn a_session_that_began_after_the_pending_one_with_its_id_is_not_paired_with_it() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(10));
+    engine.handle_event(&destroy(session(1), wall(100), wall(105)), at(110));
+    assert_eq!(
+        kinds(&mut engine),
+        [EventKind::Create, EventKind::Create, EventKind::Delete]
+    );
+    assert_eq!(engine.pending(), 1);
+}
+
+#[test]
+fn a_record_never_ends_before_it_begins_when_the_clock_is_set_back() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(10));
+    engine.handle_event(&destroy(session(1), wall(10), wall(4)), at(4));
+    assert_eq!(records(&mut engine)[1].time, wall(10));
+}
+
+#[test]
+fn untranslated_sessions_are_logged_only_when_all_are_wanted() {
+    let mut engine = engine();
+    engine.handle_event(&new(untranslated(1)), at(1));
+    assert_eq!(
+        (records(&mut engine).len(), engine.statistics().filtered),
+        (0, 1)
+    );
+
+    let mut capture = capture();
+    capture.log = LogScope::All;
+    engine.reconfigure(Filter::new(&capture), TTL, at(1));
+    engine.handle_event(&new(untranslated(2)), at(1));
+    assert_eq!(records(&mut engine).len(), 1);
+}
+
+#[test]
+fn each_filter_leaves_out_what_it_does_not_name() {
+    let filter = |change: &dyn Fn(&mut crate::config::Capture)| {
+        let mut capture = capture();
+        change(&mut capture);
+        Filter::new(&capture).accepts(&Session {
+            mark: 0x17,
+            ..session(1)
+        })
+    };
+    let net = |text: &str, length| Prefix {
+        address: address(text),
+        length,
+    };
+    assert!(filter(&|capture| capture.mark = Some(MarkFilter {
+        value: 0x10,
+        mask: 0xf0
+    })));
+    assert!(!filter(&|capture| capture.mark = Some(MarkFilter {
+        value: 0x20,
+        mask: 0xf0
+    })));
+    assert!(filter(
+        &|capture| capture.protocols = vec![Protocol::TCP, Protocol::UDP]
+    ));
+    assert!(!filter(&|capture| capture.protocols = vec![Protocol::TCP]));
+    assert!(filter(&|capture| capture.source = vec![net("10.0.0.0", 8)]));
+    assert!(!filter(
+        &|capture| capture.source = vec![net("10.1.0.0", 16), net("::", 0)]
+    ));
+    assert!(filter(
+        &|capture| capture.destination = vec![net("::", 0), net("198.51.100.7", 32)]
+    ));
+    assert!(!filter(
+        &|capture| capture.destination = vec![net("203.0.113.0", 24)]
+    ));
+}
+
+#[test]
+fn a_session_that_was_announced_gets_its_delete_though_the_filter_no_longer_accepts_it() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(1));
+    let mut capture = capture();
+    capture.protocols = vec![Protocol::TCP];
+    engine.reconfigure(Filter::new(&capture), TTL, at(2));
+    engine.handle_event(&destroy(session(1), wall(1), wall(3)), at(3));
+    assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
+}
+
+#[test]
+fn sessions_shorter_than_the_flush_never_reach_the_store() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(1));
+    engine.handle_event(&destroy(session(1), wall(1), wall(1)), at(1));
+    let changes = engine.changes();
+    assert_eq!((changes.begun().count(), changes.ended.len()), (0, 0));
+}
+
+#[test]
+fn the_store_is_told_of_each_beginning_and_end_once() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(1));
+    let row = engine.changes().begun().next().unwrap().row;
+    engine.handle_committed();
+    assert_eq!(engine.changes().begun().count(), 0);
+
+    engine.handle_event(&destroy(session(1), wall(1), wall(2)), at(2));
+    assert_eq!(engine.changes().ended, [row]);
+    engine.handle_committed();
+    assert!(engine.changes().ended.is_empty());
+}
+
+#[test]
+fn changes_survive_a_failed_commit() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(1));
+    engine.handle_event(&new(session(2)), at(1));
+    engine.handle_committed();
+    engine.handle_event(&new(session(3)), at(2));
+    engine.handle_event(&destroy(session(1), wall(1), wall(2)), at(2));
+    engine.handle_commit_failed();
+    let changes = engine.changes();
+    assert_eq!((changes.begun().count(), changes.ended.len()), (1, 1));
+}
+
+#[test]
+fn a_replaced_store_is_told_of_every_pending_session() {
+    let mut engine = engine();
+    for port in 1..=3 {
+        engine.handle_event(&new(session(port)), at(1));
+    }
+    engine.handle_committed();
+    engine.handle_event(&destroy(session(2), wall(1), wall(2)), at(2));
+    engine.handle_store_replaced();
+    let changes = engine.changes();
+    assert_eq!((changes.begun().count(), changes.ended.len()), (2, 0));
+}
+
+#[test]
+fn a_restored_session_goes_on_and_ends_with_its_own_start() {
+    let mut engine = engine();
+    engine.restore(StoredSession {
+        row: Row(41),
+        session: session(1),
+        begun: wall(0),
+        provenance: Provenance::Kernel,
+    });
+    engine.request_first_audit(at(100));
+    audit(&mut engine, &[flow(session(1))], at(100));
+    assert_eq!((records(&mut engine).len(), engine.pending()), (0, 1));
+
+    engine.handle_event(&new(session(2)), at(101));
+    assert!(engine.changes().begun().next().unwrap().row > Row(41));
+    engine.handle_event(&Event::Destroy(flow(session(1))), at(102));
+    assert_eq!(records(&mut engine)[1].start, Some(wall(0)));
+    assert_eq!(engine.changes().ended, [Row(41)]);
+}
+
+#[test]
+fn a_session_that_was_adopted_before_the_store_could_be_opened_takes_its_stored_place() {
+    let mut engine = engine();
+    engine.request_first_audit(at(100));
+    audit(&mut engine, &[flow(session(1))], at(100));
+    engine.restore(StoredSession {
+        row: Row(41),
+        session: session(1),
+        begun: wall(0),
+        provenance: Provenance::Kernel,
+    });
+    assert_eq!((engine.pending(), engine.changes().begun().count()), (1, 0));
+    engine.handle_event(&Event::Destroy(flow(session(1))), at(102));
+    assert_eq!(records(&mut engine)[1].start, Some(wall(0)));
+    assert_eq!(engine.changes().ended, [Row(41)]);
+}
+
+#[test]
+fn the_first_audit_closes_what_ended_while_nobody_listened_and_adopts_what_began() {
+    let mut engine = engine();
+    engine.restore(StoredSession {
+        row: Row(1),
+        session: session(1),
+        begun: wall(0),
+        provenance: Provenance::Kernel,
+    });
+    engine.request_first_audit(at(100));
+    let unknown = Flow {
+        start: Some(wall(50)),
+        ..flow(session(2))
+    };
+    audit(&mut engine, &[unknown, flow(untranslated(3))], at(100));
+    let records = records(&mut engine);
+    assert_eq!(records.len(), 2);
+    assert_eq!(
+        (records[0].kind, records[0].time),
+        (EventKind::Create, wall(50))
+    );
+    assert_eq!(
+        (records[1].kind, records[1].time),
+        (EventKind::Delete, wall(100))
+    );
+    assert!(
+        records
+            .iter()
+            .all(|event| event.provenance == Provenance::Inferred)
+    );
+}
+
+#[test]
+fn an_event_that_was_queued_during_the_dump_is_not_overruled_by_it() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(1));
+    engine.request_first_audit(at(100));
+    assert!(engine.poll_dump(at(100)));
+    // Gone from the table, and its DESTROY still in the queue.
+    engine.handle_dump_end();
+    engine.handle_timeout(at(100));
+    engine.handle_event(&destroy(session(1), wall(1), wall(99)), at(100));
+    engine.handle_events_drained(at(100));
+    engine.handle_timeout(at(100));
+    let records = records(&mut engine);
+    assert_eq!(records.len(), 2);
+    assert_eq!(
+        (records[1].provenance, records[1].time),
+        (Provenance::Kernel, wall(99))
+    );
+}
+
+#[test]
+fn an_entry_whose_end_was_read_before_its_piece_of_the_dump_is_not_adopted() {
+    let mut engine = engine();
+    engine.request_first_audit(at(100));
+    assert!(engine.poll_dump(at(100)));
+    engine.handle_event(&destroy(session(1), wall(1), wall(99)), at(100));
+    engine.handle_dumped(
+        &Flow {
+            start: Some(wall(1)),
+            ..flow(session(1))
+        },
+        at(100),
+    );
+    assert_eq!((engine.pending(), engine.statistics().adopted), (0, 0));
+}
+
+#[test]
+fn after_the_ttl_a_session_is_closed_if_the_kernel_no_longer_has_it_and_stays_if_it_has() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(0));
+    engine.handle_event(&new(session(2)), at(0));
+    let due = engine.poll_timeout().unwrap();
+    assert_eq!(due, at(0).up.saturating_add(TTL));
+    assert!(!engine.poll_dump(at(TTL.as_secs() - 1)));
+
+    let end = at(TTL.as_secs());
+    audit(&mut engine, &[flow(session(2))], end);
+    let delete = records(&mut engine)[2];
+    assert_eq!(
+        (delete.session.id, delete.start, delete.time),
+        (Some(1), Some(wall(0)), end.wall)
+    );
+    assert_eq!(delete.provenance, Provenance::Inferred);
+    assert_eq!(engine.pending(), 1);
+    assert_eq!(engine.poll_timeout(), Some(end.up.saturating_add(TTL)));
+}
+
+#[test]
+fn a_young_session_that_an_audit_did_not_see_waits_for_its_ttl() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(0));
+    engine.request_audit(at(10));
+    audit(&mut engine, &[], at(10));
+    assert_eq!((kinds(&mut engine).len(), engine.pending()), (1, 1));
+    assert_eq!(
+        engine.poll_timeout(),
+        Some(at(0).up.saturating_add(TTL)),
+        "due when it is old enough"
+    );
+}
+
+#[test]
+fn a_failed_dump_closes_nothing_and_is_asked_for_again() {
+    let mut engine = engine();
+    engine.restore(StoredSession {
+        row: Row(1),
+        session: session(1),
+        begun: wall(0),
+        provenance: Provenance::Kernel,
+    });
+    engine.request_first_audit(at(1));
+    assert!(engine.poll_dump(at(1)));
+    engine.handle_dump_failed(at(2));
+    engine.handle_events_drained(at(2));
+    engine.handle_timeout(at(2));
+    assert_eq!(engine.pending(), 1);
+    assert!(!engine.poll_dump(at(11)));
+    audit(&mut engine, &[], at(12));
+    assert_eq!(kinds(&mut engine), [EventKind::Delete]);
+}
+
+#[test]
+fn a_large_table_is_closed_in_slices() {
+    let mut engine = engine();
+    for port in 0..10_000 {
+        engine.restore(StoredSession {
+            row: Row(i64::from(port)),
+            session: session(port),
+            begun: wall(0),
+            provenance: Provenance::Kernel,
+        });
+    }
+    engine.request_first_audit(at(1));
+    audit(&mut engine, &[], at(1));
+    let mut turns = 1;
+    while engine.poll_timeout().is_some_and(|due| due <= at(1).up) {
+        engine.handle_timeout(at(1));
+        turns += 1;
+    }
+    assert_eq!((engine.pending(), turns), (0, 3));
+    assert_eq!(records(&mut engine).len(), 10_000);
+}
+
+#[test]
+fn a_gap_is_a_record_and_asks_for_an_audit() {
+    let mut engine = engine();
+    let gap = Gap {
+        cause: GapCause::Overflow,
+        from: wall(1),
+        to: wall(2),
+        lost: None,
+    };
+    engine.handle_gap(gap, at(2));
+    assert_eq!(engine.poll_record(), Some(Record::Gap(gap)));
+    assert!(engine.poll_dump(at(2)));
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    New(u16),
+    Destroy(u16),
+    RepeatLastDestroy,
+    Commit,
+    CommitFails,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..4_u16).prop_map(Step::New),
+        (0..4_u16).prop_map(Step::Destroy),
+        Just(Step::RepeatLastDestroy),
+        Just(Step::Commit),
+        Just(Step::CommitFails),
+    ]
+}
+
+proptest! {
+    /// Creates minus deletes are the pending sessions, every delete has its create before it, and the store (a set of
+    /// rows) ends up with exactly the pending ones.
+    #[test]
+    fn whatever_the_order_creates_and_deletes_balance(steps in proptest::collection::vec(step(), 0..60)) {
+        let mut engine = engine();
+        let mut store = std::collections::BTreeSet::new();
+        let mut live = std::collections::BTreeMap::new();
+        let mut last = None;
+        for (second, step) in steps.into_iter().chain([Step::Commit]).enumerate() {
+            let now = at(10 * second as u64);
+            match step {
+                Step::New(port) if !live.contains_key(&port) => {
+                    live.insert(port, now.wall);
+                    engine.handle_event(&new(session(port)), now);
+                }
+                Step::Destroy(port) => {
+                    let start = live.remove(&port).unwrap_or(wall(10 * second as u64));
+                    let event = destroy(session(port), start, now.wall);
+                    last = Some(event);
+                    engine.handle_event(&event, now);
+                }
+                Step::RepeatLastDestroy => if let Some(event) = &last {
+                    engine.handle_event(event, now);
+                },
+                Step::Commit => {
+                    let changes = engine.changes();
+                    store.extend(changes.begun().map(|pending| pending.row));
+                    for row in changes.ended {
+                        prop_assert!(store.remove(row));
+                    }
+                    engine.handle_committed();
+                }
+                Step::CommitFails => engine.handle_commit_failed(),
+                Step::New(_) => {}
+            }
+        }
+        prop_assert_eq!(store.len(), live.len());
+        prop_assert_eq!(engine.pending(), live.len());
+        let mut open = std::collections::BTreeMap::new();
+        for event in records(&mut engine) {
+            let count: &mut i32 = open.entry(event.session.original.src_port).or_default();
+            *count += if event.kind == EventKind::Create { 1 } else { -1 };
+            prop_assert!((0..=1).contains(count));
+        }
+        prop_assert_eq!(open.values().sum::<i32>() as usize, live.len());
+    }
+}

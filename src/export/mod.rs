@@ -1,0 +1,7 @@
+//! What carries records out of the program: one target or collector each, with its own queue and back-off.
+
+pub mod collector;
+pub mod packer;
+pub mod queue;
+pub mod syslog;
+mod transport;

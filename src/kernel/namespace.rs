@@ -1,0 +1,79 @@
+//! Running a piece of set-up inside another network namespace.
+//!
+//! A socket belongs to the namespace it was made in for as long as it lives, so the daemon enters a namespace only to
+//! make sockets, to read settings and to set up its table, and then goes back (setns(2), network_namespaces(7)).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::config::Namespace;
+
+/// Where `ip netns` keeps its names.
+const NAMED: &str = "/run/netns";
+const OWN: &str = "/proc/thread-self/ns/net";
+
+/// Runs `work` in `namespace`, or where the thread already is when there is none.
+///
+/// # Errors
+/// When the namespace cannot be opened or entered, with its path in the message.
+///
+/// # Panics
+/// When the way back is refused: every later socket of the daemon would be in the wrong place.
+pub fn within<T>(namespace: Option<&Namespace>, work: impl FnOnce() -> T) -> io::Result<T> {
+    let Some(namespace) = namespace else {
+        return Ok(work());
+    };
+    let path = path_of(namespace);
+    let explain = |error: io::Error| {
+        io::Error::new(
+            error.kind(),
+            format!("network namespace \"{}\": {error}", path.display()),
+        )
+    };
+    let own = File::open(OWN)?;
+    let target = File::open(&path).map_err(explain)?;
+    enter(&target).map_err(explain)?;
+    let result = work();
+    enter(&own).expect("a thread may return to the namespace it came from and still holds open");
+    Ok(result)
+}
+
+fn enter(namespace: &File) -> io::Result<()> {
+    let network = Some(LinkNameSpaceType::Network);
+    move_into_link_name_space(namespace.as_fd(), network).map_err(io::Error::from)
+}
+
+fn path_of(namespace: &Namespace) -> PathBuf {
+    let path = &namespace.0;
+    if path.components().count() > 1 {
+        path.clone()
+    } else {
+        Path::new(NAMED).join(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_looked_up_where_ip_netns_keeps_it() {
+        let path = |text: &str| path_of(&Namespace(PathBuf::from(text)));
+        assert_eq!(path("blue"), Path::new("/run/netns/blue"));
+        assert_eq!(path("/proc/1/ns/net"), Path::new("/proc/1/ns/net"));
+    }
+
+    #[test]
+    fn a_missing_namespace_is_named_in_the_error() {
+        let missing = Namespace(PathBuf::from("/nonexistent/namespace"));
+        let error = within(Some(&missing), || ()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("/nonexistent/namespace"));
+    }
+}

@@ -1,0 +1,88 @@
+//! The daemon's own nftables table, which keeps connection tracking on.
+//!
+//! Connection tracking is off in a network namespace until a rule needs it, and goes off again with the last such rule.
+//! A `ct` expression takes the hooks of its family as it is set up (`nft_ct_get_init` in net/netfilter/nft_ct.c), even
+//! in a chain that no packet ever enters: such a chain costs the traffic nothing. Family `inet` covers IPv4 and IPv6.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use nftnl::expr::{Bitwise, Cmp, CmpOp, Conntrack, States};
+use nftnl::{Batch, Chain, FinalizedBatch, MsgType, ProtoFamily, Rule, Table};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+use crate::wire::netlink::{Messages, NLMSG_ERROR};
+
+const CHAIN: &CStr = c"pin";
+const COMMENT: &CStr = c"keeps connection tracking on for nattrail";
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Makes the table in the thread's network namespace, in place of one that an earlier run left behind.
+///
+/// # Errors
+/// What the kernel says: without `CAP_NET_ADMIN` a permission error.
+pub fn install(table: &str) -> io::Result<()> {
+    let name = c_string(table)?;
+    let table = Table::new(name, ProtoFamily::Inet);
+    let chain = Chain::new(CHAIN, &table);
+    let mut rule = Rule::new(&chain);
+    // `ct state new`: whole, so that nft can show the rule and read it back.
+    rule.add_expr(&Conntrack::State);
+    rule.add_expr(&Bitwise::new(States::NEW.bits(), 0_u32));
+    rule.add_expr(&Cmp::new(CmpOp::Neq, 0_u32));
+    rule.set_comment(COMMENT).map_err(io::Error::other)?;
+    // One transaction: the old rule lets go of the hooks only after the new one has taken them. The first Add makes sure
+    // that there is something to delete.
+    let mut batch = Batch::new();
+    batch.add(&table, MsgType::Add);
+    batch.add(&table, MsgType::Del);
+    batch.add(&table, MsgType::Add);
+    batch.add(&chain, MsgType::Add);
+    batch.add(&rule, MsgType::Add);
+    commit(&batch.finalize())
+}
+
+/// Removes the table from the thread's network namespace. It is no error if there is none.
+///
+/// # Errors
+/// What the kernel says.
+pub fn remove(table: &str) -> io::Result<()> {
+    let table = Table::new(c_string(table)?, ProtoFamily::Inet);
+    let mut batch = Batch::new();
+    batch.add(&table, MsgType::Add);
+    batch.add(&table, MsgType::Del);
+    commit(&batch.finalize())
+}
+
+fn commit(batch: &FinalizedBatch) -> io::Result<()> {
+    let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
+    // SAFETY: the descriptor belongs to `socket`, which outlives the borrow.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
+    set_socket_timeout(descriptor, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
+    socket.send_all(batch)?;
+    let mut unanswered = batch.sequence_numbers();
+    let mut buffer = vec![0; 8192];
+    while !unanswered.is_empty() {
+        let length = socket.recv_raw(&mut buffer)?;
+        for message in Messages::new(&buffer[..length]) {
+            let message = message.map_err(io::Error::other)?;
+            if message.kind != NLMSG_ERROR {
+                continue;
+            }
+            match message.error_number().map_err(io::Error::other)? {
+                0 => unanswered.next(),
+                number => return Err(io::Error::from_raw_os_error(number)),
+            };
+        }
+    }
+    Ok(())
+}
+
+fn c_string(table: &str) -> io::Result<CString> {
+    CString::new(table).map_err(|_| {
+        let message = format!("nftables table \"{table}\": a name has no zero byte");
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
+}

@@ -1,0 +1,137 @@
+//! The database's schema and its statements.
+//!
+//! `user_version` counts the migrations that were applied; they are only ever appended to. `application_id` tells the
+//! file from that of another program. Addresses are blobs of 4 or 16 bytes in network order, times are nanoseconds since
+//! 1970 (UTC), for ICMP the source port is the query identifier and the destination port type * 256 + code.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::Error;
+
+/// "ntrl"
+const APPLICATION_ID: i32 = 0x6e74_726c;
+
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE pending (
+    session INTEGER PRIMARY KEY,
+    protocol INTEGER NOT NULL,
+    original_src BLOB NOT NULL,
+    original_dst BLOB NOT NULL,
+    original_src_port INTEGER NOT NULL,
+    original_dst_port INTEGER NOT NULL,
+    reply_src BLOB NOT NULL,
+    reply_dst BLOB NOT NULL,
+    reply_src_port INTEGER NOT NULL,
+    reply_dst_port INTEGER NOT NULL,
+    zone INTEGER NOT NULL,
+    zone_direction INTEGER NOT NULL, -- 0 both, 1 original, 2 reply
+    conntrack_id INTEGER,
+    mark INTEGER NOT NULL,
+    begun INTEGER NOT NULL,
+    inferred INTEGER NOT NULL
+) STRICT;
+CREATE TABLE state (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    last_commit INTEGER
+) STRICT;
+INSERT INTO state (one) VALUES (1);
+"];
+
+pub(super) const INSERT: &str =
+    "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
+pub(super) const DELETE: &str = "DELETE FROM pending WHERE session = ?";
+pub(super) const SELECT: &str = "SELECT * FROM pending ORDER BY session";
+pub(super) const SELECT_LAST_COMMIT: &str = "SELECT last_commit FROM state";
+pub(super) const UPDATE_LAST_COMMIT: &str = "UPDATE state SET last_commit = ?";
+
+/// A failure that does not know the file's path yet.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Sqlite(rusqlite::Error),
+    Refused(String),
+}
+
+impl Failure {
+    pub(super) fn at(self, path: &Path) -> Error {
+        match self {
+            Self::Sqlite(error) => Error::of_sqlite(path, &error),
+            Self::Refused(reason) => Error::Refused {
+                path: path.to_owned(),
+                reason,
+            },
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Sets the connection up for writing and applies the migrations that are missing.
+pub(super) fn prepare(connection: &Connection) -> Result<(), Failure> {
+    let version = version(connection)?;
+    // The mode is a property of the file. A read-only one keeps its own.
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+    connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;")?;
+    if version == MIGRATIONS.len() {
+        return Ok(());
+    }
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let migrated = migrate(connection, version);
+    connection.execute_batch(if migrated.is_ok() {
+        "COMMIT"
+    } else {
+        "ROLLBACK"
+    })?;
+    Ok(migrated?)
+}
+
+/// Whether a reader understands the file.
+pub(super) fn verify(connection: &Connection) -> Result<(), Failure> {
+    match version(connection)? {
+        0 => Err(Failure::Refused(
+            "it is empty: no nattrail has written to it yet".to_owned(),
+        )),
+        version if version == MIGRATIONS.len() => Ok(()),
+        version => Err(Failure::Refused(format!(
+            "its schema is version {version}, expected {}: start the daemon once to bring it up to date",
+            MIGRATIONS.len()
+        ))),
+    }
+}
+
+fn migrate(connection: &Connection, version: usize) -> rusqlite::Result<()> {
+    for migration in &MIGRATIONS[version..] {
+        connection.execute_batch(migration)?;
+    }
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", MIGRATIONS.len() as i64)
+}
+
+/// The file's schema version; 0 for an empty one.
+fn version(connection: &Connection) -> Result<usize, Failure> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
+    if tables == 0 && version == 0 {
+        return Ok(0);
+    }
+    if application != i64::from(APPLICATION_ID) {
+        return Err(Failure::Refused(
+            "it is the database of another program".to_owned(),
+        ));
+    }
+    match usize::try_from(version) {
+        Ok(version) if (1..=MIGRATIONS.len()).contains(&version) => Ok(version),
+        _ => Err(Failure::Refused(format!(
+            "its schema is version {version}, this nattrail knows versions up to {}: use the newer nattrail that \
+             wrote it, or another pending.database",
+            MIGRATIONS.len()
+        ))),
+    }
+}

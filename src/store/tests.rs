@@ -1,0 +1,255 @@
+//! The store on real files: what was committed comes back, what is damaged is told from what is not for us.
+
+#![allow(clippy::unwrap_used)]
+
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::{Capture, LogScope};
+use crate::engine::{Engine, Filter};
+use crate::session::{Protocol, Session, Tuple, Zone, ZoneDirection};
+use crate::time::{Now, Uptime};
+use crate::wire::ctnetlink::{Event, Flow};
+
+const NOW: Now = Now::new(Wall::from_secs(1_800_000_000), Uptime::from_millis(5000));
+
+fn engine() -> Engine {
+    let capture = Capture {
+        namespace: None,
+        table: "nattrail".to_owned(),
+        log: LogScope::All,
+        mark: None,
+        protocols: Vec::new(),
+        source: Vec::new(),
+        destination: Vec::new(),
+        set_sysctls: false,
+        receive_buffer: 1 << 20,
+        reliable: true,
+    };
+    Engine::new(Filter::new(&capture), Duration::from_secs(60), NOW)
+}
+
+fn session(src: &str, dst: &str, port: u16) -> Session {
+    let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
+    let original = Tuple {
+        src,
+        dst,
+        src_port: port,
+        dst_port: 443,
+    };
+    let reply = Tuple {
+        src: dst,
+        dst: src,
+        src_port: 443,
+        dst_port: port,
+    };
+    let zone = Zone {
+        id: 7,
+        direction: ZoneDirection::Original,
+    };
+    Session {
+        original,
+        reply,
+        protocol: Protocol::TCP,
+        zone,
+        id: Some(0xffff_fffe),
+        mark: 0x8000_0001,
+    }
+}
+
+fn flow(session: Session) -> Flow {
+    Flow {
+        session,
+        status: None,
+        totals: None,
+        start: None,
+        stop: None,
+        event_time: None,
+    }
+}
+
+fn begin(engine: &mut Engine, session: Session) {
+    engine.handle_event(&Event::New(flow(session)), NOW);
+}
+
+fn loaded(store: &Store) -> Vec<StoredSession> {
+    let mut sessions = Vec::new();
+    store.load(|session| sessions.push(session)).unwrap();
+    sessions
+}
+
+fn database(directory: &TempDir) -> PathBuf {
+    directory.path().join("state/pending.db")
+}
+
+/// A database with two sessions in it, closed.
+fn written(directory: &TempDir) -> PathBuf {
+    let path = database(directory);
+    let mut store = Store::open(&path).unwrap();
+    let mut engine = engine();
+    begin(&mut engine, session("10.0.0.1", "192.0.2.1", 1));
+    begin(&mut engine, session("fd00::1", "2001:db8::1", 2));
+    store.commit(&engine.changes(), NOW.wall).unwrap();
+    path
+}
+
+#[test]
+fn what_was_committed_comes_back_as_it_was() {
+    let directory = TempDir::new().unwrap();
+    let path = written(&directory);
+    let store = Store::open(&path).unwrap();
+    let sessions = loaded(&store);
+    assert_eq!(sessions[0].session, session("10.0.0.1", "192.0.2.1", 1));
+    assert_eq!(sessions[1].session, session("fd00::1", "2001:db8::1", 2));
+    assert_eq!(sessions[0].begun, NOW.wall);
+    assert_eq!(store.last_commit().unwrap(), Some(NOW.wall));
+}
+
+#[test]
+fn a_session_that_ended_is_no_longer_stored() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Store::open(&database(&directory)).unwrap();
+    let mut engine = engine();
+    let one = session("10.0.0.1", "192.0.2.1", 1);
+    begin(&mut engine, one);
+    begin(&mut engine, session("10.0.0.1", "192.0.2.1", 2));
+    store.commit(&engine.changes(), NOW.wall).unwrap();
+    engine.handle_committed();
+    engine.handle_event(&Event::Destroy(flow(one)), NOW);
+    store.commit(&engine.changes(), NOW.wall).unwrap();
+    assert_eq!(
+        loaded(&store)
+            .iter()
+            .map(|stored| stored.session.original.src_port)
+            .collect::<Vec<_>>(),
+        [2]
+    );
+}
+
+#[test]
+fn only_the_owner_and_the_group_may_read() {
+    let directory = TempDir::new().unwrap();
+    let path = written(&directory);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(path.parent().unwrap()), 0o750);
+    assert_eq!(mode(&path), 0o640);
+    let _open = Store::open(&path).unwrap();
+    assert_eq!(mode(&path.with_extension("db-wal")), 0o640);
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_a_reader_is_not() {
+    let directory = TempDir::new().unwrap();
+    let path = written(&directory);
+    let _first = Store::open(&path).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert!(
+        error.to_string().contains("another nattrail is using it"),
+        "{error}"
+    );
+    let mut count = 0;
+    read(&path, |_| count += 1).unwrap();
+    assert_eq!(count, 2);
+}
+
+#[test]
+fn garbage_is_damaged_and_can_be_set_aside_for_a_new_beginning() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    fs::write(&path, [0xa5; 8192]).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    let aside = set_aside(&path, NOW.wall).unwrap();
+    assert_eq!(fs::read(&aside).unwrap(), [0xa5; 8192]);
+    assert!(loaded(&Store::open(&path).unwrap()).is_empty());
+}
+
+#[test]
+fn two_damaged_files_within_a_second_are_both_kept() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("pending.db");
+    for content in ["one", "two"] {
+        fs::write(&path, content).unwrap();
+        let aside = set_aside(&path, NOW.wall).unwrap();
+        assert_eq!(fs::read_to_string(aside).unwrap(), content);
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_page_overwritten_in_the_middle_is_damage() {
+    let directory = TempDir::new().unwrap();
+    let path = written(&directory);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[4096..8192].fill(0xa5);
+    fs::write(&path, bytes).unwrap();
+    let error = Store::open(&path)
+        .and_then(|store| store.load(|_| ()))
+        .unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+}
+
+#[test]
+fn a_value_no_daemon_writes_is_damage_and_its_column_is_named() {
+    let directory = TempDir::new().unwrap();
+    let path = written(&directory);
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute("UPDATE pending SET reply_dst = x'0102'", [])
+        .unwrap();
+    drop(connection);
+    let error = Store::open(&path).unwrap().load(|_| ()).unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("unexpected value in column reply_dst: 2 bytes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_database_of_a_newer_version_or_another_program_is_left_alone() {
+    for (pragma, expected) in [
+        ("user_version = 99", "its schema is version 99"),
+        (
+            "application_id = 1",
+            "it is the database of another program",
+        ),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let path = written(&directory);
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(&format!("PRAGMA {pragma}"))
+            .unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_unavailable() {
+    let error = Store::open(Path::new("/proc/nattrail/pending.db")).unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+}
+
+#[test]
+fn a_failed_commit_changes_nothing() {
+    let directory = TempDir::new().unwrap();
+    let path = written(&directory);
+    let mut store = Store::open(&path).unwrap();
+    let trigger = "CREATE TRIGGER full BEFORE UPDATE ON state BEGIN SELECT RAISE(ABORT, 'no'); END";
+    store.connection.execute_batch(trigger).unwrap();
+    let mut engine = engine();
+    begin(&mut engine, session("10.0.0.9", "192.0.2.1", 9));
+    assert!(store.commit(&engine.changes(), NOW.wall).is_err());
+    assert_eq!(loaded(&store).len(), 2);
+}

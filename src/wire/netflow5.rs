@@ -1,0 +1,512 @@
+//! NetFlow version 5 (Cisco, "NetFlow Export Datagram Format"): NAT events as dummy flows and sessions as triplets.
+//!
+//! The dummy flows are those of ipt_NETFLOW's `natevents`: source = pre-NAT source, destination = post-NAT destination,
+//! the translated source in next hop and src_as, or the pre-NAT destination in next hop and dst_as. A session that has
+//! both translations makes two records; one that has none (they are logged on request) makes one with zeros there.
+//!
+//! What the format cannot hold is refused, never bent: it has no IPv6, and counters of 32 bits only, so that larger ones
+//! are split over several records whose sum is exact.
+
+use std::net::Ipv4Addr;
+
+use crate::config::NatEventValues;
+use crate::session::{EventKind, NatEvent, Translation};
+use crate::time::{Now, Uptime, Wall};
+use crate::wire::flow::{Endpoints, Family, Flow};
+
+pub const HEADER_LEN: usize = 24;
+pub const RECORD_LEN: usize = 48;
+/// Records in one message.
+pub const MAX_RECORDS: usize = 30;
+
+/// Most records one flow may be split into: about 280 TB. Counters beyond that are damaged rather than large.
+const MAX_PARTS: u64 = 1 << 16;
+
+/// Why a session has no NetFlow v5 record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Unrepresentable {
+    /// The format has IPv4 addresses only.
+    NotIpv4,
+    /// A counter would need more than 65,536 records.
+    Counters,
+}
+
+/// The boot time in whole milliseconds, to which the times of one message are relative.
+///
+/// A collector gets a time back as header time - SysUptime + first. So both ends must use one boot time, also when the
+/// clock is set while the message fills.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BootTime {
+    /// Since 1970; negative while the clock of a machine has not been set yet.
+    millis: i64,
+}
+
+impl BootTime {
+    #[must_use]
+    pub const fn new(now: Now) -> Self {
+        // Nanoseconds of 64 bits have milliseconds of 45.
+        let millis = now.wall.as_millis() as i64 - now.up.as_millis() as i64;
+        Self { millis }
+    }
+
+    /// SysUptime at `time`, modulo 2^32 ms (49.7 days) like the field in the header; also for times before boot.
+    #[must_use]
+    const fn sys_uptime(self, time: Wall) -> u32 {
+        (time.as_millis() as i64 - self.millis) as u32
+    }
+
+    const fn unix_millis(self, up: Uptime) -> u64 {
+        let millis = self.millis + up.as_millis() as i64;
+        if millis < 0 { 0 } else { millis as u64 }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Header {
+    /// Records in the message, 1 to [`MAX_RECORDS`].
+    pub count: u16,
+    pub boot: BootTime,
+    /// When the message leaves.
+    pub up: Uptime,
+    /// Flows sent before this message.
+    pub sequence: u32,
+    /// Engine type in the high byte, engine id in the low one.
+    pub engine: u16,
+}
+
+impl Header {
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        let unix = self.boot.unix_millis(self.up);
+        let secs = (unix / 1000) as u32;
+        let nanos = (unix % 1000) as u32 * 1_000_000;
+        let mut bytes = [0; HEADER_LEN];
+        bytes[0..2].copy_from_slice(&5_u16.to_be_bytes());
+        bytes[2..4].copy_from_slice(&self.count.to_be_bytes());
+        bytes[4..8].copy_from_slice(&(self.up.as_millis() as u32).to_be_bytes());
+        bytes[8..12].copy_from_slice(&secs.to_be_bytes());
+        bytes[12..16].copy_from_slice(&nanos.to_be_bytes());
+        bytes[16..20].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes[20..22].copy_from_slice(&self.engine.to_be_bytes());
+        // The last two bytes, sampling mode and interval, are zero: nothing is sampled.
+        bytes
+    }
+}
+
+/// One flow record. Interfaces, type of service and masks are always zero: conntrack knows none of them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Record {
+    pub src: Ipv4Addr,
+    pub dst: Ipv4Addr,
+    pub next_hop: Ipv4Addr,
+    pub packets: u32,
+    pub octets: u32,
+    pub first: Wall,
+    pub last: Wall,
+    pub src_port: u16,
+    pub dst_port: u16,
+    pub tcp_flags: u8,
+    pub protocol: u8,
+    pub src_as: u16,
+    pub dst_as: u16,
+}
+
+impl Record {
+    /// Appends the record, [`RECORD_LEN`] bytes.
+    pub fn put(&self, boot: BootTime, out: &mut Vec<u8>) {
+        let mut bytes = [0; RECORD_LEN];
+        bytes[0..4].copy_from_slice(&self.src.octets());
+        bytes[4..8].copy_from_slice(&self.dst.octets());
+        bytes[8..12].copy_from_slice(&self.next_hop.octets());
+        bytes[16..20].copy_from_slice(&self.packets.to_be_bytes());
+        bytes[20..24].copy_from_slice(&self.octets.to_be_bytes());
+        bytes[24..28].copy_from_slice(&boot.sys_uptime(self.first).to_be_bytes());
+        bytes[28..32].copy_from_slice(&boot.sys_uptime(self.last).to_be_bytes());
+        bytes[32..34].copy_from_slice(&self.src_port.to_be_bytes());
+        bytes[34..36].copy_from_slice(&self.dst_port.to_be_bytes());
+        bytes[37] = self.tcp_flags;
+        bytes[38] = self.protocol;
+        bytes[40..42].copy_from_slice(&self.src_as.to_be_bytes());
+        bytes[42..44].copy_from_slice(&self.dst_as.to_be_bytes());
+        out.extend_from_slice(&bytes);
+    }
+}
+
+/// The dummy flows of a NAT event: one, or two when source and destination were translated.
+///
+/// # Errors
+/// [`Unrepresentable::NotIpv4`].
+pub fn dummy_flows(event: &NatEvent) -> Result<impl Iterator<Item = Record>, Unrepresentable> {
+    let flow = match Flow::nat_event(event, NatEventValues::Legacy) {
+        Ok((Family::Ipv4, flow)) => flow,
+        _ => return Err(Unrepresentable::NotIpv4),
+    };
+    let (pre, post) = (flow.packet, flow.translated);
+    let untranslated = Record {
+        tcp_flags: match event.kind {
+            EventKind::Create => SYN | ACK,
+            EventKind::Delete => FIN | RST,
+        },
+        first: event.time,
+        ..Record::new(
+            &flow,
+            Endpoints {
+                dst: post.dst,
+                dst_port: post.dst_port,
+                ..pre
+            },
+        )
+    };
+    let snat = Record {
+        next_hop: address(post.src),
+        src_as: post.src_port,
+        ..untranslated
+    };
+    let dnat = Record {
+        next_hop: address(pre.dst),
+        dst_as: pre.dst_port,
+        ..untranslated
+    };
+    let records = match event.session.translation() {
+        Translation {
+            snat: true,
+            dnat: true,
+        } => [Some(snat), Some(dnat)],
+        Translation { snat: true, .. } => [Some(snat), None],
+        Translation { dnat: true, .. } => [Some(dnat), None],
+        _ => [Some(untranslated), None],
+    };
+    Ok(records.into_iter().flatten())
+}
+
+/// The pre-NAT, post-NAT and return flow of a finished session, each split over as many records as its counters need.
+///
+/// # Errors
+/// [`Unrepresentable`], and then none of the flows is exported.
+pub fn triplet(
+    event: &NatEvent,
+    post_nat_counters: bool,
+) -> Result<impl Iterator<Item = Record>, Unrepresentable> {
+    let flows = match Flow::triplet(event, post_nat_counters) {
+        Ok((Family::Ipv4, flows)) => flows,
+        _ => return Err(Unrepresentable::NotIpv4),
+    };
+    if flows.iter().any(|flow| parts(flow) > MAX_PARTS) {
+        return Err(Unrepresentable::Counters);
+    }
+    Ok(flows.into_iter().flat_map(split))
+}
+
+const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+impl Record {
+    /// The record of `flow` with these endpoints and nothing counted.
+    fn new(flow: &Flow, endpoints: Endpoints) -> Self {
+        Self {
+            src: address(endpoints.src),
+            dst: address(endpoints.dst),
+            next_hop: Ipv4Addr::UNSPECIFIED,
+            packets: 0,
+            octets: 0,
+            first: flow.start,
+            last: flow.end,
+            src_port: endpoints.src_port,
+            dst_port: endpoints.dst_port,
+            tcp_flags: 0,
+            protocol: flow.protocol,
+            src_as: 0,
+            dst_as: 0,
+        }
+    }
+}
+
+/// How many records the counters of `flow` need.
+fn parts(flow: &Flow) -> u64 {
+    let largest = flow.forward.octets.max(flow.forward.packets);
+    largest.div_ceil(u64::from(u32::MAX)).max(1)
+}
+
+/// Spreads the counters evenly, so that octets go with packets in every record as far as there are packets for it.
+fn split(flow: Flow) -> impl Iterator<Item = Record> {
+    let parts = parts(&flow);
+    (0..parts).map(move |part| Record {
+        packets: share(flow.forward.packets, part, parts),
+        octets: share(flow.forward.octets, part, parts),
+        ..Record::new(&flow, flow.packet)
+    })
+}
+
+/// The part of `total` for record number `part`: what is left over goes to the first ones.
+const fn share(total: u64, part: u64, parts: u64) -> u32 {
+    let extra = part < total % parts;
+    // At most u32::MAX by the choice of `parts`.
+    (total / parts) as u32 + extra as u32
+}
+
+const fn address(number: u128) -> Ipv4Addr {
+    Ipv4Addr::from_bits(number as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::session::{Counters, Session, Totals};
+    use crate::wire::samples::{
+        create, delete, dnat, gre, hairpin, hex, icmp, nat66, snat, totals, untranslated,
+    };
+
+    /// The clocks of the reference capture: SysUptime was about to wrap.
+    const UP: u64 = 0xfffb_ab58;
+    const WALL: u64 = 1_795_206_288_000;
+
+    fn now() -> Now {
+        Now::new(Wall::from_millis(WALL), Uptime::from_millis(UP))
+    }
+
+    fn bytes(records: impl Iterator<Item = Record>) -> Vec<u8> {
+        let mut out = Vec::new();
+        records.for_each(|record| record.put(BootTime::new(now()), &mut out));
+        out
+    }
+
+    fn only(session: Session) -> Record {
+        let records: Vec<_> = dummy_flows(&create(session, WALL)).unwrap().collect();
+        assert_eq!(records.len(), 1, "{records:?}");
+        records[0]
+    }
+
+    #[test]
+    fn dummy_flows_equal_those_of_the_reference_exporter() {
+        let started = WALL - (UP - 0xfffb_9a88);
+        let ended = WALL - (UP - 0xfffb_a300);
+        assert_eq!(
+            bytes(dummy_flows(&create(snat(), started)).unwrap()),
+            hex(
+                "0a010203 cb007107 cb007109 00000000 00000000 00000000 fffb9a88 fffb9a88
+                 9da4 01bb 00 12 06 00 c558 0000 00 00 0000"
+            )
+        );
+        assert_eq!(
+            bytes(dummy_flows(&delete(snat(), started, ended)).unwrap()),
+            hex(
+                "0a010203 cb007107 cb007109 00000000 00000000 00000000 fffba300 fffba300
+                 9da4 01bb 00 05 06 00 c558 0000 00 00 0000"
+            )
+        );
+    }
+
+    #[test]
+    fn the_header_has_the_documented_layout() {
+        let header = Header {
+            count: 4,
+            boot: BootTime::new(now()),
+            up: Uptime::from_millis(UP + 7),
+            sequence: 0x0102_0304,
+            engine: 0x0506,
+        };
+        // 7 ms are 0x6acfc0 ns.
+        assert_eq!(
+            header.to_bytes()[..],
+            hex("0005 0004 fffbab5f 6b00ac90 006acfc0 01020304 05 06 0000")
+        );
+    }
+
+    #[test]
+    fn dnat_puts_the_public_address_into_the_next_hop() {
+        let record = only(dnat());
+        assert_eq!(
+            (record.src.octets(), record.src_port),
+            ([198, 51, 100, 5], 33000)
+        );
+        assert_eq!(
+            (record.dst.octets(), record.dst_port),
+            ([10, 0, 0, 80], 8080)
+        );
+        assert_eq!(record.next_hop.octets(), [203, 0, 113, 9]);
+        assert_eq!((record.src_as, record.dst_as), (0, 80));
+    }
+
+    #[test]
+    fn both_translations_make_two_records() {
+        let records: Vec<_> = dummy_flows(&create(hairpin(), WALL)).unwrap().collect();
+        let [snat, dnat] = records[..] else {
+            panic!("{records:?}")
+        };
+        assert_eq!(
+            (snat.next_hop.octets(), snat.src_as, snat.dst_as),
+            ([10, 0, 0, 1], 6000, 0)
+        );
+        assert_eq!(
+            (dnat.next_hop.octets(), dnat.src_as, dnat.dst_as),
+            ([203, 0, 113, 9], 0, 53)
+        );
+        for record in [snat, dnat] {
+            assert_eq!(
+                (record.src.octets(), record.src_port),
+                ([10, 0, 0, 3], 5000)
+            );
+            assert_eq!(
+                (record.dst.octets(), record.dst_port),
+                ([10, 0, 0, 53], 5353)
+            );
+        }
+    }
+
+    #[test]
+    fn an_untranslated_session_makes_one_record_without_next_hop() {
+        let record = only(untranslated());
+        assert_eq!(record.next_hop, Ipv4Addr::UNSPECIFIED);
+        assert_eq!((record.src_as, record.dst_as), (0, 0));
+    }
+
+    #[test]
+    fn icmp_has_identifiers_as_source_ports_and_the_type_as_destination_port() {
+        let record = only(icmp());
+        assert_eq!((record.src_port, record.dst_port), (321, 0x0800));
+        assert_eq!((record.src_as, record.dst_as), (654, 0));
+        let event = delete(icmp(), WALL, WALL);
+        let ports: Vec<_> = triplet(&event, true)
+            .unwrap()
+            .map(|record| (record.src_port, record.dst_port))
+            .collect();
+        assert_eq!(ports, [(321, 0x0800), (654, 0x0800), (654, 0)]);
+    }
+
+    #[test]
+    fn gre_has_its_keys_as_ports() {
+        let record = only(gre());
+        assert_eq!(
+            (record.protocol, record.src_port, record.dst_port),
+            (47, 0x1111, 0x2222)
+        );
+        assert_eq!(record.src_as, 0x1111);
+    }
+
+    #[test]
+    fn ipv6_is_not_representable() {
+        assert_eq!(
+            dummy_flows(&create(nat66(), WALL)).err(),
+            Some(Unrepresentable::NotIpv4)
+        );
+        assert_eq!(
+            triplet(&delete(nat66(), WALL, WALL), true).err(),
+            Some(Unrepresentable::NotIpv4)
+        );
+    }
+
+    #[test]
+    fn a_triplet_is_pre_nat_post_nat_and_return() {
+        let event = NatEvent {
+            totals: Some(totals([4, 3], [218, 216])),
+            ..delete(snat(), WALL - 0x1000, WALL - 0x1)
+        };
+        assert_eq!(
+            bytes(triplet(&event, true).unwrap()),
+            hex(
+                "0a010203 cb007107 00000000 00000000 00000004 000000da fffb9b58 fffbab57
+                 9da4 01bb 00 00 06 00 0000 0000 00 00 0000
+                 cb007109 cb007107 00000000 00000000 00000004 000000da fffb9b58 fffbab57
+                 c558 01bb 00 00 06 00 0000 0000 00 00 0000
+                 cb007107 cb007109 00000000 00000000 00000003 000000d8 fffb9b58 fffbab57
+                 01bb c558 00 00 06 00 0000 0000 00 00 0000"
+            )
+        );
+    }
+
+    #[test]
+    fn the_post_nat_counters_may_be_left_out() {
+        let event = NatEvent {
+            totals: Some(totals([4, 3], [218, 216])),
+            ..delete(snat(), WALL, WALL)
+        };
+        let counters: Vec<_> = triplet(&event, false)
+            .unwrap()
+            .map(|record| (record.packets, record.octets))
+            .collect();
+        assert_eq!(counters, [(4, 218), (0, 0), (3, 216)]);
+    }
+
+    #[test]
+    fn a_flow_without_a_known_start_begins_when_it_ends() {
+        let event = NatEvent {
+            start: None,
+            ..delete(snat(), WALL, WALL - 5)
+        };
+        for record in triplet(&event, true).unwrap() {
+            assert_eq!(record.first, Wall::from_millis(WALL - 5));
+            assert_eq!(record.last, record.first);
+        }
+    }
+
+    #[test]
+    fn damaged_counters_are_refused() {
+        let event = |octets| NatEvent {
+            totals: Some(totals([1, 1], [1, octets])),
+            ..delete(snat(), WALL, WALL)
+        };
+        let most = MAX_PARTS * u64::from(u32::MAX);
+        assert_eq!(triplet(&event(most), true).unwrap().count(), 65_538);
+        assert_eq!(
+            triplet(&event(most + 1), true).err(),
+            Some(Unrepresentable::Counters)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn split_counters_add_up(octets in 0_u64..1 << 44, packets in 0_u64..1 << 36) {
+            let event = NatEvent {
+                totals: Some(Totals {
+                    original: Counters { packets, octets },
+                    reply: Counters::default(),
+                }),
+                ..delete(snat(), WALL, WALL)
+            };
+            let records: Vec<_> = triplet(&event, false).unwrap().collect();
+            let sum = |value: fn(&Record) -> u32| -> u64 {
+                records.iter().map(|record| u64::from(value(record))).sum()
+            };
+            prop_assert_eq!(sum(|record| record.octets), octets);
+            prop_assert_eq!(sum(|record| record.packets), packets);
+            let parts = records.len() as u64 - 2;
+            if packets >= parts {
+                let flow = &records[..parts as usize];
+                prop_assert!(flow.iter().all(|record| record.octets == 0 || record.packets > 0));
+            }
+        }
+
+        #[test]
+        fn a_collector_gets_the_time_back_to_the_millisecond(
+            up in 0_u64..1 << 40,
+            // The header's seconds end in 2106.
+            wall in 0_u64..4_294_000_000_000,
+            ago in 0_u64..1 << 32,
+            waited in 0_u64..100_000,
+        ) {
+            // `wall` may be below `up`: the clock of the machine has not been set yet.
+            let boot = BootTime::new(Now::new(Wall::from_millis(wall), Uptime::from_millis(up)));
+            let sent = up + waited;
+            prop_assume!(ago <= wall + waited);
+            let time = wall + waited - ago;
+            let header = Header { count: 1, boot, up: Uptime::from_millis(sent), sequence: 0, engine: 0 };
+            let header = header.to_bytes();
+            let field = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
+            let unix = u64::from(field(8)) * 1000 + u64::from(field(12)) / 1_000_000;
+            let age = field(4).wrapping_sub(boot.sys_uptime(Wall::from_millis(time)));
+            prop_assert_eq!(unix - u64::from(age), time);
+        }
+
+        #[test]
+        fn a_time_in_the_future_wraps_the_same_way(ahead in 0_u64..1 << 31) {
+            let first = BootTime::new(now()).sys_uptime(Wall::from_millis(WALL + ahead));
+            prop_assert_eq!(u64::from(first.wrapping_sub(UP as u32)), ahead);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Sessions and events for the tests of the codecs and of the packer.
+
+#![allow(clippy::unwrap_used)]
+
+use crate::session::{
+    Counters, EventKind, NatEvent, Protocol, Provenance, Session, Totals, Tuple, Zone,
+};
+use crate::time::Wall;
+
+pub(crate) fn tuple(src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
+    Tuple {
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        src_port,
+        dst_port,
+    }
+}
+
+pub(crate) fn session(protocol: Protocol, original: Tuple, reply: Tuple) -> Session {
+    Session {
+        original,
+        reply,
+        protocol,
+        zone: Zone::default(),
+        id: Some(7),
+        mark: 0,
+    }
+}
+
+/// A client behind 203.0.113.9, as in the reference captures.
+pub(crate) fn snat() -> Session {
+    session(
+        Protocol::TCP,
+        tuple("10.1.2.3", 40356, "203.0.113.7", 443),
+        tuple("203.0.113.7", 443, "203.0.113.9", 50520),
+    )
+}
+
+/// A published server, 10.0.0.80:8080 behind 203.0.113.9:80.
+pub(crate) fn dnat() -> Session {
+    session(
+        Protocol::TCP,
+        tuple("198.51.100.5", 33000, "203.0.113.9", 80),
+        tuple("10.0.0.80", 8080, "198.51.100.5", 33000),
+    )
+}
+
+/// A client that reaches a server of its own network by the public address.
+pub(crate) fn hairpin() -> Session {
+    session(
+        Protocol::UDP,
+        tuple("10.0.0.3", 5000, "203.0.113.9", 53),
+        tuple("10.0.0.53", 5353, "10.0.0.1", 6000),
+    )
+}
+
+pub(crate) fn untranslated() -> Session {
+    session(
+        Protocol::UDP,
+        tuple("10.0.0.3", 5000, "198.51.100.5", 53),
+        tuple("198.51.100.5", 53, "10.0.0.3", 5000),
+    )
+}
+
+/// An echo request (type 8, code 0) whose identifier the translation changed, and its reply (type 0).
+pub(crate) fn icmp() -> Session {
+    session(
+        Protocol::ICMP,
+        tuple("10.1.2.3", 321, "203.0.113.7", 8 * 256),
+        tuple("203.0.113.7", 654, "203.0.113.9", 0),
+    )
+}
+
+pub(crate) fn gre() -> Session {
+    session(
+        Protocol::GRE,
+        tuple("10.1.2.3", 0x1111, "203.0.113.7", 0x2222),
+        tuple("203.0.113.7", 0x2222, "203.0.113.9", 0x1111),
+    )
+}
+
+pub(crate) fn nat66() -> Session {
+    session(
+        Protocol::TCP,
+        tuple("fd00::3", 40000, "2001:db8:7::7", 443),
+        tuple("2001:db8:7::7", 443, "2001:db8:9::9", 50000),
+    )
+}
+
+pub(crate) fn create(session: Session, at: u64) -> NatEvent {
+    NatEvent {
+        kind: EventKind::Create,
+        session,
+        time: Wall::from_millis(at),
+        start: Some(Wall::from_millis(at)),
+        totals: None,
+        provenance: Provenance::Kernel,
+    }
+}
+
+/// The end of a session at `at` ms, without counters.
+pub(crate) fn delete(session: Session, start: u64, at: u64) -> NatEvent {
+    NatEvent {
+        kind: EventKind::Delete,
+        start: Some(Wall::from_millis(start)),
+        ..create(session, at)
+    }
+}
+
+pub(crate) const fn totals(packets: [u64; 2], octets: [u64; 2]) -> Totals {
+    Totals {
+        original: Counters {
+            packets: packets[0],
+            octets: octets[0],
+        },
+        reply: Counters {
+            packets: packets[1],
+            octets: octets[1],
+        },
+    }
+}
+
+/// `"0a0b 0c"` as bytes.
+pub(crate) fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|c| !c.is_whitespace())
+        .map(|c| c.to_digit(16).unwrap() as u8)
+        .collect();
+    digits
+        .chunks(2)
+        .map(|pair| pair[0] << 4 | pair[1])
+        .collect()
+}

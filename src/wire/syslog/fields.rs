@@ -1,0 +1,167 @@
+//! The fields of a record, as the formats `text`, `json` and `journal` name them.
+//!
+//! One walk feeds all three, so that a field has the same name and the same place everywhere. The names are an interface
+//! that scripts rely on: they may be added to, not changed. In the journal they are upper case with `NAT_` before them
+//! (`pre_src` is `NAT_PRE_SRC`).
+//!
+//! | field | value | present |
+//! |---|---|---|
+//! | `time` | RFC 3339, UTC, milliseconds: when it happened | always |
+//! | `event` | `create`, `delete` or `gap` | always |
+//! | `nat` | `snat`, `dnat`, `snat+dnat` or `none` | create, delete |
+//! | `proto` | protocol by name, or by number where it has none here | create, delete |
+//! | `pre_src` `pre_dst` | addresses as the packet came | create, delete |
+//! | `post_src` `post_dst` | addresses as it left | create, delete |
+//! | `pre_sport` `pre_dport` `post_sport` `post_dport` | ports; the keys of GRE | protocols that have them |
+//! | `pre_id` `post_id` | query identifier | ICMP, ICMPv6 |
+//! | `icmp_type` `icmp_code` | of the query | ICMP, ICMPv6 |
+//! | `start` | RFC 3339: begin of the session | delete, when known |
+//! | `end` | RFC 3339: end of the session | delete |
+//! | `duration` | seconds with three decimals | delete, when `start` is known |
+//! | `orig_packets` `orig_octets` | from the side that began | delete, when the kernel accounts |
+//! | `reply_packets` `reply_octets` | from the far side | delete, when the kernel accounts |
+//! | `mark` | connection mark, `0x…` | when not 0 |
+//! | `zone` | conntrack zone | when not 0 |
+//! | `id` | conntrack's id | when known |
+//! | `inferred` | `yes` (JSON: `true`): times are bounds, not measurements | when it is so |
+//! | `cause` | `restart`, `overflow` or `undelivered` | gap |
+//! | `from` `to` | RFC 3339: bounds of the interval | gap |
+//! | `lost` | records lost | gap, when known |
+//!
+//! The return tuple is not repeated: it is the mirror of the post-NAT tuple (for ICMP with the type of the answer).
+
+use std::net::IpAddr;
+
+use crate::session::{EventKind, Gap, NatEvent, Protocol, Provenance, Record, Session, Tuple};
+use crate::time::Wall;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value {
+    Address(IpAddr),
+    Decimal(u64),
+    Hexadecimal(u32),
+    /// Milliseconds.
+    Duration(u64),
+    Name(&'static str),
+    Protocol(Protocol),
+    Time(Wall),
+    Yes,
+}
+
+/// Calls `field` for every field of the record, in the order of the table.
+#[inline]
+pub(super) fn visit(record: &Record, mut field: impl FnMut(&'static str, Value)) {
+    match record {
+        Record::Event(event) => visit_event(event, &mut field),
+        Record::Gap(gap) => visit_gap(gap, &mut field),
+    }
+}
+
+#[inline]
+fn visit_event(event: &NatEvent, field: &mut impl FnMut(&'static str, Value)) {
+    let session = &event.session;
+    field("time", Value::Time(event.time));
+    let name = match event.kind {
+        EventKind::Create => "create",
+        EventKind::Delete => "delete",
+    };
+    field("event", Value::Name(name));
+    field("nat", Value::Name(session.translation().name()));
+    field("proto", Value::Protocol(session.protocol));
+    visit_tuples(session, field);
+    if event.kind == EventKind::Delete {
+        visit_end(event, field);
+    }
+    if session.mark != 0 {
+        field("mark", Value::Hexadecimal(session.mark));
+    }
+    if session.zone.id != 0 {
+        field("zone", Value::Decimal(session.zone.id.into()));
+    }
+    if let Some(id) = session.id {
+        field("id", Value::Decimal(id.into()));
+    }
+    if event.provenance == Provenance::Inferred {
+        field("inferred", Value::Yes);
+    }
+}
+
+#[inline]
+fn visit_tuples(session: &Session, field: &mut impl FnMut(&'static str, Value)) {
+    let (pre, post) = (session.pre_nat(), session.post_nat());
+    if session.protocol.is_icmp() {
+        field("pre_src", Value::Address(pre.src));
+        field("pre_dst", Value::Address(pre.dst));
+        field("pre_id", Value::Decimal(pre.src_port.into()));
+        field("post_src", Value::Address(post.src));
+        field("post_dst", Value::Address(post.dst));
+        field("post_id", Value::Decimal(post.src_port.into()));
+        let [kind, code] = pre.dst_port.to_be_bytes();
+        field("icmp_type", Value::Decimal(kind.into()));
+        field("icmp_code", Value::Decimal(code.into()));
+        return;
+    }
+    let ports = has_ports(session.protocol, pre, post);
+    field("pre_src", Value::Address(pre.src));
+    if ports {
+        field("pre_sport", Value::Decimal(pre.src_port.into()));
+    }
+    field("pre_dst", Value::Address(pre.dst));
+    if ports {
+        field("pre_dport", Value::Decimal(pre.dst_port.into()));
+    }
+    field("post_src", Value::Address(post.src));
+    if ports {
+        field("post_sport", Value::Decimal(post.src_port.into()));
+    }
+    field("post_dst", Value::Address(post.dst));
+    if ports {
+        field("post_dport", Value::Decimal(post.dst_port.into()));
+    }
+}
+
+#[inline]
+fn visit_end(event: &NatEvent, field: &mut impl FnMut(&'static str, Value)) {
+    if let Some(start) = event.start {
+        field("start", Value::Time(start));
+    }
+    field("end", Value::Time(event.time));
+    if let Some(start) = event.start {
+        // Of the written times, so that the line agrees with itself.
+        let millis = event.time.as_millis().saturating_sub(start.as_millis());
+        field("duration", Value::Duration(millis));
+    }
+    if let Some(totals) = event.totals {
+        field("orig_packets", Value::Decimal(totals.original.packets));
+        field("orig_octets", Value::Decimal(totals.original.octets));
+        field("reply_packets", Value::Decimal(totals.reply.packets));
+        field("reply_octets", Value::Decimal(totals.reply.octets));
+    }
+}
+
+fn visit_gap(gap: &Gap, field: &mut impl FnMut(&'static str, Value)) {
+    field("time", Value::Time(gap.to));
+    field("event", Value::Name("gap"));
+    field("cause", Value::Name(gap.cause.name()));
+    field("from", Value::Time(gap.from));
+    field("to", Value::Time(gap.to));
+    if let Some(lost) = gap.lost {
+        field("lost", Value::Decimal(lost));
+    }
+}
+
+/// Whether the ports say anything: the kernel leaves them zero for protocols it knows none of.
+fn has_ports(protocol: Protocol, pre: Tuple, post: Tuple) -> bool {
+    const WITH_PORTS: [Protocol; 6] = [
+        Protocol::TCP,
+        Protocol::UDP,
+        Protocol::DCCP,
+        Protocol::GRE,
+        Protocol::SCTP,
+        Protocol::UDPLITE,
+    ];
+    WITH_PORTS.contains(&protocol)
+        || [pre, post]
+            .iter()
+            .any(|tuple| tuple.src_port != 0 || tuple.dst_port != 0)
+}

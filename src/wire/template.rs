@@ -1,0 +1,126 @@
+//! What NetFlow v9 (RFC 3954 section 5) and IPFIX (RFC 7011 section 3) have in common: templates, the records they
+//! describe, and the sets (FlowSets) that hold either.
+//!
+//! Sets begin and end on a 4-byte boundary, counted from the start of the message. The padding is at most 3 bytes and so
+//! always shorter than a record.
+
+use crate::wire::element::Element;
+
+/// Octets in front of the records of a set: its id and its length.
+pub const SET_HEADER_LEN: usize = 4;
+
+/// A description of data records made from an `S`.
+#[derive(Debug)]
+pub struct Template<S> {
+    id: u16,
+    elements: Vec<Element<S>>,
+    record_len: usize,
+}
+
+impl<S> Template<S> {
+    /// A template with `id`, which must be 256 or above (below are the sets of templates).
+    #[must_use]
+    pub fn new(id: u16, elements: Vec<Element<S>>) -> Self {
+        let record_len = elements
+            .iter()
+            .map(|element| usize::from(element.length()))
+            .sum();
+        Self {
+            id,
+            elements,
+            record_len,
+        }
+    }
+
+    #[must_use]
+    pub const fn id(&self) -> u16 {
+        self.id
+    }
+
+    #[must_use]
+    pub const fn elements(&self) -> &[Element<S>] {
+        self.elements.as_slice()
+    }
+
+    /// Length in octets of each data record.
+    #[must_use]
+    pub const fn record_len(&self) -> usize {
+        self.record_len
+    }
+
+    /// Length in octets of the template record.
+    #[must_use]
+    pub const fn definition_len(&self) -> usize {
+        4 + 4 * self.elements.len()
+    }
+
+    /// Length in octets of the options template record.
+    #[must_use]
+    pub const fn options_definition_len(&self) -> usize {
+        6 + 4 * self.elements.len()
+    }
+
+    /// Appends the template record: id, field count and fields.
+    pub fn put_definition(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.id.to_be_bytes());
+        out.extend_from_slice(&self.field_count().to_be_bytes());
+        self.put_fields(out);
+    }
+
+    /// Appends the field specifiers.
+    pub(super) fn put_fields(&self, out: &mut Vec<u8>) {
+        for element in &self.elements {
+            out.extend_from_slice(&element.id.to_be_bytes());
+            out.extend_from_slice(&element.length().to_be_bytes());
+        }
+    }
+
+    /// Appends the data record made from `source`.
+    pub fn put_record(&self, source: &S, out: &mut Vec<u8>) {
+        for element in &self.elements {
+            element.put(source, out);
+        }
+    }
+
+    /// There are far fewer elements than 65,536 to choose from.
+    pub(super) const fn field_count(&self) -> u16 {
+        self.elements.len() as u16
+    }
+}
+
+/// A set of which the length is not known yet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OpenSet {
+    id: u16,
+    offset: usize,
+}
+
+impl OpenSet {
+    /// Begins a set at the end of `message`, which is on a 4-byte boundary.
+    #[must_use]
+    pub fn open(id: u16, message: &mut Vec<u8>) -> Self {
+        let offset = message.len();
+        message.extend_from_slice(&id.to_be_bytes());
+        message.extend_from_slice(&[0, 0]);
+        Self { id, offset }
+    }
+
+    #[must_use]
+    pub const fn id(self) -> u16 {
+        self.id
+    }
+
+    /// Pads the set and writes its length.
+    pub fn close(self, message: &mut Vec<u8>) {
+        message.resize(padded(message.len()), 0);
+        // A message is no longer than a UDP datagram.
+        let length = (message.len() - self.offset) as u16;
+        message[self.offset + 2..self.offset + 4].copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+/// `length` rounded up to the 4-byte boundary.
+#[must_use]
+pub const fn padded(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
