@@ -113,7 +113,7 @@ table ip nat {
   }
   chain postrouting {
     type nat hook postrouting priority srcnat
-    oifname wan meta l4proto { tcp, udp } masquerade to :50000-59999
+    oifname wan meta l4proto { tcp, udp } masquerade to :20000-29999
     oifname wan masquerade
   }
 }

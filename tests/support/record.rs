@@ -114,7 +114,7 @@ pub fn assert_records(records: &[Fields], events: &[Flow]) {
         let record = records
             .get(index)
             .unwrap_or_else(|| panic!("no record for {event:#?}\nin {records:#?}"));
-        assert_record(record, event, events);
+        assert_record(record, event, &events[index..]);
     }
     assert_eq!(
         records.len(),
@@ -124,12 +124,13 @@ pub fn assert_records(records: &[Fields], events: &[Flow]) {
     );
 }
 
-fn assert_record(record: &Fields, event: &Flow, all: &[Flow]) {
+/// `from_here` are the event and those after it.
+fn assert_record(record: &Fields, event: &Flow, from_here: &[Flow]) {
     let mut rest = record.clone();
     if event.kind == Kind::New {
         let time = rest.remove("time").expect("a create has its time");
         // Only the end of a connection tells the kernel's own start time.
-        let start = all
+        let start = from_here
             .iter()
             .find(|other| other.kind == Kind::Destroy && other.original == counted(event, other))
             .map(|other| millis(other.start));

@@ -2,7 +2,7 @@
 //!
 //! Every function returns when the far side has received what was sent, so that the kernel's counters are final.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -34,12 +34,8 @@ impl Tcp {
             // A source port of an earlier connection is in TIME-WAIT.
             rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
             rustix::net::bind(&socket, &SocketAddr::from(from)).unwrap();
-            rustix::net::sockopt::set_socket_timeout(
-                &socket,
-                rustix::net::sockopt::Timeout::Send,
-                Some(PATIENCE),
-            )
-            .unwrap();
+            rustix::net::sockopt::set_tcp_user_timeout(&socket, PATIENCE.as_millis() as u32)
+                .unwrap();
             rustix::net::connect(&socket, &SocketAddr::from(to))
                 .unwrap_or_else(|error| panic!("connect {from:?} to {to:?}: {error}"));
             TcpStream::from(socket)
@@ -103,7 +99,7 @@ impl Udp {
     /// Sends one datagram of so many octets.
     pub fn request(&mut self, octets: usize) {
         self.client.send(&vec![0x5a; octets]).unwrap();
-        let (received, peer) = self.server.recv_from(&mut [0; 65_535]).unwrap();
+        let (received, peer) = uninterrupted(|| self.server.recv_from(&mut [0; 65_535]));
         assert_eq!(received, octets);
         self.peer = Some(peer);
     }
@@ -112,12 +108,22 @@ impl Udp {
     pub fn reply(&mut self, octets: usize) {
         let peer = self.peer.unwrap();
         self.server.send_to(&vec![0xa5; octets], peer).unwrap();
-        assert_eq!(self.client.recv(&mut [0; 65_535]).unwrap(), octets);
+        assert_eq!(uninterrupted(|| self.client.recv(&mut [0; 65_535])), octets);
     }
 
     pub fn exchange(&mut self, request: usize, reply: usize) {
         self.request(request);
         self.reply(reply);
+    }
+}
+
+/// A call with a timeout is not restarted when the process was stopped in it (signal(7)).
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> T {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => return outcome.unwrap(),
+        }
     }
 }
 
