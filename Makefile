@@ -1,0 +1,69 @@
+# nattrail: `make run` shows it on a throw-away gateway, `make test` proves it. Both install what they need on a Debian
+# system with a Rust toolchain. What needs root uses sudo when you are not root; what is built is built as you, also
+# under `sudo make`.
+
+BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-config
+RUN_PACKAGES := conntrack iproute2 iputils-ping nftables socat
+TEST_PACKAGES := $(RUN_PACKAGES) nfdump rsyslog systemd tshark util-linux
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+ifeq ($(shell id -u),0)
+  AS_ROOT :=
+  ifneq ($(filter-out root,$(SUDO_USER)),)
+    USER_HOME := $(shell getent passwd '$(SUDO_USER)' | cut -d: -f6)
+    AS_USER := runuser -u '$(SUDO_USER)' -- env HOME='$(USER_HOME)' PATH='$(USER_HOME)/.cargo/bin:$(PATH)'
+    TEST_AS_ROOT := yes
+  endif
+else
+  AS_ROOT := sudo
+  TEST_AS_ROOT := yes
+endif
+
+# rustup puts cargo here, and into PATH from the next login on.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+# Whoever runs cargo, the programs it starts for a test run as root: they make network namespaces.
+ifdef TEST_AS_ROOT
+  RUNNER := --config 'target."cfg(unix)".runner=["sudo","-E"]'
+endif
+
+.PHONY: help run test build build-packages run-packages test-packages cargo sudo clean
+
+help:
+	@echo 'make run     show nattrail on a throw-away gateway made of network namespaces'
+	@echo 'make test    run all tests'
+	@echo 'make build   build $(TARGET)/release/nattrail'
+
+run: build run-packages sudo
+	$(AS_ROOT) tests/demo.sh '$(TARGET)/release/nattrail'
+
+build: build-packages cargo
+	$(AS_USER) cargo build --release --locked --target-dir '$(TARGET)'
+
+test: build-packages test-packages cargo sudo
+ifdef TEST_AS_ROOT
+	@echo 'The tests are built as you and run by root, with sudo: they make network namespaces.'
+	$(AS_USER) cargo test --locked --target-dir '$(TARGET)' --no-run
+endif
+	$(AS_USER) cargo test --locked --target-dir '$(TARGET)' $(RUNNER)
+
+build-packages:
+	@tests/packages.sh $(BUILD_PACKAGES)
+
+run-packages:
+	@tests/packages.sh $(RUN_PACKAGES)
+
+test-packages:
+	@tests/packages.sh $(TEST_PACKAGES)
+
+cargo:
+	@$(AS_USER) sh -c 'command -v cargo >/dev/null' || \
+	  { echo 'cargo is missing: install Rust 1.89 or later, for example from https://rustup.rs' >&2; exit 69; }
+
+sudo:
+	@[ -z '$(AS_ROOT)' ] || command -v sudo >/dev/null || \
+	  { echo 'this needs root: install sudo, or run make as root' >&2; exit 77; }
+
+clean:
+	$(AS_USER) cargo clean --target-dir '$(TARGET)'
