@@ -100,10 +100,20 @@ fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<Exit>) ->
         // Whoever reads has seen enough, as in "nattrail pending | head".
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: standard output: {error}");
+            complain(&format!("standard output: {error}"));
             Exit::Os
         }
     }
+}
+
+/// Says on the standard error what prevents the command, in one write.
+fn complain(message: &str) {
+    let lines: String = message
+        .lines()
+        .map(|line| format!("error: {line}\n"))
+        .collect();
+    // Nobody is left to be told when the standard error is gone.
+    let _ = io::stderr().write_all(lines.as_bytes());
 }
 
 /// The option decides, then the variable; an empty variable is the same as none.

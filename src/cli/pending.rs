@@ -10,7 +10,7 @@ use std::time::Duration;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
-use super::Exit;
+use super::{Exit, complain};
 use crate::config::Config;
 use crate::engine::StoredSession;
 use crate::session::{Provenance, Session, Tuple};
@@ -55,7 +55,7 @@ pub fn run(
     let config = match Config::load(file, environment) {
         Ok(loaded) => loaded.config,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "{error}");
+            complain(&error.to_string());
             return Ok(Exit::Config);
         }
     };
@@ -81,7 +81,7 @@ pub fn run(
     match read {
         Ok(()) => Ok(Exit::Success),
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error}");
+            complain(&error.to_string());
             Ok(Exit::Unavailable)
         }
     }
