@@ -70,7 +70,7 @@ fn help_names_the_commands_on_the_standard_output() {
     for argument in ["help", "--help"] {
         let output = nattrail(&[argument]).output().unwrap();
         assert_eq!(status(&output), 0);
-        for command in ["run", "check", "version", "help", "--config"] {
+        for command in ["run", "check", "pending", "version", "help", "--config"] {
             assert!(stdout(&output).contains(command), "{command}");
         }
     }

@@ -1,7 +1,7 @@
 //! The command line: arguments in, a subcommand called, its outcome as an exit status of sysexits(3).
 
 mod check;
-pub mod pending;
+mod pending;
 mod run;
 mod version;
 
@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::FILE_VARIABLE;
+use crate::daemon::clock;
 
 /// How the program ends, by the numbers of sysexits(3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,8 +24,6 @@ pub enum Exit {
     Usage = 64,
     /// A collector, a target or a service of the kernel is not there.
     Unavailable = 69,
-    /// A mistake in the program itself.
-    Software = 70,
     /// The operating system refused something.
     Os = 71,
     /// A capability or the permission to a file is missing.
@@ -61,6 +60,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List the connections that were open at the daemon's last flush
+    Pending {
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+    },
     /// Print the version
     Version,
 }
@@ -88,6 +93,10 @@ fn dispatch(arguments: Arguments) -> Exit {
     match arguments.command {
         Command::Run => run::run(file),
         Command::Check { json } => printed(|out| check::run(file, environment(), json, out)),
+        Command::Pending { json } => {
+            let now = clock::read().wall;
+            printed(|out| pending::run(file, environment(), json, now, out))
+        }
         Command::Version => printed(|out| version::run(out)),
     }
 }

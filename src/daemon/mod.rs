@@ -8,7 +8,7 @@
 //! store is loaded, and the first audit holds it against the kernel's table.
 
 mod capture;
-mod clock;
+pub mod clock;
 mod keeper;
 pub mod log;
 mod outputs;
