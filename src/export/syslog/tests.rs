@@ -217,11 +217,12 @@ fn a_target_at_its_limit_does_not_take_and_lose_in_turn() {
     for number in 0..20 {
         target.push(&record(number, at(0)), at(0));
     }
-    let dropped = target.statistics().dropped;
-    // Room for one record is not enough to begin again.
+    let (queued, dropped) = (target.queue.len(), target.statistics().dropped);
+    // Room for one record, or for a statement, is not enough to begin again.
     target.queue.pop();
     target.push(&record(20, at(0)), at(0));
     assert_eq!(target.statistics().dropped, dropped + 1);
+    assert_eq!(target.queue.len(), queued - 1);
 }
 
 #[test]

@@ -183,11 +183,13 @@ fn a_line_torn_by_an_earlier_run_is_ended_before_the_next() {
     let mut target = file(&path, 20_000);
     target.push(&record(0, at(0)), at(0));
     target.flush(at(0));
+    target.push(&record(1, at(1)), at(1));
+    target.flush(at(1));
     let text = fs::read_to_string(&path).unwrap();
     assert!(text.starts_with(
         "time=2026-03-01T11:59:59.000Z ev\ntime=2026-03-01T12:00:00.000Z event=create"
     ));
-    assert_eq!(numbers(&path), [None, Some(0)]);
+    assert_eq!(numbers(&path), [None, Some(0), Some(1)]);
 }
 
 #[test]
@@ -303,6 +305,11 @@ fn a_full_disk_keeps_what_fits_the_queue_and_never_joins_lines() {
     drain(&mut target, at(20_000));
 
     let text = fs::read_to_string(&path).unwrap();
+    assert!(
+        !rotated.ends_with('\n'),
+        "the disk was meant to end inside a line"
+    );
+    assert!(text.lines().all(|line| line.starts_with("time=")), "{text}");
     let statistics = target.statistics();
     let whole = rotated
         .split_inclusive('\n')
