@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use log::{info, warn};
-use rustix::net::sockopt;
+use rustix::net::{connect_unspec, sockopt};
 
 use crate::config;
 use crate::export::packer::{Packer, Transport};
@@ -240,11 +240,20 @@ impl Collector {
                 let records = self.queue.pop().unwrap_or_default();
                 self.counters.failed += u64::from(records);
                 self.packer.handle_not_sent(octets, records);
+                self.disconnect();
                 self.back_off(now);
                 self.notice_failure(&error, now);
                 false
             }
         }
+    }
+
+    /// Lets the next connect choose the source address again: the kernel keeps the first one, and fails every send
+    /// (EINVAL) once it has been taken from the interface.
+    fn disconnect(&mut self) {
+        // What fails here fails again at the next connect, and is said there.
+        let _ = connect_unspec(&self.socket);
+        self.connected = false;
     }
 
     fn back_off(&mut self, now: Now) {
