@@ -12,6 +12,7 @@ use mio::{Interest, Registry, Token};
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket};
+use crate::kernel::filter::Program;
 use crate::kernel::namespace::within;
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Wall};
@@ -74,9 +75,7 @@ impl Capture {
     /// # Errors
     /// What the kernel says: a namespace that is not there, or a missing permission.
     pub fn open(config: &config::Capture, now: Now) -> io::Result<Self> {
-        let events = within(config.namespace.as_ref(), || {
-            EventSocket::open(config.receive_buffer, config.reliable)
-        })??;
+        let events = within(config.namespace.as_ref(), || EventSocket::open(config))??;
         Ok(Self {
             config: config.clone(),
             events,
@@ -89,6 +88,19 @@ impl Capture {
             drops: 0,
             statistics: Statistics::default(),
         })
+    }
+
+    /// Applies changed filters; whatever else has changed needs a restart. While sessions are pending that they leave out,
+    /// the kernel must not filter: the ends of these would never come.
+    pub fn reconfigure(&mut self, config: &config::Capture, engine: &Engine) {
+        let program = if engine.accepts_all_pending() {
+            Program::new(config)
+        } else {
+            Program::accept_all()
+        };
+        if let Err(error) = self.events.set_filter(&program) {
+            log::warn!("the kernel keeps the earlier filter: {error}");
+        }
     }
 
     /// # Errors

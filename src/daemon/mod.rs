@@ -219,14 +219,7 @@ impl Daemon {
                 SIGHUP => match load() {
                     Ok(loaded) => {
                         let config = warn_of(loaded);
-                        reload(
-                            &mut self.config,
-                            config,
-                            &mut self.engine,
-                            &mut self.keeper,
-                            &mut self.outputs,
-                            self.now,
-                        );
+                        self.reload(config);
                     }
                     Err(error) => {
                         ::log::error!(
@@ -255,6 +248,25 @@ impl Daemon {
             }
         }
         stop
+    }
+
+    /// Goes over to a new configuration, as far as that is possible without a restart.
+    fn reload(&mut self, mut new: Config) {
+        let now = self.now;
+        for key in fixed_keys_that_differ(&self.config, &new) {
+            ::log::warn!("{key} has changed: that takes effect at the next restart");
+        }
+        let current = &self.config.capture;
+        new.capture.namespace.clone_from(&current.namespace);
+        new.capture.table.clone_from(&current.table);
+        self.engine
+            .reconfigure(Filter::new(&new.capture), new.pending.ttl, now);
+        self.capture.reconfigure(&new.capture, &self.engine);
+        self.keeper.reconfigure(&new.pending);
+        self.outputs.reconfigure(&new, now);
+        self.outputs.reopen(now);
+        self.config = new;
+        ::log::info!("configuration read again");
     }
 
     /// Finishes what is in hand: the events that are queued, the store, the batches that wait to fill.
@@ -307,28 +319,6 @@ impl Daemon {
             ::log::warn!("stopped with records that a collector or a copy did not take within 2 s");
         }
     }
-}
-
-/// Goes over to a new configuration, as far as that is possible without a restart.
-fn reload(
-    current: &mut Config,
-    mut new: Config,
-    engine: &mut Engine,
-    keeper: &mut Keeper,
-    outputs: &mut Outputs,
-    now: Now,
-) {
-    for key in fixed_keys_that_differ(current, &new) {
-        ::log::warn!("{key} has changed: that takes effect at the next restart");
-    }
-    new.capture.namespace.clone_from(&current.capture.namespace);
-    new.capture.table.clone_from(&current.capture.table);
-    engine.reconfigure(Filter::new(&new.capture), new.pending.ttl, now);
-    keeper.reconfigure(&new.pending);
-    outputs.reconfigure(&new, now);
-    outputs.reopen(now);
-    *current = new;
-    ::log::info!("configuration read again");
 }
 
 /// Keys that belong to sockets and files that stay open over a reload.

@@ -221,6 +221,13 @@ impl Engine {
         }
     }
 
+    /// Whether every pending session would be logged if it began now. Not so after filters were made narrower.
+    #[must_use]
+    pub fn accepts_all_pending(&self) -> bool {
+        let mut pending = self.table.iter();
+        pending.all(|pending| self.filter.accepts(&pending.session))
+    }
+
     #[must_use]
     pub fn pending(&self) -> usize {
         self.table.len()

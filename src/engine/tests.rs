@@ -342,8 +342,10 @@ fn a_session_that_was_announced_gets_its_delete_though_the_filter_no_longer_acce
     let mut capture = capture();
     capture.protocols = vec![Protocol::TCP];
     engine.reconfigure(Filter::new(&capture), TTL, at(2));
+    assert!(!engine.accepts_all_pending());
     engine.handle_event(&destroy(session(1), wall(1), wall(3)), at(3));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
+    assert!(engine.accepts_all_pending());
 }
 
 #[test]

@@ -11,6 +11,8 @@ use std::ptr;
 use rustix::io::ioctl_fionbio;
 use rustix::net::sockopt;
 
+use super::filter::Program;
+use crate::config::Capture;
 use crate::wire::ctnetlink::encode_dump_request;
 
 /// Messages taken by one system call.
@@ -35,17 +37,19 @@ pub struct EventSocket {
 }
 
 impl EventSocket {
-    /// Opens the socket and joins the groups. With `reliable` the kernel keeps every DESTROY that did not fit and
-    /// delivers it later; without, an overflow is reported by [`receive`](Self::receive) as `ENOBUFS`.
+    /// Opens the socket, with its filter in place, and joins the groups. With `reliable` the kernel keeps every DESTROY
+    /// that did not fit and delivers it later; without, an overflow is reported by [`receive`](Self::receive) as
+    /// `ENOBUFS`.
     ///
     /// # Errors
     /// What the kernel says: without `CAP_NET_ADMIN` joining is not permitted.
-    pub fn open(receive_buffer: usize, reliable: bool) -> io::Result<Self> {
+    pub fn open(config: &Capture) -> io::Result<Self> {
         let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
         let this = Self { socket };
         ioctl_fionbio(this.borrow(), true)?;
-        this.set_receive_buffer(receive_buffer)?;
-        if reliable {
+        this.set_receive_buffer(config.receive_buffer)?;
+        this.set_filter(&Program::new(config))?;
+        if config.reliable {
             // NO_ENOBUFS as well: only with it is a failed allocation of the event reported to its sender.
             set_netlink_option(this.borrow(), libc::NETLINK_BROADCAST_ERROR)?;
             set_netlink_option(this.borrow(), libc::NETLINK_NO_ENOBUFS)?;
@@ -74,6 +78,14 @@ impl EventSocket {
         // A negative number is the only one that does not fit.
         batch.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         Ok(())
+    }
+
+    /// Replaces the filter.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn set_filter(&self, program: &Program) -> io::Result<()> {
+        program.attach(self.borrow())
     }
 
     /// How often an event did not fit into the socket's buffer, since it was opened. In reliable mode that is a sign of

@@ -3,6 +3,7 @@
 //! The only part of the program with `unsafe` code; each block says why it is sound.
 
 pub mod conntrack;
+pub mod filter;
 pub mod namespace;
 pub mod nftables;
 pub mod sysctl;

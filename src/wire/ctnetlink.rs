@@ -94,17 +94,19 @@ pub fn encode_dump_request(sequence: u32) -> [u8; 20] {
 }
 
 const SUBSYSTEM_CTNETLINK: u16 = 1 << 8;
-const MESSAGE_NEW: u16 = SUBSYSTEM_CTNETLINK;
+pub(crate) const MESSAGE_NEW: u16 = SUBSYSTEM_CTNETLINK;
 const MESSAGE_GET: u16 = SUBSYSTEM_CTNETLINK | 1;
-const MESSAGE_DELETE: u16 = SUBSYSTEM_CTNETLINK | 2;
+pub(crate) const MESSAGE_DELETE: u16 = SUBSYSTEM_CTNETLINK | 2;
 
 /// Size of `struct nfgenmsg`.
 const NFGENMSG_LEN: usize = 4;
+/// From the beginning of a message to its attributes.
+pub(crate) const ATTRIBUTES_OFFSET: usize = netlink::HEADER_LEN + NFGENMSG_LEN;
 
-const CTA_TUPLE_ORIG: u16 = 1;
+pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
-const CTA_STATUS: u16 = 3;
-const CTA_MARK: u16 = 8;
+pub(crate) const CTA_STATUS: u16 = 3;
+pub(crate) const CTA_MARK: u16 = 8;
 const CTA_COUNTERS_ORIG: u16 = 9;
 const CTA_COUNTERS_REPLY: u16 = 10;
 const CTA_ID: u16 = 12;
@@ -113,7 +115,7 @@ const CTA_TIMESTAMP: u16 = 20;
 const CTA_TIMESTAMP_EVENT: u16 = 27;
 
 const CTA_TUPLE_IP: u16 = 1;
-const CTA_TUPLE_PROTO: u16 = 2;
+pub(crate) const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_TUPLE_ZONE: u16 = 3;
 
 const CTA_IP_V4_SRC: u16 = 1;
@@ -121,7 +123,7 @@ const CTA_IP_V4_DST: u16 = 2;
 const CTA_IP_V6_SRC: u16 = 3;
 const CTA_IP_V6_DST: u16 = 4;
 
-const CTA_PROTO_NUM: u16 = 1;
+pub(crate) const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_PROTO_ICMP_ID: u16 = 4;
