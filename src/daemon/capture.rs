@@ -19,8 +19,8 @@ use crate::time::{Now, Wall};
 use crate::wire::ctnetlink::{DumpReply, Event};
 use crate::wire::netlink::{Malformed, Messages, NLM_F_DUMP_INTR};
 
-/// Batches of events read in one turn of the loop.
-const BATCHES_PER_TURN: usize = 16;
+/// Batches of events read in one turn of the loop: 1024 events, fewer than a collector or a copy sends in one.
+const BATCHES_PER_TURN: usize = 8;
 /// Datagrams of a dump read in one turn, each of up to 32 KiB.
 const DUMP_DATAGRAMS_PER_TURN: usize = 4;
 
@@ -139,11 +139,15 @@ impl Capture {
                 return Ok(false);
             }
             match self.events.receive(&mut self.batch) {
-                Ok(()) => self.handle_batch(engine, now),
+                Ok(()) => {
+                    self.handle_batch(engine, now);
+                    if !self.batch.is_full() {
+                        // The call ended because nothing was left; what comes now makes a new edge.
+                        self.note_drained(engine, now);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    self.complete_until = now.wall;
-                    engine.handle_events_drained(now);
+                    self.note_drained(engine, now);
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
                     self.handle_overflow(engine, now);
@@ -221,6 +225,12 @@ impl Capture {
     #[must_use]
     pub fn receive_buffer(&self) -> usize {
         self.events.receive_buffer().unwrap_or(0)
+    }
+
+    fn note_drained(&mut self, engine: &mut Engine, now: Now) {
+        self.readable = false;
+        self.complete_until = now.wall;
+        engine.handle_events_drained(now);
     }
 
     fn handle_batch(&mut self, engine: &mut Engine, now: Now) {

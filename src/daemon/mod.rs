@@ -17,6 +17,7 @@ mod report;
 use std::fmt;
 use std::io;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use mio::{Events, Poll, Token};
@@ -38,6 +39,10 @@ use crate::wire::syslog::Host;
 const EVENTS: Token = Token(0);
 const DUMP: Token = Token(1);
 const SIGNALS: Token = Token(2);
+
+/// After a turn that read events, more are left to gather for this long: at a high rate a wake-up for each would cost more
+/// than the event itself. The kernel's queue is made for far more than comes in meanwhile.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// How long the end of the daemon waits for collectors and copies to take what is queued.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -101,7 +106,7 @@ impl Daemon {
             .register(&mut signals, SIGNALS, mio::Interest::READABLE)
             .map_err(|error| system("cannot watch for signals", error))?;
 
-        let capture = Capture::open(&config.capture, now)
+        let mut capture = Capture::open(&config.capture, now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
         capture
             .register(poll.registry(), EVENTS)
@@ -111,6 +116,8 @@ impl Daemon {
         let mut engine = Engine::new(Filter::new(&config.capture), config.pending.ttl, now);
         engine.request_first_audit(now);
         let keeper = Keeper::open(&config.pending, &mut engine, now).map_err(Error::Store)?;
+        // The store may hold sessions from before the filters were made narrower.
+        capture.reconfigure(&config.capture, &engine);
         let host = Host {
             hostname: rustix::system::uname()
                 .nodename()
@@ -148,7 +155,12 @@ impl Daemon {
         load: &impl Fn() -> Result<Loaded, config::Error>,
     ) -> Result<(), Error> {
         let mut ready = Events::with_capacity(16);
+        let mut heard = 0;
         loop {
+            let before = std::mem::replace(&mut heard, self.capture.statistics().batches);
+            if heard != before && !self.capture.is_readable() {
+                thread::sleep(GATHER);
+            }
             match self.poll.poll(&mut ready, self.patience()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(Error::System(format!("cannot wait for events: {error}")));

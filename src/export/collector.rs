@@ -22,8 +22,9 @@ use crate::time::{Now, Uptime};
 
 /// Most octets that wait for the socket.
 const QUEUE_LIMIT: usize = 4 << 20;
-/// Most messages sent in one call, so that one collector cannot keep the loop from reading the kernel's events.
-const BURST: usize = 64;
+/// Most messages sent in one call, so that one collector cannot keep the loop from reading the kernel's events. More than
+/// the events of one turn of the loop fill, also as triplets, or the queue would grow as long as events keep coming.
+const BURST: usize = 512;
 const FIRST_RETRY: Duration = Duration::from_millis(5);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 /// How long nothing may go wrong before a collector counts as recovered. An error that comes and goes is one change of

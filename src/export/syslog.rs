@@ -17,8 +17,9 @@ use crate::session::{Gap, GapCause, Record};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::{Encoder, Host};
 
-/// Writes of one flush, so that a fast target cannot keep the loop from its other work.
-const FLUSH_WRITES: usize = 1024;
+/// Writes of one flush, so that a fast target cannot keep the loop from its other work. More than the events of one turn
+/// of the loop make, also as three lines each.
+const FLUSH_WRITES: usize = 4096;
 
 /// Wait after a flush that was stopped by a full receiver but had sent something: it is draining, and a Unix socket holds
 /// as few as ten datagrams (`net.unix.max_dgram_qlen`).

@@ -344,7 +344,7 @@ fn an_ended_target_counts_everything_as_failed() {
 #[test]
 fn one_flush_does_a_bounded_number_of_writes() {
     let mut target = fake_target(10_000_000);
-    for number in 0..3000 {
+    for number in 0..2 * FLUSH_WRITES as u32 {
         target.push(&record(number, at(0)), at(0));
     }
     target.flush(at(0));
