@@ -3,7 +3,8 @@
 //! Sans-IO: events and `now` go in, finished messages come out in a [`Queue`] with the number of their flow records as
 //! tag. What is guaranteed of them:
 //!
-//! - none is longer than [`config::Collector::max_message`], and none is empty;
+//! - none is longer than [`config::Collector::max_message`] (the least `mtu` has room for any record), and none is
+//!   empty;
 //! - a record leaves no later than `export-delay` after it came, if [`Packer::handle_timeout`] is called at
 //!   [`Packer::poll_timeout`];
 //! - no data record is in a message before the one with its template, unless the queue refused that one; then the next
@@ -139,8 +140,8 @@ impl Packer {
         }
     }
 
-    /// Takes note that a finished message of `octets` with `records` flow records did not reach the network or was
-    /// answered with an error. The templates are then sent again with the next message, as they may have been in it.
+    /// Takes note that a finished message of `octets` with `records` flow records did not reach the network.
+    /// The templates are then sent again with the next message, as they may have been in it.
     pub fn handle_not_sent(&mut self, octets: usize, records: u32) {
         self.assembly_mut().totals.take_back(octets, records);
         self.resend_templates();

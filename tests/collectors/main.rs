@@ -1,0 +1,312 @@
+//! What independent collectors and decoders read from the messages of [`nattrail::export::collector::Collector`].
+//!
+//! Needs nfcapd and nfdump, tshark and text2pcap, and for one test root and ip. Where one is missing, the test says so
+//! and does nothing; with CI=true it fails.
+
+#![allow(clippy::unwrap_used)]
+
+mod backpressure;
+mod tools;
+
+use std::time::Duration;
+
+use nattrail::config::{self, NatEventValues, Version};
+use nattrail::session::{
+    Counters, EventKind, NatEvent, Protocol, Provenance, Session, Totals, Tuple, Zone,
+};
+use nattrail::time::{Now, Uptime, Wall};
+use serde_json::Value;
+
+use tools::{Pcap, capture, have, through_nfdump};
+
+/// 2026-11-20 20:24:48 UTC.
+const START: u64 = 1_795_206_288_000;
+/// When the sessions begin and end, as nfdump writes it.
+const BEGIN: &str = "2026-11-20T20:24:48.123";
+const END: &str = "2026-11-20T20:24:52.567";
+const VERSIONS: [Version; 3] = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix];
+
+#[test]
+fn nfdump_reads_nat_events_from_netflow_9_and_ipfix() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    for version in [Version::NetflowV9, Version::Ipfix] {
+        let config = config::Collector {
+            zone: true,
+            ..collector(version)
+        };
+        let flows = through_nfdump(&config, &events());
+        let text = lines(
+            &flows,
+            "nat_event_id t_event proto src4_addr src_port src4_xlt_ip src_xlt_port dst4_addr dst_port \
+             dst4_xlt_ip dst_xlt_port ingress_vrf",
+        );
+        let snat = "6 10.1.2.3 40356 203.0.113.9 50520 203.0.113.7 443 203.0.113.7 443 77";
+        let dnat = "17 198.51.100.5 33000 198.51.100.5 33000 203.0.113.9 53 10.0.0.53 5353 77";
+        let expected = [
+            format!("4 {BEGIN} {snat}"),
+            format!("5 {END} {snat}"),
+            format!("4 {BEGIN} {dnat}"),
+            format!("5 {END} {dnat}"),
+        ];
+        assert_eq!(text, expected, "{version:?}");
+        // The delete records have the life of the session.
+        let times = lines(&flows, "first last");
+        assert_eq!(times[1], format!("{BEGIN} {END}"));
+    }
+}
+
+#[test]
+fn nfdump_reads_triplets_from_every_version() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    for version in VERSIONS {
+        let config = config::Collector {
+            events: false,
+            triplet: true,
+            ..collector(version)
+        };
+        let flows = through_nfdump(&config, &events()[..2]);
+        let text = lines(
+            &flows,
+            "proto src4_addr src_port dst4_addr dst_port in_packets in_bytes first last",
+        );
+        let expected = [
+            format!("6 10.1.2.3 40356 203.0.113.7 443 4 218 {BEGIN} {END}"),
+            format!("6 203.0.113.9 50520 203.0.113.7 443 4 218 {BEGIN} {END}"),
+            format!("6 203.0.113.7 443 203.0.113.9 50520 8 436 {BEGIN} {END}"),
+        ];
+        assert_eq!(text, expected, "{version:?}");
+    }
+}
+
+#[test]
+fn nfdump_reads_dummy_flows_from_netflow_5() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    let flows = through_nfdump(&collector(Version::NetflowV5), &events());
+    let text = lines(
+        &flows,
+        "first last proto src4_addr src_port dst4_addr dst_port ip4_next_hop src_as dst_as tcp_flags \
+         in_packets in_bytes",
+    );
+    let snat = "6 10.1.2.3 40356 203.0.113.7 443 203.0.113.9 50520 0";
+    let dnat = "17 198.51.100.5 33000 10.0.0.53 5353 203.0.113.9 0 53";
+    let expected = [
+        format!("{BEGIN} {BEGIN} {snat} ...A..S. 0 0"),
+        format!("{END} {END} {snat} .....R.F 0 0"),
+        format!("{BEGIN} {BEGIN} {dnat} ...A..S. 0 0"),
+        format!("{END} {END} {dnat} .....R.F 0 0"),
+    ];
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn nfcapd_misses_nothing_in_a_sequence_of_messages() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    for version in VERSIONS {
+        let config = config::Collector {
+            template_refresh_packets: 3,
+            triplet: true,
+            ..collector(version)
+        };
+        let events: Vec<_> = (0..50).flat_map(|_| events()).collect();
+        let capture = capture(&config, &events);
+        // Two sessions make four NAT events and six flows.
+        assert_eq!(capture.flows().len(), 500, "{version:?}");
+        // Of IPFIX, nfdump does not count the data records of options, against RFC 7011 section 3.1.
+        if version != Version::Ipfix {
+            let summary = capture.nfdump(&["-I"]);
+            assert!(summary.contains("Sequence failures: 0"), "{summary}");
+        }
+    }
+}
+
+#[test]
+fn tshark_finds_nothing_wrong_with_a_sequence_of_messages() {
+    if !have(&["tshark", "text2pcap"]) {
+        return;
+    }
+    let events: Vec<_> = (0..50).flat_map(|_| events()).collect();
+    for version in VERSIONS {
+        for mtu in [576, 1500] {
+            let config = config::Collector {
+                template_refresh_packets: 3,
+                triplet: true,
+                zone: version != Version::NetflowV5,
+                mtu,
+                ..collector(version)
+            };
+            let pcap = Pcap::new(&config, &events);
+            assert!(pcap.messages > 5);
+            let complaints = pcap.tshark(&["-Y", "_ws.malformed || _ws.expert"]);
+            assert_eq!(complaints, "", "{version:?}");
+            let decoded = pcap.tshark(&["-Y", "cflow"]);
+            assert_eq!(decoded.lines().count(), pcap.messages, "{version:?}");
+        }
+    }
+}
+
+#[test]
+fn tshark_reads_the_fields_of_nat_events() {
+    if !have(&["tshark", "text2pcap"]) {
+        return;
+    }
+    for version in [Version::NetflowV9, Version::Ipfix] {
+        let config = config::Collector {
+            zone: true,
+            ..collector(version)
+        };
+        let pcap = Pcap::new(&config, &events());
+        let fields = [
+            ("nat_event", "4,5,4,5"),
+            ("protocol", "6,6,17,17"),
+            ("srcaddr", "10.1.2.3,10.1.2.3,198.51.100.5,198.51.100.5"),
+            ("srcport", "40356,40356,33000,33000"),
+            (
+                "post_natsource_ipv4_address",
+                "203.0.113.9,203.0.113.9,198.51.100.5,198.51.100.5",
+            ),
+            ("post_naptsource_transport_port", "50520,50520,33000,33000"),
+            ("dstaddr", "203.0.113.7,203.0.113.7,203.0.113.9,203.0.113.9"),
+            ("dstport", "443,443,53,53"),
+            (
+                "post_natdestination_ipv4_address",
+                "203.0.113.7,203.0.113.7,10.0.0.53,10.0.0.53",
+            ),
+            ("post_naptdestination_transport_port", "443,443,5353,5353"),
+            ("ingress_vrfid", "77,77,77,77"),
+            ("initiator_octets", "218,60"),
+            ("initiator_packets", "4,1"),
+            ("responder_octets", "436,120"),
+            ("responder_packets", "8,2"),
+        ];
+        pcap.check(&fields);
+        let times = pcap.fields(&["observation_time_milliseconds"]).remove(0);
+        assert_eq!(times.matches("20:24:48.123").count(), 2, "{times}");
+        assert_eq!(times.matches("20:24:52.567").count(), 2, "{times}");
+    }
+}
+
+#[test]
+fn tshark_reads_the_fields_of_dummy_flows() {
+    if !have(&["tshark", "text2pcap"]) {
+        return;
+    }
+    let pcap = Pcap::new(&collector(Version::NetflowV5), &events());
+    let fields = [
+        ("srcaddr", "10.1.2.3,10.1.2.3,198.51.100.5,198.51.100.5"),
+        ("srcport", "40356,40356,33000,33000"),
+        ("dstaddr", "203.0.113.7,203.0.113.7,10.0.0.53,10.0.0.53"),
+        ("dstport", "443,443,5353,5353"),
+        ("nexthop", "203.0.113.9,203.0.113.9,203.0.113.9,203.0.113.9"),
+        ("srcas", "50520,50520,0,0"),
+        ("dstas", "0,0,53,53"),
+        ("tcpflags", "0x12,0x05,0x12,0x05"),
+        ("protocol", "6,6,17,17"),
+    ];
+    pcap.check(&fields);
+}
+
+fn collector(version: Version) -> config::Collector {
+    config::Collector {
+        address: "127.0.0.1:0".parse().unwrap(),
+        version,
+        source: None,
+        events: true,
+        triplet: false,
+        nat_event: NatEventValues::Rfc8158,
+        destination: true,
+        zone: false,
+        post_nat_counters: true,
+        mtu: 1500,
+        template_refresh: Duration::from_secs(1800),
+        template_refresh_packets: 20,
+        send_buffer: None,
+        observation_domain: 5,
+        export_delay: Duration::from_secs(1),
+    }
+}
+
+fn tuple(src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
+    Tuple {
+        src: src.parse().unwrap(),
+        dst: dst.parse().unwrap(),
+        src_port,
+        dst_port,
+    }
+}
+
+/// The lives of two sessions, one with its source translated and one with its destination.
+fn events() -> Vec<NatEvent> {
+    let zone = Zone {
+        id: 77,
+        ..Zone::default()
+    };
+    let snat = Session {
+        original: tuple("10.1.2.3", 40356, "203.0.113.7", 443),
+        reply: tuple("203.0.113.7", 443, "203.0.113.9", 50520),
+        protocol: Protocol::TCP,
+        zone,
+        id: Some(1),
+        mark: 0,
+    };
+    let dnat = Session {
+        original: tuple("198.51.100.5", 33000, "203.0.113.9", 53),
+        reply: tuple("10.0.0.53", 5353, "198.51.100.5", 33000),
+        protocol: Protocol::UDP,
+        ..snat
+    };
+    let life = |session, packets: u64, octets: u64| {
+        let create = NatEvent {
+            kind: EventKind::Create,
+            session,
+            time: Wall::from_millis(START + 123),
+            start: Some(Wall::from_millis(START + 123)),
+            totals: None,
+            provenance: Provenance::Kernel,
+        };
+        let counters = |factor| Counters {
+            packets: factor * packets,
+            octets: factor * octets,
+        };
+        let delete = NatEvent {
+            kind: EventKind::Delete,
+            time: Wall::from_millis(START + 4567),
+            totals: Some(Totals {
+                original: counters(1),
+                reply: counters(2),
+            }),
+            ..create
+        };
+        [create, delete]
+    };
+    [life(snat, 4, 218), life(dnat, 1, 60)].concat()
+}
+
+fn at(millis: u64) -> Now {
+    Now::new(
+        Wall::from_millis(START + millis),
+        Uptime::from_millis(3_600_000 + millis),
+    )
+}
+
+/// The named fields of each flow in one line.
+fn lines(flows: &[Value], names: &str) -> Vec<String> {
+    let line = |flow: &Value| {
+        let values: Vec<_> = names
+            .split_whitespace()
+            .map(|name| match &flow[name] {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            })
+            .collect();
+        values.join(" ")
+    };
+    flows.iter().map(line).collect()
+}
