@@ -3,8 +3,8 @@
 #
 #   client 10.1.2.3 ── lan 10.1.2.1 [gateway] wan 203.0.113.9 ── 203.0.113.7 server
 #
-# nattrail runs without a configuration: events as text on its standard output, its database in a directory of this
-# run. Nothing outside of the namespaces is touched, and all is gone in the end, also when interrupted.
+# nattrail runs with its built-in configuration: events as text on its standard output. Its database is in a directory of
+# this run. Nothing outside of the namespaces is touched, and all is gone in the end, also when interrupted.
 #
 # Usage: tests/demo.sh PROGRAM      (as root)
 # Exits 0 when every session had its create and its delete record, 1 when one is missing.
@@ -144,8 +144,11 @@ servers_listen() {
 
 start_nattrail() {
   mkdir "$directory/state"
-  STATE_DIRECTORY=$directory/state NATTRAIL_CAPTURE_SET_SYSCTLS=true \
-    ip netns exec "$gateway" "$program" run >"$directory/records" 2>"$directory/log" &
+  # An empty file and a bare environment, lest this machine's own configuration has a say.
+  : >"$directory/nattrail.toml"
+  env -i PATH="$PATH" STATE_DIRECTORY="$directory/state" NATTRAIL_CAPTURE_SET_SYSCTLS=true \
+    ip netns exec "$gateway" "$program" run --config "$directory/nattrail.toml" \
+    >"$directory/records" 2>"$directory/log" &
   nattrail=$!
   wait_for "nattrail to listen to the kernel" nattrail_listens
 }

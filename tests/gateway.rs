@@ -61,8 +61,7 @@ impl Scene {
     fn compare(self, logged: impl Fn(&Flow) -> bool) -> Vec<Flow> {
         self.watch.wait_for_new(&self.net.table());
         self.net.end_connections();
-        let _ = self.watch.wait_for_destroyed(self.watch.count(Kind::New));
-        let events: Vec<Flow> = self.watch.events().into_iter().filter(logged).collect();
+        let events = self.watch.wait_for_ends(logged);
 
         let text = self
             .daemon
@@ -627,10 +626,11 @@ fn with_no_configuration_events_go_to_the_standard_output() {
     daemon.wait_until_ready(&net.gateway);
     let watch = Watch::start(&net.gateway);
     ping(&net.client, CLIENT, SERVER, 9, 1);
+    watch.wait_for_new(&net.table());
     net.end_connections();
-    let _ = watch.wait_for_destroyed(1);
+    let events = watch.wait_for_ends(|_| true);
     let records = daemon.wait_for_records(2, record::parse_text);
-    record::assert_records(&records, &watch.events());
+    record::assert_records(&records, &events);
     daemon.terminate();
     assert!(home.state().join("pending.db").exists());
 }

@@ -56,12 +56,15 @@ impl Receiver {
         let (sink, stopped) = (Arc::clone(&datagrams), Arc::clone(&stop));
         let reader = thread::spawn(move || {
             let mut buffer = vec![0; 65_535];
-            while !stopped.load(Ordering::Relaxed) {
-                if let Ok((length, from)) = socket.recv_from(&mut buffer) {
-                    sink.lock().unwrap().push(Datagram {
+            loop {
+                match socket.recv_from(&mut buffer) {
+                    Ok((length, from)) => sink.lock().unwrap().push(Datagram {
                         from,
                         payload: buffer[..length].to_vec(),
-                    });
+                    }),
+                    // Only when nothing is queued.
+                    Err(_) if stopped.load(Ordering::Relaxed) => return,
+                    Err(_) => {}
                 }
             }
         });
@@ -78,33 +81,30 @@ impl Receiver {
         self.address
     }
 
+    /// What has come so far.
     #[must_use]
-    pub fn datagrams(&self) -> Vec<Datagram> {
+    pub fn so_far(&self) -> Vec<Datagram> {
         self.datagrams.lock().unwrap().clone()
     }
 
-    /// The data records of all datagrams, as tshark decodes them, once there are as many as asked for.
+    /// All that was sent before this call.
     #[must_use]
-    pub fn wait_for_decoded(&self, count: usize) -> Vec<Decoded> {
-        let mut seen = 0;
-        wait_for(&format!("{count} records at {}", self.address), || {
-            let datagrams = self.datagrams();
-            if datagrams.len() == seen {
-                return None;
-            }
-            seen = datagrams.len();
-            let records = tshark(self.address, &datagrams);
-            (records.len() >= count).then_some(records)
-        })
+    pub fn finish(mut self) -> Vec<Datagram> {
+        self.stop();
+        self.so_far()
+    }
+
+    fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(reader) = self.reader.take() {
-            let _ = reader.join();
-        }
+        self.stop();
     }
 }
 
@@ -136,7 +136,14 @@ pub fn tshark(to: SocketAddr, datagrams: &[Datagram]) -> Vec<Decoded> {
         serde_json::from_str(&run(&["-T", "json", "--no-duplicate-keys", "-J", "cflow"])).unwrap();
     let mut records = Vec::new();
     for packet in packets.as_array().unwrap() {
-        data_records(&packet["_source"]["layers"]["cflow"], &mut records);
+        let message = &packet["_source"]["layers"]["cflow"];
+        let mut header = Decoded::new();
+        for (name, value) in message.as_object().unwrap() {
+            if name.starts_with("cflow.") {
+                flatten(name, value, &mut header);
+            }
+        }
+        data_records(&header, message, &mut records);
     }
     records
 }
@@ -156,33 +163,33 @@ pub fn tshark_millis(text: &str) -> u64 {
     u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap()
 }
 
-/// A data record is an object named "Flow 1" or, in version 5, "pdu 1/2". One with a scope is options data.
-fn data_records(value: &Value, records: &mut Vec<Decoded>) {
-    let Some(object) = value.as_object() else {
-        return;
-    };
-    for (name, inner) in object {
+/// A data record is an object named "Flow 1" or, in version 5, "pdu 1/2". One with a scope is options data. Every record
+/// gets the fields of the message's header too.
+fn data_records(header: &Decoded, value: &Value, records: &mut Vec<Decoded>) {
+    for (name, inner) in value.as_object().into_iter().flatten() {
         if name.starts_with("Flow ") || name.starts_with("pdu ") {
-            let mut record = Decoded::new();
-            flatten(inner, &mut record);
+            let mut record = header.clone();
+            flatten(name, inner, &mut record);
             if record.contains_key("cflow.protocol") {
                 records.push(record);
             }
         } else {
-            data_records(inner, records);
+            data_records(header, inner, records);
         }
     }
 }
 
-fn flatten(value: &Value, record: &mut Decoded) {
-    for (name, inner) in value.as_object().into_iter().flatten() {
-        match inner {
-            Value::String(text) => {
-                record.insert(name.clone(), text.clone());
-            }
-            Value::Object(_) => flatten(inner, record),
-            _ => {}
+fn flatten(name: &str, value: &Value, record: &mut Decoded) {
+    match value {
+        Value::String(text) => {
+            record.insert(name.to_owned(), text.clone());
         }
+        Value::Object(inner) => {
+            for (name, value) in inner {
+                flatten(name, value, record);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -212,6 +219,7 @@ fn pcap(to: SocketAddr, datagrams: &[Datagram]) -> Vec<u8> {
 pub struct Nfcapd {
     child: Child,
     directory: TempDir,
+    address: SocketAddr,
 }
 
 impl Nfcapd {
@@ -232,30 +240,44 @@ impl Nfcapd {
                     .stderr(Stdio::null()),
             )
             .unwrap();
-        let port = format!(":{:04X}", address.port());
-        let table = format!(
-            "/proc/{}/net/{}",
-            child.id(),
-            if address.is_ipv4() { "udp" } else { "udp6" }
-        );
-        wait_for("nfcapd to bind", || {
-            fs::read_to_string(&table)
-                .unwrap_or_default()
-                .lines()
-                .filter_map(|line| line.split_whitespace().nth(1))
-                .any(|local| local.ends_with(&port))
-                .then_some(())
-        });
-        Self { child, directory }
+        let this = Self {
+            child,
+            directory,
+            address,
+        };
+        wait_for("nfcapd to bind", || this.receive_queue());
+        this
     }
 
     /// Ends it, which makes it write its file, and returns what nfdump reads there.
     #[must_use]
     pub fn finish(mut self) -> Vec<Decoded> {
+        // It would leave unread what is queued.
+        wait_for("nfcapd to read its socket", || {
+            (self.receive_queue() == Some(0)).then_some(())
+        });
         let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
         wait_for("nfcapd to end", || self.child.try_wait().unwrap());
         nfdump(self.directory.path())
+    }
+
+    /// Octets queued in its socket, once there is one.
+    fn receive_queue(&self) -> Option<u64> {
+        let family = if self.address.is_ipv4() {
+            "udp"
+        } else {
+            "udp6"
+        };
+        let table = fs::read_to_string(format!("/proc/{}/net/{family}", self.child.id())).ok()?;
+        let port = format!(":{:04X}", self.address.port());
+        // Columns: sl local_address rem_address st tx_queue:rx_queue …
+        table.lines().find_map(|line| {
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            let is_its = columns.get(1)?.ends_with(&port);
+            let (_, receive) = columns.get(4)?.split_once(':')?;
+            is_its.then(|| u64::from_str_radix(receive, 16).ok())?
+        })
     }
 }
 
@@ -275,9 +297,11 @@ fn nfdump(directory: &Path) -> Vec<Decoded> {
         .arg("-R")
         .arg(directory)
         .args(["-o", "json"]);
+    // Objects with commas between them, in some versions with the brackets of an array around.
     let output = succeed(&mut command, "");
-    let records: Vec<BTreeMap<String, Value>> =
-        serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"));
+    let output = output.trim().trim_start_matches('[').trim_end_matches(']');
+    let records: Vec<BTreeMap<String, Value>> = serde_json::from_str(&format!("[{output}]"))
+        .unwrap_or_else(|error| panic!("{error}: {output}"));
     records
         .into_iter()
         .map(|record| {

@@ -47,6 +47,15 @@ pub struct Side {
     pub octets: Option<u64>,
 }
 
+/// The ends of a packet as NetFlow writes them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Packet {
+    pub src: IpAddr,
+    pub dst: IpAddr,
+    pub src_port: u16,
+    pub dst_port: u16,
+}
+
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Icmp {
     pub r#type: u8,
@@ -102,6 +111,47 @@ impl Flow {
         })
     }
 
+    /// The packet as it came. NetFlow's ports for ICMP are the query identifier and type * 256 + code.
+    #[must_use]
+    pub fn pre_nat(&self) -> Packet {
+        let Side { src, dst, .. } = self.original;
+        let (src_port, dst_port) = self.original.netflow_ports();
+        Packet {
+            src,
+            dst,
+            src_port,
+            dst_port,
+        }
+    }
+
+    /// The same packet as it left: what the answer comes back for.
+    #[must_use]
+    pub fn post_nat(&self) -> Packet {
+        let (src_port, dst_port) = match (self.original.icmp, self.reply.icmp) {
+            (Some(query), Some(answer)) => (answer.id, query.type_and_code()),
+            _ => (self.reply.dst_port, self.reply.src_port),
+        };
+        Packet {
+            src: self.reply.dst,
+            dst: self.reply.src,
+            src_port,
+            dst_port,
+        }
+    }
+
+    /// The answer as it comes from the far side.
+    #[must_use]
+    pub fn return_path(&self) -> Packet {
+        let Side { src, dst, .. } = self.reply;
+        let (src_port, dst_port) = self.reply.netflow_ports();
+        Packet {
+            src,
+            dst,
+            src_port,
+            dst_port,
+        }
+    }
+
     /// `snat`, `dnat`, both or `none`, by the comparison that conntrack's own `-n` and `-g` make.
     #[must_use]
     pub fn nat(&self) -> &'static str {
@@ -120,6 +170,12 @@ impl Flow {
             (false, true) => "dnat",
             (true, true) => "snat+dnat",
         }
+    }
+}
+
+impl Icmp {
+    fn type_and_code(self) -> u16 {
+        u16::from_be_bytes([self.r#type, self.code])
     }
 }
 
@@ -142,6 +198,13 @@ impl Side {
             packets: fields.get("packets").and_then(|text| text.parse().ok()),
             octets: fields.get("bytes").and_then(|text| text.parse().ok()),
         })
+    }
+
+    fn netflow_ports(&self) -> (u16, u16) {
+        match self.icmp {
+            Some(icmp) => (icmp.id, icmp.type_and_code()),
+            None => (self.src_port, self.dst_port),
+        }
     }
 }
 
@@ -209,13 +272,6 @@ impl Watch {
         flows
     }
 
-    /// How many events of a kind there were so far.
-    #[must_use]
-    pub fn count(&self, kind: Kind) -> usize {
-        let events = self.events();
-        events.iter().filter(|event| event.kind == kind).count()
-    }
-
     /// Waits for the NEW events of these entries of the table.
     pub fn wait_for_new(&self, entries: &[Flow]) {
         wait_for("the NEW events of conntrack -E", || {
@@ -225,13 +281,14 @@ impl Watch {
         });
     }
 
-    /// The destroy events, once there are as many as asked for.
+    /// The events that `logged` picks, once every NEW among them has its DESTROY.
     #[must_use]
-    pub fn wait_for_destroyed(&self, count: usize) -> Vec<Flow> {
-        wait_for(&format!("{count} DESTROY events of conntrack -E"), || {
-            let mut flows = self.events();
-            flows.retain(|flow| flow.kind == Kind::Destroy);
-            (flows.len() >= count).then_some(flows)
+    pub fn wait_for_ends(&self, logged: impl Fn(&Flow) -> bool) -> Vec<Flow> {
+        wait_for("a DESTROY of conntrack -E for every NEW", || {
+            let mut events = self.events();
+            events.retain(&logged);
+            let count = |kind| events.iter().filter(|event| event.kind == kind).count();
+            (count(Kind::New) == count(Kind::Destroy)).then_some(events)
         })
     }
 }

@@ -238,8 +238,11 @@ impl Drop for Daemon {
         let _ = self.child.wait();
         if std::thread::panicking() {
             // libtest shows this for a failed test only.
-            eprintln!("the daemon printed: {:#?}", self.stdout.so_far());
-            eprintln!("the daemon logged: {:#?}", self.stderr.so_far());
+            for (did, lines) in [("printed", &self.stdout), ("logged", &self.stderr)] {
+                let lines = lines.so_far();
+                let last = &lines[lines.len().saturating_sub(20)..];
+                eprintln!("the daemon {did}, at last: {last:#?}");
+            }
         }
     }
 }

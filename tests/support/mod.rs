@@ -14,6 +14,7 @@
 pub mod collector;
 pub mod conntrack;
 pub mod daemon;
+pub mod decoded;
 pub mod gateway;
 pub mod lines;
 pub mod netns;

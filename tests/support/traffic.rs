@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
 
 use super::netns::Namespace;
-use super::{PATIENCE, packet};
+use super::{PATIENCE, packet, wait_for};
 
 /// An open TCP connection, both ends of it.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Tcp {
         server: &Namespace,
         listen: (IpAddr, u16),
     ) -> Self {
-        let listener = server.run(|| TcpListener::bind(listen).unwrap());
+        let listener = server.run(|| bind(|| TcpListener::bind(listen)));
         let client = client.run(|| {
             let socket = socket(from.0, SocketType::STREAM, None);
             // A source port of an earlier connection is in TIME-WAIT.
@@ -80,9 +80,9 @@ impl Udp {
         server: &Namespace,
         listen: (IpAddr, u16),
     ) -> Self {
-        let server = server.run(|| UdpSocket::bind(listen).unwrap());
+        let server = server.run(|| bind(|| UdpSocket::bind(listen)));
         let client = client.run(|| {
-            let socket = UdpSocket::bind(from).unwrap();
+            let socket = bind(|| UdpSocket::bind(from));
             socket.connect(to).unwrap();
             socket
         });
@@ -115,6 +115,15 @@ impl Udp {
         self.request(request);
         self.reply(reply);
     }
+}
+
+/// Binds, waiting while the port is in use: a socket that was closed lives on for a moment in a child process that another
+/// thread is just about to start.
+fn bind<T>(attempt: impl Fn() -> io::Result<T>) -> T {
+    wait_for("a port to be free", || match attempt() {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
+        outcome => Some(outcome.unwrap()),
+    })
 }
 
 /// A call with a timeout is not restarted when the process was stopped in it (signal(7)).

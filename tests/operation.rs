@@ -1,0 +1,310 @@
+//! The daemon under an operator's hands and in bad surroundings: signals, a damaged database, a full or read-only disk, no
+//! permission. It says what is wrong, goes on with what it can do, and recovers when it can.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs::{self, Permissions};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::Signal;
+
+use support::daemon::{CAPTURE, Daemon, Home, PROGRAM, STDOUT_TEXT};
+use support::gateway::{CLIENT, Gateway, MASQUERADE, SERVER};
+use support::record;
+use support::traffic::{Udp, ping};
+use support::wait_for;
+
+/// A masquerading gateway and a configuration that stores every 100 ms.
+fn scene(programs: &[&str]) -> Option<(Gateway, Home)> {
+    let net = Gateway::new(programs)?;
+    net.nft(MASQUERADE);
+    Some((net, Home::new(&config(""))))
+}
+
+fn config(capture: &str) -> String {
+    format!("{CAPTURE}{capture}{STDOUT_TEXT}\n[pending]\nflush = \"100ms\"\n")
+}
+
+fn udp(net: &Gateway, port: u16) {
+    let (client, server) = (&net.client, &net.server);
+    Udp::open(client, (CLIENT, port), (SERVER, 53), server, (SERVER, 53)).exchange(1, 1);
+}
+
+#[test]
+fn sigint_ends_it_like_sigterm() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let daemon = Daemon::start(&net.gateway, &home);
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.wait().status.code(), Some(0));
+}
+
+#[test]
+fn sighup_with_a_wrong_configuration_keeps_the_old_one() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let daemon = Daemon::start(&net.gateway, &home);
+    home.configure(&config("protcols = [\"tcp\"]\n"));
+    daemon.signal(Signal::HUP);
+    let _ = daemon.wait_for_message("the configuration stays as it was");
+    let message = daemon.wait_for_message("protcols");
+    assert!(message.contains("nattrail.toml"), "{message}");
+    assert!(
+        message.contains("protocols"),
+        "names the nearest: {message}"
+    );
+    udp(&net, 40_000);
+    let records = daemon.wait_for_records(1, record::parse_text);
+    assert_eq!(records[0]["proto"], "udp");
+    daemon.terminate();
+}
+
+#[test]
+fn sighup_takes_a_right_configuration() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let daemon = Daemon::start(&net.gateway, &home);
+    udp(&net, 40_000);
+    let _ = daemon.wait_for_records(1, record::parse_text);
+    home.configure(&config("protocols = [\"icmp\"]\n"));
+    daemon.signal(Signal::HUP);
+    let _ = daemon.wait_for_message("configuration read again");
+    udp(&net, 40_001);
+    ping(&net.client, CLIENT, SERVER, 1, 1);
+    net.end_connections();
+    // The session that was open gets its delete, the one that came after is filtered out.
+    let records = daemon.wait_for_records(4, record::parse_text);
+    let mut seen: Vec<String> = records
+        .iter()
+        .map(|record| format!("{} {}", record["event"], record["proto"]))
+        .collect();
+    seen.sort();
+    let expected = ["create icmp", "create udp", "delete icmp", "delete udp"];
+    assert_eq!(seen, expected);
+    assert_eq!(daemon.terminate().stdout.len(), 4);
+}
+
+#[test]
+fn sighup_lets_logrotate_take_the_file() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let file = home.path().join("nat.log");
+    let rotated = home.path().join("nat.log.1");
+    let target = format!(
+        "[[syslog]]\ntarget = \"file\"\npath = \"{}\"\n",
+        file.display()
+    );
+    home.configure(&format!("{CAPTURE}{target}format = \"text\"\n"));
+    let daemon = Daemon::start(&net.gateway, &home);
+    let lines = |path: &Path| fs::read_to_string(path).unwrap_or_default().lines().count();
+    udp(&net, 40_000);
+    wait_for("the first record", || (lines(&file) == 1).then_some(()));
+    fs::rename(&file, &rotated).unwrap();
+    udp(&net, 40_001);
+    wait_for("the second record", || (lines(&rotated) == 2).then_some(()));
+    daemon.signal(Signal::HUP);
+    wait_for("a new file", || file.exists().then_some(()));
+    udp(&net, 40_002);
+    wait_for("the third record", || (lines(&file) == 1).then_some(()));
+    assert_eq!(lines(&rotated), 2);
+    daemon.terminate();
+}
+
+#[test]
+fn sigusr1_logs_statistics() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let daemon = Daemon::start(&net.gateway, &home);
+    for port in 40_000..40_003 {
+        udp(&net, port);
+    }
+    net.end_connections();
+    ping(&net.client, CLIENT, SERVER, 1, 1);
+    let _ = daemon.wait_for_records(7, record::parse_text);
+    daemon.signal(Signal::USR1);
+    let message = daemon.wait_for_message("natevents count");
+    assert!(
+        message.ends_with("natevents count start 4, stop 3"),
+        "{message}"
+    );
+    let sessions = daemon.wait_for_message("Sessions: ");
+    assert!(sessions.contains("pending 1 "), "{sessions}");
+    daemon.terminate();
+}
+
+#[test]
+fn a_damaged_database_is_set_aside_and_a_new_one_begun() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let database = home.state().join("pending.db");
+    let garbage = b"this is no database ".repeat(500);
+    fs::write(&database, &garbage).unwrap();
+    let daemon = Daemon::start(&net.gateway, &home);
+    let message = daemon.wait_for_message("is damaged");
+    assert!(message.contains(database.to_str().unwrap()), "{message}");
+    let aside = message
+        .split('"')
+        .find(|part| Path::new(part) != database && Path::new(part).is_file())
+        .unwrap_or_else(|| panic!("no file named in {message}"));
+    assert_eq!(fs::read(aside).unwrap(), garbage);
+
+    udp(&net, 40_000);
+    let _ = daemon.wait_for_records(1, record::parse_text);
+    wait_for("the session in the new database", || {
+        (pending(None, &home).len() == 1).then_some(())
+    });
+    daemon.terminate();
+}
+
+#[test]
+fn a_second_daemon_on_the_same_database_is_refused() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let first = Daemon::start(&net.gateway, &home);
+    let _ = first.wait_for_message("started");
+    let second = Daemon::spawn(&net.server, &mut home.command()).wait();
+    assert_eq!(second.status.code(), Some(69));
+    let message = second.stderr.last().unwrap();
+    assert!(message.contains("pending.db"), "{message}");
+    first.terminate();
+}
+
+/// Starts the daemon with its state directory on a file system of its own, which is seen in the daemon's mount namespace
+/// only and so goes with it.
+fn start_on_small_disk(net: &Gateway, home: &Home, then: &str) -> Daemon {
+    let script =
+        format!("mount -t tmpfs -o size=512k nattrail-test \"$0\" && {then} && exec \"$@\"");
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .arg(home.state())
+        .args([PROGRAM, "run", "--config"])
+        .arg(home.config());
+    home.dress(&mut command);
+    let mut daemon = Daemon::spawn(&net.gateway, &mut command);
+    daemon.wait_until_ready(&net.gateway);
+    daemon
+}
+
+/// The state directory as the daemon sees it.
+fn state_of(daemon: &Daemon, home: &Home) -> PathBuf {
+    let root = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
+    root.join(home.state().strip_prefix("/").unwrap())
+}
+
+/// What `nattrail pending` lists, where the daemon's mounts are seen if there is one.
+fn pending(daemon: Option<&Daemon>, home: &Home) -> Vec<String> {
+    let mut command = match daemon {
+        Some(daemon) => {
+            let mut command = Command::new("nsenter");
+            command.args(["--mount", "--target", &daemon.pid().to_string(), PROGRAM]);
+            command
+        }
+        None => Command::new(PROGRAM),
+    };
+    command
+        .args(["pending", "--json", "--config"])
+        .arg(home.config());
+    command.env("STATE_DIRECTORY", home.state());
+    let output = command.stderr(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Sessions begin while the disk is in trouble and after: all are recorded, and stored in the end.
+fn goes_on_and_recovers(net: &Gateway, home: &Home, daemon: Daemon, recover: impl FnOnce()) {
+    const SESSIONS: u16 = 200;
+    for port in 0..SESSIONS {
+        udp(net, 10_000 + port);
+    }
+    let _ = daemon.wait_for_records(usize::from(SESSIONS), record::parse_text);
+    let message = daemon.wait_for_message("records leave as before");
+    let database = home.state().join("pending.db");
+    assert!(message.contains(database.to_str().unwrap()), "{message}");
+
+    recover();
+    let _ = daemon.wait_for_message("is available again");
+    udp(net, 20_000);
+    wait_for("all sessions in the database", || {
+        (pending(Some(&daemon), home).len() == usize::from(SESSIONS) + 1).then_some(())
+    });
+    let ended = daemon.terminate();
+    let said = |part: &str| {
+        ended
+            .stderr
+            .iter()
+            .filter(|line| line.contains(part))
+            .count()
+    };
+    assert_eq!(said("records leave as before"), 1, "once, not every flush");
+}
+
+#[test]
+fn a_full_disk_stops_no_record() {
+    let Some((net, home)) = scene(&["unshare", "nsenter"]) else {
+        return;
+    };
+    let daemon = start_on_small_disk(&net, &home, "true");
+    let state = state_of(&daemon, &home);
+    wait_for("the database", || {
+        state.join("pending.db").exists().then_some(())
+    });
+    let filler = state.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 1024]).is_ok() {}
+    drop(file);
+    goes_on_and_recovers(&net, &home, daemon, || fs::remove_file(&filler).unwrap());
+}
+
+#[test]
+fn a_read_only_disk_stops_no_record() {
+    let Some((net, home)) = scene(&["unshare", "nsenter"]) else {
+        return;
+    };
+    let daemon = start_on_small_disk(&net, &home, "mount -o remount,ro \"$0\"");
+    let pid = daemon.pid().to_string();
+    goes_on_and_recovers(&net, &home, daemon, || {
+        let mut command = Command::new("nsenter");
+        command.args(["--mount", "--target", &pid, "mount", "-o", "remount,rw"]);
+        assert!(command.arg(home.state()).status().unwrap().success());
+    });
+}
+
+#[test]
+fn without_permission_it_names_the_capability() {
+    let Some((net, home)) = scene(&["setpriv"]) else {
+        return;
+    };
+    // Where the program was built and where the test has its files need not be open to everyone.
+    let program = home.path().join("nattrail");
+    fs::copy(PROGRAM, &program).unwrap();
+    fs::set_permissions(home.path(), Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new("setpriv");
+    command
+        .args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps=-all",
+        ])
+        .arg(&program)
+        .args(["run", "--config"])
+        .arg(home.config());
+    home.dress(&mut command);
+    let ended = Daemon::spawn(&net.gateway, &mut command).wait();
+    assert_eq!(ended.status.code(), Some(77), "{:#?}", ended.stderr);
+    let message = ended.stderr.join("\n");
+    assert!(message.contains("CAP_NET_ADMIN"), "{message}");
+}
