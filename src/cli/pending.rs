@@ -217,7 +217,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::engine::{Engine, Filter};
+    use crate::engine::{Engine, Filter, Timing};
     use crate::session::{Protocol, Zone, ZoneDirection};
     use crate::store::Store;
     use crate::time::{Now, Uptime};
@@ -335,8 +335,9 @@ mod tests {
     fn the_sessions_of_a_database_in_use_are_printed() {
         let directory = tempfile::tempdir().unwrap();
         let now = Now::new(START, Uptime::from_millis(5000));
-        let filter = Filter::new(&Config::default().capture);
-        let mut engine = Engine::new(filter, Duration::from_secs(60), now);
+        let config = Config::default();
+        let filter = Filter::new(&config.capture);
+        let mut engine = Engine::new(filter, Timing::new(&config), now);
         let flow = Flow {
             session: row(None, false).session,
             status: None,

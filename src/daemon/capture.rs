@@ -159,12 +159,15 @@ impl Capture {
         Ok(self.readable)
     }
 
-    /// Asks the kernel for its table, for an audit.
+    /// Asks the kernel for a listing, if an audit wants one.
     pub fn start_dump(&mut self, engine: &mut Engine, registry: &Registry, token: Token, now: Now) {
+        let Some(listing) = engine.poll_dump(now) else {
+            return;
+        };
         self.dump_sequence = self.dump_sequence.wrapping_add(1);
         let sequence = self.dump_sequence;
         let opened = within(self.config.namespace.as_ref(), || {
-            DumpSocket::request(sequence)
+            DumpSocket::request(listing, sequence)
         });
         let registered = opened.and_then(|socket| socket).and_then(|socket| {
             registry.register(

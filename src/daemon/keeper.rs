@@ -143,12 +143,12 @@ impl Keeper {
                     };
                     engine.handle_gap(gap, now);
                 }
-                engine.request_first_audit(now);
+                engine.request_audit(now);
             }
             Err(Error::Damaged { reason, .. }) => {
                 drop(store);
                 self.replace(engine, &reason, now);
-                engine.request_first_audit(now);
+                engine.request_audit(now);
             }
             Err(error) => self.note_failure(&error),
         }

@@ -29,7 +29,7 @@ use self::keeper::Keeper;
 use self::outputs::Outputs;
 use self::report::Report;
 use crate::config::{self, Config, Loaded};
-use crate::engine::{Engine, Filter};
+use crate::engine::{Engine, Filter, Timing};
 use crate::kernel::namespace::within;
 use crate::kernel::{nftables, sysctl};
 use crate::store;
@@ -113,8 +113,8 @@ impl Daemon {
             .map_err(|error| system("cannot watch for events", error))?;
         pin(&config.capture)?;
 
-        let mut engine = Engine::new(Filter::new(&config.capture), config.pending.ttl, now);
-        engine.request_first_audit(now);
+        let mut engine = Engine::new(Filter::new(&config.capture), Timing::new(&config), now);
+        engine.request_audit(now);
         let keeper = Keeper::open(&config.pending, &mut engine, now).map_err(Error::Store)?;
         // The store may hold sessions from before the filters were made narrower.
         capture.reconfigure(&config.capture, &engine);
@@ -201,10 +201,8 @@ impl Daemon {
         self.read_events()?;
         self.capture.read_dump(&mut self.engine, now);
         self.engine.handle_timeout(now);
-        if self.engine.poll_dump(now) {
-            self.capture
-                .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
-        }
+        self.capture
+            .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
         self.forward();
         self.keeper.handle_timeout(&mut self.engine, now);
         self.outputs.flush(now);
@@ -272,7 +270,7 @@ impl Daemon {
         new.capture.namespace.clone_from(&current.namespace);
         new.capture.table.clone_from(&current.table);
         self.engine
-            .reconfigure(Filter::new(&new.capture), new.pending.ttl, now);
+            .reconfigure(Filter::new(&new.capture), Timing::new(&new), now);
         self.capture.reconfigure(&new.capture, &self.engine);
         self.keeper.reconfigure(&new.pending);
         self.outputs.reconfigure(&new, now);

@@ -29,6 +29,7 @@ pub use table::{Pending, Row};
 use self::audit::Audit;
 use self::recent::RecentEnds;
 use self::table::{Slot, Table};
+use crate::config::Config;
 use crate::session::{EventKind, Gap, NatEvent, Provenance, Record, Session};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{Event, Flow};
@@ -60,6 +61,25 @@ pub struct Statistics {
     pub pending_peak: usize,
 }
 
+/// When audits are due.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Timing {
+    /// Age at which a session is looked for in the kernel's table, if nothing else has led to an audit before.
+    pub ttl: Duration,
+    /// Time between audits.
+    pub resync: Option<Duration>,
+}
+
+impl Timing {
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            ttl: config.pending.ttl,
+            resync: config.capture.resync,
+        }
+    }
+}
+
 /// A session as the store gives it back.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StoredSession {
@@ -73,7 +93,7 @@ pub struct StoredSession {
 #[derive(Debug)]
 pub struct Engine {
     filter: Filter,
-    ttl: Duration,
+    timing: Timing,
     table: Table,
     recent: RecentEnds,
     audit: Audit,
@@ -104,10 +124,10 @@ impl Changes<'_> {
 
 impl Engine {
     #[must_use]
-    pub fn new(filter: Filter, ttl: Duration, now: Now) -> Self {
+    pub fn new(filter: Filter, timing: Timing, now: Now) -> Self {
         Self {
             filter,
-            ttl,
+            timing,
             table: Table::new(),
             recent: RecentEnds::new(),
             audit: Audit::new(),
@@ -120,10 +140,10 @@ impl Engine {
     }
 
     /// Applies a changed configuration. Sessions that are pending stay so and get their delete record.
-    pub fn reconfigure(&mut self, filter: Filter, ttl: Duration, now: Now) {
+    pub fn reconfigure(&mut self, filter: Filter, timing: Timing, now: Now) {
         self.filter = filter;
-        if self.ttl != ttl {
-            self.ttl = ttl;
+        if self.timing != timing {
+            self.timing = timing;
             self.schedule_audit(now);
         }
     }
@@ -228,6 +248,12 @@ impl Engine {
         pending.all(|pending| self.filter.accepts(&pending.session))
     }
 
+    /// Entries of the kernel's dying list, when an audit last counted them.
+    #[must_use]
+    pub const fn dying(&self) -> u64 {
+        self.audit.dying()
+    }
+
     #[must_use]
     pub fn pending(&self) -> usize {
         self.table.len()
@@ -314,7 +340,8 @@ impl Engine {
         });
         self.begun.push((slot, row));
         self.note_peak();
-        self.audit.note_session(now.up.saturating_add(self.ttl));
+        self.audit
+            .note_session(now.up.saturating_add(self.timing.ttl));
         self.emit_create(session, time, provenance);
     }
 

@@ -8,11 +8,11 @@ use std::hash::BuildHasher;
 
 use hashbrown::DefaultHashBuilder;
 
-use super::table;
+use super::{CLOCK_SLACK, began_by, table};
 use crate::session::Session;
 use crate::time::Wall;
 
-/// Power of two. 65,536 places of 16 bytes: more than the kernel redelivers within a second.
+/// Power of two. 65,536 places of 24 bytes: more than the kernel redelivers within a second.
 const PLACES: usize = 1 << 16;
 
 #[derive(Debug)]
@@ -21,11 +21,24 @@ pub(super) struct RecentEnds {
     hasher: DefaultHashBuilder,
 }
 
-/// The session's fingerprint, and its start as the kernel gives it. Zeros where none was kept.
+/// The session's fingerprint, and its start. Zeros where none was kept.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     fingerprint: u64,
     start: Wall,
+    /// Whether `start` is the kernel's; otherwise the time at which the session was seen to begin.
+    exact: bool,
+}
+
+impl Place {
+    fn holds(self, fingerprint: u64, start: Wall) -> bool {
+        self.fingerprint == fingerprint
+            && if self.exact {
+                self.start == start
+            } else {
+                began_by(self.start, Some(start)) && start.saturating_add(CLOCK_SLACK) >= self.start
+            }
+    }
 }
 
 impl RecentEnds {
@@ -42,15 +55,29 @@ impl RecentEnds {
         let Some(start) = start else { return true };
         let fingerprint = self.fingerprint(session);
         let place = &mut self.places[place_of(fingerprint)];
-        let known = place.fingerprint == fingerprint && place.start == start;
-        *place = Place { fingerprint, start };
+        let known = place.holds(fingerprint, start);
+        *place = Place {
+            fingerprint,
+            start,
+            exact: true,
+        };
         !known
+    }
+
+    /// Remembers a session that was closed without its DESTROY, should that come after all.
+    pub(super) fn insert_inferred(&mut self, session: &Session, begun: Wall) {
+        let fingerprint = self.fingerprint(session);
+        self.places[place_of(fingerprint)] = Place {
+            fingerprint,
+            start: begun,
+            exact: false,
+        };
     }
 
     pub(super) fn contains(&self, session: &Session, start: Option<Wall>) -> bool {
         let fingerprint = self.fingerprint(session);
         let place = self.places[place_of(fingerprint)];
-        place.fingerprint == fingerprint && Some(place.start) == start
+        start.is_some_and(|start| place.holds(fingerprint, start))
     }
 
     fn fingerprint(&self, session: &Session) -> u64 {

@@ -13,7 +13,7 @@ use rustix::net::sockopt;
 
 use super::filter::Program;
 use crate::config::Capture;
-use crate::wire::ctnetlink::encode_dump_request;
+use crate::wire::ctnetlink::{Listing, encode_dump_request};
 
 /// Messages taken by one system call.
 const BATCH: usize = 128;
@@ -234,21 +234,21 @@ pub enum Datagram<'a> {
     Unusable,
 }
 
-/// Asks for the whole table and receives it piece by piece.
+/// Asks for a whole listing and receives it piece by piece.
 pub struct DumpSocket {
     socket: mnl::Socket,
     buffer: Box<[u8]>,
 }
 
 impl DumpSocket {
-    /// Opens the socket and asks for the table.
+    /// Opens the socket and asks for the listing.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn request(sequence: u32) -> io::Result<Self> {
+    pub fn request(listing: Listing, sequence: u32) -> io::Result<Self> {
         let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
         ioctl_fionbio(borrow(&socket), true)?;
-        socket.send(&encode_dump_request(sequence))?;
+        socket.send(&encode_dump_request(listing, sequence))?;
         let buffer = vec![0; DUMP_ROOM].into_boxed_slice();
         Ok(Self { socket, buffer })
     }

@@ -35,6 +35,15 @@ pub enum Event {
     Destroy(Flow),
 }
 
+/// What can be dumped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Listing {
+    /// The connections.
+    Table,
+    /// Connections that have ended, and whose DESTROY could not be delivered yet.
+    Dying,
+}
+
 /// One message in answer to a dump request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DumpReply {
@@ -80,12 +89,16 @@ impl DumpReply {
     }
 }
 
-/// A request for the whole table of both families.
+/// A request for a whole listing, of both families.
 #[must_use]
-pub fn encode_dump_request(sequence: u32) -> [u8; 20] {
+pub fn encode_dump_request(listing: Listing, sequence: u32) -> [u8; 20] {
+    let kind = match listing {
+        Listing::Table => MESSAGE_GET,
+        Listing::Dying => MESSAGE_GET_DYING,
+    };
     let mut request = [0; 20];
     request[0..4].copy_from_slice(&20_u32.to_ne_bytes());
-    request[4..6].copy_from_slice(&MESSAGE_GET.to_ne_bytes());
+    request[4..6].copy_from_slice(&kind.to_ne_bytes());
     let flags = netlink::NLM_F_REQUEST | netlink::NLM_F_DUMP;
     request[6..8].copy_from_slice(&flags.to_ne_bytes());
     request[8..12].copy_from_slice(&sequence.to_ne_bytes());
@@ -96,6 +109,7 @@ pub fn encode_dump_request(sequence: u32) -> [u8; 20] {
 const SUBSYSTEM_CTNETLINK: u16 = 1 << 8;
 pub(crate) const MESSAGE_NEW: u16 = SUBSYSTEM_CTNETLINK;
 const MESSAGE_GET: u16 = SUBSYSTEM_CTNETLINK | 1;
+const MESSAGE_GET_DYING: u16 = SUBSYSTEM_CTNETLINK | 6;
 pub(crate) const MESSAGE_DELETE: u16 = SUBSYSTEM_CTNETLINK | 2;
 
 /// Size of `struct nfgenmsg`.
@@ -528,7 +542,8 @@ mod tests {
         if cfg!(target_endian = "big") {
             expected = bytes("00000014 0101 0301 0000002a 00000000 00000000");
         }
-        assert_eq!(encode_dump_request(42).as_slice(), expected);
+        let request = encode_dump_request(Listing::Table, 42);
+        assert_eq!(request.as_slice(), expected);
     }
 
     #[test]
