@@ -46,7 +46,7 @@ ifdef TEST_AS_ROOT
 	@echo 'The tests are built as you and run by root, with sudo: they make network namespaces.'
 	$(AS_USER) cargo test --locked --target-dir '$(TARGET)' --no-run
 endif
-	$(AS_USER) cargo test --locked --target-dir '$(TARGET)' $(RUNNER)
+	$(AS_USER) cargo test --locked --no-fail-fast --target-dir '$(TARGET)' $(RUNNER)
 
 build-packages:
 	@tests/packages.sh $(BUILD_PACKAGES)
