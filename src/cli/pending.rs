@@ -340,7 +340,6 @@ mod tests {
         let mut engine = Engine::new(filter, Timing::new(&config), now);
         let flow = Flow {
             session: row(None, false).session,
-            status: None,
             totals: None,
             start: None,
             stop: None,

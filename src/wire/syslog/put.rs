@@ -166,13 +166,6 @@ impl Calendar {
     }
 }
 
-/// Whole milliseconds from `from` to `to`; negative when `to` is earlier.
-pub(super) const fn millis_between(from: Wall, to: Wall) -> i64 {
-    // 2^64 ns are fewer than 2^63 ms, so neither conversion loses anything.
-    const { assert!(u64::MAX / NANOS_PER_MILLI < i64::MAX as u64) };
-    to.as_millis() as i64 - from.as_millis() as i64
-}
-
 /// `hh:mm:ss` of the day.
 fn clock(out: &mut Vec<u8>, time: Wall) {
     let second = time.as_secs() % SECS_PER_DAY;
