@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use crate::time::{NANOS_PER_MILLI, Wall};
+use crate::time::Wall;
 
 const SECS_PER_DAY: u64 = 86_400;
 
