@@ -435,7 +435,10 @@ fn every_protocol_of_the_internet() {
         packet::UDPLITE,
         &packet::udplite((client, 1000), (server, 2000), 50),
     );
-    send(packet::DCCP, &[0x5a; 24]);
+    send(
+        packet::DCCP,
+        &packet::dccp_request((client, 1000), (server, 2000)),
+    );
     send(packet::EXPERIMENT, b"for experimentation and testing");
 
     scene.compare_translated(&[
