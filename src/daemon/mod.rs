@@ -157,8 +157,7 @@ impl Daemon {
         let mut ready = Events::with_capacity(16);
         let mut heard = 0;
         loop {
-            let before = std::mem::replace(&mut heard, self.capture.statistics().batches);
-            if heard != before && !self.capture.is_readable() {
+            if heard > 0 && !self.capture.is_readable() {
                 thread::sleep(GATHER);
             }
             match self.poll.poll(&mut ready, self.patience()) {
@@ -178,7 +177,7 @@ impl Daemon {
                     }
                 }
             }
-            self.turn()?;
+            heard = self.turn()?;
         }
     }
 
@@ -196,9 +195,10 @@ impl Daemon {
         Some(next.saturating_since(self.now.up))
     }
 
-    fn turn(&mut self) -> Result<(), Error> {
+    /// Returns how many events were read.
+    fn turn(&mut self) -> Result<usize, Error> {
         let now = self.now;
-        self.read_events()?;
+        let heard = self.read_events()?;
         self.capture.read_dump(&mut self.engine, now);
         self.engine.handle_timeout(now);
         self.capture
@@ -206,10 +206,10 @@ impl Daemon {
         self.forward();
         self.keeper.handle_timeout(&mut self.engine, now);
         self.outputs.flush(now);
-        Ok(())
+        Ok(heard)
     }
 
-    fn read_events(&mut self) -> Result<bool, Error> {
+    fn read_events(&mut self) -> Result<usize, Error> {
         self.capture
             .read_events(&mut self.engine, self.now)
             .map_err(|error| Error::System(format!("the event socket failed: {error}")))
@@ -284,8 +284,9 @@ impl Daemon {
         self.now = clock::read();
         let deadline = self.now.up.saturating_add(FAREWELL);
         self.capture.set_readable();
-        while let Ok(true) = self.read_events() {
+        while self.read_events().is_ok_and(|count| count > 0) {
             self.forward();
+            self.outputs.flush(self.now);
             self.now = clock::read();
             if self.now.up >= deadline {
                 ::log::warn!(
