@@ -37,7 +37,8 @@ fn export(collector: &str, ruleset: &str, traffic: impl FnOnce(&Gateway)) -> Opt
     for address in [address, receiver.address()] {
         config += &format!("[[collector]]\naddress = \"{address}\"\n{collector}\n");
     }
-    let daemon = Daemon::start(&net.gateway, &Home::new(&config));
+    let home = Home::new(&config);
+    let daemon = Daemon::start(&net.gateway, &home);
     let watch = Watch::start(&net.gateway);
 
     traffic(&net);
