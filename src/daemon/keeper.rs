@@ -87,7 +87,9 @@ impl Keeper {
         match store.commit(&engine.changes(), now.wall) {
             Ok(()) => {
                 self.statistics.commits += 1;
-                engine.handle_committed();
+                if engine.handle_committed() {
+                    self.next_flush = now.up;
+                }
                 self.note_success();
             }
             Err(Error::Damaged { reason, .. }) => {
@@ -114,7 +116,7 @@ impl Keeper {
     /// Opens the database, or notes that it is not available.
     fn try_open(&mut self, engine: &mut Engine, now: Now) -> Result<(), Error> {
         let modified = modified(&self.config.database);
-        let store = match Store::open(&self.config.database) {
+        let mut store = match Store::open(&self.config.database) {
             Ok(store) => store,
             Err(Error::Damaged { reason, .. }) => {
                 self.replace(engine, &reason, now);
@@ -136,6 +138,7 @@ impl Keeper {
         match loaded.and(last_commit) {
             Ok(last_commit) => {
                 self.store = Some(store);
+                engine.handle_store_opened();
                 self.note_success();
                 log::info!(
                     "pending database \"{}\": {count} sessions of an earlier run",
