@@ -324,13 +324,12 @@ fn the_causes_of_gaps_have_the_names_that_scripts_rely_on() {
         let json = message(stdout(), Format::Json, &record);
         assert!(json.contains(&format!(r#""cause":"{name}""#)), "{json}");
         let entry = message(journal(), Format::Text, &record);
-        assert!(
-            entry.contains(&format!("\nNAT_CAUSE={name}\n")),
-            "{entry}"
-        );
+        assert!(entry.contains(&format!("\nNAT_CAUSE={name}\n")), "{entry}");
         let datagram = message(udp(), Format::Rfc5424, &record);
         assert!(
-            datagram.contains(&format!(" GAP - time=2026-03-01T12:01:02.345Z event=gap cause={name} ")),
+            datagram.contains(&format!(
+                " GAP - time=2026-03-01T12:01:02.345Z event=gap cause={name} "
+            )),
             "{datagram}"
         );
     }
