@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 
 use nattrail::config::{Collector, Config, Format, Syslog, Version};
-use nattrail::engine::{Engine, Filter};
+use nattrail::engine::{Engine, Filter, Timing};
 use nattrail::export::packer::{Packer, Transport};
 use nattrail::export::queue::Queue;
 use nattrail::session::Record;
@@ -47,7 +47,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 fn records(script: &[(Now, &str)]) -> Vec<(Now, Record)> {
     let config = Config::default();
     let filter = Filter::new(&config.capture);
-    let mut engine = Engine::new(filter, config.pending.ttl, script[0].0);
+    let mut engine = Engine::new(filter, Timing::new(&config), script[0].0);
     let mut records = Vec::new();
     for &(now, hex) in script {
         for message in Messages::new(&bytes(hex)) {

@@ -27,6 +27,7 @@ pub fn capture(mut table: Table, problems: &mut Vec<Problem>) -> Option<Capture>
     let set_sysctls = table.take("set-sysctls", values::flag, problems);
     let receive_buffer = table.take("receive-buffer", buffer(), problems);
     let reliable = table.take("reliable", values::flag, problems);
+    let resync = table.take("resync", values::interval, problems);
     table.finish(problems);
     Some(Capture {
         namespace,
@@ -39,6 +40,7 @@ pub fn capture(mut table: Table, problems: &mut Vec<Problem>) -> Option<Capture>
         set_sysctls: set_sysctls?,
         receive_buffer: receive_buffer?,
         reliable: reliable?,
+        resync: resync?,
     })
 }
 

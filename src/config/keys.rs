@@ -213,6 +213,14 @@ pub const KEYS: &[Key] = &[
          stalled, ended connections still count toward nf_conntrack_max.",
     ),
     key(
+        Capture,
+        "resync",
+        Value("\"10m\""),
+        "a duration from 1s, or 0s",
+        "How often the open connections are held against the kernel's table, so that those whose end was never reported \
+         are closed, and those never announced are found. 0s: only at start and after a gap.",
+    ),
+    key(
         Pending,
         "database",
         Varies("\"/var/lib/nattrail/pending.db\""),

@@ -51,6 +51,8 @@ pub struct Capture {
     pub receive_buffer: usize,
     /// Whether the kernel keeps the end of a session until it could be delivered.
     pub reliable: bool,
+    /// Time between audits of the pending sessions against the kernel's table; `None` for only those that are needed.
+    pub resync: Option<Duration>,
 }
 
 /// A network namespace by name (as `ip netns` knows it) or by path.

@@ -241,6 +241,15 @@ pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Dura
     }
 }
 
+/// A duration from 1 s; 0 is never.
+pub fn interval(text: &str) -> Parsed<Option<Duration>> {
+    match parse_duration(text) {
+        Some(Duration::ZERO) => Ok(None),
+        Some(value) if value >= Duration::from_secs(1) => Ok(Some(value)),
+        _ => Err(Wrong::Value),
+    }
+}
+
 pub fn size(range: RangeInclusive<usize>) -> impl Fn(&str) -> Parsed<usize> {
     move |text| {
         let value = parse_size(text).filter(|value| range.contains(value));

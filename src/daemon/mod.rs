@@ -29,7 +29,7 @@ use self::keeper::Keeper;
 use self::outputs::Outputs;
 use self::report::Report;
 use crate::config::{self, Config, Loaded};
-use crate::engine::{Engine, Filter};
+use crate::engine::{Engine, Filter, Timing};
 use crate::kernel::namespace::within;
 use crate::kernel::{nftables, sysctl};
 use crate::store;
@@ -113,8 +113,8 @@ impl Daemon {
             .map_err(|error| system("cannot watch for events", error))?;
         pin(&config.capture)?;
 
-        let mut engine = Engine::new(Filter::new(&config.capture), config.pending.ttl, now);
-        engine.request_first_audit(now);
+        let mut engine = Engine::new(Filter::new(&config.capture), Timing::new(&config), now);
+        engine.request_audit(now);
         let keeper = Keeper::open(&config.pending, &mut engine, now).map_err(Error::Store)?;
         // The store may hold sessions from before the filters were made narrower.
         capture.reconfigure(&config.capture, &engine);
@@ -157,8 +157,7 @@ impl Daemon {
         let mut ready = Events::with_capacity(16);
         let mut heard = 0;
         loop {
-            let before = std::mem::replace(&mut heard, self.capture.statistics().batches);
-            if heard != before && !self.capture.is_readable() {
+            if heard > 0 && !self.capture.is_readable() {
                 thread::sleep(GATHER);
             }
             match self.poll.poll(&mut ready, self.patience()) {
@@ -178,7 +177,7 @@ impl Daemon {
                     }
                 }
             }
-            self.turn()?;
+            heard = self.turn()?;
         }
     }
 
@@ -196,22 +195,21 @@ impl Daemon {
         Some(next.saturating_since(self.now.up))
     }
 
-    fn turn(&mut self) -> Result<(), Error> {
+    /// Returns how many events were read.
+    fn turn(&mut self) -> Result<usize, Error> {
         let now = self.now;
-        self.read_events()?;
+        let heard = self.read_events()?;
         self.capture.read_dump(&mut self.engine, now);
         self.engine.handle_timeout(now);
-        if self.engine.poll_dump(now) {
-            self.capture
-                .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
-        }
+        self.capture
+            .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
         self.forward();
         self.keeper.handle_timeout(&mut self.engine, now);
         self.outputs.flush(now);
-        Ok(())
+        Ok(heard)
     }
 
-    fn read_events(&mut self) -> Result<bool, Error> {
+    fn read_events(&mut self) -> Result<usize, Error> {
         self.capture
             .read_events(&mut self.engine, self.now)
             .map_err(|error| Error::System(format!("the event socket failed: {error}")))
@@ -272,7 +270,7 @@ impl Daemon {
         new.capture.namespace.clone_from(&current.namespace);
         new.capture.table.clone_from(&current.table);
         self.engine
-            .reconfigure(Filter::new(&new.capture), new.pending.ttl, now);
+            .reconfigure(Filter::new(&new.capture), Timing::new(&new), now);
         self.capture.reconfigure(&new.capture, &self.engine);
         self.keeper.reconfigure(&new.pending);
         self.outputs.reconfigure(&new, now);
@@ -286,8 +284,9 @@ impl Daemon {
         self.now = clock::read();
         let deadline = self.now.up.saturating_add(FAREWELL);
         self.capture.set_readable();
-        while let Ok(true) = self.read_events() {
+        while self.read_events().is_ok_and(|count| count > 0) {
             self.forward();
+            self.outputs.flush(self.now);
             self.now = clock::read();
             if self.now.up >= deadline {
                 ::log::warn!(

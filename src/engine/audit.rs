@@ -1,50 +1,63 @@
 //! Audits: the kernel's table held against the pending sessions.
 //!
-//! An audit begins with a dump of the table. What stands in it is marked as seen, or adopted when it was not known. A
-//! session that was not seen may still have its DESTROY in the event socket's queue: only when the dump has ended *and*
-//! that queue has been read to its end is it gone for certain. Then the table is walked, a slice per turn of the loop.
+//! An audit begins with a dump of the table. What stands in it is marked as seen, or adopted when it was not known. Then
+//! comes a dump of the dying list: entries that have left the table and whose DESTROY the kernel still owes us. A session
+//! that stood in neither may still have its DESTROY in the event socket's queue: only when the dumps have ended *and*
+//! that queue has been read to its end is it gone for certain. Then the pending sessions are walked, a slice per turn of
+//! the loop, and what is gone is closed: with an inferred end, which lies before this moment.
 //!
-//! The first audit of a run closes everything that was not seen: it ended while nobody listened. Later ones close what
-//! was not seen and is older than the TTL.
+//! Audits take place at the start, after every gap, and every `resync`. Without a resync, one is due when the oldest session
+//! reaches the TTL.
 
 use std::time::Duration;
 
-use super::{Engine, began_by, same_id};
+use super::table::Key;
+use super::{Engine, Slot, began_by, same_id};
 use crate::session::{EventKind, NatEvent, Provenance, Record};
-use crate::time::{Now, Uptime, Wall};
-use crate::wire::ctnetlink::Flow;
+use crate::time::{Now, Uptime};
+use crate::wire::ctnetlink::{Flow, Listing};
 
 /// Slots walked in one turn of the loop.
 const SLICE: usize = 4096;
+/// Least time between audits: a flood that overflows the queue again and again must not keep the daemon dumping.
+const PAUSE: Duration = Duration::from_secs(5);
 /// Wait before a dump that failed is asked for again.
 const RETRY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Audit {
     phase: Phase,
-    /// Number of the audit that is under way, or was the last; 0 before the first.
+    /// Number of the audit that is under way, or was the last; 1 before the first.
     number: u32,
-    /// Sessions that began before this and were not seen are closed whatever their age.
-    closes_before: Wall,
-    /// When the oldest session reaches the TTL.
+    /// When the next one begins.
     due: Option<Uptime>,
+    /// When the last one ended.
+    ended: Option<Uptime>,
+    /// Entries of the dying list, as the last audit counted them.
+    dying: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
     Idle,
-    Dumping,
+    /// The listing is to be asked for.
+    Due(Listing),
+    Dumping(Listing),
     Draining,
-    Closing { next_slot: usize, since: Uptime },
+    Closing {
+        next_slot: usize,
+        since: Uptime,
+    },
 }
 
 impl Audit {
     pub(super) const fn new() -> Self {
         Self {
             phase: Phase::Idle,
-            number: 0,
-            closes_before: Wall::from_nanos(0),
+            number: 1,
             due: None,
+            ended: None,
+            dying: 0,
         }
     }
 
@@ -52,81 +65,100 @@ impl Audit {
         self.number
     }
 
+    pub(super) const fn dying(&self) -> u64 {
+        self.dying
+    }
+
     pub(super) const fn poll_timeout(&self) -> Option<Uptime> {
         match self.phase {
             Phase::Idle => self.due,
-            Phase::Dumping | Phase::Draining => None,
+            Phase::Dumping(_) | Phase::Draining => None,
+            // What is due is due at once.
+            Phase::Due(_) => Some(Uptime::from_nanos(0)),
             Phase::Closing { since, .. } => Some(since),
         }
     }
 
+    /// A session began that will reach the TTL at `due`.
     pub(super) fn note_session(&mut self, due: Uptime) {
-        self.due = Some(self.due.map_or(due, |earlier| earlier.min(due)));
+        self.due.get_or_insert(due);
     }
 }
 
 impl Engine {
-    /// Asks for an audit as soon as possible.
+    /// Asks for an audit, at once if the last one is not very recent.
     pub fn request_audit(&mut self, now: Now) {
-        self.audit.due = Some(now.up);
+        let ended = self.audit.ended;
+        let earliest = ended.map_or(now.up, |ended| ended.saturating_add(PAUSE).max(now.up));
+        self.audit.due = Some(self.audit.due.map_or(earliest, |due| due.min(earliest)));
     }
 
-    /// The first audit of a run, which closes every restored session that the kernel no longer has.
-    pub fn request_first_audit(&mut self, now: Now) {
-        self.audit.closes_before = now.wall;
-        self.request_audit(now);
-    }
-
-    /// Whether a dump of the kernel's table is due. Returns `true` once per dump; answer with
+    /// Which listing of the kernel's is to be dumped now. Says so once per dump; answer with
     /// [`handle_dumped`](Self::handle_dumped) for each entry, then [`handle_dump_end`](Self::handle_dump_end) or
     /// [`handle_dump_failed`](Self::handle_dump_failed).
     #[must_use]
-    pub fn poll_dump(&mut self, now: Now) -> bool {
-        if self.audit.phase != Phase::Idle || self.audit.due.is_none_or(|due| due > now.up) {
-            return false;
+    pub fn poll_dump(&mut self, now: Now) -> Option<Listing> {
+        if self.audit.phase == Phase::Idle && self.audit.due.is_some_and(|due| due <= now.up) {
+            self.audit.due = None;
+            self.audit.number += 1;
+            self.audit.phase = Phase::Due(Listing::Table);
+            self.statistics.audits += 1;
         }
-        self.audit.due = None;
-        self.audit.number += 1;
-        self.audit.phase = Phase::Dumping;
-        self.statistics.audits += 1;
-        true
+        let Phase::Due(listing) = self.audit.phase else {
+            return None;
+        };
+        if listing == Listing::Dying {
+            self.audit.dying = 0;
+        }
+        self.audit.phase = Phase::Dumping(listing);
+        Some(listing)
     }
 
-    /// An entry of the kernel's table.
+    /// An entry of the listing that is being dumped.
     pub fn handle_dumped(&mut self, flow: &Flow, now: Now) {
         let number = self.audit.number;
+        let key = self.table.key(&flow.session);
         let known = self
             .table
-            .find(&flow.session)
-            .find(|(_, pending)| {
-                same_id(&pending.session, &flow.session) && began_by(pending.begun, flow.start)
-            })
+            .find(key, &flow.session)
+            .filter(|(_, pending)| same_id(&pending.session, &flow.session))
+            .filter(|(_, pending)| began_by(pending.begun, flow.start))
+            .max_by_key(|(_, pending)| pending.begun)
             .map(|(slot, _)| slot);
-        if let Some(pending) = known.and_then(|slot| self.table.at_mut(slot)) {
+        let pending = known.and_then(|slot| self.table.at_mut(slot));
+        if self.audit.phase == Phase::Dumping(Listing::Dying) {
+            self.audit.dying += 1;
+            // One that is not known comes with its DESTROY.
+            if let Some(pending) = pending {
+                pending.audit = number;
+            }
+            return;
+        }
+        if let Some(pending) = pending {
             pending.audit = number;
             return;
         }
         // It may have ended since this piece of the dump was made, and its DESTROY may have been read first.
-        if !self.filter.accepts(&flow.session) || self.recent.contains(&flow.session, flow.start) {
+        let session = flow.session;
+        let ended = || self.recent.may_contain(key, session.id, flow.start);
+        if !self.filter.accepts(&session) || ended() {
             return;
         }
         self.statistics.adopted += 1;
-        self.begin(
-            flow.session,
-            flow.start.unwrap_or(now.wall),
-            Provenance::Inferred,
-            now,
-        );
+        let start = flow.start.unwrap_or(now.wall);
+        self.begin(key, session, start, Provenance::Inferred, now);
     }
 
     /// The dump has ended, and was complete.
     pub fn handle_dump_end(&mut self) {
-        if self.audit.phase == Phase::Dumping {
-            self.audit.phase = Phase::Draining;
-        }
+        self.audit.phase = match self.audit.phase {
+            Phase::Dumping(Listing::Table) => Phase::Due(Listing::Dying),
+            Phase::Dumping(Listing::Dying) => Phase::Draining,
+            other => other,
+        };
     }
 
-    /// The dump could not be made, or broke off. It is asked for again in 10 s.
+    /// The dump could not be made, or broke off. The audit begins anew in 10 s.
     pub fn handle_dump_failed(&mut self, now: Now) {
         self.audit.phase = Phase::Idle;
         self.audit.due = Some(now.up.saturating_add(RETRY));
@@ -149,13 +181,10 @@ impl Engine {
         let mut walked = 0;
         for slot in self.table.slots(next_slot, SLICE) {
             walked += 1;
-            let gone = self.table.at(slot).is_some_and(|pending| {
-                pending.audit != self.audit.number
-                    && (pending.begun <= self.audit.closes_before
-                        || now.wall.saturating_since(pending.begun) >= self.ttl)
-            });
-            if gone {
-                self.close(slot, now);
+            let unseen = |pending: &super::Pending| pending.audit != self.audit.number;
+            if let Some(pending) = self.table.at(slot).filter(|pending| unseen(pending)) {
+                let key = self.table.key(&pending.session);
+                self.close(key, slot, now);
             }
         }
         if walked == SLICE {
@@ -163,39 +192,34 @@ impl Engine {
             self.audit.phase = Phase::Closing { next_slot, since };
         } else {
             self.audit.phase = Phase::Idle;
-            self.audit.closes_before = Wall::from_nanos(0);
+            self.audit.ended = Some(now.up);
             self.schedule_audit(now);
         }
     }
 
-    /// Sets the next audit to when the oldest session reaches the TTL, counted anew from now for those that the last audit
-    /// has seen.
+    /// Sets the time of the next audit. All that is pending has just been seen.
     pub(super) fn schedule_audit(&mut self, now: Now) {
         if self.audit.phase != Phase::Idle {
             return;
         }
-        let (ttl, number) = (self.ttl, self.audit.number);
-        let left = |pending: &super::Pending| {
-            if pending.audit == number {
-                ttl
-            } else {
-                ttl.saturating_sub(now.wall.saturating_since(pending.begun))
-            }
+        let next = match (self.timing.resync, self.pending()) {
+            (Some(resync), _) => Some(resync.min(self.timing.ttl)),
+            (None, 0) => None,
+            (None, _) => Some(self.timing.ttl),
         };
-        let shortest = self.table.iter().map(left).min();
-        let due = shortest.map(|left| now.up.saturating_add(left));
+        let due = next.map(|wait| now.up.saturating_add(wait));
         // A gap may have asked for an audit while this one was under way.
-        self.audit.due = match (self.audit.due, due) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        };
+        self.audit.due = [self.audit.due, due].into_iter().flatten().min();
     }
 
-    fn close(&mut self, slot: super::Slot, now: Now) {
-        let Some(pending) = self.table.remove(slot) else {
+    /// Closes a session that the kernel no longer has.
+    pub(super) fn close(&mut self, key: Key, slot: Slot, now: Now) {
+        let Some(pending) = self.table.remove(key, slot) else {
             return;
         };
         self.forget(&pending);
+        self.recent
+            .insert_inferred(key, pending.session.id, pending.begun);
         self.statistics.inferred_ends += 1;
         self.statistics.deletes += 1;
         self.records.push_back(Record::Event(NatEvent {

@@ -9,8 +9,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::{LogScope, MarkFilter, Prefix};
 use crate::session::{Counters, GapCause, Protocol, Totals, Tuple, Zone};
+use crate::wire::ctnetlink::Listing;
 
 const TTL: Duration = Duration::from_secs(7 * 86_400);
+const TIMING: Timing = Timing {
+    ttl: TTL,
+    resync: None,
+};
 
 fn capture() -> crate::config::Capture {
     crate::config::Capture {
@@ -24,11 +29,12 @@ fn capture() -> crate::config::Capture {
         set_sysctls: false,
         receive_buffer: 1 << 20,
         reliable: true,
+        resync: None,
     }
 }
 
 fn engine() -> Engine {
-    Engine::new(Filter::new(&capture()), TTL, at(0))
+    Engine::new(Filter::new(&capture()), TIMING, at(0))
 }
 
 fn at(seconds: u64) -> Now {
@@ -75,7 +81,6 @@ fn untranslated(port: u16) -> Session {
 fn flow(session: Session) -> Flow {
     Flow {
         session,
-        status: None,
         totals: None,
         start: None,
         stop: None,
@@ -121,13 +126,21 @@ fn kinds(engine: &mut Engine) -> Vec<EventKind> {
     records(engine).iter().map(|event| event.kind).collect()
 }
 
-/// A whole audit at `now` that finds `present` in the kernel.
-fn audit(engine: &mut Engine, present: &[Flow], now: Now) {
-    assert!(engine.poll_dump(now), "no dump is due");
-    for flow in present {
-        engine.handle_dumped(flow, now);
+/// The dumps of an audit at `now` that finds `present` in the kernel's table and `dying` in its dying list.
+fn dump(engine: &mut Engine, present: &[Flow], dying: &[Flow], now: Now) {
+    for (listing, flows) in [(Listing::Table, present), (Listing::Dying, dying)] {
+        assert_eq!(engine.poll_dump(now), Some(listing));
+        assert_eq!(engine.poll_dump(now), None, "asked for once");
+        for flow in flows {
+            engine.handle_dumped(flow, now);
+        }
+        engine.handle_dump_end();
     }
-    engine.handle_dump_end();
+}
+
+/// A whole audit at `now` that finds `present` in the kernel's table.
+fn audit(engine: &mut Engine, present: &[Flow], now: Now) {
+    dump(engine, present, &[], now);
     engine.handle_events_drained(now);
     engine.handle_timeout(now);
 }
@@ -292,7 +305,7 @@ fn untranslated_sessions_are_logged_only_when_all_are_wanted() {
 
     let mut capture = capture();
     capture.log = LogScope::All;
-    engine.reconfigure(Filter::new(&capture), TTL, at(1));
+    engine.reconfigure(Filter::new(&capture), TIMING, at(1));
     engine.handle_event(&new(untranslated(2)), at(1));
     assert_eq!(records(&mut engine).len(), 1);
 }
@@ -341,7 +354,7 @@ fn a_session_that_was_announced_gets_its_delete_though_the_filter_no_longer_acce
     engine.handle_event(&new(session(1)), at(1));
     let mut capture = capture();
     capture.protocols = vec![Protocol::TCP];
-    engine.reconfigure(Filter::new(&capture), TTL, at(2));
+    engine.reconfigure(Filter::new(&capture), TIMING, at(2));
     assert!(!engine.accepts_all_pending());
     engine.handle_event(&destroy(session(1), wall(1), wall(3)), at(3));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
@@ -406,7 +419,7 @@ fn a_restored_session_goes_on_and_ends_with_its_own_start() {
         begun: wall(0),
         provenance: Provenance::Kernel,
     });
-    engine.request_first_audit(at(100));
+    engine.request_audit(at(100));
     audit(&mut engine, &[flow(session(1))], at(100));
     assert_eq!((records(&mut engine).len(), engine.pending()), (0, 1));
 
@@ -420,7 +433,7 @@ fn a_restored_session_goes_on_and_ends_with_its_own_start() {
 #[test]
 fn a_session_that_was_adopted_before_the_store_could_be_opened_takes_its_stored_place() {
     let mut engine = engine();
-    engine.request_first_audit(at(100));
+    engine.request_audit(at(100));
     audit(&mut engine, &[flow(session(1))], at(100));
     engine.restore(StoredSession {
         row: Row(41),
@@ -443,7 +456,7 @@ fn the_first_audit_closes_what_ended_while_nobody_listened_and_adopts_what_began
         begun: wall(0),
         provenance: Provenance::Kernel,
     });
-    engine.request_first_audit(at(100));
+    engine.request_audit(at(100));
     let unknown = Flow {
         start: Some(wall(50)),
         ..flow(session(2))
@@ -470,10 +483,9 @@ fn the_first_audit_closes_what_ended_while_nobody_listened_and_adopts_what_began
 fn an_event_that_was_queued_during_the_dump_is_not_overruled_by_it() {
     let mut engine = engine();
     engine.handle_event(&new(session(1)), at(1));
-    engine.request_first_audit(at(100));
-    assert!(engine.poll_dump(at(100)));
+    engine.request_audit(at(100));
     // Gone from the table, and its DESTROY still in the queue.
-    engine.handle_dump_end();
+    dump(&mut engine, &[], &[], at(100));
     engine.handle_timeout(at(100));
     engine.handle_event(&destroy(session(1), wall(1), wall(99)), at(100));
     engine.handle_events_drained(at(100));
@@ -487,19 +499,93 @@ fn an_event_that_was_queued_during_the_dump_is_not_overruled_by_it() {
 }
 
 #[test]
-fn an_entry_whose_end_was_read_before_its_piece_of_the_dump_is_not_adopted() {
+fn a_session_in_the_dying_list_is_not_closed_since_its_destroy_is_still_owed() {
     let mut engine = engine();
-    engine.request_first_audit(at(100));
-    assert!(engine.poll_dump(at(100)));
-    engine.handle_event(&destroy(session(1), wall(1), wall(99)), at(100));
-    engine.handle_dumped(
-        &Flow {
-            start: Some(wall(1)),
-            ..flow(session(1))
-        },
+    engine.handle_event(&new(session(1)), at(1));
+    engine.request_audit(at(100));
+    dump(
+        &mut engine,
+        &[],
+        &[flow(session(1)), flow(session(2))],
         at(100),
     );
+    engine.handle_events_drained(at(100));
+    engine.handle_timeout(at(100));
+    assert_eq!((engine.pending(), engine.dying()), (1, 2));
+    assert_eq!(
+        kinds(&mut engine),
+        [EventKind::Create],
+        "the unknown one comes with its DESTROY"
+    );
+}
+
+#[test]
+fn the_destroy_of_a_session_that_was_closed_by_an_audit_gives_nothing_more() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(10));
+    engine.request_audit(at(20));
+    audit(&mut engine, &[], at(20));
+    engine.handle_event(&destroy(session(1), wall(10), wall(15)), at(30));
+    assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
+    assert_eq!(engine.statistics().duplicates, 1);
+}
+
+#[test]
+fn an_entry_whose_end_was_read_before_its_piece_of_the_dump_is_not_adopted() {
+    let mut engine = engine();
+    engine.request_audit(at(100));
+    assert_eq!(engine.poll_dump(at(100)), Some(Listing::Table));
+    engine.handle_event(&destroy(session(1), wall(1), wall(99)), at(100));
+    let entry = Flow {
+        start: Some(wall(1)),
+        ..flow(session(1))
+    };
+    engine.handle_dumped(&entry, at(100));
     assert_eq!((engine.pending(), engine.statistics().adopted), (0, 0));
+}
+
+#[test]
+fn without_kernel_timestamps_an_entry_that_has_ended_is_not_adopted_either() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(99));
+    engine.request_audit(at(100));
+    assert_eq!(engine.poll_dump(at(100)), Some(Listing::Table));
+    engine.handle_event(&Event::Destroy(flow(session(1))), at(100));
+    engine.handle_dumped(&flow(session(1)), at(100));
+    assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
+    assert_eq!(engine.pending(), 0);
+}
+
+#[test]
+fn a_new_with_the_tuples_and_id_of_a_session_of_an_earlier_run_closes_that_one() {
+    let mut engine = engine();
+    engine.restore(StoredSession {
+        row: Row(1),
+        session: session(1),
+        begun: wall(0),
+        provenance: Provenance::Kernel,
+    });
+    engine.handle_event(&new(session(1)), at(100));
+    let records = records(&mut engine);
+    assert_eq!(
+        records.iter().map(|event| event.kind).collect::<Vec<_>>(),
+        [EventKind::Delete, EventKind::Create]
+    );
+    assert_eq!(
+        (records[0].provenance, records[0].start),
+        (Provenance::Inferred, Some(wall(0)))
+    );
+    assert_eq!(records[1].time, wall(100));
+}
+
+#[test]
+fn audits_keep_a_pause_however_often_they_are_asked_for() {
+    let mut engine = engine();
+    engine.request_audit(at(100));
+    audit(&mut engine, &[], at(100));
+    engine.request_audit(at(101));
+    assert_eq!(engine.poll_dump(at(104)), None);
+    assert_eq!(engine.poll_dump(at(105)), Some(Listing::Table));
 }
 
 #[test]
@@ -509,7 +595,7 @@ fn after_the_ttl_a_session_is_closed_if_the_kernel_no_longer_has_it_and_stays_if
     engine.handle_event(&new(session(2)), at(0));
     let due = engine.poll_timeout().unwrap();
     assert_eq!(due, at(0).up.saturating_add(TTL));
-    assert!(!engine.poll_dump(at(TTL.as_secs() - 1)));
+    assert_eq!(engine.poll_dump(at(TTL.as_secs() - 1)), None);
 
     let end = at(TTL.as_secs());
     audit(&mut engine, &[flow(session(2))], end);
@@ -524,17 +610,19 @@ fn after_the_ttl_a_session_is_closed_if_the_kernel_no_longer_has_it_and_stays_if
 }
 
 #[test]
-fn a_young_session_that_an_audit_did_not_see_waits_for_its_ttl() {
+fn with_a_resync_audits_come_at_its_interval_also_when_nothing_is_pending() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(0));
-    engine.request_audit(at(10));
-    audit(&mut engine, &[], at(10));
-    assert_eq!((kinds(&mut engine).len(), engine.pending()), (1, 1));
-    assert_eq!(
-        engine.poll_timeout(),
-        Some(at(0).up.saturating_add(TTL)),
-        "due when it is old enough"
-    );
+    let resync = Duration::from_secs(600);
+    let timing = Timing {
+        resync: Some(resync),
+        ..TIMING
+    };
+    engine.reconfigure(Filter::new(&capture()), timing, at(0));
+    for now in [600, 1200] {
+        assert_eq!(engine.poll_timeout(), Some(at(now).up));
+        audit(&mut engine, &[], at(now));
+    }
+    assert_eq!(engine.statistics().audits, 2);
 }
 
 #[test]
@@ -546,13 +634,13 @@ fn a_failed_dump_closes_nothing_and_is_asked_for_again() {
         begun: wall(0),
         provenance: Provenance::Kernel,
     });
-    engine.request_first_audit(at(1));
-    assert!(engine.poll_dump(at(1)));
+    engine.request_audit(at(1));
+    assert_eq!(engine.poll_dump(at(1)), Some(Listing::Table));
     engine.handle_dump_failed(at(2));
     engine.handle_events_drained(at(2));
     engine.handle_timeout(at(2));
     assert_eq!(engine.pending(), 1);
-    assert!(!engine.poll_dump(at(11)));
+    assert_eq!(engine.poll_dump(at(11)), None);
     audit(&mut engine, &[], at(12));
     assert_eq!(kinds(&mut engine), [EventKind::Delete]);
 }
@@ -568,7 +656,7 @@ fn a_large_table_is_closed_in_slices() {
             provenance: Provenance::Kernel,
         });
     }
-    engine.request_first_audit(at(1));
+    engine.request_audit(at(1));
     audit(&mut engine, &[], at(1));
     let mut turns = 1;
     while engine.poll_timeout().is_some_and(|due| due <= at(1).up) {
@@ -590,7 +678,7 @@ fn a_gap_is_a_record_and_asks_for_an_audit() {
     };
     engine.handle_gap(gap, at(2));
     assert_eq!(engine.poll_record(), Some(Record::Gap(gap)));
-    assert!(engine.poll_dump(at(2)));
+    assert_eq!(engine.poll_dump(at(2)), Some(Listing::Table));
 }
 
 #[derive(Clone, Copy, Debug)]

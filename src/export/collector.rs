@@ -357,7 +357,11 @@ impl Collector {
 
     fn notice_failure(&mut self, error: &io::Error, now: Now) {
         if self.notice(Kind::Failed, now) {
-            warn!("collector {}: cannot send: {error}", self.address);
+            warn!(
+                "collector {}: cannot send: {error}; up to {} bytes of records wait until that changes",
+                self.address,
+                self.queue.limit()
+            );
         }
     }
 

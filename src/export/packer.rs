@@ -11,7 +11,7 @@
 //!   message begins with the templates again;
 //! - sequence numbers also count what the queue refused or the network lost, so that the collector sees the loss;
 //! - flow records that were lost so become a gap that is due, which [`Packer::tell_losses`] puts into the stream of the
-//!   collector itself; a gap that is lost in its turn is due again ([`losses`]). NetFlow v5 has no record for a gap.
+//!   collector itself; a gap that is lost in its turn is due again. NetFlow v5 has no record for a gap.
 //!
 //! Nothing is allocated per record.
 
@@ -86,26 +86,20 @@ pub struct Packer(Encoding);
 #[derive(Debug)]
 enum Encoding {
     NetflowV5(netflow5::Packer),
-    Templated(templated::Packer),
+    Templated(Box<templated::Packer>),
 }
 
 impl Packer {
     #[must_use]
     pub fn new(collector: &config::Collector, transport: Transport, now: Now) -> Self {
+        let templated = |dialect| {
+            let packer = templated::Packer::new(collector, dialect, transport, now);
+            Encoding::Templated(Box::new(packer))
+        };
         Self(match collector.version {
             Version::NetflowV5 => Encoding::NetflowV5(netflow5::Packer::new(collector)),
-            Version::NetflowV9 => Encoding::Templated(templated::Packer::new(
-                collector,
-                templated::Dialect::NetflowV9,
-                transport,
-                now,
-            )),
-            Version::Ipfix => Encoding::Templated(templated::Packer::new(
-                collector,
-                templated::Dialect::Ipfix,
-                transport,
-                now,
-            )),
+            Version::NetflowV9 => templated(templated::Dialect::NetflowV9),
+            Version::Ipfix => templated(templated::Dialect::Ipfix),
         })
     }
 
@@ -146,7 +140,7 @@ impl Packer {
 
     /// Whether the collector is still to be told of records that were lost.
     #[must_use]
-    pub const fn has_losses(&self) -> bool {
+    pub fn has_losses(&self) -> bool {
         match &self.0 {
             Encoding::NetflowV5(_) => false,
             Encoding::Templated(packer) => packer.losses.is_due(),
@@ -254,21 +248,21 @@ impl Packer {
 
     /// The sequence number of the next message.
     #[must_use]
-    pub const fn sequence(&self) -> u32 {
+    pub fn sequence(&self) -> u32 {
         match &self.0 {
             Encoding::NetflowV5(packer) => packer.sequence,
             Encoding::Templated(packer) => packer.sequence,
         }
     }
 
-    const fn assembly(&self) -> &Assembly {
+    fn assembly(&self) -> &Assembly {
         match &self.0 {
             Encoding::NetflowV5(packer) => &packer.assembly,
             Encoding::Templated(packer) => &packer.assembly,
         }
     }
 
-    const fn assembly_mut(&mut self) -> &mut Assembly {
+    fn assembly_mut(&mut self) -> &mut Assembly {
         match &mut self.0 {
             Encoding::NetflowV5(packer) => &mut packer.assembly,
             Encoding::Templated(packer) => &mut packer.assembly,

@@ -13,7 +13,7 @@ use rustix::net::sockopt;
 
 use super::filter::Program;
 use crate::config::Capture;
-use crate::wire::ctnetlink::encode_dump_request;
+use crate::wire::ctnetlink::{Listing, encode_dump_request};
 
 /// Messages taken by one system call.
 const BATCH: usize = 128;
@@ -151,6 +151,7 @@ pub struct Batch {
 
 impl Batch {
     #[must_use]
+    #[expect(clippy::new_without_default, reason = "nothing makes one by default")]
     pub fn new() -> Self {
         let mut buffers = vec![[0; EVENT_ROOM]; BATCH];
         // SAFETY: all of these are plain C structures, for which zero bytes are a valid value.
@@ -200,14 +201,10 @@ impl Batch {
         self.filled == BATCH
     }
 
+    /// How many datagrams there are.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.filled
-    }
-
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.filled == 0
     }
 
     /// Undoes what the last call wrote into the headers it filled.
@@ -220,12 +217,6 @@ impl Batch {
     }
 }
 
-impl Default for Batch {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// One datagram of a [`Batch`].
 pub enum Datagram<'a> {
     /// From the kernel, whole.
@@ -234,21 +225,21 @@ pub enum Datagram<'a> {
     Unusable,
 }
 
-/// Asks for the whole table and receives it piece by piece.
+/// Asks for a whole listing and receives it piece by piece.
 pub struct DumpSocket {
     socket: mnl::Socket,
     buffer: Box<[u8]>,
 }
 
 impl DumpSocket {
-    /// Opens the socket and asks for the table.
+    /// Opens the socket and asks for the listing.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn request(sequence: u32) -> io::Result<Self> {
+    pub fn request(listing: Listing, sequence: u32) -> io::Result<Self> {
         let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
         ioctl_fionbio(borrow(&socket), true)?;
-        socket.send(&encode_dump_request(sequence))?;
+        socket.send(&encode_dump_request(listing, sequence))?;
         let buffer = vec![0; DUMP_ROOM].into_boxed_slice();
         Ok(Self { socket, buffer })
     }

@@ -8,12 +8,17 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{Capture, LogScope};
-use crate::engine::{Engine, Filter};
+use crate::engine::{Engine, Filter, Timing};
 use crate::session::{Protocol, Session, Tuple, Zone, ZoneDirection};
 use crate::time::{Now, Uptime};
 use crate::wire::ctnetlink::{Event, Flow};
 
 const NOW: Now = Now::new(Wall::from_secs(1_800_000_000), Uptime::from_millis(5000));
+
+const TIMING: Timing = Timing {
+    ttl: Duration::from_secs(60),
+    resync: None,
+};
 
 fn engine() -> Engine {
     let capture = Capture {
@@ -27,8 +32,9 @@ fn engine() -> Engine {
         set_sysctls: false,
         receive_buffer: 1 << 20,
         reliable: true,
+        resync: None,
     };
-    Engine::new(Filter::new(&capture), Duration::from_secs(60), NOW)
+    Engine::new(Filter::new(&capture), TIMING, NOW)
 }
 
 fn session(src: &str, dst: &str, port: u16) -> Session {
@@ -62,7 +68,6 @@ fn session(src: &str, dst: &str, port: u16) -> Session {
 fn flow(session: Session) -> Flow {
     Flow {
         session,
-        status: None,
         totals: None,
         start: None,
         stop: None,

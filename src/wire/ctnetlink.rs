@@ -17,8 +17,6 @@ pub const STATUS_NAT_MASK: u32 = 0x30;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Flow {
     pub session: Session,
-    /// `IPS_*` bits; kernels before 5.8 leave them out of DESTROY.
-    pub status: Option<u32>,
     /// Present when `nf_conntrack_acct` was on as the connection was made.
     pub totals: Option<Totals>,
     /// Present when `nf_conntrack_timestamp` was on as the connection was made; not in NEW.
@@ -33,6 +31,15 @@ pub struct Flow {
 pub enum Event {
     New(Flow),
     Destroy(Flow),
+}
+
+/// What can be dumped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Listing {
+    /// The connections.
+    Table,
+    /// Connections that have ended, and whose DESTROY could not be delivered yet.
+    Dying,
 }
 
 /// One message in answer to a dump request.
@@ -80,12 +87,16 @@ impl DumpReply {
     }
 }
 
-/// A request for the whole table of both families.
+/// A request for a whole listing, of both families.
 #[must_use]
-pub fn encode_dump_request(sequence: u32) -> [u8; 20] {
+pub fn encode_dump_request(listing: Listing, sequence: u32) -> [u8; 20] {
+    let kind = match listing {
+        Listing::Table => MESSAGE_GET,
+        Listing::Dying => MESSAGE_GET_DYING,
+    };
     let mut request = [0; 20];
     request[0..4].copy_from_slice(&20_u32.to_ne_bytes());
-    request[4..6].copy_from_slice(&MESSAGE_GET.to_ne_bytes());
+    request[4..6].copy_from_slice(&kind.to_ne_bytes());
     let flags = netlink::NLM_F_REQUEST | netlink::NLM_F_DUMP;
     request[6..8].copy_from_slice(&flags.to_ne_bytes());
     request[8..12].copy_from_slice(&sequence.to_ne_bytes());
@@ -96,6 +107,7 @@ pub fn encode_dump_request(sequence: u32) -> [u8; 20] {
 const SUBSYSTEM_CTNETLINK: u16 = 1 << 8;
 pub(crate) const MESSAGE_NEW: u16 = SUBSYSTEM_CTNETLINK;
 const MESSAGE_GET: u16 = SUBSYSTEM_CTNETLINK | 1;
+const MESSAGE_GET_DYING: u16 = SUBSYSTEM_CTNETLINK | 6;
 pub(crate) const MESSAGE_DELETE: u16 = SUBSYSTEM_CTNETLINK | 2;
 
 /// Size of `struct nfgenmsg`.
@@ -143,14 +155,13 @@ fn decode_flow(payload: &[u8]) -> Result<Flow, Malformed> {
     let attributes = payload.get(NFGENMSG_LEN..).ok_or(Malformed)?;
     let (mut original, mut reply) = (None, None);
     let (mut counters_original, mut counters_reply) = (None, None);
-    let (mut status, mut id, mut mark, mut zone) = (None, None, 0, None);
+    let (mut id, mut mark, mut zone) = (None, 0, None);
     let (mut start, mut stop, mut event_time) = (None, None, None);
     for attribute in Attributes::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
             CTA_TUPLE_ORIG => original = Some(decode_tuple(&attribute)?),
             CTA_TUPLE_REPLY => reply = Some(decode_tuple(&attribute)?),
-            CTA_STATUS => status = Some(attribute.be32()?),
             CTA_MARK => mark = attribute.be32()?,
             CTA_COUNTERS_ORIG => counters_original = Some(decode_counters(&attribute)?),
             CTA_COUNTERS_REPLY => counters_reply = Some(decode_counters(&attribute)?),
@@ -176,7 +187,6 @@ fn decode_flow(payload: &[u8]) -> Result<Flow, Malformed> {
             id,
             mark,
         },
-        status,
         totals: counters_original
             .zip(counters_reply)
             .map(|(original, reply)| Totals { original, reply }),
@@ -390,7 +400,6 @@ mod tests {
         );
         assert_eq!(flow.session.id, Some(0xfeca_343a));
         assert_eq!((flow.session.mark, flow.session.zone), (0, Zone::default()));
-        assert_eq!(flow.status, Some(0x198));
         assert_eq!(
             flow.event_time,
             Some(Wall::from_nanos(0x18e9_ddb2_06a0_71ef))
@@ -528,7 +537,8 @@ mod tests {
         if cfg!(target_endian = "big") {
             expected = bytes("00000014 0101 0301 0000002a 00000000 00000000");
         }
-        assert_eq!(encode_dump_request(42).as_slice(), expected);
+        let request = encode_dump_request(Listing::Table, 42);
+        assert_eq!(request.as_slice(), expected);
     }
 
     #[test]

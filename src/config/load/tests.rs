@@ -398,7 +398,7 @@ fn every_mistake_is_named_at_once() {
     let expected = "\
 n.toml: capture.log: expected \"nat\" or \"all\", found 1
 n.toml: capture.color: unknown key, expected one of namespace, table, log, mark, protocols, source, destination, \
-set-sysctls, receive-buffer, reliable
+set-sysctls, receive-buffer, reliable, resync
 n.toml: pending.ttl: expected a duration of at least 1s, such as \"7d\", found \"x\"
 n.toml: collector[0].address: expected an IP address and port, such as \"192.0.2.10:2055\" or \
 \"[2001:db8::10]:4739\", found nothing
