@@ -356,7 +356,15 @@ impl Collector {
     }
 
     fn notice_failure(&mut self, error: &io::Error, now: Now) {
-        if self.notice(Kind::Failed, now) {
+        if !self.notice(Kind::Failed, now) {
+            return;
+        }
+        if is_too_large(error) {
+            warn!(
+                "collector {}: a message is too large for the way ({error}) and is lost; lower its mtu",
+                self.address
+            );
+        } else {
             warn!(
                 "collector {}: cannot send: {error}; up to {} bytes of records wait until that changes",
                 self.address,
