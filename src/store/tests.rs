@@ -369,6 +369,22 @@ fn a_place_that_cannot_be_written_is_unavailable() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_unavailable_and_does_not_block() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("pending.db");
+    let status = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(status.unwrap().success());
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    fs::remove_file(&path).unwrap();
+    let elsewhere = directory.path().join("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(!elsewhere.exists());
+}
+
+#[test]
 fn a_failed_commit_changes_nothing() {
     let directory = TempDir::new().unwrap();
     let path = written(&directory);
