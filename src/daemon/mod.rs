@@ -13,10 +13,13 @@ mod keeper;
 pub mod log;
 mod outputs;
 mod report;
+mod watch;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -28,6 +31,7 @@ use self::capture::Capture;
 use self::keeper::Keeper;
 use self::outputs::Outputs;
 use self::report::Report;
+use self::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Timing};
 use crate::kernel::namespace::within;
@@ -54,6 +58,8 @@ pub enum Error {
     /// A capability is missing.
     Permission(String),
     Store(store::Error),
+    /// Another daemon has what this one needs.
+    Busy(String),
     /// The operating system refused something else.
     System(String),
 }
@@ -63,7 +69,9 @@ impl fmt::Display for Error {
         match self {
             Self::Config(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
-            Self::Permission(message) | Self::System(message) => f.write_str(message),
+            Self::Busy(message) | Self::Permission(message) | Self::System(message) => {
+                f.write_str(message)
+            }
         }
     }
 }
@@ -84,12 +92,16 @@ pub fn run(load: impl Fn() -> Result<Loaded, config::Error>) -> Result<(), Error
 
 struct Daemon {
     config: Config,
+    /// The file that the configuration came from.
+    file: Option<PathBuf>,
     poll: Poll,
     signals: Signals,
     capture: Capture,
     engine: Engine,
     keeper: Keeper,
     outputs: Outputs,
+    watch: Watch,
+    _claim: UnixDatagram,
     started: Uptime,
     now: Now,
 }
@@ -97,6 +109,7 @@ struct Daemon {
 impl Daemon {
     fn start(loaded: Loaded) -> Result<Self, Error> {
         let now = clock::read();
+        let file = loaded.file.clone();
         let config = warn_of(loaded);
         let system = |what: &str, error: io::Error| Error::System(format!("{what}: {error}"));
         let poll = Poll::new().map_err(|error| system("cannot make an event queue", error))?;
@@ -111,13 +124,15 @@ impl Daemon {
         capture
             .register(poll.registry(), EVENTS)
             .map_err(|error| system("cannot watch for events", error))?;
-        pin(&config.capture)?;
-
+        let claim = claim(&config.capture)?;
         let mut engine = Engine::new(Filter::new(&config.capture), Timing::new(&config), now);
         engine.request_audit(now);
         let keeper = Keeper::open(&config.pending, &mut engine, now).map_err(Error::Store)?;
         // The store may hold sessions from before the filters were made narrower.
         capture.reconfigure(&config.capture, &engine);
+        pin(&config.capture)?;
+        let watch = Watch::new(&config.capture, now)
+            .map_err(|error| explain("cannot watch connection tracking", &error))?;
         let host = Host {
             hostname: rustix::system::uname()
                 .nodename()
@@ -139,12 +154,15 @@ impl Daemon {
         let started = now.up;
         Ok(Self {
             config,
+            file,
             poll,
             signals,
             capture,
             engine,
             keeper,
             outputs,
+            watch,
+            _claim: claim,
             started,
             now,
         })
@@ -164,7 +182,10 @@ impl Daemon {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(Error::System(format!("cannot wait for events: {error}")));
                 }
-                _ => self.now = clock::read(),
+                _ => {
+                    let before = std::mem::replace(&mut self.now, clock::read());
+                    self.watch.check_clock(&mut self.engine, before, self.now);
+                }
             }
             for event in &ready {
                 match event.token() {
@@ -190,6 +211,7 @@ impl Daemon {
             self.engine.poll_timeout(),
             self.outputs.poll_timeout(),
             Some(self.keeper.poll_timeout()),
+            Some(self.watch.poll_timeout()),
         ];
         let next = deadlines.into_iter().flatten().min()?;
         Some(next.saturating_since(self.now.up))
@@ -203,9 +225,12 @@ impl Daemon {
         self.engine.handle_timeout(now);
         self.capture
             .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
+        self.watch
+            .handle_timeout(&mut self.engine, now)
+            .map_err(|error| Error::System(error.to_string()))?;
         self.forward();
-        self.keeper.handle_timeout(&mut self.engine, now);
         self.outputs.flush(now);
+        self.keeper.handle_timeout(&mut self.engine, now);
         Ok(heard)
     }
 
@@ -227,7 +252,14 @@ impl Daemon {
         for signal in self.signals.pending() {
             match signal {
                 SIGHUP => match load() {
+                    Ok(Loaded { file: None, .. }) if self.file.is_some() => {
+                        ::log::error!(
+                            "the configuration stays as it was, the file it came from is no longer there"
+                        );
+                        self.outputs.reopen(self.now);
+                    }
                     Ok(loaded) => {
+                        self.file.clone_from(&loaded.file);
                         let config = warn_of(loaded);
                         self.reload(config);
                     }
@@ -267,8 +299,15 @@ impl Daemon {
             ::log::warn!("{key} has changed: that takes effect at the next restart");
         }
         let current = &self.config.capture;
+        // What stays as it is, so that the next reload is compared with what is in use.
         new.capture.namespace.clone_from(&current.namespace);
         new.capture.table.clone_from(&current.table);
+        new.capture.receive_buffer = current.receive_buffer;
+        new.capture.reliable = current.reliable;
+        new.capture.set_sysctls = current.set_sysctls;
+        new.pending
+            .database
+            .clone_from(&self.config.pending.database);
         self.engine
             .reconfigure(Filter::new(&new.capture), Timing::new(&new), now);
         self.capture.reconfigure(&new.capture, &self.engine);
@@ -393,6 +432,26 @@ fn pin(config: &config::Capture) -> Result<(), Error> {
         .map_err(|error| explain(&what(), &error))
 }
 
+/// Makes sure that no other daemon uses the nftables table: the first of them to stop would remove it. Abstract socket
+/// addresses belong to the network namespace, like the table, and go with the process (unix(7)).
+fn claim(config: &config::Capture) -> Result<UnixDatagram, Error> {
+    let table = &config.table;
+    let bound = within(config.namespace.as_ref(), || {
+        let address = SocketAddr::from_abstract_name(format!("nattrail/{table}"))?;
+        UnixDatagram::bind_addr(&address)
+    });
+    bound.and_then(|bound| bound).map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            Error::Busy(format!(
+                "another nattrail uses the nftables table \"inet {table}\" in this network namespace: give each its own \
+                 capture.table"
+            ))
+        } else {
+            explain("cannot claim the nftables table", &error)
+        }
+    })
+}
+
 fn switch_on(settings: &Path) {
     for change in sysctl::set(settings) {
         if change.result.is_ok() {
@@ -403,13 +462,18 @@ fn switch_on(settings: &Path) {
     }
 }
 
+/// Names the capability that is missing: entering a network namespace needs another than the rest.
 fn explain(what: &str, error: &io::Error) -> Error {
-    if matches!(error.kind(), io::ErrorKind::PermissionDenied) {
-        Error::Permission(format!(
-            "{what}: {error}: the capability CAP_NET_ADMIN is missing; run as root, or as a service with \
-             AmbientCapabilities=CAP_NET_ADMIN"
-        ))
-    } else {
-        Error::System(format!("{what}: {error}"))
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Error::System(format!("{what}: {error}"));
     }
+    let capability = if error.to_string().starts_with("network namespace") {
+        "CAP_SYS_ADMIN"
+    } else {
+        "CAP_NET_ADMIN"
+    };
+    Error::Permission(format!(
+        "{what}: {error}: the capability {capability} is missing; run as root, or as a service with \
+         AmbientCapabilities={capability}"
+    ))
 }

@@ -192,8 +192,13 @@ impl Engine {
 
     /// States that events may have been missed. What was missed is looked for by an audit.
     pub fn handle_gap(&mut self, gap: Gap, now: Now) {
-        self.records.push_back(Record::Gap(gap));
+        self.state_gap(gap);
         self.request_audit(now);
+    }
+
+    /// States a gap in which no session can be found any more.
+    pub fn state_gap(&mut self, gap: Gap) {
+        self.records.push_back(Record::Gap(gap));
     }
 
     /// The next record to send, in the order in which they became known.

@@ -11,6 +11,7 @@ use std::ptr;
 use rustix::io::ioctl_fionbio;
 use rustix::net::sockopt;
 
+use super::borrow;
 use super::filter::Program;
 use crate::config::Capture;
 use crate::wire::ctnetlink::{Listing, encode_dump_request};
@@ -258,11 +259,6 @@ impl AsRawFd for DumpSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
-}
-
-fn borrow(socket: &mnl::Socket) -> BorrowedFd<'_> {
-    // SAFETY: the descriptor belongs to `socket`, which the borrow cannot outlive.
-    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
 }
 
 fn set_netlink_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<()> {

@@ -7,3 +7,11 @@ pub mod filter;
 pub mod namespace;
 pub mod nftables;
 pub mod sysctl;
+pub mod tracking;
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+fn borrow(socket: &mnl::Socket) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor belongs to `socket`, which the borrow cannot outlive.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
