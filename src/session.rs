@@ -232,6 +232,8 @@ pub enum GapCause {
 }
 
 impl GapCause {
+    pub const ALL: [Self; 3] = [Self::Restart, Self::Overflow, Self::Undelivered];
+
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

@@ -5,21 +5,13 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
-use std::time::Duration;
-
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
 use super::{Exit, complain};
 use crate::config::Config;
 use crate::engine::StoredSession;
 use crate::session::{Provenance, Session, Tuple};
 use crate::store;
-use crate::time::Wall;
-
-/// RFC 3339 in UTC, to the millisecond.
-const RFC3339: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+use crate::time::{Age, Wall};
 
 /// An open connection as it is printed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -113,8 +105,11 @@ fn print_row(row: &Row, now: Wall, out: &mut impl Write) -> io::Result<()> {
     } = row;
     let (pre, post) = (session.pre_nat(), session.post_nat());
     let about = if *inferred { "~" } else { "" };
-    let start_text = start.map_or_else(|| "-".to_owned(), |start| format!("{about}{}", utc(start)));
-    let age = start.map_or_else(|| "-".to_owned(), |start| age(now.saturating_since(start)));
+    let start_text = start.map_or_else(|| "-".to_owned(), |start| format!("{about}{start}"));
+    let age = start.map_or_else(
+        || "-".to_owned(),
+        |start| Age(now.saturating_since(start)).to_string(),
+    );
     let columns = [
         session.protocol.to_string(),
         endpoint(pre, true),
@@ -138,7 +133,7 @@ fn print_json(row: &Row, out: &mut impl Write) -> io::Result<()> {
     // Addresses, names and times have nothing that JSON would need escaped.
     let start = row
         .start
-        .map_or_else(|| "null".to_owned(), |start| format!("\"{}\"", utc(start)));
+        .map_or_else(|| "null".to_owned(), |start| format!("\"{start}\""));
     let id = session
         .id
         .map_or_else(|| "null".to_owned(), |id| id.to_string());
@@ -192,29 +187,11 @@ fn endpoint(tuple: Tuple, source: bool) -> String {
     std::net::SocketAddr::new(address, port).to_string()
 }
 
-fn utc(time: Wall) -> String {
-    // Years have four digits up to 2554, where Wall ends.
-    time.to_utc().format(RFC3339).unwrap_or_default()
-}
-
-/// The two largest units: `2d04h`, `3h12m`, `5m03s`, `12s`.
-fn age(age: Duration) -> String {
-    let seconds = age.as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    if days > 0 {
-        format!("{days}d{:02}h", hours % 24)
-    } else if hours > 0 {
-        format!("{hours}h{:02}m", minutes % 60)
-    } else if minutes > 0 {
-        format!("{minutes}m{:02}s", seconds % 60)
-    } else {
-        format!("{seconds}s")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
 
     use super::*;
     use crate::engine::{Engine, Filter, Timing};
@@ -304,20 +281,6 @@ mod tests {
         let unknown = text(|out| print_json(&row(None, false), out));
         let value: serde_json::Value = serde_json::from_str(&unknown).unwrap();
         assert!(value["start"].is_null());
-    }
-
-    #[test]
-    fn ages_are_printed_in_their_two_largest_units() {
-        let cases = [
-            (0, "0s"),
-            (59, "59s"),
-            (63, "1m03s"),
-            (3_720, "1h02m"),
-            (187_200, "2d04h"),
-        ];
-        for (seconds, expected) in cases {
-            assert_eq!(age(Duration::from_secs(seconds)), expected);
-        }
     }
 
     /// Runs the command on a database in `directory`, with the daemon's store still open.

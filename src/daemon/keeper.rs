@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use super::clock;
 use crate::config;
 use crate::engine::Engine;
 use crate::session::{Gap, GapCause};
@@ -19,6 +20,7 @@ pub struct Statistics {
     pub failed: u64,
     /// Damaged databases set aside.
     pub set_aside: u64,
+    pub longest_commit: Duration,
 }
 
 pub struct Keeper {
@@ -79,7 +81,11 @@ impl Keeper {
             engine.handle_commit_failed();
             return;
         };
-        match store.commit(&engine.changes(), now.wall) {
+        let begun = clock::uptime();
+        let result = store.commit(&engine.changes(), now.wall);
+        let took = clock::uptime().saturating_since(begun);
+        self.statistics.longest_commit = self.statistics.longest_commit.max(took);
+        match result {
             Ok(()) => {
                 self.statistics.commits += 1;
                 engine.handle_committed();

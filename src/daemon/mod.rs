@@ -9,14 +9,16 @@
 
 mod capture;
 pub mod clock;
+mod control;
 mod keeper;
 pub mod log;
+mod meter;
 mod outputs;
-mod report;
+mod snapshot;
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -25,9 +27,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
 use self::capture::Capture;
+use self::control::{Control, Request};
 use self::keeper::Keeper;
+use self::meter::Meter;
 use self::outputs::Outputs;
-use self::report::Report;
 use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Timing};
 use crate::kernel::namespace::within;
@@ -39,6 +42,8 @@ use crate::wire::syslog::Host;
 const EVENTS: Token = Token(0);
 const DUMP: Token = Token(1);
 const SIGNALS: Token = Token(2);
+/// The control socket, and after it its clients.
+const CONTROL: Token = Token(3);
 
 /// After a turn that read events, more are left to gather for this long: at a high rate a wake-up for each would cost more
 /// than the event itself. The kernel's queue is made for far more than comes in meanwhile.
@@ -90,13 +95,18 @@ struct Daemon {
     engine: Engine,
     keeper: Keeper,
     outputs: Outputs,
-    started: Uptime,
+    control: Option<Control>,
+    meter: Meter,
+    /// The configuration file.
+    file: Option<PathBuf>,
+    started: Now,
     now: Now,
 }
 
 impl Daemon {
     fn start(loaded: Loaded) -> Result<Self, Error> {
         let now = clock::read();
+        let file = loaded.file.clone();
         let config = warn_of(loaded);
         let system = |what: &str, error: io::Error| Error::System(format!("{what}: {error}"));
         let poll = Poll::new().map_err(|error| system("cannot make an event queue", error))?;
@@ -126,6 +136,7 @@ impl Daemon {
             pid: std::process::id(),
         };
         let outputs = Outputs::new(&config, host, now);
+        let control = open_control(&config.control, poll.registry());
         ::log::info!(
             "nattrail {} started: {} collectors, {} copies, {}",
             env!("CARGO_PKG_VERSION"),
@@ -136,7 +147,6 @@ impl Daemon {
                 config::LogScope::All => "every connection",
             }
         );
-        let started = now.up;
         Ok(Self {
             config,
             poll,
@@ -145,7 +155,10 @@ impl Daemon {
             engine,
             keeper,
             outputs,
-            started,
+            control,
+            meter: Meter::new(now),
+            file,
+            started: now,
             now,
         })
     }
@@ -171,14 +184,20 @@ impl Daemon {
                 match event.token() {
                     EVENTS => self.capture.set_readable(),
                     DUMP => self.capture.set_dump_readable(),
-                    _ => {
+                    SIGNALS => {
                         if self.handle_signals(load) {
                             return Ok(());
+                        }
+                    }
+                    token => {
+                        if let Some(control) = &mut self.control {
+                            control.handle_ready(token);
                         }
                     }
                 }
             }
             self.turn()?;
+            self.meter.count_turn(self.now.up, clock::uptime());
         }
     }
 
@@ -190,6 +209,7 @@ impl Daemon {
         let deadlines = [
             self.engine.poll_timeout(),
             self.outputs.poll_timeout(),
+            self.control.as_ref().and_then(Control::poll_timeout),
             Some(self.keeper.poll_timeout()),
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -204,9 +224,27 @@ impl Daemon {
         self.capture
             .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
         self.forward();
+        self.meter.observe(self.engine.statistics(), now);
         self.keeper.handle_timeout(&mut self.engine, now);
         self.outputs.flush(now);
+        self.serve();
         Ok(())
+    }
+
+    /// Answers who asks on the control socket.
+    fn serve(&mut self) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        control.handle_timeout(self.poll.registry(), self.now);
+        while let Some((client, request)) = self.control.as_ref().and_then(Control::poll_request) {
+            let answer = match request {
+                Request::Status => self.metrics().to_json(),
+            };
+            if let Some(control) = &mut self.control {
+                control.answer(client, answer);
+            }
+        }
     }
 
     fn read_events(&mut self) -> Result<bool, Error> {
@@ -217,6 +255,7 @@ impl Daemon {
 
     fn forward(&mut self) {
         while let Some(record) = self.engine.poll_record() {
+            self.meter.count_record(&record);
             self.outputs.push(&record, self.now);
         }
     }
@@ -224,10 +263,12 @@ impl Daemon {
     /// Returns whether the daemon is to stop.
     fn handle_signals(&mut self, load: &impl Fn() -> Result<Loaded, config::Error>) -> bool {
         let mut stop = false;
-        for signal in self.signals.pending() {
+        let signals: Vec<_> = self.signals.pending().collect();
+        for signal in signals {
             match signal {
                 SIGHUP => match load() {
                     Ok(loaded) => {
+                        self.file.clone_from(&loaded.file);
                         let config = warn_of(loaded);
                         self.reload(config);
                     }
@@ -239,18 +280,7 @@ impl Daemon {
                     }
                 },
                 SIGUSR1 => {
-                    let report = Report {
-                        running: self.now.up.saturating_since(self.started),
-                        capture: self.capture.statistics(),
-                        drops: self.capture.drops(),
-                        receive_buffer: self.capture.receive_buffer(),
-                        engine: self.engine.statistics(),
-                        pending: self.engine.pending(),
-                        store: self.keeper.statistics(),
-                        store_failing: self.keeper.is_failing(),
-                        outputs: &self.outputs,
-                    };
-                    for line in report.to_string().lines() {
+                    for line in self.metrics().to_string().lines() {
                         ::log::info!("{line}");
                     }
                 }
@@ -281,6 +311,8 @@ impl Daemon {
 
     /// Finishes what is in hand: the events that are queued, the store, the batches that wait to fill.
     fn stop(&mut self) {
+        // From here on nobody would be answered.
+        self.control = None;
         self.now = clock::read();
         let deadline = self.now.up.saturating_add(FAREWELL);
         self.capture.set_readable();
@@ -346,6 +378,7 @@ fn fixed_keys_that_differ(current: &Config, new: &Config) -> Vec<&'static str> {
             "capture.set-sysctls",
             old.set_sysctls != new_capture.set_sysctls,
         ),
+        ("control.socket", current.control != new.control),
         (
             "pending.database",
             current.pending.database != new.pending.database,
@@ -356,6 +389,21 @@ fn fixed_keys_that_differ(current: &Config, new: &Config) -> Vec<&'static str> {
         .filter(|(_, differs)| *differs)
         .map(|(key, _)| key)
         .collect()
+}
+
+/// The socket, if it is wanted and possible: a daemon that cannot be asked still does its work.
+fn open_control(config: &config::Control, registry: &mio::Registry) -> Option<Control> {
+    let path = config.socket.as_ref()?;
+    match Control::open(path, registry, CONTROL) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            ::log::warn!(
+                "control socket \"{}\": {error}; \"nattrail status\" cannot ask this daemon",
+                path.display()
+            );
+            None
+        }
+    }
 }
 
 fn warn_of(loaded: Loaded) -> Config {

@@ -34,6 +34,10 @@ const RECOVERY: Duration = Duration::from_secs(10);
 /// What became of the records so far, and what is queued now.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Statistics {
+    /// Records pushed.
+    pub pushed: u64,
+    /// Flow records made of them: each is sent, failed, dropped or queued.
+    pub packed: u64,
     /// Messages that the kernel took.
     pub messages: u64,
     /// Flow records in them.
@@ -50,6 +54,8 @@ pub struct Statistics {
     pub not_representable: u64,
     /// Gaps, for which there is no record in any of the formats.
     pub gaps: u64,
+    /// Flow records that wait, for their message to fill or for the socket.
+    pub queued: u64,
     /// Messages that wait for the socket.
     pub queued_messages: u64,
     /// Octets they take in the queue.
@@ -80,6 +86,7 @@ pub struct Collector {
 /// The part of [`Statistics`] that is counted here.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
+    pushed: u64,
     messages: u64,
     records: u64,
     octets: u64,
@@ -126,6 +133,7 @@ impl Collector {
 
     /// Packs a record. Call [`Self::flush`] before waiting for the next one.
     pub fn push(&mut self, record: &Record, now: Now) {
+        self.counters.pushed += 1;
         match record {
             Record::Event(event) => {
                 let result = self.packer.push(event, now, &mut self.queue);
@@ -183,6 +191,8 @@ impl Collector {
         let counters = &self.counters;
         let totals = self.packer.totals();
         Statistics {
+            pushed: counters.pushed,
+            packed: totals.packed,
             messages: counters.messages,
             records: counters.records,
             octets: counters.octets,
@@ -191,6 +201,7 @@ impl Collector {
             dropped: totals.dropped,
             not_representable: counters.not_representable,
             gaps: counters.gaps,
+            queued: self.queue.tags() + u64::from(self.packer.in_hand()),
             queued_messages: self.queue.len() as u64,
             queued_octets: self.queue.used() as u64,
             peak_octets: self.queue.peak() as u64,

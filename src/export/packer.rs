@@ -54,6 +54,8 @@ pub struct Totals {
     pub octets: u64,
     /// Flow records: templates and options do not count.
     pub records: u64,
+    /// Flow records, whatever became of them, with those of the message in hand.
+    pub packed: u64,
     /// Flow records that the queue refused.
     pub dropped: u64,
     /// Flow records that did not leave, for whatever reason.
@@ -177,6 +179,12 @@ impl Packer {
         &self.assembly().totals
     }
 
+    /// Flow records in the message in hand.
+    #[must_use]
+    pub const fn in_hand(&self) -> u32 {
+        self.assembly().records
+    }
+
     /// The sequence number of the next message.
     #[must_use]
     pub const fn sequence(&self) -> u32 {
@@ -239,6 +247,7 @@ impl Assembly {
     /// Counts a flow record that has been appended; the first one sets the deadline of the message.
     fn count_record(&mut self, now: Now) {
         self.records += 1;
+        self.totals.packed += 1;
         if self.deadline.is_none() {
             self.deadline = Some(now.up.saturating_add(self.delay));
         }

@@ -47,6 +47,8 @@ pub struct Queue {
     /// How much of the front message has been consumed already.
     partial: usize,
     entries: VecDeque<Entry>,
+    /// The sum of the tags in `entries`.
+    tags: u64,
     limit: usize,
     peak: usize,
 }
@@ -66,6 +68,7 @@ impl Queue {
             head: 0,
             partial: 0,
             entries: VecDeque::new(),
+            tags: 0,
             limit,
             peak: 0,
         }
@@ -83,6 +86,7 @@ impl Queue {
         self.compact();
         self.bytes.extend_from_slice(message);
         self.entries.push_back(Entry { length, tag });
+        self.tags += u64::from(tag);
         self.peak = self.peak.max(self.used());
         Ok(())
     }
@@ -99,7 +103,9 @@ impl Queue {
     /// Takes back what was pushed since `mark` was taken, so that several messages are queued together or not at all.
     pub fn rollback(&mut self, mark: Mark) {
         self.bytes.truncate(self.head + mark.bytes);
-        self.entries.truncate(mark.entries);
+        for entry in self.entries.drain(mark.entries..) {
+            self.tags -= u64::from(entry.tag);
+        }
     }
 
     /// The oldest message, from its first byte even when some of it has been consumed.
@@ -118,6 +124,7 @@ impl Queue {
         let entry = self.entries.pop_front()?;
         self.head += entry.length as usize - self.partial;
         self.partial = 0;
+        self.tags -= u64::from(entry.tag);
         self.reset_when_empty();
         Some(entry.tag)
     }
@@ -144,6 +151,7 @@ impl Queue {
             tags += u64::from(entry.tag);
             self.entries.pop_front();
         }
+        self.tags -= tags;
         self.reset_when_empty();
         tags
     }
@@ -157,11 +165,17 @@ impl Queue {
 
     /// Removes everything and gives the sum of the tags.
     pub fn clear(&mut self) -> u64 {
-        let tags = self.entries.iter().map(|entry| u64::from(entry.tag)).sum();
+        let tags = std::mem::take(&mut self.tags);
         self.entries.clear();
         self.partial = 0;
         self.reset_when_empty();
         tags
+    }
+
+    /// The sum of the tags.
+    #[must_use]
+    pub const fn tags(&self) -> u64 {
+        self.tags
     }
 
     /// How many messages are queued.

@@ -54,6 +54,8 @@ pub struct Statistics {
     pub refused: u64,
     /// Failed attempts to open, connect or write.
     pub errors: u64,
+    /// Gaps written into the copy where records were dropped.
+    pub gaps: u64,
 }
 
 /// A target and its state.
@@ -209,15 +211,8 @@ impl SyslogTarget {
 
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let Statistics {
-            records,
-            sent,
-            dropped,
-            failed,
-            ..
-        } = self.statistics;
         Statistics {
-            queued: records - sent - dropped - failed,
+            queued: self.queue.tags(),
             queued_bytes: self.queue.used() as u64,
             peak_bytes: self.queue.peak() as u64,
             ..self.statistics
@@ -301,6 +296,7 @@ impl SyslogTarget {
         });
         if self.enqueue(&gap, 0, now) {
             self.shortfall = None;
+            self.statistics.gaps += 1;
         }
     }
 
