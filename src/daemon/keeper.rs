@@ -4,14 +4,16 @@
 //! at each flush, and the daemon goes on without: records leave as before, only a crash would cost the early state. Both
 //! are logged as the state changes, not per attempt.
 
-use std::time::Duration;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use super::clock;
 use crate::config;
 use crate::engine::Engine;
 use crate::session::{Gap, GapCause};
 use crate::store::{self, Error, Store};
-use crate::time::{Now, Uptime};
+use crate::time::{Now, Uptime, Wall};
 
 /// Counts since the start of the daemon.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -29,6 +31,8 @@ pub struct Keeper {
     /// Whether the last attempt to open or to write failed.
     failing: bool,
     next_flush: Uptime,
+    /// Since when events have been heard in this run.
+    listening_since: Wall,
     statistics: Statistics,
 }
 
@@ -43,6 +47,7 @@ impl Keeper {
             store: None,
             failing: false,
             next_flush: now.up.saturating_add(config.flush),
+            listening_since: now.wall,
             statistics: Statistics::default(),
         };
         this.try_open(engine, now)?;
@@ -114,10 +119,12 @@ impl Keeper {
 
     /// Opens the database, or notes that it is not available.
     fn try_open(&mut self, engine: &mut Engine, now: Now) -> Result<(), Error> {
+        let modified = modified(&self.config.database);
         let store = match Store::open(&self.config.database) {
             Ok(store) => store,
             Err(Error::Damaged { reason, .. }) => {
                 self.replace(engine, &reason, now);
+                self.state_gap(engine, modified, now);
                 return Ok(());
             }
             Err(error @ Error::Refused { .. }) => return Err(error),
@@ -140,25 +147,30 @@ impl Keeper {
                     "pending database \"{}\": {count} sessions of an earlier run",
                     self.config.database.display()
                 );
-                if let Some(from) = last_commit {
-                    let gap = Gap {
-                        cause: GapCause::Restart,
-                        from,
-                        to: now.wall.max(from),
-                        lost: None,
-                    };
-                    engine.handle_gap(gap, now);
-                }
+                self.state_gap(engine, last_commit, now);
                 engine.request_audit(now);
             }
             Err(Error::Damaged { reason, .. }) => {
                 drop(store);
                 self.replace(engine, &reason, now);
-                engine.request_audit(now);
+                self.state_gap(engine, modified, now);
             }
             Err(error) => self.note_failure(&error),
         }
         Ok(())
+    }
+
+    /// States that nobody listened between `from`, when an earlier run last wrote, and the start of this one.
+    fn state_gap(&self, engine: &mut Engine, from: Option<Wall>, now: Now) {
+        if let Some(from) = from {
+            let gap = Gap {
+                cause: GapCause::Restart,
+                from,
+                to: self.listening_since.max(from),
+                lost: None,
+            };
+            engine.handle_gap(gap, now);
+        }
     }
 
     /// Sets a damaged database aside and begins a new one with what is pending now.
@@ -209,4 +221,11 @@ impl Keeper {
             );
         }
     }
+}
+
+/// When a file was last written to.
+fn modified(path: &Path) -> Option<Wall> {
+    let time = fs::metadata(path).ok()?.modified().ok()?;
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
 }

@@ -170,8 +170,7 @@ impl Daemon {
         let mut ready = Events::with_capacity(16);
         let mut heard = 0;
         loop {
-            let before = std::mem::replace(&mut heard, self.capture.statistics().batches);
-            if heard != before && !self.capture.is_readable() {
+            if heard > 0 && !self.capture.is_readable() {
                 thread::sleep(GATHER);
             }
             match self.poll.poll(&mut ready, self.patience()) {
@@ -196,7 +195,7 @@ impl Daemon {
                     }
                 }
             }
-            self.turn()?;
+            heard = self.turn()?;
             self.meter.count_turn(self.now.up, clock::uptime());
         }
     }
@@ -216,9 +215,10 @@ impl Daemon {
         Some(next.saturating_since(self.now.up))
     }
 
-    fn turn(&mut self) -> Result<(), Error> {
+    /// Returns how many events were read.
+    fn turn(&mut self) -> Result<usize, Error> {
         let now = self.now;
-        self.read_events()?;
+        let heard = self.read_events()?;
         self.capture.read_dump(&mut self.engine, now);
         self.engine.handle_timeout(now);
         self.capture
@@ -228,7 +228,7 @@ impl Daemon {
         self.keeper.handle_timeout(&mut self.engine, now);
         self.outputs.flush(now);
         self.serve();
-        Ok(())
+        Ok(heard)
     }
 
     /// Answers who asks on the control socket.
@@ -247,7 +247,7 @@ impl Daemon {
         }
     }
 
-    fn read_events(&mut self) -> Result<bool, Error> {
+    fn read_events(&mut self) -> Result<usize, Error> {
         self.capture
             .read_events(&mut self.engine, self.now)
             .map_err(|error| Error::System(format!("the event socket failed: {error}")))
@@ -316,8 +316,9 @@ impl Daemon {
         self.now = clock::read();
         let deadline = self.now.up.saturating_add(FAREWELL);
         self.capture.set_readable();
-        while let Ok(true) = self.read_events() {
+        while self.read_events().is_ok_and(|count| count > 0) {
             self.forward();
+            self.outputs.flush(self.now);
             self.now = clock::read();
             if self.now.up >= deadline {
                 ::log::warn!(

@@ -121,16 +121,16 @@ impl Metrics {
 }
 
 fn write_rates(rates: &Rates, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(
-        f,
-        "Rate:       start {:.1}/s, stop {:.1}/s; 1 min: {:.1}/s, {:.1}/s; 5 min: {:.1}/s, {:.1}/s",
-        rates.creates_1s,
-        rates.deletes_1s,
-        rates.creates_1min,
-        rates.deletes_1min,
-        rates.creates_5min,
-        rates.deletes_5min
-    )
+    let starts = [rates.creates_1s, rates.creates_1min, rates.creates_5min];
+    let stops = [rates.deletes_1s, rates.deletes_1min, rates.deletes_5min];
+    for (label, name, rates) in [("Rate:", "start", starts), ("", "stop", stops)] {
+        let [second, minute, five] = rates;
+        writeln!(
+            f,
+            "{label:<11} {name:<5} {second:.1}/s, 1 min {minute:.1}/s, 5 min {five:.1}/s"
+        )?;
+    }
+    Ok(())
 }
 
 fn write_protocols(name: &str, counts: &ByProtocol, f: &mut Formatter<'_>) -> fmt::Result {

@@ -91,10 +91,10 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|error| Error::of_sqlite(path, &error))?;
-        schema::prepare(&connection).map_err(|error| error.at(path))?;
         connection
             .busy_timeout(BUSY_TIMEOUT)
             .map_err(|error| Error::of_sqlite(path, &error))?;
+        schema::prepare(&connection).map_err(|error| error.at(path))?;
         Ok(Self {
             path: path.to_owned(),
             connection,
