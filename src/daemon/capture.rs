@@ -170,7 +170,7 @@ impl Capture {
             }
             match self.events.receive(&mut self.batch) {
                 Ok(()) => {
-                    count += self.batch.len();
+                    count += self.batch.count();
                     self.handle_batch(engine, now);
                     // The call ended because nothing was left, and what comes now makes a new edge. Where overflows are
                     // reported it may also have ended because of one.

@@ -164,6 +164,7 @@ pub struct Batch {
 
 impl Batch {
     #[must_use]
+    #[expect(clippy::new_without_default, reason = "nothing makes one by default")]
     pub fn new() -> Self {
         let mut buffers = vec![[0; EVENT_ROOM]; BATCH];
         // SAFETY: all of these are plain C structures, for which zero bytes are a valid value.
@@ -213,14 +214,10 @@ impl Batch {
         self.filled == BATCH
     }
 
+    /// How many datagrams there are.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.filled
-    }
-
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.filled == 0
     }
 
     /// Undoes what the last call wrote into the headers it filled.
@@ -230,12 +227,6 @@ impl Batch {
             header.msg_hdr.msg_namelen = NAME_LEN;
         }
         self.filled = 0;
-    }
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -68,7 +68,6 @@ fn session(src: &str, dst: &str, port: u16) -> Session {
 fn flow(session: Session) -> Flow {
     Flow {
         session,
-        status: None,
         totals: None,
         start: None,
         stop: None,

@@ -20,6 +20,7 @@ pub mod lines;
 pub mod netns;
 pub mod packet;
 pub mod record;
+pub mod scene;
 pub mod traffic;
 
 use std::io::Write as _;
