@@ -59,6 +59,8 @@ pub struct Events {
     pub destroy: u64,
     pub new_by_protocol: ByProtocol,
     pub destroy_by_protocol: ByProtocol,
+    /// Messages of the event socket: `new`, `destroy`, `malformed`, and others, of which the kernel sends none.
+    pub messages: u64,
     /// System calls that returned events.
     pub batches: u64,
     /// Entries of the kernel's table that audits have read.

@@ -97,6 +97,8 @@ fn assert_conserved(metrics: &Value) {
         sum(metrics, &kernel) + sum(metrics, &known),
         sum(metrics, &ignored) + sum(metrics, &records)
     );
+    let messages = sum(metrics, &kernel) + number(metrics, "/events/malformed");
+    assert_eq!(number(metrics, "/events/messages"), messages);
     for kind in ["new", "destroy"] {
         let by_protocol = metrics["events"][format!("{kind}_by_protocol")].as_object();
         let counts = by_protocol

@@ -179,7 +179,7 @@ impl Control {
     }
 
     /// Sends a client its answer, one line without a line feed, and then closes it.
-    pub fn answer(&mut self, client: ClientId, answer: String) {
+    pub fn answer(&mut self, client: ClientId, answer: &str) {
         let Some(waiting) = &mut self.clients[client.0] else {
             return;
         };
@@ -295,12 +295,11 @@ fn next_phase(request: &[u8]) -> Phase {
 }
 
 fn failing(message: &str) -> Phase {
-    answering(json!({ "error": message }).to_string())
+    answering(&json!({ "error": message }).to_string())
 }
 
-fn answering(line: String) -> Phase {
-    let mut answer = line.into_bytes();
-    answer.push(b'\n');
+fn answering(line: &str) -> Phase {
+    let answer = [line.as_bytes(), b"\n"].concat();
     Phase::Answering { answer, sent: 0 }
 }
 

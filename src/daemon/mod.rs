@@ -167,7 +167,7 @@ impl Daemon {
         &mut self,
         load: &impl Fn() -> Result<Loaded, config::Error>,
     ) -> Result<(), Error> {
-        let mut ready = Events::with_capacity(16);
+        let mut ready = Events::with_capacity(32);
         let mut heard = 0;
         loop {
             if heard > 0 && !self.capture.is_readable() {
@@ -237,9 +237,11 @@ impl Daemon {
             return;
         };
         control.handle_timeout(self.poll.registry(), self.now);
+        // For all who ask in this turn, lest asking cost the loop more the more ask.
+        let mut status = None;
         while let Some((client, request)) = self.control.as_ref().and_then(Control::poll_request) {
             let answer = match request {
-                Request::Status => self.metrics().to_json(),
+                Request::Status => status.get_or_insert_with(|| self.metrics().to_json()),
             };
             if let Some(control) = &mut self.control {
                 control.answer(client, answer);

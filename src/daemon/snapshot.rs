@@ -48,6 +48,7 @@ impl Daemon {
             destroy: engine.destroy_events,
             new_by_protocol: capture.new_by_protocol,
             destroy_by_protocol: capture.destroy_by_protocol,
+            messages: capture.events,
             batches: capture.batches,
             dumped: capture.dumped,
             malformed: capture.malformed,

@@ -295,7 +295,7 @@ mod tests {
         queue.push(b"a record", 1).unwrap();
         queue.rollback(mark);
         assert_eq!(queue.contiguous(), b"kept");
-        assert_eq!(queue.len(), 1);
+        assert_eq!((queue.len(), queue.tags()), (1, 1));
     }
 
     #[test]
@@ -366,6 +366,8 @@ mod tests {
                 prop_assert_eq!(queue.contiguous(), &all[partial..]);
                 prop_assert_eq!(front(&queue), model.front().map(|(bytes, tag)| (&bytes[..], *tag)));
                 prop_assert_eq!(queue.len(), model.len());
+                let tags = model.iter().map(|(_, tag)| u64::from(*tag)).sum::<u64>();
+                prop_assert_eq!(queue.tags(), tags);
             }
         }
     }

@@ -38,6 +38,7 @@ fn sample() -> Metrics {
             destroy: 1_100,
             new_by_protocol: by_protocol(1_000),
             destroy_by_protocol: by_protocol(10),
+            messages: 2_305,
             batches: 800,
             dumped: 20,
             malformed: 1,
@@ -158,7 +159,7 @@ events.new_by_protocol.gre events.new_by_protocol.sctp events.new_by_protocol.ot
 events.destroy_by_protocol.tcp events.destroy_by_protocol.udp events.destroy_by_protocol.icmp
 events.destroy_by_protocol.icmpv6 events.destroy_by_protocol.gre events.destroy_by_protocol.sctp
 events.destroy_by_protocol.other
-events.batches events.dumped events.malformed events.unusable events.overflows
+events.messages events.batches events.dumped events.malformed events.unusable events.overflows
 kernel.receive_buffer_octets kernel.queued_octets kernel.drops
 sessions.pending sessions.pending_peak sessions.pending_peak_time sessions.restored sessions.creates sessions.deletes
 sessions.unannounced sessions.adopted sessions.inferred_ends sessions.duplicates sessions.filtered sessions.audits
@@ -236,7 +237,7 @@ Rate:       start 202.0/s, 1 min 180.2/s, 5 min 150.0/s
             stop  190.0/s, 1 min 177.1/s, 5 min 149.2/s
 Sessions:   pending 104 (peak 2031 reached 2023-11-14T23:13:20.123Z), restored 5
             unannounced 6, adopted 7, inferred ends 8, duplicates 9, filtered 12, audits 13
-Events:     new 1204, destroy 1100 in 800 batches, dumped 20, malformed 1, unusable 2, overflows 3
+Events:     new 1204, destroy 1100 in 2305 messages, 800 batches, dumped 20, malformed 1, unusable 2, overflows 3
   by protocol        tcp        udp       icmp     icmpv6        gre       sctp      other
   new               1000       1001       1002       1003       1004       1005       1006
   destroy             10         11         12         13         14         15         16

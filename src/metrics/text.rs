@@ -79,9 +79,10 @@ impl Metrics {
         let events = &self.events;
         writeln!(
             f,
-            "Events:     new {}, destroy {} in {} batches, dumped {}, malformed {}, unusable {}, overflows {}",
+            "Events:     new {}, destroy {} in {} messages, {} batches, dumped {}, malformed {}, unusable {}, overflows {}",
             events.new,
             events.destroy,
+            events.messages,
             events.batches,
             events.dumped,
             events.malformed,

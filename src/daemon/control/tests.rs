@@ -65,7 +65,7 @@ impl Scene {
         self.control.handle_timeout(self.poll.registry(), now);
         let mut answered = 0;
         while let Some((client, Request::Status)) = self.control.poll_request() {
-            self.control.answer(client, answer.to_owned());
+            self.control.answer(client, answer);
             answered += 1;
         }
         answered
