@@ -41,7 +41,7 @@ pub struct Metrics {
     pub kernel: Kernel,
     pub sessions: Sessions,
     pub rates: Rates,
-    /// By cause; each cause that there is.
+    /// By cause; each cause that there is, but for `undelivered`, which is of one output and counted there.
     pub gaps: BTreeMap<String, Gaps>,
     pub store: Store,
     pub turns: Turns,
@@ -156,7 +156,7 @@ pub struct Rates {
 #[serde(default)]
 pub struct Gaps {
     pub count: u64,
-    /// Events or records lost in them, where that is known.
+    /// Events or packets lost in them, where that is known.
     pub lost: u64,
     /// End of the last one.
     pub last: Option<Time>,
@@ -202,28 +202,25 @@ pub struct Collector {
     /// `v5`, `v9` or `ipfix`.
     pub version: String,
     pub observation_domain: u32,
-    /// Whether its socket could be opened.
-    pub open: bool,
     /// Records handed to it: creates, deletes and gaps.
     pub records: u64,
-    /// Of these, the ones that came while there was no socket.
-    pub unsent: u64,
-    /// Of these, the creates and deletes for which the format has no record.
+    /// Of these, the ones for which the format has no record.
     pub not_representable: u64,
-    /// Of these, the gaps, for which no format has a record.
-    pub gaps: u64,
-    /// Flow records made of the others: none, one or several for each.
+    /// Flow records made of the creates and deletes: none, one or several for each.
     pub flow_records: u64,
     /// Flow records that the network took.
     pub sent: u64,
-    /// Flow records that could not be sent.
+    /// Flow records in messages that are too large for the way to the collector.
     pub failed: u64,
     /// Flow records for which the queue had no room.
     pub dropped: u64,
     /// Flow records that wait, for their message to fill or for the socket.
     pub queued: u64,
+    /// Messages that the network took, and their octets without IP and UDP headers.
     pub messages: u64,
     pub octets: u64,
+    /// Gaps in them, also those that say which records this collector missed.
+    pub gaps: u64,
     /// Messages to which the collector's host answered that nobody listens on the port.
     pub refused: u64,
     /// Messages that wait for the socket.
@@ -253,8 +250,8 @@ pub struct Syslog {
     pub refused: u64,
     /// Failed attempts to open, connect or write.
     pub errors: u64,
-    /// Gaps written into the copy where records were dropped.
-    pub gaps: u64,
+    /// Gaps written into the copy where records are missing that this target could not take.
+    pub own_gaps: u64,
     pub queued_octets: u64,
     pub peak_octets: u64,
 }

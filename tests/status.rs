@@ -343,7 +343,8 @@ fn clients_that_hold_every_place_cost_no_record_and_are_closed_in_time() {
         let _ = stream.read_to_end(&mut answer);
         assert!(answer.is_empty());
     }
-    assert!(begun.elapsed() >= Duration::from_secs(5));
+    // Counted from when the daemon last looked at the clock before it accepted them.
+    assert!(begun.elapsed() >= Duration::from_secs(4));
     assert!(
         begun.elapsed() < Duration::from_secs(10),
         "{:?}",

@@ -93,7 +93,9 @@ impl Keeper {
         match result {
             Ok(()) => {
                 self.statistics.commits += 1;
-                engine.handle_committed();
+                if engine.handle_committed() {
+                    self.next_flush = now.up;
+                }
                 self.note_success();
             }
             Err(Error::Damaged { reason, .. }) => {
@@ -120,7 +122,7 @@ impl Keeper {
     /// Opens the database, or notes that it is not available.
     fn try_open(&mut self, engine: &mut Engine, now: Now) -> Result<(), Error> {
         let modified = modified(&self.config.database);
-        let store = match Store::open(&self.config.database) {
+        let mut store = match Store::open(&self.config.database) {
             Ok(store) => store,
             Err(Error::Damaged { reason, .. }) => {
                 self.replace(engine, &reason, now);
@@ -142,6 +144,7 @@ impl Keeper {
         match loaded.and(last_commit) {
             Ok(last_commit) => {
                 self.store = Some(store);
+                engine.handle_store_opened();
                 self.note_success();
                 log::info!(
                     "pending database \"{}\": {count} sessions of an earlier run",

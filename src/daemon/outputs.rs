@@ -1,7 +1,5 @@
 //! Where records go: collectors and syslog copies, side by side, none of which can hold up another.
 
-use std::time::Duration;
-
 use crate::config::{self, Config};
 use crate::export::collector::Collector;
 use crate::export::syslog::SyslogTarget;
@@ -9,26 +7,15 @@ use crate::session::Record;
 use crate::time::{Now, Uptime};
 use crate::wire::syslog::Host;
 
-/// Wait before a collector's socket that could not be opened is tried again.
-const REOPEN: Duration = Duration::from_secs(5);
-
 pub struct Outputs {
     host: Host,
     receivers: Vec<Receiver>,
     copies: Vec<Copy>,
 }
 
-/// A collector, from the moment its socket could be opened.
 pub struct Receiver {
     pub config: config::Collector,
-    state: State,
-    /// Records that came while there was no socket.
-    pub unsent: u64,
-}
-
-enum State {
-    Open(Box<Collector>),
-    Closed { retry_at: Uptime },
+    pub collector: Collector,
 }
 
 pub struct Copy {
@@ -56,12 +43,15 @@ impl Outputs {
             let same = old.iter().position(|receiver| receiver.config == *config);
             let receiver = match same {
                 Some(index) => old.swap_remove(index),
-                None => Receiver::open(config, now),
+                None => Receiver {
+                    config: config.clone(),
+                    collector: Collector::new(config, now),
+                },
             };
             self.receivers.push(receiver);
         }
         for mut receiver in old {
-            receiver.drain(now);
+            receiver.collector.drain(now);
         }
         let mut old = std::mem::take(&mut self.copies);
         for config in &config.syslog {
@@ -89,7 +79,7 @@ impl Outputs {
 
     pub fn push(&mut self, record: &Record, now: Now) {
         for receiver in &mut self.receivers {
-            receiver.push(record, now);
+            receiver.collector.push(record, now);
         }
         for copy in &mut self.copies {
             copy.target.push(record, now);
@@ -99,7 +89,7 @@ impl Outputs {
     /// Sends what is due and what goes without waiting.
     pub fn flush(&mut self, now: Now) {
         for receiver in &mut self.receivers {
-            receiver.flush(now);
+            receiver.collector.flush(now);
         }
         for copy in &mut self.copies {
             copy.target.flush(now);
@@ -109,7 +99,7 @@ impl Outputs {
     /// Sends also what still waits for its message to fill, for the end of the daemon.
     pub fn drain(&mut self, now: Now) {
         for receiver in &mut self.receivers {
-            receiver.drain(now);
+            receiver.collector.drain(now);
         }
         for copy in &mut self.copies {
             copy.target.flush(now);
@@ -118,7 +108,10 @@ impl Outputs {
 
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
-        let receivers = self.receivers.iter().filter_map(Receiver::poll_timeout);
+        let receivers = self
+            .receivers
+            .iter()
+            .filter_map(|receiver| receiver.collector.poll_timeout());
         let copies = self
             .copies
             .iter()
@@ -128,7 +121,9 @@ impl Outputs {
 
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.receivers.iter().all(Receiver::is_idle)
+        self.receivers
+            .iter()
+            .all(|receiver| receiver.collector.is_idle())
             && self.copies.iter().all(|copy| copy.target.is_idle())
     }
 
@@ -140,88 +135,5 @@ impl Outputs {
     #[must_use]
     pub fn copies(&self) -> &[Copy] {
         &self.copies
-    }
-}
-
-impl Receiver {
-    fn open(config: &config::Collector, now: Now) -> Self {
-        let mut this = Self {
-            config: config.clone(),
-            state: State::Closed { retry_at: now.up },
-            unsent: 0,
-        };
-        if let Err(error) = this.reopen(now) {
-            log::warn!(
-                "collector {}: cannot open a socket: {error}; trying again every 5 s, its records are lost meanwhile",
-                config.address
-            );
-        }
-        this
-    }
-
-    /// The collector, while its socket is open.
-    #[must_use]
-    pub fn collector(&self) -> Option<&Collector> {
-        match &self.state {
-            State::Open(collector) => Some(collector),
-            State::Closed { .. } => None,
-        }
-    }
-
-    fn reopen(&mut self, now: Now) -> std::io::Result<()> {
-        match Collector::new(&self.config, now) {
-            Ok(collector) => {
-                self.state = State::Open(Box::new(collector));
-                Ok(())
-            }
-            Err(error) => {
-                self.state = State::Closed {
-                    retry_at: now.up.saturating_add(REOPEN),
-                };
-                Err(error)
-            }
-        }
-    }
-
-    fn push(&mut self, record: &Record, now: Now) {
-        match &mut self.state {
-            State::Open(collector) => collector.push(record, now),
-            State::Closed { .. } => self.unsent += 1,
-        }
-    }
-
-    fn flush(&mut self, now: Now) {
-        match &mut self.state {
-            State::Open(collector) => collector.flush(now),
-            State::Closed { retry_at } if *retry_at <= now.up => {
-                if self.reopen(now).is_ok() {
-                    let (address, unsent) = (self.config.address, self.unsent);
-                    log::info!(
-                        "collector {address}: socket opened, {unsent} records were lost before"
-                    );
-                }
-            }
-            State::Closed { .. } => {}
-        }
-    }
-
-    fn drain(&mut self, now: Now) {
-        if let State::Open(collector) = &mut self.state {
-            collector.drain(now);
-        }
-    }
-
-    fn poll_timeout(&self) -> Option<Uptime> {
-        match &self.state {
-            State::Open(collector) => collector.poll_timeout(),
-            State::Closed { retry_at } => Some(*retry_at),
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        match &self.state {
-            State::Open(collector) => collector.is_idle(),
-            State::Closed { .. } => true,
-        }
     }
 }

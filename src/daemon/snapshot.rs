@@ -4,23 +4,13 @@ use super::Daemon;
 use super::meter::micros;
 use super::outputs::{Copy, Receiver};
 use crate::config::{self, Version};
-use crate::metrics::{Collector, Events, Gaps, Kernel, Metrics, Sessions, Store, Syslog, Time};
-use crate::session::GapCause;
+use crate::metrics::{Collector, Events, Kernel, Metrics, Sessions, Store, Syslog, Time};
 
 impl Daemon {
     pub(super) fn metrics(&mut self) -> Metrics {
         let now = self.now;
         let running = now.up.saturating_since(self.started.up);
         let namespace = self.config.capture.namespace.as_ref();
-        let copies: Vec<_> = self.outputs.copies().iter().map(syslog).collect();
-        let mut gaps = self.meter.gaps();
-        // These are stated in the copies where the records are missing, and nowhere else.
-        let undelivered = gaps.entry(GapCause::Undelivered.name().to_owned());
-        let Gaps { count, lost, .. } = undelivered.or_default();
-        for copy in &copies {
-            *count += copy.gaps;
-            *lost += copy.dropped;
-        }
         Metrics {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -33,11 +23,11 @@ impl Daemon {
             kernel: self.kernel(),
             sessions: self.sessions(),
             rates: self.meter.rates(now),
-            gaps,
+            gaps: self.meter.gaps(),
             store: self.store(),
             turns: self.meter.turns(now),
             collectors: self.outputs.receivers().iter().map(collector).collect(),
-            syslog: copies,
+            syslog: self.outputs.copies().iter().map(syslog).collect(),
         }
     }
 
@@ -107,17 +97,13 @@ fn collector(receiver: &Receiver) -> Collector {
         Version::NetflowV9 => "v9",
         Version::Ipfix => "ipfix",
     };
-    let open = receiver.collector();
-    let statistics = open.map(|open| open.statistics()).unwrap_or_default();
+    let statistics = receiver.collector.statistics();
     Collector {
         address: address.to_string(),
         version: version.to_owned(),
         observation_domain: *observation_domain,
-        open: open.is_some(),
-        records: statistics.pushed + receiver.unsent,
-        unsent: receiver.unsent,
+        records: statistics.pushed,
         not_representable: statistics.not_representable,
-        gaps: statistics.gaps,
         flow_records: statistics.packed,
         sent: statistics.records,
         failed: statistics.failed,
@@ -125,6 +111,7 @@ fn collector(receiver: &Receiver) -> Collector {
         queued: statistics.queued,
         messages: statistics.messages,
         octets: statistics.octets,
+        gaps: statistics.gaps,
         refused: statistics.refused,
         queued_messages: statistics.queued_messages,
         queued_octets: statistics.queued_octets,
@@ -145,7 +132,7 @@ fn syslog(copy: &Copy) -> Syslog {
         queued: statistics.queued,
         refused: statistics.refused,
         errors: statistics.errors,
-        gaps: statistics.gaps,
+        own_gaps: statistics.own_gaps,
         queued_octets: statistics.queued_bytes,
         peak_octets: statistics.peak_bytes,
     }

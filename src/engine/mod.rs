@@ -38,6 +38,9 @@ use crate::wire::ctnetlink::{Event, Flow};
 /// once per wake-up, before the events that come in during it.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
+/// Sessions handed to the store at a time: a commit must not hold up the loop for long.
+const MAX_CHANGES: usize = 1 << 16;
+
 /// Counts since the start of the daemon.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Statistics {
@@ -117,7 +120,7 @@ pub struct Changes<'a> {
 }
 
 impl Changes<'_> {
-    /// Sessions to insert.
+    /// Sessions to insert, in the order of their rows.
     pub fn begun(&self) -> impl Iterator<Item = &Pending> {
         let present = |&(slot, row)| self.table.at(slot).filter(|pending| pending.row == row);
         self.begun.iter().filter_map(present)
@@ -213,25 +216,27 @@ impl Engine {
         self.close_some(now);
     }
 
-    /// What the store does not know yet. Answer with [`handle_committed`](Self::handle_committed) or
+    /// What the store does not know yet, or a bounded part of it. Answer with [`handle_committed`](Self::handle_committed) or
     /// [`handle_commit_failed`](Self::handle_commit_failed).
     #[must_use]
     pub fn changes(&self) -> Changes<'_> {
         Changes {
             table: &self.table,
-            begun: &self.begun,
+            begun: &self.begun[..self.begun.len().min(MAX_CHANGES)],
             ended: &self.ended,
         }
     }
 
-    /// The store has the changes.
-    pub fn handle_committed(&mut self) {
-        for (slot, row) in self.begun.drain(..) {
+    /// The store has the changes. Returns whether there are more.
+    pub fn handle_committed(&mut self) -> bool {
+        let taken = self.begun.len().min(MAX_CHANGES);
+        for (slot, row) in self.begun.drain(..taken) {
             if let Some(pending) = self.table.at_mut(slot).filter(|pending| pending.row == row) {
                 pending.stored = true;
             }
         }
         self.ended.clear();
+        !self.begun.is_empty()
     }
 
     /// The store does not have the changes: they stay, for the next attempt.
@@ -244,10 +249,21 @@ impl Engine {
     /// The store was replaced by an empty one: every pending session has to be written to it.
     pub fn handle_store_replaced(&mut self) {
         self.ended.clear();
+        for (_, pending) in self.table.iter_mut() {
+            pending.stored = false;
+        }
+        self.handle_store_opened();
+    }
+
+    /// The store was opened, and its sessions were restored. Those that began before get rows above theirs.
+    pub fn handle_store_opened(&mut self) {
         self.begun.clear();
         for (slot, pending) in self.table.iter_mut() {
-            pending.stored = false;
-            self.begun.push((slot, pending.row));
+            if !pending.stored {
+                pending.row = self.next_row;
+                self.next_row = Row(self.next_row.0 + 1);
+                self.begun.push((slot, pending.row));
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::StoredSession;
 use crate::session::{Provenance, Session};
 use crate::time::Wall;
 
@@ -28,6 +29,19 @@ pub struct Pending {
     pub provenance: Provenance,
     /// Whether the store has it.
     pub(super) stored: bool,
+}
+
+impl Pending {
+    /// The session as the store keeps it.
+    #[must_use]
+    pub const fn to_stored(&self) -> StoredSession {
+        StoredSession {
+            row: self.row,
+            session: self.session,
+            begun: self.begun,
+            provenance: self.provenance,
+        }
+    }
 }
 
 /// [`Pending::audit`] of a session of an earlier run that nothing has confirmed yet.

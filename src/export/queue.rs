@@ -4,12 +4,11 @@
 //! with one call and a datagram target can take them one by one. Once the buffers have grown to what the load needs,
 //! nothing is allocated any more. The limit is in bytes and covers the bookkeeping too: what is refused is refused
 //! whole, and the caller counts it.
+//!
+//! Each message has a tag of the caller's type: what has to be known when the message leaves or is lost.
 
 use std::collections::VecDeque;
 use std::fmt;
-
-/// What a message costs beside its own bytes: its place in the list of lengths and tags.
-const OVERHEAD: usize = size_of::<Entry>();
 
 /// The message does not fit into what the limit leaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,10 +24,9 @@ impl std::error::Error for Full {}
 
 /// The oldest message of a queue, as it was pushed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Message<'a> {
+pub struct Message<'a, T> {
     pub bytes: &'a [u8],
-    /// The caller's own number, such as how many records the message holds.
-    pub tag: u32,
+    pub tag: T,
 }
 
 /// A state of the end of the queue to which [`Queue::rollback`] returns.
@@ -38,29 +36,30 @@ pub struct Mark {
     entries: usize,
 }
 
-/// The queue. A message is at most 4 GiB long.
+/// The queue. A message is at most 4 GiB long. The tag is by default how many records the message completes.
 #[derive(Debug)]
-pub struct Queue {
+pub struct Queue<T = u32> {
     /// Everything before `head` has been consumed.
     bytes: Vec<u8>,
     head: usize,
     /// How much of the front message has been consumed already.
     partial: usize,
-    entries: VecDeque<Entry>,
-    /// The sum of the tags in `entries`.
-    tags: u64,
+    entries: VecDeque<Entry<T>>,
     limit: usize,
     peak: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct Entry<T> {
     length: u32,
-    tag: u32,
+    tag: T,
 }
 
-impl Queue {
-    /// An empty queue that holds at most `limit` bytes, with eight more counted for each message.
+impl<T: Copy> Queue<T> {
+    /// What a message costs beside its own bytes: its place in the list of lengths and tags.
+    const OVERHEAD: usize = size_of::<Entry<T>>();
+
+    /// An empty queue that holds at most `limit` bytes, the bookkeeping for each message included.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
         Self {
@@ -68,7 +67,6 @@ impl Queue {
             head: 0,
             partial: 0,
             entries: VecDeque::new(),
-            tags: 0,
             limit,
             peak: 0,
         }
@@ -78,15 +76,14 @@ impl Queue {
     ///
     /// # Errors
     /// [`Full`] when it does not fit; the queue is unchanged then.
-    pub fn push(&mut self, message: &[u8], tag: u32) -> Result<(), Full> {
+    pub fn push(&mut self, message: &[u8], tag: T) -> Result<(), Full> {
         let length = u32::try_from(message.len()).map_err(|_| Full)?;
-        if message.len() + OVERHEAD > self.limit.saturating_sub(self.used()) {
+        if message.len() + Self::OVERHEAD > self.limit.saturating_sub(self.used()) {
             return Err(Full);
         }
         self.compact();
         self.bytes.extend_from_slice(message);
         self.entries.push_back(Entry { length, tag });
-        self.tags += u64::from(tag);
         self.peak = self.peak.max(self.used());
         Ok(())
     }
@@ -103,14 +100,12 @@ impl Queue {
     /// Takes back what was pushed since `mark` was taken, so that several messages are queued together or not at all.
     pub fn rollback(&mut self, mark: Mark) {
         self.bytes.truncate(self.head + mark.bytes);
-        for entry in self.entries.drain(mark.entries..) {
-            self.tags -= u64::from(entry.tag);
-        }
+        self.entries.truncate(mark.entries);
     }
 
     /// The oldest message, from its first byte even when some of it has been consumed.
     #[must_use]
-    pub fn front(&self) -> Option<Message<'_>> {
+    pub fn front(&self) -> Option<Message<'_, T>> {
         let entry = self.entries.front()?;
         let start = self.head - self.partial;
         Some(Message {
@@ -120,62 +115,17 @@ impl Queue {
     }
 
     /// Removes the oldest message and gives its tag.
-    pub fn pop(&mut self) -> Option<u32> {
+    pub fn pop(&mut self) -> Option<T> {
         let entry = self.entries.pop_front()?;
         self.head += entry.length as usize - self.partial;
         self.partial = 0;
-        self.tags -= u64::from(entry.tag);
         self.reset_when_empty();
         Some(entry.tag)
     }
 
-    /// What is queued and not consumed yet, end to end: for a stream, which may take any number of these bytes.
-    #[must_use]
-    pub fn contiguous(&self) -> &[u8] {
-        &self.bytes[self.head..]
-    }
-
-    /// Consumes `count` bytes of [`Queue::contiguous`] and gives the sum of the tags of the messages that are through.
-    ///
-    /// # Panics
-    /// When `count` is more than is queued.
-    pub fn consume(&mut self, count: usize) -> u64 {
-        assert!(count <= self.bytes.len() - self.head, "more than is queued");
-        self.head += count;
-        self.partial += count;
-        let mut tags = 0;
-        while let Some(entry) = self.entries.front()
-            && self.partial >= entry.length as usize
-        {
-            self.partial -= entry.length as usize;
-            tags += u64::from(entry.tag);
-            self.entries.pop_front();
-        }
-        self.tags -= tags;
-        self.reset_when_empty();
-        tags
-    }
-
-    /// Goes back to the first byte of a message of which a part has been consumed: for a stream that broke in the middle
-    /// of it and begins anew.
-    pub const fn rewind(&mut self) {
-        self.head -= self.partial;
-        self.partial = 0;
-    }
-
-    /// Removes everything and gives the sum of the tags.
-    pub fn clear(&mut self) -> u64 {
-        let tags = std::mem::take(&mut self.tags);
-        self.entries.clear();
-        self.partial = 0;
-        self.reset_when_empty();
-        tags
-    }
-
-    /// The sum of the tags.
-    #[must_use]
-    pub const fn tags(&self) -> u64 {
-        self.tags
+    /// The tags of all messages, the oldest first.
+    pub fn tags(&self) -> impl Iterator<Item = T> {
+        self.entries.iter().map(|entry| entry.tag)
     }
 
     /// How many messages are queued.
@@ -192,7 +142,7 @@ impl Queue {
     /// Bytes counted against the limit.
     #[must_use]
     pub fn used(&self) -> usize {
-        self.bytes.len() - self.head + self.partial + self.entries.len() * OVERHEAD
+        self.bytes.len() - self.head + self.partial + self.entries.len() * Self::OVERHEAD
     }
 
     /// The most bytes that were ever counted against the limit.
@@ -225,6 +175,51 @@ impl Queue {
     }
 }
 
+/// For a stream.
+impl Queue {
+    /// What is queued and not consumed yet, end to end: for a stream, which may take any number of these bytes.
+    #[must_use]
+    pub fn contiguous(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    /// Consumes `count` bytes of [`Queue::contiguous`] and gives the sum of the tags of the messages that are through.
+    ///
+    /// # Panics
+    /// When `count` is more than is queued.
+    pub fn consume(&mut self, count: usize) -> u64 {
+        assert!(count <= self.bytes.len() - self.head, "more than is queued");
+        self.head += count;
+        self.partial += count;
+        let mut tags = 0;
+        while let Some(entry) = self.entries.front()
+            && self.partial >= entry.length as usize
+        {
+            self.partial -= entry.length as usize;
+            tags += u64::from(entry.tag);
+            self.entries.pop_front();
+        }
+        self.reset_when_empty();
+        tags
+    }
+
+    /// Goes back to the first byte of a message of which a part has been consumed: for a stream that broke in the middle
+    /// of it and begins anew.
+    pub const fn rewind(&mut self) {
+        self.head -= self.partial;
+        self.partial = 0;
+    }
+
+    /// Removes everything and gives the sum of the tags.
+    pub fn clear(&mut self) -> u64 {
+        let tags = self.tags().map(u64::from).sum();
+        self.entries.clear();
+        self.partial = 0;
+        self.reset_when_empty();
+        tags
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -234,6 +229,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const OVERHEAD: usize = Queue::<u32>::OVERHEAD;
 
     fn front(queue: &Queue) -> Option<(&[u8], u32)> {
         queue.front().map(|message| (message.bytes, message.tag))
@@ -295,7 +292,7 @@ mod tests {
         queue.push(b"a record", 1).unwrap();
         queue.rollback(mark);
         assert_eq!(queue.contiguous(), b"kept");
-        assert_eq!((queue.len(), queue.tags()), (1, 1));
+        assert_eq!(queue.len(), 1);
     }
 
     #[test]
@@ -366,8 +363,6 @@ mod tests {
                 prop_assert_eq!(queue.contiguous(), &all[partial..]);
                 prop_assert_eq!(front(&queue), model.front().map(|(bytes, tag)| (&bytes[..], *tag)));
                 prop_assert_eq!(queue.len(), model.len());
-                let tags = model.iter().map(|(_, tag)| u64::from(*tag)).sum::<u64>();
-                prop_assert_eq!(queue.tags(), tags);
             }
         }
     }

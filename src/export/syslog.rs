@@ -54,8 +54,8 @@ pub struct Statistics {
     pub refused: u64,
     /// Failed attempts to open, connect or write.
     pub errors: u64,
-    /// Gaps written into the copy where records were dropped.
-    pub gaps: u64,
+    /// Gaps written into the copy where records are missing.
+    pub own_gaps: u64,
 }
 
 /// A target and its state.
@@ -211,8 +211,15 @@ impl SyslogTarget {
 
     #[must_use]
     pub fn statistics(&self) -> Statistics {
+        let Statistics {
+            records,
+            sent,
+            dropped,
+            failed,
+            ..
+        } = self.statistics;
         Statistics {
-            queued: self.queue.tags(),
+            queued: records - sent - dropped - failed,
             queued_bytes: self.queue.used() as u64,
             peak_bytes: self.queue.peak() as u64,
             ..self.statistics
@@ -296,7 +303,7 @@ impl SyslogTarget {
         });
         if self.enqueue(&gap, 0, now) {
             self.shortfall = None;
-            self.statistics.gaps += 1;
+            self.statistics.own_gaps += 1;
         }
     }
 

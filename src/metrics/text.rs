@@ -177,18 +177,10 @@ fn write_collector(collector: &Collector, f: &mut Formatter<'_>) -> fmt::Result 
     let Collector {
         address, version, ..
     } = collector;
-    write!(f, "Collector {address}, {version}")?;
-    if !collector.open {
-        write!(
-            f,
-            ": no socket, {} records were lost for that",
-            collector.unsent
-        )?;
-        return writeln!(f);
-    }
+    writeln!(f, "Collector {address}, {version}")?;
     writeln!(
         f,
-        "\n  flow records sent {}, failed {}, dropped {}, queued {}; messages {} ({}), refused {}",
+        "  flow records sent {}, failed {}, dropped {}, queued {}; messages {} ({}), refused {}",
         collector.sent,
         collector.failed,
         collector.dropped,
@@ -199,8 +191,8 @@ fn write_collector(collector: &Collector, f: &mut Formatter<'_>) -> fmt::Result 
     )?;
     writeln!(
         f,
-        "  records {}, unsent {}, not representable {}, gaps {}",
-        collector.records, collector.unsent, collector.not_representable, collector.gaps
+        "  records {}, not representable {}, gaps sent {}",
+        collector.records, collector.not_representable, collector.gaps
     )?;
     writeln!(
         f,
@@ -217,14 +209,14 @@ fn write_syslog(target: &Syslog, f: &mut Formatter<'_>) -> fmt::Result {
     writeln!(f, "Copies to {}", target.target)?;
     writeln!(
         f,
-        "  records sent {}, failed {}, dropped {}, queued {}; refused {}, errors {}, gaps {}",
+        "  records sent {}, failed {}, dropped {}, queued {}; refused {}, errors {}, gaps of its own {}",
         target.sent,
         target.failed,
         target.dropped,
         target.queued,
         target.refused,
         target.errors,
-        target.gaps
+        target.own_gaps
     )?;
     writeln!(
         f,
