@@ -1,5 +1,7 @@
 //! Where records go: collectors and syslog copies, side by side, none of which can hold up another.
 
+use std::time::Duration;
+
 use crate::config::{self, Config};
 use crate::export::collector::Collector;
 use crate::export::syslog::SyslogTarget;
@@ -7,10 +9,25 @@ use crate::session::Record;
 use crate::time::{Now, Uptime};
 use crate::wire::syslog::Host;
 
+/// How long a collector or copy that is no longer configured may still send what it has.
+const CLOSING: Duration = Duration::from_secs(5);
+
 pub struct Outputs {
     host: Host,
     receivers: Vec<Receiver>,
     copies: Vec<Copy>,
+    /// Those of an earlier configuration, until they have sent what they have.
+    closing: Vec<Closing>,
+}
+
+struct Closing {
+    output: Output,
+    deadline: Uptime,
+}
+
+enum Output {
+    Receiver(Box<Receiver>),
+    Copy(Box<Copy>),
 }
 
 pub struct Receiver {
@@ -30,13 +47,14 @@ impl Outputs {
             host,
             receivers: Vec::new(),
             copies: Vec::new(),
+            closing: Vec::new(),
         };
         this.reconfigure(config, now);
         this
     }
 
     /// Goes over to a changed configuration. What is in it as before goes on: sequence numbers, templates, queues. What is
-    /// no longer in it sends what it can at once and is closed.
+    /// no longer in it sends what it has, for some seconds, and is closed.
     pub fn reconfigure(&mut self, config: &Config, now: Now) {
         let mut old = std::mem::take(&mut self.receivers);
         for config in &config.collectors {
@@ -50,9 +68,11 @@ impl Outputs {
             };
             self.receivers.push(receiver);
         }
-        for mut receiver in old {
-            receiver.collector.drain(now);
-        }
+        let deadline = now.up.saturating_add(CLOSING);
+        self.closing.extend(old.into_iter().map(|receiver| Closing {
+            output: Output::Receiver(Box::new(receiver)),
+            deadline,
+        }));
         let mut old = std::mem::take(&mut self.copies);
         for config in &config.syslog {
             let same = old.iter().position(|copy| copy.config == *config);
@@ -65,9 +85,11 @@ impl Outputs {
             };
             self.copies.push(copy);
         }
-        for mut copy in old {
-            copy.target.flush(now);
-        }
+        self.closing.extend(old.into_iter().map(|copy| Closing {
+            output: Output::Copy(Box::new(copy)),
+            deadline,
+        }));
+        self.close(now);
     }
 
     /// Opens files and sockets of the copies anew, for logrotate.
@@ -94,6 +116,7 @@ impl Outputs {
         for copy in &mut self.copies {
             copy.target.flush(now);
         }
+        self.close(now);
     }
 
     /// Sends also what still waits for its message to fill, for the end of the daemon.
@@ -104,6 +127,7 @@ impl Outputs {
         for copy in &mut self.copies {
             copy.target.flush(now);
         }
+        self.close(now);
     }
 
     #[must_use]
@@ -116,7 +140,8 @@ impl Outputs {
             .copies
             .iter()
             .filter_map(|copy| copy.target.poll_timeout());
-        receivers.chain(copies).min()
+        let closing = self.closing.iter().map(Closing::poll_timeout);
+        receivers.chain(copies).chain(closing).min()
     }
 
     #[must_use]
@@ -127,6 +152,14 @@ impl Outputs {
             && self.copies.iter().all(|copy| copy.target.is_idle())
     }
 
+    /// What waits to be sent, a sentence for each output where something does.
+    #[must_use]
+    pub fn unsent(&self) -> Vec<String> {
+        let receivers = self.receivers.iter().map(Receiver::unsent);
+        let copies = self.copies.iter().map(Copy::unsent);
+        receivers.chain(copies).flatten().collect()
+    }
+
     #[must_use]
     pub fn receivers(&self) -> &[Receiver] {
         &self.receivers
@@ -135,5 +168,59 @@ impl Outputs {
     #[must_use]
     pub fn copies(&self) -> &[Copy] {
         &self.copies
+    }
+
+    /// Lets go of closing outputs that have nothing left, or no time.
+    fn close(&mut self, now: Now) {
+        self.closing.retain_mut(|closing| {
+            let unsent = closing.output.drain(now);
+            if let Some(unsent) = unsent.as_ref().filter(|_| closing.deadline <= now.up) {
+                log::warn!("no longer configured, {unsent}");
+                return false;
+            }
+            unsent.is_some()
+        });
+    }
+}
+
+impl Closing {
+    fn poll_timeout(&self) -> Uptime {
+        let next = match &self.output {
+            Output::Receiver(receiver) => receiver.collector.poll_timeout(),
+            Output::Copy(copy) => copy.target.poll_timeout(),
+        };
+        next.map_or(self.deadline, |next| next.min(self.deadline))
+    }
+}
+
+impl Output {
+    /// Sends what goes without waiting, and says what is left.
+    fn drain(&mut self, now: Now) -> Option<String> {
+        match self {
+            Self::Receiver(receiver) => {
+                receiver.collector.drain(now);
+                receiver.unsent()
+            }
+            Self::Copy(copy) => {
+                copy.target.flush(now);
+                copy.unsent()
+            }
+        }
+    }
+}
+
+impl Receiver {
+    fn unsent(&self) -> Option<String> {
+        let queued = self.collector.statistics().queued_messages;
+        let address = self.config.address;
+        (queued > 0).then(|| format!("collector {address}: {queued} messages not sent"))
+    }
+}
+
+impl Copy {
+    fn unsent(&self) -> Option<String> {
+        let queued = self.target.statistics().queued;
+        let name = self.target.name();
+        (queued > 0).then(|| format!("{name}: {queued} records not written"))
     }
 }

@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use log::{info, warn};
-use rustix::net::{connect_unspec, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect_unspec, sockopt};
 
 use crate::config;
 use crate::export::packer::{Load, Packer, Transport};
@@ -311,8 +311,7 @@ impl Collector {
     /// Makes sure that there is a connected socket.
     fn connect(&mut self) -> io::Result<()> {
         if self.socket.is_none() {
-            let socket = UdpSocket::bind(self.source)?;
-            socket.set_nonblocking(true)?;
+            let socket = bind(self.source)?;
             if let Some(size) = self.send_buffer {
                 sockopt::set_socket_send_buffer_size(&socket, size)?;
             }
@@ -456,6 +455,20 @@ fn is_temporary(error: &io::Error) -> bool {
 /// at the next try.
 fn is_too_large(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMSGSIZE)
+}
+
+/// A non-blocking socket with the local address `source`. Several collectors may have the same, with its port: they are
+/// connected to different addresses.
+fn bind(source: SocketAddr) -> io::Result<UdpSocket> {
+    let family = match source {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &source)?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]
