@@ -16,7 +16,9 @@ fn nattrail(arguments: &[&str]) -> Command {
     command.args(arguments);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        if name.starts_with("NATTRAIL_") || name == "STATE_DIRECTORY" {
+        if name.starts_with("NATTRAIL_")
+            || matches!(name.as_str(), "STATE_DIRECTORY" | "RUNTIME_DIRECTORY")
+        {
             command.env_remove(name);
         }
     }
@@ -70,7 +72,9 @@ fn help_names_the_commands_on_the_standard_output() {
     for argument in ["help", "--help"] {
         let output = nattrail(&[argument]).output().unwrap();
         assert_eq!(status(&output), 0);
-        for command in ["run", "check", "pending", "version", "help", "--config"] {
+        for command in [
+            "run", "check", "pending", "status", "version", "help", "--config",
+        ] {
             assert!(stdout(&output).contains(command), "{command}");
         }
     }

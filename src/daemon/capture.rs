@@ -15,6 +15,7 @@ use crate::engine::Engine;
 use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket};
 use crate::kernel::filter::Program;
 use crate::kernel::namespace::within;
+use crate::metrics::ByProtocol;
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{DumpReply, Event, Listing};
@@ -43,6 +44,17 @@ pub struct Statistics {
     pub unusable: u64,
     /// How often events were lost because the socket's buffer was full (never in reliable mode).
     pub overflows: u64,
+    pub new_by_protocol: ByProtocol,
+    pub destroy_by_protocol: ByProtocol,
+}
+
+impl Statistics {
+    const fn count(&mut self, event: &Event) {
+        match event {
+            Event::New(flow) => self.new_by_protocol.count(flow.session.protocol),
+            Event::Destroy(flow) => self.destroy_by_protocol.count(flow.session.protocol),
+        }
+    }
 }
 
 /// The sockets to the kernel.
@@ -247,6 +259,12 @@ impl Capture {
         self.events.drops().unwrap_or(self.drops)
     }
 
+    /// Bytes that wait in the receive buffer, as the kernel counts them.
+    #[must_use]
+    pub fn queued(&self) -> u32 {
+        self.events.queued().unwrap_or(0)
+    }
+
     /// Bytes of the receive buffer, as the kernel counts them.
     #[must_use]
     pub fn receive_buffer(&self) -> usize {
@@ -286,7 +304,10 @@ impl Capture {
             for message in Messages::new(bytes) {
                 self.statistics.events += 1;
                 match message.and_then(|message| Event::decode(&message)) {
-                    Ok(Some(event)) => engine.handle_event(&event, now),
+                    Ok(Some(event)) => {
+                        self.statistics.count(&event);
+                        engine.handle_event(&event, now);
+                    }
                     Ok(None) => {}
                     Err(Malformed) => self.statistics.malformed += 1,
                 }

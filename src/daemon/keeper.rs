@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::clock;
 use crate::config;
 use crate::engine::Engine;
 use crate::session::{Gap, GapCause};
@@ -21,6 +22,7 @@ pub struct Statistics {
     pub failed: u64,
     /// Damaged databases set aside.
     pub set_aside: u64,
+    pub longest_commit: Duration,
 }
 
 pub struct Keeper {
@@ -84,7 +86,11 @@ impl Keeper {
             engine.handle_commit_failed();
             return;
         };
-        match store.commit(&engine.changes(), now.wall) {
+        let begun = clock::uptime();
+        let result = store.commit(&engine.changes(), now.wall);
+        let took = clock::uptime().saturating_since(begun);
+        self.statistics.longest_commit = self.statistics.longest_commit.max(took);
+        match result {
             Ok(()) => {
                 self.statistics.commits += 1;
                 if engine.handle_committed() {

@@ -9,10 +9,12 @@
 
 mod capture;
 pub mod clock;
+mod control;
 mod keeper;
 pub mod log;
+mod meter;
 mod outputs;
-mod report;
+mod snapshot;
 mod watch;
 
 use std::fmt;
@@ -28,9 +30,10 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
 use self::capture::Capture;
+use self::control::{Control, Request};
 use self::keeper::Keeper;
+use self::meter::Meter;
 use self::outputs::Outputs;
-use self::report::Report;
 use self::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Timing};
@@ -43,6 +46,8 @@ use crate::wire::syslog::Host;
 const EVENTS: Token = Token(0);
 const DUMP: Token = Token(1);
 const SIGNALS: Token = Token(2);
+/// The control socket, and after it its clients.
+const CONTROL: Token = Token(3);
 
 /// After a turn that read events, more are left to gather for this long: at a high rate a wake-up for each would cost more
 /// than the event itself. The kernel's queue is made for far more than comes in meanwhile.
@@ -102,7 +107,9 @@ struct Daemon {
     outputs: Outputs,
     watch: Watch,
     _claim: UnixDatagram,
-    started: Uptime,
+    control: Option<Control>,
+    meter: Meter,
+    started: Now,
     now: Now,
 }
 
@@ -141,6 +148,7 @@ impl Daemon {
             pid: std::process::id(),
         };
         let outputs = Outputs::new(&config, host, now);
+        let control = open_control(&config.control, poll.registry());
         ::log::info!(
             "nattrail {} started: {} collectors, {} copies, {}",
             env!("CARGO_PKG_VERSION"),
@@ -151,7 +159,6 @@ impl Daemon {
                 config::LogScope::All => "every connection",
             }
         );
-        let started = now.up;
         Ok(Self {
             config,
             file,
@@ -163,7 +170,9 @@ impl Daemon {
             outputs,
             watch,
             _claim: claim,
-            started,
+            control,
+            meter: Meter::new(now),
+            started: now,
             now,
         })
     }
@@ -172,7 +181,7 @@ impl Daemon {
         &mut self,
         load: &impl Fn() -> Result<Loaded, config::Error>,
     ) -> Result<(), Error> {
-        let mut ready = Events::with_capacity(16);
+        let mut ready = Events::with_capacity(32);
         let mut heard = 0;
         loop {
             if heard > 0 && !self.capture.is_readable() {
@@ -191,14 +200,20 @@ impl Daemon {
                 match event.token() {
                     EVENTS => self.capture.set_readable(),
                     DUMP => self.capture.set_dump_readable(),
-                    _ => {
+                    SIGNALS => {
                         if self.handle_signals(load) {
                             return Ok(());
+                        }
+                    }
+                    token => {
+                        if let Some(control) = &mut self.control {
+                            control.handle_ready(token);
                         }
                     }
                 }
             }
             heard = self.turn()?;
+            self.meter.count_turn(self.now.up, clock::uptime());
         }
     }
 
@@ -210,6 +225,7 @@ impl Daemon {
         let deadlines = [
             self.engine.poll_timeout(),
             self.outputs.poll_timeout(),
+            self.control.as_ref().and_then(Control::poll_timeout),
             Some(self.keeper.poll_timeout()),
             Some(self.watch.poll_timeout()),
         ];
@@ -229,9 +245,29 @@ impl Daemon {
             .handle_timeout(&mut self.engine, now)
             .map_err(|error| Error::System(error.to_string()))?;
         self.forward();
+        self.meter.observe(self.engine.statistics(), now);
         self.outputs.flush(now);
         self.keeper.handle_timeout(&mut self.engine, now);
+        self.serve();
         Ok(heard)
+    }
+
+    /// Answers who asks on the control socket.
+    fn serve(&mut self) {
+        let Some(control) = &mut self.control else {
+            return;
+        };
+        control.handle_timeout(self.poll.registry(), self.now);
+        // For all who ask in this turn, lest asking cost the loop more the more ask.
+        let mut status = None;
+        while let Some((client, request)) = self.control.as_ref().and_then(Control::poll_request) {
+            let answer = match request {
+                Request::Status => status.get_or_insert_with(|| self.metrics().to_json()),
+            };
+            if let Some(control) = &mut self.control {
+                control.answer(client, answer);
+            }
+        }
     }
 
     fn read_events(&mut self) -> Result<usize, Error> {
@@ -242,6 +278,7 @@ impl Daemon {
 
     fn forward(&mut self) {
         while let Some(record) = self.engine.poll_record() {
+            self.meter.count_record(&record);
             self.outputs.push(&record, self.now);
         }
     }
@@ -249,7 +286,8 @@ impl Daemon {
     /// Returns whether the daemon is to stop.
     fn handle_signals(&mut self, load: &impl Fn() -> Result<Loaded, config::Error>) -> bool {
         let mut stop = false;
-        for signal in self.signals.pending() {
+        let signals: Vec<_> = self.signals.pending().collect();
+        for signal in signals {
             match signal {
                 SIGHUP => match load() {
                     Ok(Loaded { file: None, .. }) if self.file.is_some() => {
@@ -271,18 +309,7 @@ impl Daemon {
                     }
                 },
                 SIGUSR1 => {
-                    let report = Report {
-                        running: self.now.up.saturating_since(self.started),
-                        capture: self.capture.statistics(),
-                        drops: self.capture.drops(),
-                        receive_buffer: self.capture.receive_buffer(),
-                        engine: self.engine.statistics(),
-                        pending: self.engine.pending(),
-                        store: self.keeper.statistics(),
-                        store_failing: self.keeper.is_failing(),
-                        outputs: &self.outputs,
-                    };
-                    for line in report.to_string().lines() {
+                    for line in self.metrics().to_string().lines() {
                         ::log::info!("{line}");
                     }
                 }
@@ -320,6 +347,8 @@ impl Daemon {
 
     /// Finishes what is in hand: the events that are queued, the store, the batches that wait to fill.
     fn stop(&mut self) {
+        // From here on nobody would be answered.
+        self.control = None;
         self.now = clock::read();
         let deadline = self.now.up.saturating_add(FAREWELL);
         self.capture.set_readable();
@@ -386,6 +415,7 @@ fn fixed_keys_that_differ(current: &Config, new: &Config) -> Vec<&'static str> {
             "capture.set-sysctls",
             old.set_sysctls != new_capture.set_sysctls,
         ),
+        ("control.socket", current.control != new.control),
         (
             "pending.database",
             current.pending.database != new.pending.database,
@@ -396,6 +426,21 @@ fn fixed_keys_that_differ(current: &Config, new: &Config) -> Vec<&'static str> {
         .filter(|(_, differs)| *differs)
         .map(|(key, _)| key)
         .collect()
+}
+
+/// The socket, if it is wanted and possible: a daemon that cannot be asked still does its work.
+fn open_control(config: &config::Control, registry: &mio::Registry) -> Option<Control> {
+    let path = config.socket.as_ref()?;
+    match Control::open(path, registry, CONTROL) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            ::log::warn!(
+                "control socket \"{}\": {error}; \"nattrail status\" cannot ask this daemon",
+                path.display()
+            );
+            None
+        }
+    }
 }
 
 fn warn_of(loaded: Loaded) -> Config {

@@ -48,6 +48,8 @@ pub struct Statistics {
     pub new_events: u64,
     /// DESTROY events, logged or not.
     pub destroy_events: u64,
+    /// Sessions that the store gave back.
+    pub restored: u64,
     pub creates: u64,
     pub deletes: u64,
     /// Deletes whose create was not seen, and left with it.
@@ -180,6 +182,7 @@ impl Engine {
             stored: true,
         };
         self.table.insert(key, pending);
+        self.statistics.restored += 1;
         self.note_peak();
     }
 

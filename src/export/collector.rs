@@ -38,6 +38,10 @@ const RECOVERY: Duration = Duration::from_secs(10);
 /// What became of the records so far, and what is queued now.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Statistics {
+    /// Records pushed.
+    pub pushed: u64,
+    /// Flow records made of them: each is sent, failed, dropped or queued.
+    pub packed: u64,
     /// Messages that the kernel took.
     pub messages: u64,
     /// Flow records in them.
@@ -54,6 +58,8 @@ pub struct Statistics {
     pub not_representable: u64,
     /// Gaps in the messages that the kernel took, the collector's own included.
     pub gaps: u64,
+    /// Flow records that wait, for their message to fill or for the socket.
+    pub queued: u64,
     /// Messages that wait for the socket.
     pub queued_messages: u64,
     /// Octets they take in the queue.
@@ -91,6 +97,7 @@ pub struct Collector {
 /// The part of [`Statistics`] that is counted here.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
+    pushed: u64,
     messages: u64,
     records: u64,
     octets: u64,
@@ -134,6 +141,7 @@ impl Collector {
 
     /// Packs a record. Call [`Self::flush`] before waiting for the next one.
     pub fn push(&mut self, record: &Record, now: Now) {
+        self.counters.pushed += 1;
         let result = match record {
             Record::Event(event) => self.packer.push(event, now, &mut self.queue),
             Record::Gap(gap) => self.packer.push_gap(*gap, now, &mut self.queue),
@@ -197,7 +205,10 @@ impl Collector {
     pub fn statistics(&self) -> Statistics {
         let counters = &self.counters;
         let totals = self.packer.totals();
+        let queued = self.queue.tags().map(|load| u64::from(load.records));
         Statistics {
+            pushed: counters.pushed,
+            packed: totals.packed,
             messages: counters.messages,
             records: counters.records,
             octets: counters.octets,
@@ -206,6 +217,7 @@ impl Collector {
             dropped: totals.dropped,
             not_representable: counters.not_representable,
             gaps: counters.gaps,
+            queued: queued.sum::<u64>() + u64::from(self.packer.in_hand()),
             queued_messages: self.queue.len() as u64,
             queued_octets: self.queue.used() as u64,
             peak_octets: self.queue.peak() as u64,

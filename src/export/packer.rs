@@ -71,6 +71,8 @@ pub struct Totals {
     pub octets: u64,
     /// Flow records: templates and options do not count.
     pub records: u64,
+    /// Flow records, whatever became of them, with those of the message in hand.
+    pub packed: u64,
     /// Flow records that the queue refused.
     pub dropped: u64,
     /// Flow records that did not leave, for whatever reason.
@@ -246,6 +248,12 @@ impl Packer {
         &self.assembly().totals
     }
 
+    /// Flow records in the message in hand.
+    #[must_use]
+    pub fn in_hand(&self) -> u16 {
+        self.assembly().load.records
+    }
+
     /// The sequence number of the next message.
     #[must_use]
     pub fn sequence(&self) -> u32 {
@@ -315,6 +323,7 @@ impl Assembly {
         load.to = load.to.max(time);
         // A record takes more than one octet, and a message has fewer than 65,536.
         load.records += 1;
+        self.totals.packed += 1;
         self.expect(now);
     }
 

@@ -28,7 +28,8 @@ const GROUP_DESTROY: u32 = 1 << (libc::NFNLGRP_CONNTRACK_DESTROY - 1);
 
 const NAME_LEN: libc::socklen_t = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
 
-/// Index of the drop count in `SO_MEMINFO` (`SK_MEMINFO_DROPS`), and the number of values there.
+/// Indices into `SO_MEMINFO` (`SK_MEMINFO_RMEM_ALLOC`, `SK_MEMINFO_DROPS`), and the number of values there.
+const MEMINFO_QUEUED: usize = 0;
 const MEMINFO_DROPS: usize = 8;
 const MEMINFO_VALUES: usize = 9;
 
@@ -95,6 +96,26 @@ impl EventSocket {
     /// # Errors
     /// What the kernel says.
     pub fn drops(&self) -> io::Result<u32> {
+        Ok(self.memory()?[MEMINFO_DROPS])
+    }
+
+    /// Bytes that wait in the receive buffer, as the kernel counts them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn queued(&self) -> io::Result<u32> {
+        Ok(self.memory()?[MEMINFO_QUEUED])
+    }
+
+    /// Size of the receive buffer in bytes, as the kernel counts it (twice what was asked for).
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn receive_buffer(&self) -> io::Result<usize> {
+        Ok(sockopt::socket_recv_buffer_size(self.borrow())?)
+    }
+
+    fn memory(&self) -> io::Result<[u32; MEMINFO_VALUES]> {
         let mut values = [0_u32; MEMINFO_VALUES];
         let mut length = size_of::<[u32; MEMINFO_VALUES]>() as libc::socklen_t;
         // SAFETY: the kernel writes at most `length` bytes, the size of `values`.
@@ -110,15 +131,7 @@ impl EventSocket {
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
-        Ok(values[MEMINFO_DROPS])
-    }
-
-    /// Size of the receive buffer in bytes, as the kernel counts it (twice what was asked for).
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn receive_buffer(&self) -> io::Result<usize> {
-        Ok(sockopt::socket_recv_buffer_size(self.borrow())?)
+        Ok(values)
     }
 
     fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {

@@ -37,7 +37,7 @@ target = \"stdout\"
 format = \"json\"
 ";
 
-/// What outlives the daemon: its configuration and its state directory.
+/// What outlives the daemon: its configuration, its state directory and its runtime directory.
 #[derive(Debug)]
 pub struct Home {
     directory: TempDir,
@@ -69,6 +69,12 @@ impl Home {
         self.path().join("state")
     }
 
+    /// Made by the daemon.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        self.path().join("run")
+    }
+
     #[must_use]
     pub fn path(&self) -> &Path {
         self.directory.path()
@@ -89,6 +95,7 @@ impl Home {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("STATE_DIRECTORY", self.state())
+            .env("RUNTIME_DIRECTORY", self.runtime())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -62,6 +62,23 @@ fn exporter(address: SocketAddr, version: Version) -> Collector {
     Collector::new(&config(address, version), at(0))
 }
 
+/// Every flow record that was packed is somewhere, once.
+fn assert_accounted(collector: &Collector) {
+    let statistics = collector.statistics();
+    let Statistics {
+        records,
+        failed,
+        dropped,
+        queued,
+        ..
+    } = statistics;
+    assert_eq!(
+        statistics.packed,
+        records + failed + dropped + queued,
+        "{statistics:?}"
+    );
+}
+
 #[test]
 fn records_arrive_when_their_message_is_due() {
     let (socket, address) = receiver();
@@ -124,6 +141,8 @@ fn records_wait_for_a_source_that_this_machine_does_not_have_yet() {
     collector.push(&Record::Event(event()), at(0));
     collector.drain(at(0));
     assert_eq!(collector.statistics().queued_messages, 1);
+    assert_eq!(collector.statistics().queued, 1);
+    assert_accounted(&collector);
     assert_eq!(collector.poll_timeout(), Some(at(5).up));
 
     collector.source = "127.0.0.1:0".parse().unwrap();
@@ -254,6 +273,7 @@ fn a_message_too_large_for_the_way_is_lost_and_told_with_the_next_record() {
     collector.drain(at(0));
     let statistics = collector.statistics();
     assert_eq!((statistics.failed, statistics.records), (150, 0));
+    assert_accounted(&collector);
     assert_eq!(collector.poll_timeout(), Some(at(5).up));
 
     collector.socket = Some(working);
@@ -420,6 +440,8 @@ fn what_the_queue_cannot_hold_is_dropped_and_counted() {
     assert!(queued + statistics.dropped + 30 > 100_000);
     assert!(statistics.queued_octets <= QUEUE_LIMIT as u64);
     assert_eq!(statistics.peak_octets, statistics.queued_octets);
+    assert_eq!(statistics.packed, 100_000);
+    assert_accounted(&collector);
 }
 
 #[test]
