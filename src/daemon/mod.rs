@@ -11,6 +11,7 @@ mod capture;
 pub mod clock;
 mod keeper;
 pub mod log;
+mod notify;
 mod outputs;
 mod report;
 
