@@ -4,11 +4,12 @@
 //! a socket counts as readable from a report until a read says that nothing is left.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::takeover::{Listening, TakenOver};
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket};
@@ -52,7 +53,9 @@ pub struct Capture {
     dump_failing: bool,
     /// When the event socket was last read to its end: everything before that was heard.
     complete_until: Wall,
+    /// Drops that have been made a gap.
     drops: u32,
+    listening: Listening,
     statistics: Statistics,
 }
 
@@ -70,13 +73,30 @@ enum DumpState {
 }
 
 impl Capture {
-    /// Subscribes to the events of the configured network namespace.
+    /// Subscribes to the events of the configured network namespace, or goes on with `kept`, a socket of an earlier run.
     ///
     /// # Errors
     /// What the kernel says: a namespace that is not there, or a missing permission.
-    pub fn open(config: &config::Capture, now: Now) -> io::Result<Self> {
-        let events = within(config.namespace.as_ref(), || EventSocket::open(config))??;
+    pub fn open(
+        config: &config::Capture,
+        kept: Option<(EventSocket, TakenOver)>,
+        now: Now,
+    ) -> io::Result<Self> {
+        let (events, taken_over) = match kept {
+            Some((socket, state)) => {
+                socket.configure(config)?;
+                (socket, Some(state))
+            }
+            None => {
+                let open = || EventSocket::open(config);
+                (within(config.namespace.as_ref(), open)??, None)
+            }
+        };
         Ok(Self {
+            listening: Listening {
+                socket: events.cookie().ok(),
+                taken_over,
+            },
             config: config.clone(),
             events,
             batch: Batch::new(),
@@ -85,7 +105,7 @@ impl Capture {
             dump_sequence: 0,
             dump_failing: false,
             complete_until: now.wall,
-            drops: 0,
+            drops: taken_over.map_or(0, |state| state.drops),
             statistics: Statistics::default(),
         })
     }
@@ -101,6 +121,17 @@ impl Capture {
         if let Err(error) = self.events.set_filter(&program) {
             log::warn!("the kernel keeps the earlier filter: {error}");
         }
+    }
+
+    /// The socket that is listened with, for whoever keeps it or wants to know it again.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    #[must_use]
+    pub const fn listening(&self) -> Listening {
+        self.listening
     }
 
     /// # Errors
@@ -222,6 +253,12 @@ impl Capture {
     #[must_use]
     pub fn drops(&self) -> u32 {
         self.events.drops().unwrap_or(self.drops)
+    }
+
+    /// Drops that have been made a gap.
+    #[must_use]
+    pub const fn stated_drops(&self) -> u32 {
+        self.drops
     }
 
     /// Bytes of the receive buffer, as the kernel counts them.

@@ -6,6 +6,9 @@
 //!
 //! Start-up listens first and looks afterwards: events are subscribed to, then connection tracking is pinned on, the
 //! store is loaded, and the first audit holds it against the kernel's table.
+//!
+//! A planned restart loses nothing when the service manager keeps descriptors: it has had the event socket since the start
+//! and hands it to the next run, which first reads what has been queued. Connection tracking stays pinned on meanwhile.
 
 mod capture;
 pub mod clock;
@@ -14,6 +17,7 @@ pub mod log;
 mod notify;
 mod outputs;
 mod report;
+mod takeover;
 
 use std::fmt;
 use std::io;
@@ -26,13 +30,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
 use self::capture::Capture;
-use self::keeper::Keeper;
+use self::keeper::{Keeper, Opened};
+use self::notify::{Environment, Notifier, StoredName};
 use self::outputs::Outputs;
 use self::report::Report;
 use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Timing};
 use crate::kernel::namespace::within;
-use crate::kernel::{nftables, sysctl};
+use crate::kernel::{inherited, nftables, sysctl};
 use crate::store;
 use crate::time::{Now, Uptime};
 use crate::wire::syslog::Host;
@@ -79,7 +84,7 @@ pub fn run(load: impl Fn() -> Result<Loaded, config::Error>) -> Result<(), Error
     let loaded = load().map_err(Error::Config)?;
     let mut daemon = Daemon::start(loaded)?;
     let result = daemon.turn_until_stopped(&load);
-    daemon.stop();
+    daemon.stop(result.is_ok());
     result
 }
 
@@ -91,13 +96,19 @@ struct Daemon {
     engine: Engine,
     keeper: Keeper,
     outputs: Outputs,
+    notifier: Notifier,
+    /// Whether the queue of a socket that was taken over has not been read to its end yet. Until then no audit begins, which
+    /// would conclude what the queue is about to tell.
+    catching_up: bool,
     started: Uptime,
     now: Now,
 }
 
 impl Daemon {
     fn start(loaded: Loaded) -> Result<Self, Error> {
+        let inherited = inherited::take();
         let now = clock::read();
+        let mut notifier = Notifier::new(&Environment::of_process(), now);
         let config = warn_of(loaded);
         let system = |what: &str, error: io::Error| Error::System(format!("{what}: {error}"));
         let poll = Poll::new().map_err(|error| system("cannot make an event queue", error))?;
@@ -107,16 +118,24 @@ impl Daemon {
             .register(&mut signals, SIGNALS, mio::Interest::READABLE)
             .map_err(|error| system("cannot watch for signals", error))?;
 
-        let mut capture = Capture::open(&config.capture, now)
+        let opened = Opened::open(&config.pending).map_err(Error::Store)?;
+        let takeover = takeover::pick(inherited, &config.capture, opened.last_socket());
+        let mut capture = Capture::open(&config.capture, takeover.socket, now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
         capture
             .register(poll.registry(), EVENTS)
             .map_err(|error| system("cannot watch for events", error))?;
+        for name in &takeover.refused {
+            notifier.discard(name, now);
+        }
+        let name = StoredName::of_events(config.capture.namespace.as_ref());
+        notifier.store(&name, capture.socket(), now);
         pin(&config.capture)?;
 
         let mut engine = Engine::new(Filter::new(&config.capture), Timing::new(&config), now);
         engine.request_audit(now);
-        let keeper = Keeper::open(&config.pending, &mut engine, now).map_err(Error::Store)?;
+        let listening = capture.listening();
+        let mut keeper = Keeper::new(&config.pending, opened, listening, &mut engine, now);
         // The store may hold sessions from before the filters were made narrower.
         capture.reconfigure(&config.capture, &engine);
         let host = Host {
@@ -126,17 +145,10 @@ impl Daemon {
                 .into_owned(),
             pid: std::process::id(),
         };
-        let outputs = Outputs::new(&config, host, now);
-        ::log::info!(
-            "nattrail {} started: {} collectors, {} copies, {}",
-            env!("CARGO_PKG_VERSION"),
-            config.collectors.len(),
-            config.syslog.len(),
-            match config.capture.log {
-                config::LogScope::Nat => "translated connections only",
-                config::LogScope::All => "every connection",
-            }
-        );
+        let outputs = Outputs::new(&config, host, keeper.take_exports(), now);
+        let status = status(&config);
+        ::log::info!("nattrail {} started: {status}", env!("CARGO_PKG_VERSION"));
+        notifier.ready(&status, now);
         let started = now.up;
         Ok(Self {
             config,
@@ -146,6 +158,8 @@ impl Daemon {
             engine,
             keeper,
             outputs,
+            notifier,
+            catching_up: listening.taken_over.is_some(),
             started,
             now,
         })
@@ -191,6 +205,7 @@ impl Daemon {
         let deadlines = [
             self.engine.poll_timeout(),
             self.outputs.poll_timeout(),
+            self.notifier.poll_timeout(),
             Some(self.keeper.poll_timeout()),
         ];
         let next = deadlines.into_iter().flatten().min()?;
@@ -199,14 +214,18 @@ impl Daemon {
 
     fn turn(&mut self) -> Result<(), Error> {
         let now = self.now;
-        self.read_events()?;
+        self.catching_up &= self.read_events()?;
         self.capture.read_dump(&mut self.engine, now);
         self.engine.handle_timeout(now);
-        self.capture
-            .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
+        if !self.catching_up {
+            self.capture
+                .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
+        }
         self.forward();
-        self.keeper.handle_timeout(&mut self.engine, now);
+        self.keeper
+            .handle_timeout(&mut self.engine, &self.outputs, now);
         self.outputs.flush(now);
+        self.notifier.handle_timeout(now);
         Ok(())
     }
 
@@ -227,18 +246,19 @@ impl Daemon {
         let mut stop = false;
         for signal in self.signals.pending() {
             match signal {
-                SIGHUP => match load() {
-                    Ok(loaded) => {
-                        let config = warn_of(loaded);
-                        self.reload(config);
+                SIGHUP => {
+                    self.notifier.reloading(self.now);
+                    match load() {
+                        Ok(loaded) => self.reload(warn_of(loaded)),
+                        Err(error) => {
+                            ::log::error!(
+                                "the configuration stays as it was, the new one is wrong:\n{error}"
+                            );
+                            self.outputs.reopen(self.now);
+                        }
                     }
-                    Err(error) => {
-                        ::log::error!(
-                            "the configuration stays as it was, the new one is wrong:\n{error}"
-                        );
-                        self.outputs.reopen(self.now);
-                    }
-                },
+                    self.notifier.ready(&status(&self.config), self.now);
+                }
                 SIGUSR1 => {
                     let report = Report {
                         running: self.now.up.saturating_since(self.started),
@@ -280,30 +300,43 @@ impl Daemon {
         ::log::info!("configuration read again");
     }
 
-    /// Finishes what is in hand: the events that are queued, the store, the batches that wait to fill.
-    fn stop(&mut self) {
+    /// Finishes what is in hand: the events that are queued, the store, the batches that wait to fill. What comes later is
+    /// left to the next run, if the service manager has taken the event socket; that is assumed when it has been given to
+    /// one that is there, as managers do not answer.
+    fn stop(&mut self, planned: bool) {
         self.now = clock::read();
+        self.notifier.stopping(self.now);
+        let kept = planned && self.notifier.is_heard();
         let deadline = self.now.up.saturating_add(FAREWELL);
         self.capture.set_readable();
         while let Ok(true) = self.read_events() {
             self.forward();
             self.now = clock::read();
             if self.now.up >= deadline {
-                ::log::warn!(
-                    "stopped with events left in the kernel's queue: more came than could be read"
-                );
+                if !kept {
+                    ::log::warn!(
+                        "stopped with events left in the kernel's queue: more came than could be read"
+                    );
+                }
                 break;
             }
         }
         self.forward();
-        self.keeper.flush(&mut self.engine, self.now);
+        self.keeper
+            .flush(&mut self.engine, &self.outputs, None, self.now);
         self.farewell(deadline);
-        let removed = within(self.config.capture.namespace.as_ref(), || {
-            nftables::remove(&self.config.capture.table)
-        });
-        if let Err(error) = removed.and_then(|removed| removed) {
-            let table = &self.config.capture.table;
-            ::log::warn!("cannot remove the nftables table \"inet {table}\": {error}");
+        // Only now the sequence numbers are final.
+        let stopped = planned.then(|| self.capture.stated_drops());
+        self.keeper
+            .flush(&mut self.engine, &self.outputs, stopped, self.now);
+        if kept {
+            ::log::info!(
+                "connection tracking stays on: the service manager keeps the event socket"
+            );
+        } else {
+            let name = StoredName::of_events(self.config.capture.namespace.as_ref());
+            self.notifier.discard(&name, self.now);
+            unpin(&self.config.capture);
         }
         ::log::info!(
             "stopped: {} sessions stay pending in the store",
@@ -330,6 +363,19 @@ impl Daemon {
             ::log::warn!("stopped with records that a collector or a copy did not take within 2 s");
         }
     }
+}
+
+/// What the service manager shows of the daemon.
+fn status(config: &Config) -> String {
+    format!(
+        "{} collectors, {} copies, {}",
+        config.collectors.len(),
+        config.syslog.len(),
+        match config.capture.log {
+            config::LogScope::Nat => "translated connections only",
+            config::LogScope::All => "every connection",
+        }
+    )
 }
 
 /// Keys that belong to sockets and files that stay open over a reload.
@@ -391,6 +437,17 @@ fn pin(config: &config::Capture) -> Result<(), Error> {
     pinned
         .and_then(|pinned| pinned)
         .map_err(|error| explain(&what(), &error))
+}
+
+/// Lets connection tracking go off, if nothing else needs it.
+fn unpin(config: &config::Capture) {
+    let removed = within(config.namespace.as_ref(), || {
+        nftables::remove(&config.table)
+    });
+    if let Err(error) = removed.and_then(|removed| removed) {
+        let table = &config.table;
+        ::log::warn!("cannot remove the nftables table \"inet {table}\": {error}");
+    }
 }
 
 fn switch_on(settings: &Path) {

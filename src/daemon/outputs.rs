@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::config::{self, Config};
-use crate::export::collector::Collector;
+use crate::export::collector::{Collector, Past};
 use crate::export::syslog::SyslogTarget;
 use crate::session::Record;
+use crate::store::Export;
 use crate::time::{Now, Uptime};
 use crate::wire::syslog::Host;
 
@@ -22,6 +23,8 @@ pub struct Outputs {
 pub struct Receiver {
     pub config: config::Collector,
     state: State,
+    /// Where to go on from when the socket can be opened.
+    past: Option<Past>,
     /// Records that came while there was no socket.
     pub unsent: u64,
 }
@@ -37,41 +40,50 @@ pub struct Copy {
 }
 
 impl Outputs {
+    /// `exports` is how far an earlier run served its collectors.
     #[must_use]
-    pub fn new(config: &Config, host: Host, now: Now) -> Self {
-        let mut this = Self {
+    pub fn new(config: &Config, host: Host, mut exports: Vec<Export>, now: Now) -> Self {
+        let open = |config| Receiver::open(config, take_past(&mut exports, config), now);
+        Self {
+            receivers: config.collectors.iter().map(open).collect(),
+            copies: config
+                .syslog
+                .iter()
+                .map(|config| Copy::new(config, &host))
+                .collect(),
             host,
-            receivers: Vec::new(),
-            copies: Vec::new(),
-        };
-        this.reconfigure(config, now);
-        this
+        }
     }
 
     /// Goes over to a changed configuration. What is in it as before goes on: sequence numbers, templates, queues. What is
-    /// no longer in it sends what it can at once and is closed.
+    /// no longer in it sends what it can at once and is closed; what has only changed goes on with its sequence numbers.
     pub fn reconfigure(&mut self, config: &Config, now: Now) {
         let mut old = std::mem::take(&mut self.receivers);
-        for config in &config.collectors {
-            let same = old.iter().position(|receiver| receiver.config == *config);
-            let receiver = match same {
-                Some(index) => old.swap_remove(index),
-                None => Receiver::open(config, now),
-            };
-            self.receivers.push(receiver);
-        }
+        let mut same: Vec<Option<Receiver>> = config
+            .collectors
+            .iter()
+            .map(|config| {
+                let index = old.iter().position(|receiver| receiver.config == *config)?;
+                Some(old.remove(index))
+            })
+            .collect();
+        let mut exports = Vec::new();
         for mut receiver in old {
             receiver.drain(now);
+            exports.extend(receiver.export());
+        }
+        for (config, same) in config.collectors.iter().zip(&mut same) {
+            let receiver = same
+                .take()
+                .unwrap_or_else(|| Receiver::open(config, take_past(&mut exports, config), now));
+            self.receivers.push(receiver);
         }
         let mut old = std::mem::take(&mut self.copies);
         for config in &config.syslog {
             let same = old.iter().position(|copy| copy.config == *config);
             let copy = match same {
                 Some(index) => old.swap_remove(index),
-                None => Copy {
-                    config: config.clone(),
-                    target: SyslogTarget::new(config, &self.host),
-                },
+                None => Copy::new(config, &self.host),
             };
             self.copies.push(copy);
         }
@@ -132,6 +144,11 @@ impl Outputs {
             && self.copies.iter().all(|copy| copy.target.is_idle())
     }
 
+    /// How far each collector has been served.
+    pub fn exports(&self) -> impl Iterator<Item = Export> {
+        self.receivers.iter().filter_map(Receiver::export)
+    }
+
     #[must_use]
     pub fn receivers(&self) -> &[Receiver] {
         &self.receivers
@@ -144,10 +161,11 @@ impl Outputs {
 }
 
 impl Receiver {
-    fn open(config: &config::Collector, now: Now) -> Self {
+    fn open(config: &config::Collector, past: Option<Past>, now: Now) -> Self {
         let mut this = Self {
             config: config.clone(),
             state: State::Closed { retry_at: now.up },
+            past,
             unsent: 0,
         };
         if let Err(error) = this.reopen(now) {
@@ -168,8 +186,17 @@ impl Receiver {
         }
     }
 
+    fn export(&self) -> Option<Export> {
+        Some(Export {
+            address: self.config.address,
+            version: self.config.version,
+            domain: self.config.observation_domain,
+            past: self.collector().map(Collector::past).or(self.past)?,
+        })
+    }
+
     fn reopen(&mut self, now: Now) -> std::io::Result<()> {
-        match Collector::new(&self.config, now) {
+        match Collector::new(&self.config, self.past.as_ref(), now) {
             Ok(collector) => {
                 self.state = State::Open(Box::new(collector));
                 Ok(())
@@ -224,4 +251,19 @@ impl Receiver {
             State::Closed { .. } => true,
         }
     }
+}
+
+impl Copy {
+    fn new(config: &config::Syslog, host: &Host) -> Self {
+        Self {
+            config: config.clone(),
+            target: SyslogTarget::new(config, host),
+        }
+    }
+}
+
+/// Takes the first of the exports that is about the collector.
+fn take_past(exports: &mut Vec<Export>, config: &config::Collector) -> Option<Past> {
+    let index = exports.iter().position(|export| export.is_of(config))?;
+    Some(exports.remove(index).past)
 }

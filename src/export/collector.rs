@@ -15,7 +15,7 @@ use log::{info, warn};
 use rustix::net::{connect_unspec, sockopt};
 
 use crate::config;
-use crate::export::packer::{Packer, Transport};
+use crate::export::packer::{Packer, Progress, Transport};
 use crate::export::queue::Queue;
 use crate::session::Record;
 use crate::time::{Now, Uptime};
@@ -62,6 +62,14 @@ pub struct Statistics {
     pub template_sends: u64,
 }
 
+/// What a later run needs to go on as if it were the same: collectors know an exporter by its address and port too.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Past {
+    /// The local port.
+    pub port: u16,
+    pub progress: Progress,
+}
+
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
@@ -93,30 +101,42 @@ impl Collector {
     /// Opens the socket, bound to the configured source. A collector that cannot be reached yet is no error: its
     /// records wait in the queue.
     ///
+    /// With a `past`, sequence numbers go on from there, and the socket gets the same port again, if the configuration
+    /// leaves the choice and nobody else has it now.
+    ///
     /// # Errors
     /// When the socket cannot be made or bound, such as to an address this machine does not have.
-    pub fn new(collector: &config::Collector, now: Now) -> io::Result<Self> {
-        let unspecified = match collector.address {
-            SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        let source = collector.source.unwrap_or((unspecified, 0).into());
-        let socket = UdpSocket::bind(source)?;
+    pub fn new(collector: &config::Collector, past: Option<&Past>, now: Now) -> io::Result<Self> {
+        let socket = bind(collector, past.map(|past| past.port))?;
         socket.set_nonblocking(true)?;
         if let Some(size) = collector.send_buffer {
             sockopt::set_socket_send_buffer_size(&socket, size)?;
+        }
+        let mut packer = Packer::new(collector, Transport::Datagram, now);
+        if let Some(past) = past {
+            packer.resume(&past.progress);
         }
         Ok(Self {
             address: collector.address,
             socket,
             connected: false,
-            packer: Packer::new(collector, Transport::Datagram, now),
+            packer,
             queue: Queue::new(QUEUE_LIMIT),
             retry: None,
             wait: FIRST_RETRY,
             counters: Counters::default(),
             trouble: Trouble::default(),
         })
+    }
+
+    /// What a later run can go on from.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        Past {
+            // 0, which is any, where the kernel does not tell.
+            port: self.socket.local_addr().map_or(0, |local| local.port()),
+            progress: self.packer.progress(),
+        }
     }
 
     #[must_use]
@@ -342,6 +362,19 @@ enum Kind {
 impl Kind {
     const fn bit(self) -> u8 {
         1 << self as u8
+    }
+}
+
+fn bind(collector: &config::Collector, port: Option<u16>) -> io::Result<UdpSocket> {
+    let unspecified = match collector.address {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let source = collector.source.unwrap_or((unspecified, 0).into());
+    let again = port.filter(|_| source.port() == 0);
+    match again.map(|port| UdpSocket::bind((source.ip(), port))) {
+        Some(Ok(socket)) => Ok(socket),
+        _ => UdpSocket::bind(source),
     }
 }
 

@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::config::{self, Version};
 use crate::export::queue::{Full, Queue};
 use crate::session::NatEvent;
-use crate::time::{Now, Uptime};
+use crate::time::{Now, Uptime, Wall};
 
 /// How messages travel, which decides when templates are sent again (RFC 7011 sections 8.1 and 8.4).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,19 +47,54 @@ impl fmt::Display for NotRepresentable {
 
 impl std::error::Error for NotRepresentable {}
 
-/// What has been packed since the start. Lost messages are not among `messages`, `octets` and `records`.
+/// What has been packed since the start, or since that of the run which this one goes on from: see [`Packer::resume`].
+/// Lost messages are not among `messages`, `octets` and `records`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
+    pub since: Wall,
     pub messages: u64,
     pub octets: u64,
     /// Flow records: templates and options do not count.
     pub records: u64,
-    /// Flow records that the queue refused.
+    /// Flow records that the queue refused, in this run.
     pub dropped: u64,
     /// Flow records that did not leave, for whatever reason.
     pub not_sent: u64,
-    /// How many times all templates were sent.
+    /// How many times all templates were sent, in this run.
     pub template_sends: u64,
+}
+
+/// How far a collector has been served, for the packer of a later run to go on from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Progress {
+    /// Sequence number of the next message.
+    pub sequence: u32,
+    /// Since when the rest is counted.
+    pub since: Wall,
+    pub messages: u64,
+    pub octets: u64,
+    pub records: u64,
+    pub not_sent: u64,
+}
+
+impl Progress {
+    /// By how much the sequence moves on when it is not known how far it got: 2^24, more than leaves between two commits
+    /// of the store.
+    const LEAP: u32 = 1 << 24;
+
+    /// What a packer goes on from when its predecessor has packed more than this, and nobody knows how much. The collector
+    /// sees a leap, and never the same number twice; the exporter's statistics begin anew.
+    #[must_use]
+    pub const fn leaping(self, now: Now) -> Self {
+        Self {
+            sequence: self.sequence.wrapping_add(Self::LEAP),
+            since: now.wall,
+            messages: 0,
+            octets: 0,
+            records: 0,
+            not_sent: 0,
+        }
+    }
 }
 
 /// The packer of one collector.
@@ -76,7 +111,7 @@ impl Packer {
     #[must_use]
     pub fn new(collector: &config::Collector, transport: Transport, now: Now) -> Self {
         Self(match collector.version {
-            Version::NetflowV5 => Encoding::NetflowV5(netflow5::Packer::new(collector)),
+            Version::NetflowV5 => Encoding::NetflowV5(netflow5::Packer::new(collector, now)),
             Version::NetflowV9 => Encoding::Templated(templated::Packer::new(
                 collector,
                 templated::Dialect::NetflowV9,
@@ -90,6 +125,35 @@ impl Packer {
                 now,
             )),
         })
+    }
+
+    /// Goes on where another packer of the same collector stopped. To be called before anything is packed; the templates
+    /// come first all the same.
+    pub fn resume(&mut self, progress: &Progress) {
+        match &mut self.0 {
+            Encoding::NetflowV5(packer) => packer.sequence = progress.sequence,
+            Encoding::Templated(packer) => packer.sequence = progress.sequence,
+        }
+        let totals = &mut self.assembly_mut().totals;
+        totals.since = progress.since;
+        totals.messages = progress.messages;
+        totals.octets = progress.octets;
+        totals.records = progress.records;
+        totals.not_sent = progress.not_sent;
+    }
+
+    /// How far the finished messages got.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let totals = self.totals();
+        Progress {
+            sequence: self.sequence(),
+            since: totals.since,
+            messages: totals.messages,
+            octets: totals.octets,
+            records: totals.records,
+            not_sent: totals.not_sent,
+        }
     }
 
     /// Packs the records of `event`; messages that are full go to `done`. Call [`Self::poll_timeout`] afterwards.
@@ -215,7 +279,7 @@ struct Assembly {
 }
 
 impl Assembly {
-    fn new(collector: &config::Collector) -> Self {
+    fn new(collector: &config::Collector, now: Now) -> Self {
         let max_len = collector.max_message();
         Self {
             bytes: Vec::with_capacity(max_len),
@@ -223,7 +287,10 @@ impl Assembly {
             records: 0,
             deadline: None,
             delay: collector.export_delay,
-            totals: Totals::default(),
+            totals: Totals {
+                since: now.wall,
+                ..Totals::default()
+            },
         }
     }
 

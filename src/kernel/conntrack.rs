@@ -427,13 +427,8 @@ fn groups(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut name: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
     let mut length = NAME_LEN;
     // SAFETY: the kernel writes at most `length` bytes, the size of `name`.
-    let result = unsafe {
-        libc::getsockname(
-            socket.as_raw_fd(),
-            (&raw mut name).cast(),
-            &raw mut length,
-        )
-    };
+    let result =
+        unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut name).cast(), &raw mut length) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,6 +1,7 @@
 //! The store of pending sessions: SQLite, one transaction per flush.
 //!
-//! It holds the sessions that were pending at the last commit, so that a daemon that is started again goes on with them.
+//! It holds the sessions that were pending at the last commit, so that a daemon that is started again goes on with them,
+//! and where the exports stood.
 //!
 //! # Durability
 //! Write-ahead log with `synchronous = NORMAL`: what was committed survives the end of the process, however it comes; a
@@ -15,6 +16,7 @@
 //! the database.
 
 mod row;
+mod run;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -29,6 +31,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 use rustix::fs::{FlockOperation, flock};
 
+pub use self::run::{Export, LastRun, Run};
 use crate::engine::{Changes, StoredSession};
 use crate::time::Wall;
 
@@ -68,6 +71,8 @@ impl std::error::Error for Error {}
 pub struct Store {
     path: PathBuf,
     connection: Connection,
+    /// What the table `export` holds, once this run has written it.
+    exports: Option<Vec<Export>>,
     _lock: File,
 }
 
@@ -98,6 +103,7 @@ impl Store {
         Ok(Self {
             path: path.to_owned(),
             connection,
+            exports: None,
             _lock: lock,
         })
     }
@@ -110,28 +116,55 @@ impl Store {
         load(&self.connection, &self.path, restore)
     }
 
-    /// When the last commit was, in this run or an earlier one: until then somebody listened.
+    /// What is known of the run that made the last commit, which may have been this one.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn last_commit(&self) -> Result<Option<Wall>, Error> {
-        let mut statement = self.prepare(schema::SELECT_LAST_COMMIT)?;
-        let nanos: Option<i64> = statement
-            .query_row([], |row| row.get(0))
-            .map_err(|error| Error::of_sqlite(&self.path, &error))?;
-        Ok(nanos.map(|nanos| Wall::from_nanos(nanos.cast_unsigned())))
+    pub fn last_run(&self) -> Result<LastRun, Error> {
+        let of_sqlite = |error| Error::of_sqlite(&self.path, &error);
+        let state = self
+            .prepare(schema::SELECT_STATE)?
+            .query_row([], run::read_state);
+        let mut last = state.map_err(of_sqlite)?;
+        let mut statement = self.prepare(schema::SELECT_EXPORTS)?;
+        let mut rows = statement.query([]).map_err(of_sqlite)?;
+        while let Some(row) = rows.next().map_err(of_sqlite)? {
+            let export = run::read_export(row);
+            last.exports
+                .push(export.map_err(|reason| Error::damaged(&self.path, reason))?);
+        }
+        Ok(last)
+    }
+
+    /// Writes the first commit of a run, which says that the last one's end is known. Unlike later ones it survives a loss
+    /// of power: otherwise the run after that would take this end for that of its predecessor.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn begin_run(&mut self, run: &Run<'_>, now: Wall) -> Result<(), Error> {
+        let mut write = || {
+            self.connection.execute_batch("PRAGMA synchronous = FULL")?;
+            let transaction = self.connection.transaction()?;
+            write_state(&transaction, run, now)?;
+            transaction.commit()
+        };
+        let written = write();
+        self.connection
+            .execute_batch("PRAGMA synchronous = NORMAL")
+            .and(written)
+            .map_err(|error| Error::of_sqlite(&self.path, &error))
     }
 
     /// Writes the changes in one transaction: all of them or none.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn commit(&mut self, changes: &Changes<'_>, now: Wall) -> Result<(), Error> {
-        self.write(changes, now)
+    pub fn commit(&mut self, changes: &Changes<'_>, run: &Run<'_>, now: Wall) -> Result<(), Error> {
+        self.write(changes, run, now)
             .map_err(|error| Error::of_sqlite(&self.path, &error))
     }
 
-    fn write(&mut self, changes: &Changes<'_>, now: Wall) -> rusqlite::Result<()> {
+    fn write(&mut self, changes: &Changes<'_>, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         let mut insert = transaction.prepare_cached(schema::INSERT)?;
         for pending in changes.begun() {
@@ -143,10 +176,21 @@ impl Store {
             delete.execute(params![row.0])?;
         }
         drop(delete);
-        transaction
-            .prepare_cached(schema::UPDATE_LAST_COMMIT)?
-            .execute(params![now.as_nanos().cast_signed()])?;
-        transaction.commit()
+        if self.exports.as_deref() != Some(run.exports) {
+            transaction
+                .prepare_cached(schema::DELETE_EXPORTS)?
+                .execute([])?;
+            let mut insert = transaction.prepare_cached(schema::INSERT_EXPORT)?;
+            for export in run.exports {
+                run::insert_export(&mut insert, export)?;
+            }
+        }
+        write_state(&transaction, run, now)?;
+        transaction.commit()?;
+        let exports = self.exports.get_or_insert_default();
+        exports.clear();
+        exports.extend_from_slice(run.exports);
+        Ok(())
     }
 
     fn prepare(&self, sql: &str) -> Result<rusqlite::CachedStatement<'_>, Error> {
@@ -208,6 +252,17 @@ fn load(
     while let Some(row) = rows.next().map_err(of_sqlite)? {
         each(row::read(row).map_err(|reason| Error::damaged(path, reason))?);
     }
+    Ok(())
+}
+
+fn write_state(transaction: &Connection, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(schema::UPDATE_STATE)?
+        .execute(params![
+            now.as_nanos().cast_signed(),
+            run.socket.map(u64::cast_signed),
+            run.stopped,
+        ])?;
     Ok(())
 }
 

@@ -106,7 +106,7 @@ fn address(row: &Row<'_>, column: usize) -> Result<IpAddr, String> {
         .map_err(|_| unexpected(row, column, &format!("{} bytes", bytes.len())))
 }
 
-fn integer<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, String> {
+pub(super) fn integer<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, String> {
     let number = number(row, column)?;
     T::try_from(number).map_err(|_| unexpected(row, column, &number.to_string()))
 }

@@ -13,7 +13,8 @@ use super::Error;
 /// "ntrl"
 const APPLICATION_ID: i32 = 0x6e74_726c;
 
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE pending (
     session INTEGER PRIMARY KEY,
     protocol INTEGER NOT NULL,
@@ -37,14 +38,34 @@ CREATE TABLE state (
     last_commit INTEGER
 ) STRICT;
 INSERT INTO state (one) VALUES (1);
-"];
+",
+    "
+ALTER TABLE state ADD COLUMN socket INTEGER; -- cookie of the event socket
+ALTER TABLE state ADD COLUMN stopped INTEGER; -- drops of the socket at a planned stop, else null
+CREATE TABLE export (
+    address TEXT NOT NULL,
+    version INTEGER NOT NULL, -- 5, 9 or 10
+    domain INTEGER NOT NULL,
+    port INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    since INTEGER NOT NULL,
+    messages INTEGER NOT NULL,
+    octets INTEGER NOT NULL,
+    records INTEGER NOT NULL,
+    not_sent INTEGER NOT NULL
+) STRICT;
+",
+];
 
 pub(super) const INSERT: &str =
     "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
 pub(super) const DELETE: &str = "DELETE FROM pending WHERE session = ?";
 pub(super) const SELECT: &str = "SELECT * FROM pending ORDER BY session";
-pub(super) const SELECT_LAST_COMMIT: &str = "SELECT last_commit FROM state";
-pub(super) const UPDATE_LAST_COMMIT: &str = "UPDATE state SET last_commit = ?";
+pub(super) const SELECT_STATE: &str = "SELECT last_commit, socket, stopped FROM state";
+pub(super) const UPDATE_STATE: &str = "UPDATE state SET last_commit = ?, socket = ?, stopped = ?";
+pub(super) const SELECT_EXPORTS: &str = "SELECT * FROM export ORDER BY rowid";
+pub(super) const DELETE_EXPORTS: &str = "DELETE FROM export";
+pub(super) const INSERT_EXPORT: &str = "INSERT INTO export VALUES (?,?,?,?,?,?,?,?,?,?)";
 
 /// A failure that does not know the file's path yet.
 #[derive(Debug)]

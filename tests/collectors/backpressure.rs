@@ -25,7 +25,7 @@ fn what_a_full_socket_cannot_take_waits() {
         send_buffer: Some(1),
         ..collector(Version::Ipfix)
     };
-    let mut exporter = Collector::new(&config, at(0)).unwrap();
+    let mut exporter = Collector::new(&config, None, at(0)).unwrap();
     for event in (0..100).flat_map(|_| events()) {
         exporter.push(&Record::Event(event), at(0));
     }
@@ -59,7 +59,7 @@ fn a_lost_link_and_a_new_address_cost_one_message_each() {
         address: "10.99.0.2:2055".parse().unwrap(),
         ..collector(Version::Ipfix)
     };
-    let mut exporter = Collector::new(&config, at(0)).unwrap();
+    let mut exporter = Collector::new(&config, None, at(0)).unwrap();
     let mut send = |millis| {
         exporter.push(&Record::Event(events()[0]), at(millis));
         exporter.drain(at(millis));

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::at;
 
 fn export(collector: &config::Collector, events: &[NatEvent]) {
-    let mut exporter = Collector::new(collector, at(0)).unwrap();
+    let mut exporter = Collector::new(collector, None, at(0)).unwrap();
     for event in events {
         exporter.push(&Record::Event(*event), at(5000));
     }

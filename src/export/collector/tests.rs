@@ -54,7 +54,7 @@ fn receive(socket: &UdpSocket) -> Vec<u8> {
 }
 
 fn exporter(address: SocketAddr, version: Version) -> Collector {
-    Collector::new(&config(address, version), at(0)).unwrap()
+    Collector::new(&config(address, version), None, at(0)).unwrap()
 }
 
 #[test]
@@ -101,11 +101,45 @@ fn messages_come_from_the_configured_source() {
         source: Some("127.0.0.77:0".parse().unwrap()),
         ..config(address, Version::NetflowV5)
     };
-    let mut collector = Collector::new(&config, at(0)).unwrap();
+    let mut collector = Collector::new(&config, None, at(0)).unwrap();
     collector.push(&Record::Event(event()), at(0));
     collector.drain(at(0));
     let (_, from) = socket.recv_from(&mut [0; 2000]).unwrap();
     assert_eq!(from.ip(), IpAddr::from([127, 0, 0, 77]));
+}
+
+#[test]
+fn a_later_run_goes_on_from_the_same_port_with_the_next_sequence_number() {
+    let (socket, address) = receiver();
+    let config = config(address, Version::Ipfix);
+    let mut first = Collector::new(&config, None, at(0)).unwrap();
+    first.push(&Record::Event(event()), at(0));
+    first.drain(at(0));
+    let (_, from) = socket.recv_from(&mut [0; 2000]).unwrap();
+    let past = first.past();
+    assert_eq!(past.port, from.port());
+    assert_eq!(past.progress.sequence, first.statistics().sequence);
+    drop(first);
+
+    let mut second = Collector::new(&config, Some(&past), at(1)).unwrap();
+    second.push(&Record::Event(event()), at(1));
+    second.drain(at(1));
+    let mut message = [0; 2000];
+    let (_, again) = socket.recv_from(&mut message).unwrap();
+    assert_eq!(again, from);
+    assert_eq!(message[8..12], past.progress.sequence.to_be_bytes());
+}
+
+#[test]
+fn a_port_that_somebody_else_has_now_costs_only_the_port() {
+    let (taken, address) = receiver();
+    let config = config(address, Version::NetflowV5);
+    let mut past = Collector::new(&config, None, at(0)).unwrap().past();
+    past.port = taken.local_addr().unwrap().port();
+    past.progress.sequence = 7;
+    let again = Collector::new(&config, Some(&past), at(1)).unwrap();
+    assert_ne!(again.past().port, past.port);
+    assert_eq!(again.past().progress, past.progress);
 }
 
 #[test]
@@ -114,7 +148,7 @@ fn a_source_that_is_not_this_machines_is_an_error() {
         source: Some("192.0.2.1:0".parse().unwrap()),
         ..config("127.0.0.1:2055".parse().unwrap(), Version::NetflowV5)
     };
-    let error = Collector::new(&config, at(0)).unwrap_err();
+    let error = Collector::new(&config, None, at(0)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrNotAvailable);
 }
 
@@ -158,7 +192,7 @@ fn an_unreachable_collector_keeps_its_records_and_backs_off() {
         source: Some("127.0.0.1:0".parse().unwrap()),
         ..config("192.0.2.1:2055".parse().unwrap(), Version::NetflowV5)
     };
-    let mut collector = Collector::new(&config, at(0)).unwrap();
+    let mut collector = Collector::new(&config, None, at(0)).unwrap();
     collector.push(&Record::Event(event()), at(0));
     let mut tries = Vec::new();
     let mut now = 0;

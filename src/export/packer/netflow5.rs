@@ -22,9 +22,9 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    pub(super) fn new(collector: &config::Collector) -> Self {
+    pub(super) fn new(collector: &config::Collector, now: Now) -> Self {
         Self {
-            assembly: Assembly::new(collector),
+            assembly: Assembly::new(collector, now),
             sequence: 0,
             boot: BootTime::default(),
             events: collector.events,

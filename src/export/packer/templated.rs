@@ -10,7 +10,7 @@ use crate::config::{self, NatEventValues};
 use crate::export::packer::{Assembly, NotRepresentable, Transport};
 use crate::export::queue::Queue;
 use crate::session::{EventKind, NatEvent};
-use crate::time::{Now, Uptime, Wall};
+use crate::time::{Now, Uptime};
 use crate::wire::element::{self, Statistics};
 use crate::wire::flow::{Family, Flow, MixedFamilies};
 use crate::wire::template::{OpenSet, SET_HEADER_LEN, Template, padded};
@@ -41,7 +41,6 @@ pub(super) struct Packer {
     flow_templates: Vec<Template<Flow>>,
     statistics_template: Template<Statistics>,
     clock: TemplateClock,
-    init: Wall,
     set: Option<OpenSet>,
     /// Template records in the message in hand.
     definitions: u16,
@@ -57,7 +56,7 @@ impl Packer {
         now: Now,
     ) -> Self {
         Self {
-            assembly: Assembly::new(collector),
+            assembly: Assembly::new(collector, now),
             sequence: 0,
             dialect,
             domain: collector.observation_domain,
@@ -68,7 +67,6 @@ impl Packer {
             flow_templates: flow_templates(collector.destination, collector.zone),
             statistics_template: dialect.statistics_template(),
             clock: TemplateClock::new(collector, transport),
-            init: now.wall,
             set: None,
             definitions: 0,
             options: 0,
@@ -205,7 +203,7 @@ impl Packer {
         let totals = &self.assembly.totals;
         let statistics = Statistics {
             observation_domain: self.domain,
-            init: self.init,
+            init: totals.since,
             octets: totals.octets,
             messages: totals.messages,
             records: totals.records,

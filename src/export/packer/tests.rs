@@ -220,6 +220,55 @@ const CREATE: &str =
     "000001a1faa21280 04 06 0a010203 9da4 cb007109 c558 cb007107 01bb cb007107 01bb";
 
 #[test]
+fn a_packer_that_resumes_goes_on_as_the_same_one_with_its_templates_first() {
+    for version in [Version::NetflowV5, Version::NetflowV9, Version::Ipfix] {
+        let collector = collector(version);
+        let mut first = Script::new(&collector);
+        first.send(&started(), 0);
+        let (progress, next) = (first.packer.progress(), first.packer.sequence());
+        let mut second = Script {
+            packer: Packer::new(&collector, Transport::Datagram, at(500)),
+            done: Queue::new(1 << 24),
+        };
+        second.packer.resume(&progress);
+        assert_eq!(second.packer.progress(), progress);
+
+        let messages = second.send(&started(), 600);
+        assert_eq!(sequence(&messages[0]), next, "{version:?}");
+        let decoded = decode(&messages);
+        assert_eq!(decoded.flows.len(), 1);
+        if version != Version::NetflowV5 {
+            assert_eq!(
+                decoded.templates,
+                decode(&first_messages(version)).templates
+            );
+        }
+        let totals = second.packer.totals();
+        assert_eq!((totals.since, totals.records), (at(0).wall, 2));
+    }
+}
+
+fn first_messages(version: Version) -> Vec<Vec<u8>> {
+    Script::new(&collector(version)).send(&started(), 0)
+}
+
+#[test]
+fn a_packer_that_does_not_know_how_far_its_predecessor_got_leaps() {
+    let past = Progress {
+        sequence: u32::MAX,
+        since: at(0).wall,
+        messages: 1,
+        octets: 2,
+        records: 3,
+        not_sent: 4,
+    };
+    let leap = past.leaping(at(9));
+    assert_eq!(leap.sequence, (1 << 24) - 1);
+    assert_eq!(leap.since, at(9).wall);
+    assert_eq!(leap.records, 0);
+}
+
+#[test]
 fn the_first_ipfix_message_is_as_documented_byte_for_byte() {
     let mut script = Script::new(&collector(Version::Ipfix));
     script.push(&started(), 0);
