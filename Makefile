@@ -35,18 +35,18 @@ help:
 	@echo 'make test    run all tests'
 	@echo 'make build   build $(TARGET)/release/nattrail'
 
-run: build run-packages sudo
+run: sudo build run-packages
 	$(AS_ROOT) tests/demo.sh '$(TARGET)/release/nattrail'
 
 build: build-packages cargo
 	$(AS_USER) cargo build --release --locked --target-dir '$(TARGET)'
 
-test: build-packages test-packages cargo sudo
+test: sudo build-packages test-packages cargo
 ifdef TEST_AS_ROOT
 	@echo 'The tests are built as you and run by root, with sudo: they make network namespaces.'
 	$(AS_USER) cargo test --locked --target-dir '$(TARGET)' --no-run
 endif
-	$(AS_USER) cargo test --locked --target-dir '$(TARGET)' $(RUNNER)
+	$(AS_USER) cargo test --locked --no-fail-fast --target-dir '$(TARGET)' $(RUNNER)
 
 build-packages:
 	@tests/packages.sh $(BUILD_PACKAGES)

@@ -184,6 +184,33 @@ pub struct Counters {
     pub octets: u64,
 }
 
+/// A part of some [`Counters`], for formats with counters of 32 bits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct CounterPart {
+    pub packets: u32,
+    pub octets: u32,
+}
+
+impl Counters {
+    /// The counters in as few parts as fit 32 bits, at least one; their sums are exact. Spread evenly, so that octets go with
+    /// packets in every part as far as there are packets for it.
+    pub fn parts(self) -> impl ExactSizeIterator<Item = CounterPart> {
+        let largest = self.packets.max(self.octets);
+        // A quotient of two 64-bit numbers by nearly 2^32 has 33 bits at most.
+        let count = largest.div_ceil(u64::from(u32::MAX)).max(1) as usize;
+        (0..count).map(move |index| CounterPart {
+            packets: share(self.packets, index, count),
+            octets: share(self.octets, index, count),
+        })
+    }
+}
+
+/// The share of part number `index` in `total`: what is left over goes to the first ones. Fits, by the choice of `count`.
+const fn share(total: u64, index: usize, count: usize) -> u32 {
+    let (index, count) = (index as u64, count as u64);
+    (total / count) as u32 + (index < total % count) as u32
+}
+
 /// The counters of both directions.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Totals {
@@ -266,6 +293,23 @@ impl Record {
         match self {
             Self::Event(event) => event.time,
             Self::Gap(gap) => gap.to,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn counters_in_parts_have_exact_sums(packets in 0_u64..1 << 44, octets in 0_u64..1 << 44) {
+            let parts: Vec<_> = Counters { packets, octets }.parts().collect();
+            prop_assert_eq!(parts.iter().map(|part| u64::from(part.packets)).sum::<u64>(), packets);
+            prop_assert_eq!(parts.iter().map(|part| u64::from(part.octets)).sum::<u64>(), octets);
+            prop_assert_eq!(parts.len() as u64, packets.max(octets).div_ceil(u64::from(u32::MAX)).max(1));
         }
     }
 }

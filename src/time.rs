@@ -128,11 +128,67 @@ impl Uptime {
     }
 }
 
+/// The boot time in whole milliseconds, to which the times of one message are relative.
+///
+/// A collector gets a time back as header time - SysUptime + first. So both ends must use one boot time, also when the
+/// clock is set while the message fills.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct BootTime {
+    /// Since 1970; negative while the clock of a machine has not been set yet.
+    millis: i64,
+}
+
+impl BootTime {
+    #[must_use]
+    pub const fn new(now: Now) -> Self {
+        // Nanoseconds of 64 bits have milliseconds of 45.
+        let millis = now.wall.as_millis() as i64 - now.up.as_millis() as i64;
+        Self { millis }
+    }
+
+    /// SysUptime at `time`, modulo 2^32 ms (49.7 days) like the field in the header; also for times before boot.
+    #[must_use]
+    pub const fn sys_uptime(self, time: Wall) -> u32 {
+        (time.as_millis() as i64 - self.millis) as u32
+    }
+
+    /// Civil time in whole milliseconds at `up`.
+    #[must_use]
+    pub const fn unix_millis(self, up: Uptime) -> u64 {
+        let millis = self.millis + up.as_millis() as i64;
+        if millis < 0 { 0 } else { millis as u64 }
+    }
+}
+
 const fn nanos(duration: Duration) -> u64 {
     let nanos = duration.as_nanos();
     if nanos > u64::MAX as u128 {
         u64::MAX
     } else {
         nanos as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sys_uptime_wraps_after_49_days() {
+        let now = Now::new(
+            Wall::from_millis(1_000_000),
+            Uptime::from_millis((1 << 32) + 5),
+        );
+        let boot = BootTime::new(now);
+        assert_eq!(boot.sys_uptime(now.wall), 5);
+        assert_eq!(boot.sys_uptime(Wall::from_millis(999_990)), u32::MAX - 4);
+        assert_eq!(boot.sys_uptime(Wall::from_millis(1_000_010)), 15);
+    }
+
+    #[test]
+    fn a_time_before_boot_is_right_modulo_the_wrap() {
+        let now = Now::new(Wall::from_millis(1_000_000), Uptime::from_millis(10));
+        let first = BootTime::new(now).sys_uptime(Wall::from_millis(0));
+        assert_eq!(10_u32.wrapping_sub(first), 1_000_000);
     }
 }

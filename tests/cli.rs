@@ -195,11 +195,10 @@ fn check_has_a_line_for_every_object() {
         state.path().display()
     );
     let (status, found) = check("n.toml", &text);
-    assert!(matches!(status, 69 | 77), "{status}: {found}");
     assert!(line_about(&found, "configuration").starts_with("ok "));
     assert!(line_about(&found, "state directory").contains("writable, mode 0750"));
-    assert!(line_about(&found, "CAP_NET_ADMIN").starts_with(['o', 'e']));
-    assert!(found.contains("kernel settings") || found.contains("nf_conntrack"));
+    let privileged = line_about(&found, "CAP_NET_ADMIN").starts_with("ok ");
+    assert_eq!(status, if privileged { 69 } else { 77 }, "{found}");
     assert!(line_about(&found, "collector[0]").ends_with("reached from 127.0.0.1"));
     assert!(line_about(&found, "collector[1]").starts_with("error "));
     assert!(line_about(&found, "syslog[0]").starts_with("ok "));

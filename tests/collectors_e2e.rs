@@ -37,7 +37,8 @@ fn export(collector: &str, ruleset: &str, traffic: impl FnOnce(&Gateway)) -> Opt
     for address in [address, receiver.address()] {
         config += &format!("[[collector]]\naddress = \"{address}\"\n{collector}\n");
     }
-    let daemon = Daemon::start(&net.gateway, &Home::new(&config));
+    let home = Home::new(&config);
+    let daemon = Daemon::start(&net.gateway, &home);
     let watch = Watch::start(&net.gateway);
 
     traffic(&net);
@@ -54,11 +55,10 @@ fn export(collector: &str, ruleset: &str, traffic: impl FnOnce(&Gateway)) -> Opt
         flow,
         time: u64::try_from(record::parse_millis(&record["time"])).unwrap(),
     };
-    let to = receiver.address();
     let datagrams = receiver.finish();
     Some(Export {
         events: flows.into_iter().zip(&records).map(pair).collect(),
-        tshark: collector::tshark(to, &datagrams),
+        tshark: collector::tshark(&datagrams),
         nfdump: nfcapd.finish(),
         datagrams,
     })
@@ -388,7 +388,6 @@ fn a_collector_over_ipv6_and_a_source_address() {
     let daemon = Daemon::start(&net.gateway, &home);
     ping(&net.client, CLIENT, SERVER, 1, 1);
     daemon.terminate();
-    let to = receiver.address();
     let datagrams = receiver.finish();
     assert!(!datagrams.is_empty());
     assert!(
@@ -396,7 +395,7 @@ fn a_collector_over_ipv6_and_a_source_address() {
             .iter()
             .all(|datagram| datagram.from.ip() == source)
     );
-    let records = collector::tshark(to, &datagrams);
+    let records = collector::tshark(&datagrams);
     assert_eq!(records.len(), 1);
     assert_eq!(records[0]["cflow.source_id"], "4711");
 }

@@ -209,7 +209,13 @@ fn pending(daemon: Option<&Daemon>, home: &Home) -> Vec<String> {
     let mut command = match daemon {
         Some(daemon) => {
             let mut command = Command::new("nsenter");
-            command.args(["--mount", "--target", &daemon.pid().to_string(), PROGRAM]);
+            command.args([
+                "--mount",
+                "--root",
+                "--target",
+                &daemon.pid().to_string(),
+                PROGRAM,
+            ]);
             command
         }
         None => Command::new(PROGRAM),
@@ -277,7 +283,15 @@ fn a_read_only_disk_stops_no_record() {
     let pid = daemon.pid().to_string();
     goes_on_and_recovers(&net, &home, daemon, || {
         let mut command = Command::new("nsenter");
-        command.args(["--mount", "--target", &pid, "mount", "-o", "remount,rw"]);
+        command.args([
+            "--mount",
+            "--root",
+            "--target",
+            &pid,
+            "mount",
+            "-o",
+            "remount,rw",
+        ]);
         assert!(command.arg(home.state()).status().unwrap().success());
     });
 }

@@ -214,7 +214,8 @@ fn a_session_older_than_the_first_run_is_adopted_too() {
     let watch = Watch::start(&net.gateway);
     ping(&net.client, CLIENT, SERVER, 1, 1);
     watch.wait_for_new(&net.table());
-    let daemon = Daemon::start(&net.gateway, &Home::new(STDOUT_TEXT));
+    let home = Home::new(STDOUT_TEXT);
+    let daemon = Daemon::start(&net.gateway, &home);
     wait_for_kind(&daemon, "create", 1);
     net.end_connections();
     let events = watch.wait_for_ends(|_| true);

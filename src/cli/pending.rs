@@ -4,6 +4,8 @@
 //! which long IPv6 addresses exceed.
 
 use std::io::{self, BufWriter, Write};
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,37 +13,19 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 
 use super::{Exit, complain};
-use crate::config::Config;
+use crate::config::{Config, Format, Syslog};
 use crate::engine::StoredSession;
-use crate::session::{Provenance, Session, Tuple};
+use crate::session::{EventKind, NatEvent, Provenance, Record, Tuple};
 use crate::store;
-use crate::time::Wall;
+use crate::time::{Now, Uptime, Wall};
+use crate::wire::syslog::{Encoder, Host, Message};
 
 /// RFC 3339 in UTC, to the millisecond.
 const RFC3339: &[BorrowedFormatItem<'_>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// An open connection as it is printed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Row {
-    pub session: Session,
-    pub start: Option<Wall>,
-    /// Whether `start` is the time at which the daemon found the connection, not the one at which it began.
-    pub inferred: bool,
-}
-
-impl From<StoredSession> for Row {
-    fn from(stored: StoredSession) -> Self {
-        Self {
-            session: stored.session,
-            start: Some(stored.begun),
-            inferred: stored.provenance == Provenance::Inferred,
-        }
-    }
-}
-
-/// Prints the sessions of the configured database, as a table or as one JSON object per line. A daemon may be using the
-/// database meanwhile. What prevents it is said on the standard error.
+/// Prints the sessions of the configured database, as a table or as one JSON object per line: the session's create
+/// record, as the copies have it. A daemon may be using the database meanwhile. What prevents it is said on the standard error.
 ///
 /// # Errors
 /// When `out` cannot be written to.
@@ -60,6 +44,7 @@ pub fn run(
         }
     };
     let mut out = BufWriter::new(out);
+    let mut encoder = json_encoder();
     let mut printed = if json {
         Ok(())
     } else {
@@ -68,11 +53,10 @@ pub fn run(
     let read = store::read(&config.pending.database, |stored| {
         // The store has no way to be stopped; after the first failure the rest is read for nothing.
         if printed.is_ok() {
-            let row = Row::from(stored);
             printed = if json {
-                print_json(&row, &mut out)
+                print_json(&stored, &mut encoder, &mut out)
             } else {
-                print_row(&row, now, &mut out)
+                print_row(&stored, now, &mut out)
             };
         }
     });
@@ -104,63 +88,70 @@ fn print_heading(out: &mut impl Write) -> io::Result<()> {
     print_columns(columns.map(str::to_owned), out)
 }
 
-/// Prints one line of the table. An inferred start begins with `~`; what is not known is `-`.
-fn print_row(row: &Row, now: Wall, out: &mut impl Write) -> io::Result<()> {
-    let Row {
-        session,
-        start,
-        inferred,
-    } = row;
+/// Prints one line of the table. An inferred start begins with `~`. A query of ICMP has its identifier in place of the
+/// source port.
+fn print_row(stored: &StoredSession, now: Wall, out: &mut impl Write) -> io::Result<()> {
+    let session = &stored.session;
     let (pre, post) = (session.pre_nat(), session.post_nat());
-    let about = if *inferred { "~" } else { "" };
-    let start_text = start.map_or_else(|| "-".to_owned(), |start| format!("{about}{}", utc(start)));
-    let age = start.map_or_else(|| "-".to_owned(), |start| age(now.saturating_since(start)));
+    let about = match stored.provenance {
+        Provenance::Inferred => "~",
+        Provenance::Kernel => "",
+    };
+    let destination = |tuple: Tuple| {
+        if session.protocol.is_icmp() {
+            tuple.dst.to_string()
+        } else {
+            SocketAddr::new(tuple.dst, tuple.dst_port).to_string()
+        }
+    };
     let columns = [
         session.protocol.to_string(),
-        endpoint(pre, true),
-        endpoint(pre, false),
-        endpoint(post, true),
-        endpoint(post, false),
+        SocketAddr::new(pre.src, pre.src_port).to_string(),
+        destination(pre),
+        SocketAddr::new(post.src, post.src_port).to_string(),
+        destination(post),
         session.translation().name().to_owned(),
-        start_text,
-        age,
+        format!("{about}{}", utc(stored.begun)),
+        age(now.saturating_since(stored.begun)),
         format!("{:#x}", session.mark),
         session.zone.id.to_string(),
     ];
     print_columns(columns, out)
 }
 
-/// Prints one JSON object and a line feed. `proto` is a name, or the number of a protocol that has none; `start` and `id`
-/// are null where they are not known.
-fn print_json(row: &Row, out: &mut impl Write) -> io::Result<()> {
-    let session = &row.session;
-    let (pre, post) = (session.pre_nat(), session.post_nat());
-    // Addresses, names and times have nothing that JSON would need escaped.
-    let start = row
-        .start
-        .map_or_else(|| "null".to_owned(), |start| format!("\"{}\"", utc(start)));
-    let id = session
-        .id
-        .map_or_else(|| "null".to_owned(), |id| id.to_string());
-    write!(
-        out,
-        "{{\"pre_src\":\"{}\",\"pre_sport\":{},\"pre_dst\":\"{}\",\"pre_dport\":{},",
-        pre.src, pre.src_port, pre.dst, pre.dst_port
-    )?;
-    write!(
-        out,
-        "\"post_src\":\"{}\",\"post_sport\":{},\"post_dst\":\"{}\",\"post_dport\":{},",
-        post.src, post.src_port, post.dst, post.dst_port
-    )?;
-    writeln!(
-        out,
-        "\"proto\":\"{}\",\"nat\":\"{}\",\"start\":{start},\"inferred\":{},\"mark\":{},\"zone\":{},\"id\":{id}}}",
-        session.protocol,
-        session.translation().name(),
-        row.inferred,
-        session.mark,
-        session.zone.id
-    )
+/// Prints one JSON object and a line feed.
+fn print_json(
+    stored: &StoredSession,
+    encoder: &mut Encoder,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let record = Record::Event(NatEvent {
+        kind: EventKind::Create,
+        session: stored.session,
+        time: stored.begun,
+        start: Some(stored.begun),
+        totals: None,
+        provenance: stored.provenance,
+    });
+    let now = Now::new(stored.begun, Uptime::default());
+    let mut written = Ok(());
+    let _ = encoder.encode(&record, now, &mut |message: Message<'_>| {
+        written = out.write_all(message.bytes);
+        ControlFlow::Break(())
+    });
+    written
+}
+
+fn json_encoder() -> Encoder {
+    let standard_output = Syslog {
+        format: Format::Json,
+        ..Config::default().syslog.remove(0)
+    };
+    let host = Host {
+        hostname: String::new(),
+        pid: 0,
+    };
+    Encoder::new(&standard_output, &host)
 }
 
 fn print_columns(columns: [String; 10], out: &mut impl Write) -> io::Result<()> {
@@ -181,15 +172,6 @@ fn print_columns(columns: [String; 10], out: &mut impl Write) -> io::Result<()> 
         "{proto:<7} {pre_src:<21} {pre_dst:<21} {post_src:<21} {post_dst:<21} {nat:<9} {start:<25} {age:<7} {mark:<10} \
          {zone}"
     )
-}
-
-fn endpoint(tuple: Tuple, source: bool) -> String {
-    let (address, port) = if source {
-        (tuple.src, tuple.src_port)
-    } else {
-        (tuple.dst, tuple.dst_port)
-    };
-    std::net::SocketAddr::new(address, port).to_string()
 }
 
 fn utc(time: Wall) -> String {
@@ -217,8 +199,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::engine::{Engine, Filter, Timing};
-    use crate::session::{Protocol, Zone, ZoneDirection};
+    use crate::engine::{Engine, Filter, Row, Timing};
+    use crate::session::{Protocol, Session, Zone, ZoneDirection};
     use crate::store::{Run, Store};
     use crate::time::{Now, Uptime};
     use crate::wire::ctnetlink::{Event, Flow};
@@ -232,7 +214,7 @@ mod tests {
         }
     }
 
-    fn row(start: Option<Wall>, inferred: bool) -> Row {
+    fn stored(provenance: Provenance) -> StoredSession {
         let session = Session {
             original: tuple("10.0.0.2", 40000, "198.51.100.7", 443),
             reply: tuple("198.51.100.7", 443, "203.0.113.1", 51000),
@@ -244,10 +226,11 @@ mod tests {
             id: Some(42),
             mark: 16,
         };
-        Row {
+        StoredSession {
+            row: Row(1),
             session,
-            start,
-            inferred,
+            begun: START,
+            provenance,
         }
     }
 
@@ -263,7 +246,7 @@ mod tests {
     fn a_row_has_every_column_below_its_heading() {
         let heading = text(print_heading);
         let now = START.saturating_add(Duration::from_secs(75));
-        let line = text(|out| print_row(&row(Some(START), false), now, out));
+        let line = text(|out| print_row(&stored(Provenance::Kernel), now, out));
         let columns = [
             ("PROTO", "tcp"),
             ("PRE-NAT SOURCE", "10.0.0.2:40000"),
@@ -283,27 +266,30 @@ mod tests {
     }
 
     #[test]
-    fn an_inferred_start_is_marked_and_an_unknown_one_is_a_dash() {
-        let line = text(|out| print_row(&row(Some(START), true), START, out));
+    fn an_inferred_start_is_marked() {
+        let line = text(|out| print_row(&stored(Provenance::Inferred), START, out));
         assert!(line.contains(" ~2023-11-14T22:13:20.123Z 0s "), "{line}");
-        let line = text(|out| print_row(&row(None, false), START, out));
-        let fields: Vec<_> = line.split_whitespace().collect();
-        assert_eq!(fields[6..8], ["-", "-"]);
     }
 
     #[test]
-    fn json_is_one_object_per_line_with_every_field() {
-        let line = text(|out| print_json(&row(Some(START), true), out));
+    fn a_query_of_icmp_has_its_identifier_and_no_port() {
+        let mut icmp = stored(Provenance::Kernel);
+        icmp.session.protocol = Protocol::ICMP;
+        let line = text(|out| print_row(&icmp, START, out));
+        let fields: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(fields[1..3], ["10.0.0.2:40000", "198.51.100.7"]);
+    }
+
+    #[test]
+    fn json_is_the_create_record_of_the_copies() {
+        let line = text(|out| print_json(&stored(Provenance::Inferred), &mut json_encoder(), out));
         assert_eq!(
             line,
-            "{\"pre_src\":\"10.0.0.2\",\"pre_sport\":40000,\"pre_dst\":\"198.51.100.7\",\"pre_dport\":443,\
+            "{\"time\":\"2023-11-14T22:13:20.123Z\",\"event\":\"create\",\"nat\":\"snat\",\"proto\":\"tcp\",\
+             \"pre_src\":\"10.0.0.2\",\"pre_sport\":40000,\"pre_dst\":\"198.51.100.7\",\"pre_dport\":443,\
              \"post_src\":\"203.0.113.1\",\"post_sport\":51000,\"post_dst\":\"198.51.100.7\",\"post_dport\":443,\
-             \"proto\":\"tcp\",\"nat\":\"snat\",\"start\":\"2023-11-14T22:13:20.123Z\",\"inferred\":true,\"mark\":16,\
-             \"zone\":7,\"id\":42}\n"
+             \"mark\":\"0x10\",\"zone\":7,\"id\":42,\"inferred\":true}\n"
         );
-        let unknown = text(|out| print_json(&row(None, false), out));
-        let value: serde_json::Value = serde_json::from_str(&unknown).unwrap();
-        assert!(value["start"].is_null());
     }
 
     #[test]
@@ -339,8 +325,7 @@ mod tests {
         let filter = Filter::new(&config.capture);
         let mut engine = Engine::new(filter, Timing::new(&config), now);
         let flow = Flow {
-            session: row(None, false).session,
-            status: None,
+            session: stored(Provenance::Kernel).session,
             totals: None,
             start: None,
             stop: None,
@@ -357,7 +342,10 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[1].starts_with("tcp     10.0.0.2:40000 "), "{table}");
         let (_, json) = pending(directory.path(), true);
-        assert_eq!(json, text(|out| print_json(&row(Some(START), false), out)));
+        assert_eq!(
+            json,
+            text(|out| print_json(&stored(Provenance::Kernel), &mut json_encoder(), out))
+        );
     }
 
     #[test]

@@ -5,25 +5,29 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::takeover::{Listening, TakenOver};
+use super::takeover::{Kept, Listening};
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket};
 use crate::kernel::filter::Program;
 use crate::kernel::namespace::within;
 use crate::session::{Gap, GapCause};
-use crate::time::{Now, Wall};
-use crate::wire::ctnetlink::{DumpReply, Event};
+use crate::time::{Now, Uptime, Wall};
+use crate::wire::ctnetlink::{DumpReply, Event, Listing};
 use crate::wire::netlink::{Malformed, Messages, NLM_F_DUMP_INTR};
 
 /// Batches of events read in one turn of the loop: 1024 events, fewer than a collector or a copy sends in one.
 const BATCHES_PER_TURN: usize = 8;
 /// Datagrams of a dump read in one turn, each of up to 32 KiB.
 const DUMP_DATAGRAMS_PER_TURN: usize = 4;
+
+/// How long nothing must be lost before the log says that it is over.
+const LOSS_MEMORY: Duration = Duration::from_secs(10);
 
 /// Counts since the start of the daemon.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -53,8 +57,12 @@ pub struct Capture {
     dump_failing: bool,
     /// When the event socket was last read to its end: everything before that was heard.
     complete_until: Wall,
-    /// Drops that have been made a gap.
+    /// Events that did not fit, as far as they are in a gap.
     drops: u32,
+    /// An overflow whose end is not reached yet: the kernel drops events until the queue has been read to its end.
+    overflow_since: Option<Wall>,
+    /// When events were last lost, while that counts as the present state.
+    losing: Option<Uptime>,
     listening: Listening,
     statistics: Statistics,
 }
@@ -73,29 +81,31 @@ enum DumpState {
 }
 
 impl Capture {
-    /// Subscribes to the events of the configured network namespace, or goes on with `kept`, a socket of an earlier run.
+    /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier run.
     ///
     /// # Errors
     /// What the kernel says: a namespace that is not there, or a missing permission.
-    pub fn open(
-        config: &config::Capture,
-        kept: Option<(EventSocket, TakenOver)>,
-        now: Now,
-    ) -> io::Result<Self> {
-        let (events, taken_over) = match kept {
-            Some((socket, state)) => {
-                socket.configure(config)?;
-                (socket, Some(state))
+    pub fn open(config: &config::Capture, kept: Option<Kept>, now: Now) -> io::Result<Self> {
+        let kept_on = kept.is_some();
+        let kept = match kept {
+            Some(kept) => {
+                kept.socket.configure(config)?;
+                kept
             }
             None => {
                 let open = || EventSocket::open(config);
-                (within(config.namespace.as_ref(), open)??, None)
+                Kept::new(within(config.namespace.as_ref(), open)??)
             }
         };
+        let Kept {
+            socket: events,
+            drops,
+            overflow_since,
+        } = kept;
         Ok(Self {
             listening: Listening {
                 socket: events.cookie().ok(),
-                taken_over,
+                kept: kept_on,
             },
             config: config.clone(),
             events,
@@ -105,16 +115,23 @@ impl Capture {
             dump_sequence: 0,
             dump_failing: false,
             complete_until: now.wall,
-            drops: taken_over.map_or(0, |state| state.drops),
+            drops,
+            overflow_since,
+            losing: None,
             statistics: Statistics::default(),
         })
     }
 
-    /// Applies changed filters; whatever else has changed needs a restart. While sessions are pending that they leave out,
-    /// the kernel must not filter: the ends of these would never come.
+    /// Applies changed filters; whatever else has changed needs a restart.
     pub fn reconfigure(&mut self, config: &config::Capture, engine: &Engine) {
+        self.config = config.clone();
+        self.set_filter(engine);
+    }
+
+    /// While sessions are pending that the filters leave out, the kernel must not filter: their ends would never come.
+    fn set_filter(&mut self, engine: &Engine) {
         let program = if engine.accepts_all_pending() {
-            Program::new(config)
+            Program::new(&self.config)
         } else {
             Program::accept_all()
         };
@@ -123,7 +140,7 @@ impl Capture {
         }
     }
 
-    /// The socket that is listened with, for whoever keeps it or wants to know it again.
+    /// The socket that is listened with, for whoever is to keep it.
     #[must_use]
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
@@ -160,34 +177,44 @@ impl Capture {
         self.readable || self.dump.as_ref().is_some_and(|dump| dump.readable)
     }
 
-    /// Reads queued events into the engine. Returns whether some may be left.
+    /// Whether events may be queued: the last read did not come to their end.
+    #[must_use]
+    pub const fn has_events(&self) -> bool {
+        self.readable
+    }
+
+    /// Reads queued events into the engine, a bounded number of them. Returns how many there were;
+    /// [`is_readable`](Self::is_readable) says whether more may be left.
     ///
     /// # Errors
     /// When the socket fails for another reason than an overflow.
-    pub fn read_events(&mut self, engine: &mut Engine, now: Now) -> io::Result<bool> {
+    pub fn read_events(&mut self, engine: &mut Engine, now: Now) -> io::Result<usize> {
+        let mut count = 0;
         for _ in 0..BATCHES_PER_TURN {
             if !self.readable {
-                return Ok(false);
+                break;
             }
             match self.events.receive(&mut self.batch) {
                 Ok(()) => {
+                    count += self.batch.count();
                     self.handle_batch(engine, now);
-                    if !self.batch.is_full() {
-                        // The call ended because nothing was left; what comes now makes a new edge.
-                        self.note_drained(engine, now);
+                    // The call ended because nothing was left, and what comes now makes a new edge. Where overflows are
+                    // reported it may also have ended because of one.
+                    if self.config.reliable && !self.batch.is_full() {
+                        self.handle_drained(engine, now);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.note_drained(engine, now);
+                    self.handle_drained(engine, now);
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    self.handle_overflow(engine, now);
+                    self.handle_overflow(now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(self.readable)
+        Ok(count)
     }
 
     /// Asks the kernel for a listing, if an audit wants one.
@@ -195,6 +222,9 @@ impl Capture {
         let Some(listing) = engine.poll_dump(now) else {
             return;
         };
+        if listing == Listing::Table {
+            self.set_filter(engine);
+        }
         self.dump_sequence = self.dump_sequence.wrapping_add(1);
         let sequence = self.dump_sequence;
         let opened = within(self.config.namespace.as_ref(), || {
@@ -255,7 +285,7 @@ impl Capture {
         self.events.drops().unwrap_or(self.drops)
     }
 
-    /// Drops that have been made a gap.
+    /// The same, as far as it is in a gap: what an overflow has cost, where it costs anything.
     #[must_use]
     pub const fn stated_drops(&self) -> u32 {
         self.drops
@@ -267,8 +297,25 @@ impl Capture {
         self.events.receive_buffer().unwrap_or(0)
     }
 
-    fn note_drained(&mut self, engine: &mut Engine, now: Now) {
+    fn handle_drained(&mut self, engine: &mut Engine, now: Now) {
         self.readable = false;
+        if let Some(from) = self.overflow_since.take() {
+            let drops = self.drops();
+            let lost = drops.wrapping_sub(self.drops);
+            self.drops = drops;
+            let gap = Gap {
+                cause: GapCause::Overflow,
+                from,
+                to: now.wall,
+                lost: Some(u64::from(lost)),
+            };
+            engine.handle_gap(gap, now);
+        } else if let Some(last) = self.losing
+            && now.up.saturating_since(last) >= LOSS_MEMORY
+        {
+            self.losing = None;
+            log::info!("the kernel's queue is large enough again");
+        }
         self.complete_until = now.wall;
         engine.handle_events_drained(now);
     }
@@ -291,20 +338,15 @@ impl Capture {
         }
     }
 
-    fn handle_overflow(&mut self, engine: &mut Engine, now: Now) {
+    fn handle_overflow(&mut self, now: Now) {
         self.statistics.overflows += 1;
-        let drops = self.events.drops().unwrap_or(self.drops);
-        let lost = drops.wrapping_sub(self.drops);
-        self.drops = drops;
-        let (from, to) = (self.complete_until, now.wall);
-        log::warn!("the kernel could not queue {lost} events: capture.receive-buffer was full");
-        let gap = Gap {
-            cause: GapCause::Overflow,
-            from,
-            to,
-            lost: Some(u64::from(lost)),
-        };
-        engine.handle_gap(gap, now);
+        self.overflow_since.get_or_insert(self.complete_until);
+        if self.losing.replace(now.up).is_none() {
+            log::warn!(
+                "the kernel could not queue events: capture.receive-buffer was full, and capture.reliable is off; each \
+                 loss is in a gap record"
+            );
+        }
     }
 
     fn fail_dump(&mut self, engine: &mut Engine, reason: &str, now: Now) {

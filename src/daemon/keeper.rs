@@ -7,7 +7,9 @@
 //! It also decides what there is to say of the time between two runs: nothing when the last one ended as planned and its
 //! event socket was kept; else a gap.
 
-use std::time::Duration;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use super::outputs::Outputs;
 use super::takeover::Listening;
@@ -15,7 +17,7 @@ use crate::config;
 use crate::engine::Engine;
 use crate::session::{Gap, GapCause};
 use crate::store::{self, Error, Export, LastRun, Run, Store};
-use crate::time::{Now, Uptime};
+use crate::time::{Now, Uptime, Wall};
 
 /// Counts since the start of the daemon.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -32,33 +34,39 @@ pub struct Keeper {
     /// Whether the last attempt to open or to write failed.
     failing: bool,
     next_flush: Uptime,
+    /// Since when events have been heard in this run.
+    listening_since: Wall,
     listening: Listening,
-    /// Of the last run, for the outputs to go on from.
+    /// How far the collectors have been served: by the last run, then by this one.
     exports: Vec<Export>,
     statistics: Statistics,
 }
 
-/// The store, opened but not read: what the last run left decides which event socket is used.
-pub struct Opened(Result<(Store, LastRun), Error>);
+/// The store, opened but not read yet: what the last run left decides which event socket is used.
+pub struct Opened {
+    store: Result<(Store, LastRun), Error>,
+    /// When the file was written to before, by its own date.
+    modified: Option<Wall>,
+}
 
 impl Opened {
     /// # Errors
     /// Only when the database is not for this daemon to use ([`Error::Refused`]).
     pub fn open(config: &config::Pending) -> Result<Self, Error> {
-        let opened = Store::open(&config.database).and_then(|store| {
+        let modified = modified(&config.database);
+        let store = Store::open(&config.database).and_then(|store| {
             let last_run = store.last_run()?;
             Ok((store, last_run))
         });
-        match opened {
+        match store {
             Err(error @ Error::Refused { .. }) => Err(error),
-            other => Ok(Self(other)),
+            store => Ok(Self { store, modified }),
         }
     }
 
-    /// [Cookie](LastRun::socket) of the event socket of the last run, if that is known.
     #[must_use]
-    pub fn last_socket(&self) -> Option<u64> {
-        self.0.as_ref().ok()?.1.socket
+    pub fn last_run(&self) -> Option<&LastRun> {
+        self.store.as_ref().ok().map(|(_, last_run)| last_run)
     }
 }
 
@@ -77,13 +85,14 @@ impl Keeper {
             store: None,
             failing: false,
             next_flush: now.up.saturating_add(config.flush),
+            listening_since: now.wall,
             listening,
             exports: Vec::new(),
             statistics: Statistics::default(),
         };
         this.restore(opened, engine, now);
-        // It is over with that: a store that can only be opened later finds the gap that its run has made.
-        this.listening.taken_over = None;
+        // A store that can only be opened later: its run ended before this one went without it.
+        this.listening.kept = false;
         this
     }
 
@@ -106,20 +115,39 @@ impl Keeper {
 
     /// Commits when the interval has passed.
     pub fn handle_timeout(&mut self, engine: &mut Engine, outputs: &Outputs, now: Now) {
-        if now.up >= self.next_flush {
-            self.flush(engine, outputs, None, now);
+        if now.up >= self.next_flush && self.commit(engine, outputs, None, now) {
+            self.next_flush = now.up;
         }
     }
 
-    /// Commits now. With `stopped`, the drops of the event socket that have been made a gap, this is the end of the run as
-    /// planned.
-    pub fn flush(
+    /// Commits all there is, now.
+    pub fn flush(&mut self, engine: &mut Engine, outputs: &Outputs, now: Now) {
+        while self.commit(engine, outputs, None, now) {}
+    }
+
+    /// The last commit of a run that ends as planned. `drops` are those of the event socket that are in a gap.
+    pub fn finish(&mut self, engine: &mut Engine, outputs: &Outputs, drops: u32, now: Now) {
+        while self.commit(engine, outputs, Some(drops), now) {}
+    }
+
+    #[must_use]
+    pub const fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    #[must_use]
+    pub const fn is_failing(&self) -> bool {
+        self.failing
+    }
+
+    /// Makes one commit. Returns whether there is more for another.
+    fn commit(
         &mut self,
         engine: &mut Engine,
         outputs: &Outputs,
         stopped: Option<u32>,
         now: Now,
-    ) {
+    ) -> bool {
         self.next_flush = now
             .up
             .saturating_add(self.config.flush.max(Duration::from_millis(1)));
@@ -133,7 +161,7 @@ impl Keeper {
         self.exports.extend(outputs.exports());
         let Some(store) = &mut self.store else {
             engine.handle_commit_failed();
-            return;
+            return false;
         };
         let run = Run {
             socket: self.listening.socket,
@@ -143,8 +171,8 @@ impl Keeper {
         match store.commit(&engine.changes(), &run, now.wall) {
             Ok(()) => {
                 self.statistics.commits += 1;
-                engine.handle_committed();
                 self.note_success();
+                return engine.handle_committed();
             }
             Err(Error::Damaged { reason, .. }) => {
                 engine.handle_commit_failed();
@@ -155,41 +183,37 @@ impl Keeper {
                 self.note_failure(&error);
             }
         }
-    }
-
-    #[must_use]
-    pub const fn statistics(&self) -> &Statistics {
-        &self.statistics
-    }
-
-    #[must_use]
-    pub const fn is_failing(&self) -> bool {
-        self.failing
+        false
     }
 
     /// Goes on from what the store holds, or notes that it is not available.
-    fn restore(&mut self, Opened(opened): Opened, engine: &mut Engine, now: Now) {
-        let loaded = opened.and_then(|(store, last_run)| {
-            let mut count = 0_u64;
+    fn restore(&mut self, opened: Opened, engine: &mut Engine, now: Now) {
+        let Opened { store, modified } = opened;
+        let mut count = 0_u64;
+        let loaded = store.and_then(|(mut store, last_run)| {
             store.load(|session| {
                 count += 1;
                 engine.restore(session);
             })?;
-            log::info!(
-                "pending database \"{}\": {count} sessions of an earlier run",
-                self.config.database.display()
-            );
             Ok((store, last_run))
         });
         match loaded {
             Ok((store, last_run)) => {
+                engine.handle_store_opened();
                 self.note_success();
+                log::info!(
+                    "pending database \"{}\": {count} sessions of an earlier run",
+                    self.config.database.display()
+                );
                 self.go_on(store, last_run, engine, now);
+                engine.request_audit(now);
             }
-            Err(Error::Damaged { reason, .. }) => self.replace(engine, &reason, now),
-            Err(error) => return self.note_failure(&error),
+            Err(Error::Damaged { reason, .. }) => {
+                self.replace(engine, &reason, now);
+                self.state_gap(engine, modified, now);
+            }
+            Err(error) => self.note_failure(&error),
         }
-        engine.request_audit(now);
     }
 
     /// Draws the conclusions from how the last run ended.
@@ -204,34 +228,30 @@ impl Keeper {
         }
         self.store = Some(store);
         // An end that could not be noted may be taken for that of this run by the next: so it does not count.
-        let stopped = last_run.stopped.filter(|_| noted.is_ok());
+        let planned = last_run.stopped.is_some() && noted.is_ok();
         self.exports = last_run.exports;
-        if stopped.is_none() {
+        if !planned {
             for export in &mut self.exports {
                 export.past.progress = export.past.progress.leaping(now);
             }
         }
-        let Some(from) = last_run.last_commit else {
-            return;
-        };
-        let gap = |cause, lost| Gap {
-            cause,
-            from,
-            to: now.wall.max(from),
-            lost,
-        };
-        match (stopped, self.listening.taken_over) {
-            (Some(drops), Some(kept)) if kept.drops_are_lost && kept.drops != drops => {
-                let lost = kept.drops.wrapping_sub(drops);
-                log::warn!(
-                    "the kernel could not queue {lost} events between two runs: capture.receive-buffer was full"
-                );
-                engine.handle_gap(gap(GapCause::Overflow, Some(lost.into())), now);
-            }
-            (Some(_), Some(_)) => {
-                log::info!("the event socket was kept since the last run: nothing was missed");
-            }
-            _ => engine.handle_gap(gap(GapCause::Restart, None), now),
+        if planned && self.listening.kept {
+            log::info!("the event socket was kept since the last run");
+        } else {
+            self.state_gap(engine, last_run.last_commit, now);
+        }
+    }
+
+    /// States that nobody listened between `from`, when an earlier run last wrote, and the start of this one.
+    fn state_gap(&self, engine: &mut Engine, from: Option<Wall>, now: Now) {
+        if let Some(from) = from {
+            let gap = Gap {
+                cause: GapCause::Restart,
+                from,
+                to: self.listening_since.max(from),
+                lost: None,
+            };
+            engine.handle_gap(gap, now);
         }
     }
 
@@ -283,4 +303,11 @@ impl Keeper {
             );
         }
     }
+}
+
+/// When a file was last written to.
+fn modified(path: &Path) -> Option<Wall> {
+    let time = fs::metadata(path).ok()?.modified().ok()?;
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
 }

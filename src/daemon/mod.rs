@@ -97,8 +97,8 @@ struct Daemon {
     keeper: Keeper,
     outputs: Outputs,
     notifier: Notifier,
-    /// Whether the queue of a socket that was taken over has not been read to its end yet. Until then no audit begins, which
-    /// would conclude what the queue is about to tell.
+    /// Whether the queue of a socket that was kept has not been read to its end yet. Until then no audit begins, which would
+    /// conclude what the queue is about to tell.
     catching_up: bool,
     started: Uptime,
     now: Now,
@@ -119,8 +119,8 @@ impl Daemon {
             .map_err(|error| system("cannot watch for signals", error))?;
 
         let opened = Opened::open(&config.pending).map_err(Error::Store)?;
-        let takeover = takeover::pick(inherited, &config.capture, opened.last_socket());
-        let mut capture = Capture::open(&config.capture, takeover.socket, now)
+        let takeover = takeover::pick(inherited, &config.capture, opened.last_run());
+        let mut capture = Capture::open(&config.capture, takeover.kept, now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
         capture
             .register(poll.registry(), EVENTS)
@@ -159,7 +159,7 @@ impl Daemon {
             keeper,
             outputs,
             notifier,
-            catching_up: listening.taken_over.is_some(),
+            catching_up: listening.kept,
             started,
             now,
         })
@@ -172,8 +172,7 @@ impl Daemon {
         let mut ready = Events::with_capacity(16);
         let mut heard = 0;
         loop {
-            let before = std::mem::replace(&mut heard, self.capture.statistics().batches);
-            if heard != before && !self.capture.is_readable() {
+            if heard > 0 && !self.capture.is_readable() {
                 thread::sleep(GATHER);
             }
             match self.poll.poll(&mut ready, self.patience()) {
@@ -193,7 +192,7 @@ impl Daemon {
                     }
                 }
             }
-            self.turn()?;
+            heard = self.turn()?;
         }
     }
 
@@ -212,9 +211,11 @@ impl Daemon {
         Some(next.saturating_since(self.now.up))
     }
 
-    fn turn(&mut self) -> Result<(), Error> {
+    /// Returns how many events were read.
+    fn turn(&mut self) -> Result<usize, Error> {
         let now = self.now;
-        self.catching_up &= self.read_events()?;
+        let heard = self.read_events()?;
+        self.catching_up &= self.capture.has_events();
         self.capture.read_dump(&mut self.engine, now);
         self.engine.handle_timeout(now);
         if !self.catching_up {
@@ -226,10 +227,10 @@ impl Daemon {
             .handle_timeout(&mut self.engine, &self.outputs, now);
         self.outputs.flush(now);
         self.notifier.handle_timeout(now);
-        Ok(())
+        Ok(heard)
     }
 
-    fn read_events(&mut self) -> Result<bool, Error> {
+    fn read_events(&mut self) -> Result<usize, Error> {
         self.capture
             .read_events(&mut self.engine, self.now)
             .map_err(|error| Error::System(format!("the event socket failed: {error}")))
@@ -309,8 +310,9 @@ impl Daemon {
         let kept = planned && self.notifier.is_heard();
         let deadline = self.now.up.saturating_add(FAREWELL);
         self.capture.set_readable();
-        while let Ok(true) = self.read_events() {
+        while self.read_events().is_ok_and(|count| count > 0) {
             self.forward();
+            self.outputs.flush(self.now);
             self.now = clock::read();
             if self.now.up >= deadline {
                 if !kept {
@@ -322,13 +324,14 @@ impl Daemon {
             }
         }
         self.forward();
-        self.keeper
-            .flush(&mut self.engine, &self.outputs, None, self.now);
+        self.keeper.flush(&mut self.engine, &self.outputs, self.now);
         self.farewell(deadline);
-        // Only now the sequence numbers are final.
-        let stopped = planned.then(|| self.capture.stated_drops());
-        self.keeper
-            .flush(&mut self.engine, &self.outputs, stopped, self.now);
+        if planned {
+            // Only now the sequence numbers are final.
+            let drops = self.capture.stated_drops();
+            self.keeper
+                .finish(&mut self.engine, &self.outputs, drops, self.now);
+        }
         if kept {
             ::log::info!(
                 "connection tracking stays on: the service manager keeps the event socket"

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use super::table::Key;
 use super::{Engine, Slot, began_by, same_id};
 use crate::session::{EventKind, NatEvent, Provenance, Record};
 use crate::time::{Now, Uptime};
@@ -18,16 +19,20 @@ use crate::wire::ctnetlink::{Flow, Listing};
 
 /// Slots walked in one turn of the loop.
 const SLICE: usize = 4096;
+/// Least time between audits: a flood that overflows the queue again and again must not keep the daemon dumping.
+const PAUSE: Duration = Duration::from_secs(5);
 /// Wait before a dump that failed is asked for again.
 const RETRY: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub(super) struct Audit {
     phase: Phase,
-    /// Number of the audit that is under way, or was the last; 0 before the first.
+    /// Number of the audit that is under way, or was the last; 1 before the first.
     number: u32,
     /// When the next one begins.
     due: Option<Uptime>,
+    /// When the last one ended.
+    ended: Option<Uptime>,
     /// Entries of the dying list, as the last audit counted them.
     dying: u64,
 }
@@ -49,8 +54,9 @@ impl Audit {
     pub(super) const fn new() -> Self {
         Self {
             phase: Phase::Idle,
-            number: 0,
+            number: 1,
             due: None,
+            ended: None,
             dying: 0,
         }
     }
@@ -80,9 +86,11 @@ impl Audit {
 }
 
 impl Engine {
-    /// Asks for an audit as soon as possible.
+    /// Asks for an audit, at once if the last one is not very recent.
     pub fn request_audit(&mut self, now: Now) {
-        self.audit.due = Some(now.up);
+        let ended = self.audit.ended;
+        let earliest = ended.map_or(now.up, |ended| ended.saturating_add(PAUSE).max(now.up));
+        self.audit.due = Some(self.audit.due.map_or(earliest, |due| due.min(earliest)));
     }
 
     /// Which listing of the kernel's is to be dumped now. Says so once per dump; answer with
@@ -109,12 +117,13 @@ impl Engine {
     /// An entry of the listing that is being dumped.
     pub fn handle_dumped(&mut self, flow: &Flow, now: Now) {
         let number = self.audit.number;
+        let key = self.table.key(&flow.session);
         let known = self
             .table
-            .find(&flow.session)
-            .find(|(_, pending)| {
-                same_id(&pending.session, &flow.session) && began_by(pending.begun, flow.start)
-            })
+            .find(key, &flow.session)
+            .filter(|(_, pending)| same_id(&pending.session, &flow.session))
+            .filter(|(_, pending)| began_by(pending.begun, flow.start))
+            .max_by_key(|(_, pending)| pending.begun)
             .map(|(slot, _)| slot);
         let pending = known.and_then(|slot| self.table.at_mut(slot));
         if self.audit.phase == Phase::Dumping(Listing::Dying) {
@@ -130,12 +139,14 @@ impl Engine {
             return;
         }
         // It may have ended since this piece of the dump was made, and its DESTROY may have been read first.
-        if !self.filter.accepts(&flow.session) || self.recent.contains(&flow.session, flow.start) {
+        let session = flow.session;
+        let ended = || self.recent.may_contain(key, session.id, flow.start);
+        if !self.filter.accepts(&session) || ended() {
             return;
         }
         self.statistics.adopted += 1;
         let start = flow.start.unwrap_or(now.wall);
-        self.begin(flow.session, start, Provenance::Inferred, now);
+        self.begin(key, session, start, Provenance::Inferred, now);
     }
 
     /// The dump has ended, and was complete.
@@ -171,8 +182,9 @@ impl Engine {
         for slot in self.table.slots(next_slot, SLICE) {
             walked += 1;
             let unseen = |pending: &super::Pending| pending.audit != self.audit.number;
-            if self.table.at(slot).is_some_and(unseen) {
-                self.close(slot, now);
+            if let Some(pending) = self.table.at(slot).filter(|pending| unseen(pending)) {
+                let key = self.table.key(&pending.session);
+                self.close(key, slot, now);
             }
         }
         if walked == SLICE {
@@ -180,6 +192,7 @@ impl Engine {
             self.audit.phase = Phase::Closing { next_slot, since };
         } else {
             self.audit.phase = Phase::Idle;
+            self.audit.ended = Some(now.up);
             self.schedule_audit(now);
         }
     }
@@ -199,12 +212,14 @@ impl Engine {
         self.audit.due = [self.audit.due, due].into_iter().flatten().min();
     }
 
-    fn close(&mut self, slot: Slot, now: Now) {
-        let Some(pending) = self.table.remove(slot) else {
+    /// Closes a session that the kernel no longer has.
+    pub(super) fn close(&mut self, key: Key, slot: Slot, now: Now) {
+        let Some(pending) = self.table.remove(key, slot) else {
             return;
         };
         self.forget(&pending);
-        self.recent.insert_inferred(&pending.session, pending.begun);
+        self.recent
+            .insert_inferred(key, pending.session.id, pending.begun);
         self.statistics.inferred_ends += 1;
         self.statistics.deletes += 1;
         self.records.push_back(Record::Event(NatEvent {

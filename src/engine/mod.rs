@@ -28,7 +28,7 @@ pub use table::{Pending, Row};
 
 use self::audit::Audit;
 use self::recent::RecentEnds;
-use self::table::{Slot, Table};
+use self::table::{Key, RESTORED, Slot, Table};
 use crate::config::Config;
 use crate::session::{EventKind, Gap, NatEvent, Provenance, Record, Session};
 use crate::time::{Now, Uptime, Wall};
@@ -37,6 +37,9 @@ use crate::wire::ctnetlink::{Event, Flow};
 /// How much earlier than the kernel's start time the clock may have stood that was read for the NEW: the clock is read
 /// once per wake-up, before the events that come in during it.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
+
+/// Sessions handed to the store at a time: a commit must not hold up the loop for long.
+const MAX_CHANGES: usize = 1 << 16;
 
 /// Counts since the start of the daemon.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -115,7 +118,7 @@ pub struct Changes<'a> {
 }
 
 impl Changes<'_> {
-    /// Sessions to insert.
+    /// Sessions to insert, in the order of their rows.
     pub fn begun(&self) -> impl Iterator<Item = &Pending> {
         let present = |&(slot, row)| self.table.at(slot).filter(|pending| pending.row == row);
         self.begun.iter().filter_map(present)
@@ -151,10 +154,16 @@ impl Engine {
     /// Takes a session of an earlier run back from the store, also when events came in before. An audit should follow.
     pub fn restore(&mut self, stored: StoredSession) {
         self.next_row = Row(self.next_row.0.max(stored.row.0.saturating_add(1)));
+        let key = self.table.key(&stored.session);
         let known = self
             .table
-            .find(&stored.session)
-            .find(|(_, pending)| !pending.stored && same_id(&pending.session, &stored.session))
+            .find(key, &stored.session)
+            .find(|(_, pending)| {
+                // One that was seen to begin is another session with the same tuples and id.
+                !pending.stored
+                    && pending.provenance == Provenance::Inferred
+                    && same_id(&pending.session, &stored.session)
+            })
             .map(|(slot, _)| slot);
         if let Some(pending) = known.and_then(|slot| self.table.at_mut(slot)) {
             pending.row = stored.row;
@@ -162,14 +171,15 @@ impl Engine {
             pending.stored = true;
             return;
         }
-        self.table.insert(Pending {
+        let pending = Pending {
             session: stored.session,
             begun: stored.begun,
             row: stored.row,
-            audit: 0,
+            audit: RESTORED,
             provenance: stored.provenance,
             stored: true,
-        });
+        };
+        self.table.insert(key, pending);
         self.note_peak();
     }
 
@@ -203,25 +213,27 @@ impl Engine {
         self.close_some(now);
     }
 
-    /// What the store does not know yet. Answer with [`handle_committed`](Self::handle_committed) or
+    /// What the store does not know yet, or a bounded part of it. Answer with [`handle_committed`](Self::handle_committed) or
     /// [`handle_commit_failed`](Self::handle_commit_failed).
     #[must_use]
     pub fn changes(&self) -> Changes<'_> {
         Changes {
             table: &self.table,
-            begun: &self.begun,
+            begun: &self.begun[..self.begun.len().min(MAX_CHANGES)],
             ended: &self.ended,
         }
     }
 
-    /// The store has the changes.
-    pub fn handle_committed(&mut self) {
-        for (slot, row) in self.begun.drain(..) {
+    /// The store has the changes. Returns whether there are more.
+    pub fn handle_committed(&mut self) -> bool {
+        let taken = self.begun.len().min(MAX_CHANGES);
+        for (slot, row) in self.begun.drain(..taken) {
             if let Some(pending) = self.table.at_mut(slot).filter(|pending| pending.row == row) {
                 pending.stored = true;
             }
         }
         self.ended.clear();
+        !self.begun.is_empty()
     }
 
     /// The store does not have the changes: they stay, for the next attempt.
@@ -234,10 +246,21 @@ impl Engine {
     /// The store was replaced by an empty one: every pending session has to be written to it.
     pub fn handle_store_replaced(&mut self) {
         self.ended.clear();
+        for (_, pending) in self.table.iter_mut() {
+            pending.stored = false;
+        }
+        self.handle_store_opened();
+    }
+
+    /// The store was opened, and its sessions were restored. Those that began before get rows above theirs.
+    pub fn handle_store_opened(&mut self) {
         self.begun.clear();
         for (slot, pending) in self.table.iter_mut() {
-            pending.stored = false;
-            self.begun.push((slot, pending.row));
+            if !pending.stored {
+                pending.row = self.next_row;
+                self.next_row = Row(self.next_row.0 + 1);
+                self.begun.push((slot, pending.row));
+            }
         }
     }
 
@@ -271,32 +294,37 @@ impl Engine {
             self.statistics.filtered += 1;
             return;
         }
-        // The same id while the first is still pending: another listener could not take the event, so that the kernel
-        // sent it again to all of them.
-        let repeated = |(_, pending): (Slot, &Pending)| {
-            session.id.is_some() && pending.session.id == session.id
-        };
-        if self.table.find(&session).any(repeated) {
-            self.statistics.duplicates += 1;
-            return;
+        let key = self.table.key(&session);
+        let same = self
+            .table
+            .find(key, &session)
+            .find(|(_, pending)| session.id.is_some() && pending.session.id == session.id)
+            .map(|(slot, pending)| (slot, pending.audit));
+        match same {
+            // One of an earlier run ended while nobody listened: this is the next with its tuples and id.
+            Some((slot, RESTORED)) => self.close(key, slot, now),
+            // Another listener could not take the event, so that the kernel sent it again to all of them.
+            Some(_) => {
+                self.statistics.duplicates += 1;
+                return;
+            }
+            None => {}
         }
-        self.begin(
-            session,
-            flow.event_time.unwrap_or(now.wall),
-            Provenance::Kernel,
-            now,
-        );
+        let time = flow.event_time.unwrap_or(now.wall);
+        self.begin(key, session, time, Provenance::Kernel, now);
     }
 
     fn handle_destroy(&mut self, flow: &Flow, now: Now) {
         self.statistics.destroy_events += 1;
         // Before pairing: a repeated end must not end the next session with the same tuples.
-        if !self.recent.insert(&flow.session, flow.start) {
+        let key = self.table.key(&flow.session);
+        if !self.recent.insert(key, flow.session.id, flow.start) {
             self.statistics.duplicates += 1;
             return;
         }
         let end = flow.stop.or(flow.event_time).unwrap_or(now.wall);
-        if let Some(pending) = self.paired(flow).and_then(|slot| self.table.remove(slot)) {
+        let paired = self.paired(key, flow);
+        if let Some(pending) = paired.and_then(|slot| self.table.remove(key, slot)) {
             self.forget(&pending);
             self.emit_delete(flow, Some(flow.start.unwrap_or(pending.begun)), end);
             return;
@@ -317,27 +345,30 @@ impl Engine {
 
     /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that had begun when the
     /// kernel says it did. A later one is another session with the same tuples.
-    fn paired(&self, flow: &Flow) -> Option<Slot> {
+    fn paired(&self, key: Key, flow: &Flow) -> Option<Slot> {
         self.table
-            .find(&flow.session)
+            .find(key, &flow.session)
             .filter(|(_, pending)| same_id(&pending.session, &flow.session))
             .filter(|(_, pending)| began_by(pending.begun, flow.start))
             .min_by_key(|(_, pending)| (pending.begun, pending.row))
             .map(|(slot, _)| slot)
     }
 
-    fn begin(&mut self, session: Session, time: Wall, provenance: Provenance, now: Now) {
+    fn begin(&mut self, key: Key, session: Session, time: Wall, provenance: Provenance, now: Now) {
         let row = self.next_row;
         self.next_row = Row(row.0 + 1);
         let audit = self.audit.number();
-        let slot = self.table.insert(Pending {
-            session,
-            begun: time,
-            row,
-            audit,
-            provenance,
-            stored: false,
-        });
+        let slot = self.table.insert(
+            key,
+            Pending {
+                session,
+                begun: time,
+                row,
+                audit,
+                provenance,
+                stored: false,
+            },
+        );
         self.begun.push((slot, row));
         self.note_peak();
         self.audit

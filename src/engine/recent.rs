@@ -1,91 +1,110 @@
 //! Memory of the sessions that ended lately, to know a repeated DESTROY when it comes.
 //!
 //! The kernel delivers an event again to every listener when one of them could not take it, and an entry that ended
-//! may still stand in a piece of a dump. The memory is a table of fixed size in which a later session takes the place of
-//! an earlier one: what was forgotten is reported twice, never not at all.
+//! may still stand in a piece of a dump. The memory is of fixed size, in sets in which the latest session takes the place
+//! of the oldest: what was forgotten is reported twice, never not at all.
 
-use std::hash::BuildHasher;
-
-use hashbrown::DefaultHashBuilder;
-
-use super::{CLOCK_SLACK, began_by, table};
-use crate::session::Session;
+use super::table::Key;
+use super::{CLOCK_SLACK, began_by};
 use crate::time::Wall;
 
-/// Power of two. 65,536 places of 24 bytes: more than the kernel redelivers within a second.
-const PLACES: usize = 1 << 16;
+/// Power of two. Sets are found by the lowest bits of a fingerprint.
+const SETS: usize = 1 << 16;
+const WAYS: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct RecentEnds {
-    places: Box<[Place]>,
-    hasher: DefaultHashBuilder,
+    sets: Box<[[Place; WAYS]]>,
 }
 
-/// The session's fingerprint, and its start. Zeros where none was kept.
+/// An ended session. All zeros where there is none.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     fingerprint: u64,
-    start: Wall,
-    /// Whether `start` is the kernel's; otherwise the time at which the session was seen to begin.
-    exact: bool,
+    start: Start,
 }
 
-impl Place {
-    fn holds(self, fingerprint: u64, start: Wall) -> bool {
-        self.fingerprint == fingerprint
-            && if self.exact {
-                self.start == start
-            } else {
-                began_by(self.start, Some(start)) && start.saturating_add(CLOCK_SLACK) >= self.start
-            }
-    }
+#[derive(Clone, Copy, Debug, Default)]
+enum Start {
+    /// The kernel does not say when connections start.
+    #[default]
+    Unknown,
+    /// The kernel's.
+    Exact(Wall),
+    /// When the session was seen to begin.
+    Seen(Wall),
 }
 
 impl RecentEnds {
     pub(super) fn new() -> Self {
         Self {
-            places: vec![Place::default(); PLACES].into_boxed_slice(),
-            hasher: DefaultHashBuilder::default(),
+            sets: vec![[Place::default(); WAYS]; SETS].into_boxed_slice(),
         }
     }
 
     /// Remembers that the session that began at `start` ended, and says whether that is news. Without the kernel's start
-    /// time a session cannot be told from the next one with the same tuples: then it always is.
-    pub(super) fn insert(&mut self, session: &Session, start: Option<Wall>) -> bool {
-        let Some(start) = start else { return true };
-        let fingerprint = self.fingerprint(session);
-        let place = &mut self.places[place_of(fingerprint)];
-        let known = place.holds(fingerprint, start);
-        *place = Place {
-            fingerprint,
-            start,
-            exact: true,
-        };
+    /// time a session cannot be told from the next one with the same tuples and id: then it always is.
+    pub(super) fn insert(&mut self, key: Key, id: Option<u32>, start: Option<Wall>) -> bool {
+        let fingerprint = fingerprint(key, id);
+        let known = start.is_some_and(|start| {
+            let set = self.set(fingerprint).iter();
+            set.clone().any(|place| place.is(fingerprint, start))
+        });
+        if !known {
+            let start = start.map_or(Start::Unknown, Start::Exact);
+            self.put(Place { fingerprint, start });
+        }
         !known
     }
 
     /// Remembers a session that was closed without its DESTROY, should that come after all.
-    pub(super) fn insert_inferred(&mut self, session: &Session, begun: Wall) {
-        let fingerprint = self.fingerprint(session);
-        self.places[place_of(fingerprint)] = Place {
-            fingerprint,
-            start: begun,
-            exact: false,
-        };
+    pub(super) fn insert_inferred(&mut self, key: Key, id: Option<u32>, begun: Wall) {
+        self.put(Place {
+            fingerprint: fingerprint(key, id),
+            start: Start::Seen(begun),
+        });
     }
 
-    pub(super) fn contains(&self, session: &Session, start: Option<Wall>) -> bool {
-        let fingerprint = self.fingerprint(session);
-        let place = self.places[place_of(fingerprint)];
-        start.is_some_and(|start| place.holds(fingerprint, start))
+    /// Whether an entry of a dump may be one that has ended. Without start times a later connection with the same tuples
+    /// and id is taken for it as well; its own events tell of it.
+    pub(super) fn may_contain(&self, key: Key, id: Option<u32>, start: Option<Wall>) -> bool {
+        let fingerprint = fingerprint(key, id);
+        self.set(fingerprint).iter().any(|place| match start {
+            Some(start) => place.is(fingerprint, start),
+            None => place.fingerprint == fingerprint,
+        })
     }
 
-    fn fingerprint(&self, session: &Session) -> u64 {
-        let key = table::hash(&self.hasher, session);
-        self.hasher.hash_one((key, session.id))
+    fn put(&mut self, place: Place) {
+        let set = &mut self.sets[set_of(place.fingerprint)];
+        set.copy_within(..WAYS - 1, 1);
+        set[0] = place;
+    }
+
+    fn set(&self, fingerprint: u64) -> &[Place; WAYS] {
+        &self.sets[set_of(fingerprint)]
     }
 }
 
-const fn place_of(fingerprint: u64) -> usize {
-    fingerprint as usize & (PLACES - 1)
+impl Place {
+    fn is(self, fingerprint: u64, start: Wall) -> bool {
+        self.fingerprint == fingerprint
+            && match self.start {
+                Start::Unknown => false,
+                Start::Exact(known) => known == start,
+                Start::Seen(begun) => {
+                    began_by(begun, Some(start)) && start.saturating_add(CLOCK_SLACK) >= begun
+                }
+            }
+    }
+}
+
+const fn set_of(fingerprint: u64) -> usize {
+    fingerprint as usize & (SETS - 1)
+}
+
+/// The key is a good hash already; the id only has to reach all of its bits.
+fn fingerprint(key: Key, id: Option<u32>) -> u64 {
+    let id = id.map_or(0, |id| u64::from(id) + 1);
+    key.0 ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::StoredSession;
 use crate::session::{Provenance, Session};
 use crate::time::Wall;
 
@@ -22,12 +23,33 @@ pub struct Pending {
     /// When it was seen to begin: never before the kernel's own start time, and later by the delay of the event at most.
     pub begun: Wall,
     pub row: Row,
-    /// The last audit that found the session in the kernel, or during which it began.
+    /// The last audit that found the session in the kernel, or before whose successor it began; [`RESTORED`] until then for
+    /// one of an earlier run.
     pub(super) audit: u32,
     pub provenance: Provenance,
     /// Whether the store has it.
     pub(super) stored: bool,
 }
+
+impl Pending {
+    /// The session as the store keeps it.
+    #[must_use]
+    pub const fn to_stored(&self) -> StoredSession {
+        StoredSession {
+            row: self.row,
+            session: self.session,
+            begun: self.begun,
+            provenance: self.provenance,
+        }
+    }
+}
+
+/// [`Pending::audit`] of a session of an earlier run that nothing has confirmed yet.
+pub(super) const RESTORED: u32 = 0;
+
+/// Hash of what [`Table::find`] compares.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Key(pub(super) u64);
 
 /// Place of a session in the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -51,28 +73,34 @@ impl Table {
         }
     }
 
+    pub(super) fn key(&self, session: &Session) -> Key {
+        key(&self.hasher, session)
+    }
+
     /// # Panics
     /// Beyond 2^32 sessions, for which no gateway has the memory.
-    pub(super) fn insert(&mut self, pending: Pending) -> Slot {
-        let hash = hash(&self.hasher, &pending.session);
+    pub(super) fn insert(&mut self, key: Key, pending: Pending) -> Slot {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             Slot(u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 pending sessions"))
         });
         self.slots[slot.0 as usize] = Some(pending);
         let (slots, hasher) = (&self.slots, &self.hasher);
-        self.index.insert_unique(hash, slot, |slot| {
-            slots[slot.0 as usize]
-                .as_ref()
-                .map_or(0, |pending| hash_of(hasher, pending))
+        self.index.insert_unique(key.0, slot, |slot| {
+            let pending = slots[slot.0 as usize].as_ref();
+            pending.map_or(0, |pending| self::key(hasher, &pending.session).0)
         });
         slot
     }
 
-    /// Every session with the protocol, zone and tuples of `session`.
-    pub(super) fn find(&self, session: &Session) -> impl Iterator<Item = (Slot, &Pending)> {
+    /// Every session with the protocol, zone and tuples of `session`, whose key is `key`.
+    pub(super) fn find(
+        &self,
+        key: Key,
+        session: &Session,
+    ) -> impl Iterator<Item = (Slot, &Pending)> {
         self.index
-            .iter_hash(hash(&self.hasher, session))
+            .iter_hash(key.0)
             .filter_map(|&slot| Some((slot, self.at(slot)?)))
             .filter(|(_, pending)| same_key(&pending.session, session))
     }
@@ -85,10 +113,10 @@ impl Table {
         self.slots.get_mut(slot.0 as usize)?.as_mut()
     }
 
-    pub(super) fn remove(&mut self, slot: Slot) -> Option<Pending> {
+    /// Removes the session at `slot`, whose key is `key`.
+    pub(super) fn remove(&mut self, key: Key, slot: Slot) -> Option<Pending> {
         let pending = self.slots.get_mut(slot.0 as usize)?.take()?;
-        let hash = hash(&self.hasher, &pending.session);
-        if let Ok(entry) = self.index.find_entry(hash, |&other| other == slot) {
+        if let Ok(entry) = self.index.find_entry(key.0, |&other| other == slot) {
             entry.remove();
         }
         self.free.push(slot);
@@ -115,18 +143,13 @@ impl Table {
     }
 }
 
-/// Hash of what [`Table::find`] compares.
-pub(super) fn hash(hasher: &DefaultHashBuilder, session: &Session) -> u64 {
-    hasher.hash_one((
+fn key(hasher: &DefaultHashBuilder, session: &Session) -> Key {
+    Key(hasher.hash_one((
         session.protocol,
         session.zone,
         session.original,
         session.reply,
-    ))
-}
-
-fn hash_of(hasher: &DefaultHashBuilder, pending: &Pending) -> u64 {
-    hash(hasher, &pending.session)
+    )))
 }
 
 fn same_key(a: &Session, b: &Session) -> bool {

@@ -81,7 +81,6 @@ fn untranslated(port: u16) -> Session {
 fn flow(session: Session) -> Flow {
     Flow {
         session,
-        status: None,
         totals: None,
         start: None,
         stop: None,
@@ -543,6 +542,50 @@ fn an_entry_whose_end_was_read_before_its_piece_of_the_dump_is_not_adopted() {
     };
     engine.handle_dumped(&entry, at(100));
     assert_eq!((engine.pending(), engine.statistics().adopted), (0, 0));
+}
+
+#[test]
+fn without_kernel_timestamps_an_entry_that_has_ended_is_not_adopted_either() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(99));
+    engine.request_audit(at(100));
+    assert_eq!(engine.poll_dump(at(100)), Some(Listing::Table));
+    engine.handle_event(&Event::Destroy(flow(session(1))), at(100));
+    engine.handle_dumped(&flow(session(1)), at(100));
+    assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
+    assert_eq!(engine.pending(), 0);
+}
+
+#[test]
+fn a_new_with_the_tuples_and_id_of_a_session_of_an_earlier_run_closes_that_one() {
+    let mut engine = engine();
+    engine.restore(StoredSession {
+        row: Row(1),
+        session: session(1),
+        begun: wall(0),
+        provenance: Provenance::Kernel,
+    });
+    engine.handle_event(&new(session(1)), at(100));
+    let records = records(&mut engine);
+    assert_eq!(
+        records.iter().map(|event| event.kind).collect::<Vec<_>>(),
+        [EventKind::Delete, EventKind::Create]
+    );
+    assert_eq!(
+        (records[0].provenance, records[0].start),
+        (Provenance::Inferred, Some(wall(0)))
+    );
+    assert_eq!(records[1].time, wall(100));
+}
+
+#[test]
+fn audits_keep_a_pause_however_often_they_are_asked_for() {
+    let mut engine = engine();
+    engine.request_audit(at(100));
+    audit(&mut engine, &[], at(100));
+    engine.request_audit(at(101));
+    assert_eq!(engine.poll_dump(at(104)), None);
+    assert_eq!(engine.poll_dump(at(105)), Some(Listing::Table));
 }
 
 #[test]

@@ -6,15 +6,15 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::queue::Queue;
 use crate::config::Target;
@@ -23,7 +23,7 @@ use crate::config::Target;
 const FILE_CHUNK: usize = 64 * 1024;
 
 /// Most bytes of one write to a pipe or a terminal. A pipe that polls as writable takes `PIPE_BUF` bytes without
-/// blocking (pipe(7)).
+/// blocking (pipe(7)); a terminal may take fewer.
 const PIPE_CHUNK: usize = 4096;
 
 /// Why nothing was written, by what is to be done about it.
@@ -296,7 +296,8 @@ impl OpenFile {
 }
 
 /// The standard output, whatever it is. It is shared with other processes, so it is not made non-blocking: it is polled
-/// before each write, and a pipe or terminal gets no more at a time than fits for sure.
+/// before each write, and a pipe gets no more at a time than fits for sure. A terminal is opened anew, for itself and
+/// non-blocking, since it promises no such thing.
 #[derive(Debug)]
 pub(super) struct Stdout {
     fd: io::Result<OwnedFd>,
@@ -305,6 +306,13 @@ pub(super) struct Stdout {
 
 impl Stdout {
     pub(super) fn new(fd: io::Result<OwnedFd>) -> Self {
+        let fd = fd.map(|fd| {
+            if fd.is_terminal() {
+                own_terminal(fd)
+            } else {
+                fd
+            }
+        });
         let is_file = fd.as_ref().is_ok_and(|fd| {
             rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
         });
@@ -330,6 +338,13 @@ impl Stdout {
             Err(error) => Err(ended(error.into())),
         }
     }
+}
+
+/// The same terminal through an open file description of our own. Where it must not be opened, as it is.
+fn own_terminal(fd: OwnedFd) -> OwnedFd {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::open(path, flags, Mode::empty()).unwrap_or(fd)
 }
 
 /// Whether a write would not block. An error condition counts as writable: the write then says what it is.

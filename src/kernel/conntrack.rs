@@ -157,14 +157,6 @@ impl EventSocket {
         Ok(sockopt::socket_cookie(&self.socket)?)
     }
 
-    /// The report of an overflow that [`receive`](Self::receive) would make, which it then makes no more.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn take_error(&self) -> io::Result<bool> {
-        Ok(sockopt::socket_error(&self.socket)?.is_err())
-    }
-
     /// Fills `batch` with what is queued, without waiting.
     ///
     /// # Errors
@@ -247,6 +239,7 @@ pub struct Batch {
 
 impl Batch {
     #[must_use]
+    #[expect(clippy::new_without_default, reason = "nothing makes one by default")]
     pub fn new() -> Self {
         let mut buffers = vec![[0; EVENT_ROOM]; BATCH];
         // SAFETY: all of these are plain C structures, for which zero bytes are a valid value.
@@ -296,14 +289,10 @@ impl Batch {
         self.filled == BATCH
     }
 
+    /// How many datagrams there are.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub const fn count(&self) -> usize {
         self.filled
-    }
-
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.filled == 0
     }
 
     /// Undoes what the last call wrote into the headers it filled.
@@ -313,12 +302,6 @@ impl Batch {
             header.msg_hdr.msg_namelen = NAME_LEN;
         }
         self.filled = 0;
-    }
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -15,9 +15,10 @@
 //! The file is made with mode 0640, its directory, where it is missing, with 0750. SQLite gives its log files the mode of
 //! the database.
 
-mod row;
+mod codec;
 mod run;
 mod schema;
+mod segment;
 #[cfg(test)]
 mod tests;
 
@@ -28,10 +29,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 use rustix::fs::{FlockOperation, flock};
 
+use self::codec::Sessions;
 pub use self::run::{Export, LastRun, Run};
+use self::segment::{Directory, Merged, Segment};
 use crate::engine::{Changes, StoredSession};
 use crate::time::Wall;
 
@@ -71,6 +74,9 @@ impl std::error::Error for Error {}
 pub struct Store {
     path: PathBuf,
     connection: Connection,
+    directory: Directory,
+    /// Room for a segment's blob, used again and again.
+    blob: Vec<u8>,
     /// What the table `export` holds, once this run has written it.
     exports: Option<Vec<Export>>,
     _lock: File,
@@ -96,24 +102,26 @@ impl Store {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|error| Error::of_sqlite(path, &error))?;
-        schema::prepare(&connection).map_err(|error| error.at(path))?;
         connection
             .busy_timeout(BUSY_TIMEOUT)
             .map_err(|error| Error::of_sqlite(path, &error))?;
+        schema::prepare(&connection).map_err(|error| error.at(path))?;
         Ok(Self {
             path: path.to_owned(),
             connection,
+            directory: Directory::default(),
+            blob: Vec::new(),
             exports: None,
             _lock: lock,
         })
     }
 
-    /// Hands every stored session to `restore`.
+    /// Hands every stored session to `restore`. To be called once, before the first commit.
     ///
     /// # Errors
     /// `Damaged` when a part of the file cannot be read or understood; what could be was handed over before.
-    pub fn load(&self, restore: impl FnMut(StoredSession)) -> Result<(), Error> {
-        load(&self.connection, &self.path, restore)
+    pub fn load(&mut self, restore: impl FnMut(StoredSession)) -> Result<(), Error> {
+        load(&self.connection, &self.path, &mut self.directory, restore)
     }
 
     /// What is known of the run that made the last commit, which may have been this one.
@@ -165,28 +173,24 @@ impl Store {
     }
 
     fn write(&mut self, changes: &Changes<'_>, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
+        for &row in changes.ended {
+            self.directory.end(row);
+        }
         let transaction = self.connection.transaction()?;
-        let mut insert = transaction.prepare_cached(schema::INSERT)?;
-        for pending in changes.begun() {
-            row::insert(&mut insert, pending)?;
+        for segment in self.directory.dirty() {
+            write_ended(&transaction, segment)?;
         }
-        drop(insert);
-        let mut delete = transaction.prepare_cached(schema::DELETE)?;
-        for row in changes.ended {
-            delete.execute(params![row.0])?;
-        }
-        drop(delete);
+        let merged = match self.directory.mergeable() {
+            Some(run) => Some(merge(&transaction, run, &mut self.blob)?),
+            None => None,
+        };
+        let fresh = insert(&transaction, changes, &mut self.blob)?;
         if self.exports.as_deref() != Some(run.exports) {
-            transaction
-                .prepare_cached(schema::DELETE_EXPORTS)?
-                .execute([])?;
-            let mut insert = transaction.prepare_cached(schema::INSERT_EXPORT)?;
-            for export in run.exports {
-                run::insert_export(&mut insert, export)?;
-            }
+            write_exports(&transaction, run.exports)?;
         }
         write_state(&transaction, run, now)?;
         transaction.commit()?;
+        self.directory.handle_committed(merged, fresh);
         let exports = self.exports.get_or_insert_default();
         exports.clear();
         exports.extend_from_slice(run.exports);
@@ -211,7 +215,7 @@ pub fn read(path: &Path, each: impl FnMut(StoredSession)) -> Result<(), Error> {
         .busy_timeout(Duration::from_secs(5))
         .map_err(|error| Error::of_sqlite(path, &error))?;
     schema::verify(&connection).map_err(|error| error.at(path))?;
-    load(&connection, path, each)
+    load(&connection, path, &mut Directory::default(), each)
 }
 
 /// Renames a damaged database and its log files, so that a new one can be begun and the old one examined.
@@ -244,13 +248,124 @@ pub fn set_aside(path: &Path, now: Wall) -> io::Result<PathBuf> {
 fn load(
     connection: &Connection,
     path: &Path,
+    directory: &mut Directory,
     mut each: impl FnMut(StoredSession),
 ) -> Result<(), Error> {
     let of_sqlite = |error| Error::of_sqlite(path, &error);
-    let mut statement = connection.prepare(schema::SELECT).map_err(of_sqlite)?;
-    let mut rows = statement.query([]).map_err(of_sqlite)?;
-    while let Some(row) = rows.next().map_err(of_sqlite)? {
-        each(row::read(row).map_err(|reason| Error::damaged(path, reason))?);
+    let mut statement = connection
+        .prepare(schema::SELECT_SEGMENTS)
+        .map_err(of_sqlite)?;
+    let mut records = statement.query([]).map_err(of_sqlite)?;
+    while let Some(record) = records.next().map_err(of_sqlite)? {
+        let first: i64 = record.get(0).map_err(of_sqlite)?;
+        let blob = record.get_ref(1).and_then(|blob| Ok(blob.as_blob()?));
+        let bitmap = record
+            .get_ref(2)
+            .and_then(|blob| Ok(blob.as_blob_or_null()?));
+        let (blob, bitmap) = (blob.map_err(of_sqlite)?, bitmap.map_err(of_sqlite)?);
+        let damaged = |reason: String| Error::damaged(path, format!("segment {first}: {reason}"));
+        let mut rows = Vec::with_capacity(blob.len() / codec::IPV4_LEN);
+        for session in Sessions::new(blob) {
+            rows.push(session.map_err(damaged)?.0.row);
+        }
+        let segment = directory.load(rows, bitmap).map_err(damaged)?;
+        for (index, session) in Sessions::new(blob).flatten().enumerate() {
+            if segment.is_live(index) {
+                each(session.0);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes which of the segment's sessions have ended, or deletes it when all have.
+fn write_ended(transaction: &Transaction<'_>, segment: &Segment) -> rusqlite::Result<()> {
+    if segment.is_empty() {
+        return delete(transaction, segment);
+    }
+    let mut write = transaction.prepare_cached(schema::WRITE_ENDED)?;
+    write.execute(params![segment.first().0, segment.bitmap()])?;
+    Ok(())
+}
+
+fn delete(transaction: &Transaction<'_>, segment: &Segment) -> rusqlite::Result<()> {
+    for sql in [schema::DELETE_SEGMENT, schema::DELETE_ENDED] {
+        let mut delete = transaction.prepare_cached(sql)?;
+        delete.execute(params![segment.first().0])?;
+    }
+    Ok(())
+}
+
+/// Writes what is left of a run of segments as one.
+fn merge(
+    transaction: &Transaction<'_>,
+    run: &[Segment],
+    left: &mut Vec<u8>,
+) -> rusqlite::Result<Merged> {
+    left.clear();
+    let mut rows = Vec::new();
+    for segment in run.iter().filter(|segment| !segment.is_empty()) {
+        let mut select = transaction.prepare_cached(schema::SELECT_SEGMENT)?;
+        let mut records = select.query(params![segment.first().0])?;
+        let record = records
+            .next()?
+            .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let sessions = Sessions::new(record.get_ref(0)?.as_blob()?).flatten();
+        for (_, (session, bytes)) in sessions
+            .enumerate()
+            .filter(|(index, _)| segment.is_live(*index))
+        {
+            rows.push(session.row);
+            left.extend_from_slice(bytes);
+        }
+    }
+    for segment in run {
+        delete(transaction, segment)?;
+    }
+    let (from, count) = (run[0].first(), run.len());
+    let segment = (!rows.is_empty()).then(|| Segment::new(rows));
+    if let Some(segment) = &segment {
+        let mut insert = transaction.prepare_cached(schema::INSERT_SEGMENT)?;
+        insert.execute(params![segment.first().0, left.as_slice()])?;
+    }
+    Ok(Merged {
+        segment,
+        from,
+        count,
+    })
+}
+
+/// Writes the sessions that have begun, in as many segments as they need.
+fn insert(
+    transaction: &Transaction<'_>,
+    changes: &Changes<'_>,
+    blob: &mut Vec<u8>,
+) -> rusqlite::Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    let mut begun = changes.begun().peekable();
+    while begun.peek().is_some() {
+        blob.clear();
+        let mut rows = Vec::new();
+        for pending in begun.by_ref().take(segment::MAX_SESSIONS) {
+            rows.push(pending.row);
+            codec::encode(&pending.to_stored(), blob);
+        }
+        let segment = Segment::new(rows);
+        let mut insert = transaction.prepare_cached(schema::INSERT_SEGMENT)?;
+        insert.execute(params![segment.first().0, blob.as_slice()])?;
+        segments.push(segment);
+    }
+    Ok(segments)
+}
+
+/// Writes how far each collector has been served, in place of what was known before.
+fn write_exports(transaction: &Connection, exports: &[Export]) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(schema::DELETE_EXPORTS)?
+        .execute([])?;
+    let mut insert = transaction.prepare_cached(schema::INSERT_EXPORT)?;
+    for export in exports {
+        run::insert_export(&mut insert, export)?;
     }
     Ok(())
 }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use rusqlite::{Row, Statement, params};
 
-use super::row::integer;
 use crate::config::{Collector, Version};
 use crate::export::collector::Past;
 use crate::export::packer::Progress;
@@ -118,4 +117,9 @@ pub(super) fn insert_export(
         progress.not_sent.cast_signed(),
     ])?;
     Ok(())
+}
+
+fn integer<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, String> {
+    let number: i64 = row.get(column).map_err(|error| error.to_string())?;
+    T::try_from(number).map_err(|_| format!("unexpected number in column {column}: {number}"))
 }

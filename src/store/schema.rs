@@ -1,8 +1,7 @@
 //! The database's schema and its statements.
 //!
 //! `user_version` counts the migrations that were applied; they are only ever appended to. `application_id` tells the
-//! file from that of another program. Addresses are blobs of 4 or 16 bytes in network order, times are nanoseconds since
-//! 1970 (UTC), for ICMP the source port is the query identifier and the destination port type * 256 + code.
+//! file from that of another program. Sessions stand in segments ([`super::segment`]), as blobs ([`super::codec`]).
 
 use std::path::Path;
 
@@ -15,23 +14,13 @@ const APPLICATION_ID: i32 = 0x6e74_726c;
 
 const MIGRATIONS: [&str; 2] = [
     "
-CREATE TABLE pending (
-    session INTEGER PRIMARY KEY,
-    protocol INTEGER NOT NULL,
-    original_src BLOB NOT NULL,
-    original_dst BLOB NOT NULL,
-    original_src_port INTEGER NOT NULL,
-    original_dst_port INTEGER NOT NULL,
-    reply_src BLOB NOT NULL,
-    reply_dst BLOB NOT NULL,
-    reply_src_port INTEGER NOT NULL,
-    reply_dst_port INTEGER NOT NULL,
-    zone INTEGER NOT NULL,
-    zone_direction INTEGER NOT NULL, -- 0 both, 1 original, 2 reply
-    conntrack_id INTEGER,
-    mark INTEGER NOT NULL,
-    begun INTEGER NOT NULL,
-    inferred INTEGER NOT NULL
+CREATE TABLE segment (
+    first INTEGER PRIMARY KEY, -- row of its first session
+    sessions BLOB NOT NULL
+) STRICT;
+CREATE TABLE ended (
+    segment INTEGER PRIMARY KEY,
+    bitmap BLOB NOT NULL -- a bit per session of the segment, the lowest of an octet first
 ) STRICT;
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1),
@@ -57,10 +46,13 @@ CREATE TABLE export (
 ",
 ];
 
-pub(super) const INSERT: &str =
-    "INSERT OR REPLACE INTO pending VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)";
-pub(super) const DELETE: &str = "DELETE FROM pending WHERE session = ?";
-pub(super) const SELECT: &str = "SELECT * FROM pending ORDER BY session";
+pub(super) const INSERT_SEGMENT: &str = "INSERT OR REPLACE INTO segment VALUES (?, ?)";
+pub(super) const DELETE_SEGMENT: &str = "DELETE FROM segment WHERE first = ?";
+pub(super) const SELECT_SEGMENT: &str = "SELECT sessions FROM segment WHERE first = ?";
+pub(super) const WRITE_ENDED: &str = "INSERT OR REPLACE INTO ended VALUES (?, ?)";
+pub(super) const DELETE_ENDED: &str = "DELETE FROM ended WHERE segment = ?";
+pub(super) const SELECT_SEGMENTS: &str =
+    "SELECT first, sessions, bitmap FROM segment LEFT JOIN ended ON segment = first ORDER BY first";
 pub(super) const SELECT_STATE: &str = "SELECT last_commit, socket, stopped FROM state";
 pub(super) const UPDATE_STATE: &str = "UPDATE state SET last_commit = ?, socket = ?, stopped = ?";
 pub(super) const SELECT_EXPORTS: &str = "SELECT * FROM export ORDER BY rowid";
@@ -95,6 +87,8 @@ impl From<rusqlite::Error> for Failure {
 /// Sets the connection up for writing and applies the migrations that are missing.
 pub(super) fn prepare(connection: &Connection) -> Result<(), Failure> {
     let version = version(connection)?;
+    // Blobs of segments are large: fewer pages to link and to free. Counts for a file that is empty yet.
+    connection.pragma_update(None, "page_size", 16_384)?;
     // The mode is a property of the file. A read-only one keeps its own.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;")?;

@@ -70,7 +70,6 @@ fn session(src: &str, dst: &str, port: u16) -> Session {
 fn flow(session: Session) -> Flow {
     Flow {
         session,
-        status: None,
         totals: None,
         start: None,
         stop: None,
@@ -82,7 +81,7 @@ fn begin(engine: &mut Engine, session: Session) {
     engine.handle_event(&Event::New(flow(session)), NOW);
 }
 
-fn loaded(store: &Store) -> Vec<StoredSession> {
+fn loaded(store: &mut Store) -> Vec<StoredSession> {
     let mut sessions = Vec::new();
     store.load(|session| sessions.push(session)).unwrap();
     sessions
@@ -109,37 +108,141 @@ fn written(directory: &TempDir) -> PathBuf {
 fn what_was_committed_comes_back_as_it_was() {
     let directory = TempDir::new().unwrap();
     let path = written(&directory);
-    let store = Store::open(&path).unwrap();
-    let sessions = loaded(&store);
+    let mut store = Store::open(&path).unwrap();
+    let sessions = loaded(&mut store);
     assert_eq!(sessions[0].session, session("10.0.0.1", "192.0.2.1", 1));
     assert_eq!(sessions[1].session, session("fd00::1", "2001:db8::1", 2));
     assert_eq!(sessions[0].begun, NOW.wall);
     assert_eq!(store.last_run().unwrap().last_commit, Some(NOW.wall));
 }
 
+/// The source ports of what a store holds that is opened anew.
+fn ports(path: &Path) -> Vec<u16> {
+    let mut store = Store::open(path).unwrap();
+    let port = |stored: &StoredSession| stored.session.original.src_port;
+    loaded(&mut store).iter().map(port).collect()
+}
+
+fn commit(store: &mut Store, engine: &mut Engine) {
+    while {
+        store
+            .commit(&engine.changes(), &Run::default(), NOW.wall)
+            .unwrap();
+        engine.handle_committed()
+    } {}
+}
+
+fn end(engine: &mut Engine, session: Session) {
+    engine.handle_event(&Event::Destroy(flow(session)), NOW);
+}
+
+fn numbered(port: u16) -> Session {
+    session("10.0.0.1", "192.0.2.1", port)
+}
+
 #[test]
 fn a_session_that_ended_is_no_longer_stored() {
     let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let mut store = Store::open(&path).unwrap();
+    let mut engine = engine();
+    for port in 1..=3 {
+        begin(&mut engine, numbered(port));
+    }
+    commit(&mut store, &mut engine);
+    end(&mut engine, numbered(2));
+    commit(&mut store, &mut engine);
+    drop(store);
+    assert_eq!(ports(&path), [1, 3]);
+}
+
+#[test]
+fn what_has_ended_stays_ended_after_a_restart() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let mut engine = engine();
+    let mut store = Store::open(&path).unwrap();
+    for port in 1..=3 {
+        begin(&mut engine, numbered(port));
+    }
+    commit(&mut store, &mut engine);
+    end(&mut engine, numbered(1));
+    commit(&mut store, &mut engine);
+    drop(store);
+    let mut store = Store::open(&path).unwrap();
+    let mut engine = self::engine();
+    store.load(|session| engine.restore(session)).unwrap();
+    engine.handle_store_opened();
+    end(&mut engine, numbered(3));
+    commit(&mut store, &mut engine);
+    drop(store);
+    assert_eq!(ports(&path), [2]);
+}
+
+#[test]
+fn a_segment_whose_sessions_have_all_ended_is_deleted() {
+    let directory = TempDir::new().unwrap();
     let mut store = Store::open(&database(&directory)).unwrap();
     let mut engine = engine();
-    let one = session("10.0.0.1", "192.0.2.1", 1);
-    begin(&mut engine, one);
-    begin(&mut engine, session("10.0.0.1", "192.0.2.1", 2));
-    store
-        .commit(&engine.changes(), &Run::default(), NOW.wall)
+    begin(&mut engine, numbered(1));
+    commit(&mut store, &mut engine);
+    end(&mut engine, numbered(1));
+    commit(&mut store, &mut engine);
+    for table in ["segment", "ended"] {
+        let count = format!("SELECT count(*) FROM {table}");
+        let count: i64 = store
+            .connection
+            .query_row(&count, [], |row| row.get(0))
+            .unwrap();
+        assert_eq!(count, 0, "{table}");
+    }
+}
+
+#[test]
+fn what_is_left_of_many_segments_is_written_as_few() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let mut store = Store::open(&path).unwrap();
+    let mut engine = engine();
+    for port in 0..1000 {
+        begin(&mut engine, numbered(port));
+        begin(&mut engine, session("fd00::1", "2001:db8::1", port));
+        commit(&mut store, &mut engine);
+        end(&mut engine, numbered(port));
+    }
+    commit(&mut store, &mut engine);
+    let count: i64 = store
+        .connection
+        .query_row("SELECT count(*) FROM segment", [], |row| row.get(0))
         .unwrap();
-    engine.handle_committed();
-    engine.handle_event(&Event::Destroy(flow(one)), NOW);
-    store
-        .commit(&engine.changes(), &Run::default(), NOW.wall)
+    assert!(count < 40, "{count} segments for 1000 sessions");
+    drop(store);
+    assert_eq!(ports(&path), (0..1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_large_segment_that_has_nearly_emptied_shrinks() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let mut store = Store::open(&path).unwrap();
+    let mut engine = engine();
+    for port in 0..8000 {
+        begin(&mut engine, numbered(port));
+    }
+    commit(&mut store, &mut engine);
+    for port in 10..8000 {
+        end(&mut engine, numbered(port));
+    }
+    commit(&mut store, &mut engine);
+    let length: i64 = store
+        .connection
+        .query_row("SELECT sum(length(sessions)) FROM segment", [], |row| {
+            row.get(0)
+        })
         .unwrap();
-    assert_eq!(
-        loaded(&store)
-            .iter()
-            .map(|stored| stored.session.original.src_port)
-            .collect::<Vec<_>>(),
-        [2]
-    );
+    assert_eq!(length, 10 * 52);
+    drop(store);
+    assert_eq!(ports(&path), (0..10).collect::<Vec<_>>());
 }
 
 fn export(address: &str, version: Version) -> Export {
@@ -232,8 +335,8 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
              PRAGMA user_version = 1;",
         )
         .unwrap();
-    let store = Store::open(&path).unwrap();
-    assert_eq!(loaded(&store).len(), 2);
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(loaded(&mut store).len(), 2);
     assert_eq!(store.last_run().unwrap().last_commit, Some(NOW.wall));
 }
 
@@ -274,7 +377,7 @@ fn garbage_is_damaged_and_can_be_set_aside_for_a_new_beginning() {
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
     let aside = set_aside(&path, NOW.wall).unwrap();
     assert_eq!(fs::read(&aside).unwrap(), [0xa5; 8192]);
-    assert!(loaded(&Store::open(&path).unwrap()).is_empty());
+    assert!(loaded(&mut Store::open(&path).unwrap()).is_empty());
 }
 
 #[test]
@@ -290,35 +393,51 @@ fn two_damaged_files_within_a_second_are_both_kept() {
 }
 
 #[test]
-fn a_page_overwritten_in_the_middle_is_damage() {
+fn pages_overwritten_in_the_middle_are_damage() {
     let directory = TempDir::new().unwrap();
     let path = written(&directory);
     let mut bytes = fs::read(&path).unwrap();
-    bytes[4096..8192].fill(0xa5);
+    let length = bytes.len();
+    bytes[16_384..length].fill(0xa5);
     fs::write(&path, bytes).unwrap();
     let error = Store::open(&path)
-        .and_then(|store| store.load(|_| ()))
+        .and_then(|mut store| store.load(|_| ()))
         .unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
 }
 
 #[test]
-fn a_value_no_daemon_writes_is_damage_and_its_column_is_named() {
-    let directory = TempDir::new().unwrap();
-    let path = written(&directory);
-    let connection = Connection::open(&path).unwrap();
-    connection
-        .execute("UPDATE pending SET reply_dst = x'0102'", [])
-        .unwrap();
-    drop(connection);
-    let error = Store::open(&path).unwrap().load(|_| ()).unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }), "{error}");
-    assert!(
-        error
-            .to_string()
-            .ends_with("unexpected value in column reply_dst: 2 bytes"),
-        "{error}"
-    );
+fn blobs_no_daemon_writes_are_damage_and_the_segment_is_named() {
+    for (change, expected) in [
+        (
+            "segment SET sessions = x'0102'",
+            "a session of 100 octets expected, 2 found",
+        ),
+        (
+            "segment SET sessions = x''",
+            "its sessions are not in ascending order",
+        ),
+        (
+            "segment SET sessions = CAST(sessions || sessions AS BLOB)",
+            "its sessions are not in ascending order",
+        ),
+        (
+            "ended SET bitmap = x'010203'",
+            "its bitmap has another length",
+        ),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let path = written(&directory);
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .execute_batch("INSERT OR REPLACE INTO ended SELECT first, x'01' FROM segment")
+            .unwrap();
+        connection.execute(&format!("UPDATE {change}"), []).unwrap();
+        drop(connection);
+        let error = Store::open(&path).unwrap().load(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        assert!(error.to_string().ends_with(expected), "{error}");
+    }
 }
 
 #[test]
@@ -364,5 +483,6 @@ fn a_failed_commit_changes_nothing() {
             .commit(&engine.changes(), &Run::default(), NOW.wall)
             .is_err()
     );
-    assert_eq!(loaded(&store).len(), 2);
+    drop(store);
+    assert_eq!(ports(&path), [1, 2]);
 }

@@ -17,8 +17,6 @@ pub const STATUS_NAT_MASK: u32 = 0x30;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Flow {
     pub session: Session,
-    /// `IPS_*` bits; kernels before 5.8 leave them out of DESTROY.
-    pub status: Option<u32>,
     /// Present when `nf_conntrack_acct` was on as the connection was made.
     pub totals: Option<Totals>,
     /// Present when `nf_conntrack_timestamp` was on as the connection was made; not in NEW.
@@ -157,14 +155,13 @@ fn decode_flow(payload: &[u8]) -> Result<Flow, Malformed> {
     let attributes = payload.get(NFGENMSG_LEN..).ok_or(Malformed)?;
     let (mut original, mut reply) = (None, None);
     let (mut counters_original, mut counters_reply) = (None, None);
-    let (mut status, mut id, mut mark, mut zone) = (None, None, 0, None);
+    let (mut id, mut mark, mut zone) = (None, 0, None);
     let (mut start, mut stop, mut event_time) = (None, None, None);
     for attribute in Attributes::new(attributes) {
         let attribute = attribute?;
         match attribute.kind {
             CTA_TUPLE_ORIG => original = Some(decode_tuple(&attribute)?),
             CTA_TUPLE_REPLY => reply = Some(decode_tuple(&attribute)?),
-            CTA_STATUS => status = Some(attribute.be32()?),
             CTA_MARK => mark = attribute.be32()?,
             CTA_COUNTERS_ORIG => counters_original = Some(decode_counters(&attribute)?),
             CTA_COUNTERS_REPLY => counters_reply = Some(decode_counters(&attribute)?),
@@ -190,7 +187,6 @@ fn decode_flow(payload: &[u8]) -> Result<Flow, Malformed> {
             id,
             mark,
         },
-        status,
         totals: counters_original
             .zip(counters_reply)
             .map(|(original, reply)| Totals { original, reply }),
@@ -404,7 +400,6 @@ mod tests {
         );
         assert_eq!(flow.session.id, Some(0xfeca_343a));
         assert_eq!((flow.session.mark, flow.session.zone), (0, Zone::default()));
-        assert_eq!(flow.status, Some(0x198));
         assert_eq!(
             flow.event_time,
             Some(Wall::from_nanos(0x18e9_ddb2_06a0_71ef))

@@ -11,7 +11,7 @@ use std::net::Ipv4Addr;
 
 use crate::config::NatEventValues;
 use crate::session::{EventKind, NatEvent, Translation};
-use crate::time::{Now, Uptime, Wall};
+use crate::time::{BootTime, Uptime, Wall};
 use crate::wire::flow::{Endpoints, Family, Flow};
 
 pub const HEADER_LEN: usize = 24;
@@ -20,7 +20,7 @@ pub const RECORD_LEN: usize = 48;
 pub const MAX_RECORDS: usize = 30;
 
 /// Most records one flow may be split into: about 280 TB. Counters beyond that are damaged rather than large.
-const MAX_PARTS: u64 = 1 << 16;
+const MAX_PARTS: usize = 1 << 16;
 
 /// Why a session has no NetFlow v5 record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,36 +29,6 @@ pub enum Unrepresentable {
     NotIpv4,
     /// A counter would need more than 65,536 records.
     Counters,
-}
-
-/// The boot time in whole milliseconds, to which the times of one message are relative.
-///
-/// A collector gets a time back as header time - SysUptime + first. So both ends must use one boot time, also when the
-/// clock is set while the message fills.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct BootTime {
-    /// Since 1970; negative while the clock of a machine has not been set yet.
-    millis: i64,
-}
-
-impl BootTime {
-    #[must_use]
-    pub const fn new(now: Now) -> Self {
-        // Nanoseconds of 64 bits have milliseconds of 45.
-        let millis = now.wall.as_millis() as i64 - now.up.as_millis() as i64;
-        Self { millis }
-    }
-
-    /// SysUptime at `time`, modulo 2^32 ms (49.7 days) like the field in the header; also for times before boot.
-    #[must_use]
-    const fn sys_uptime(self, time: Wall) -> u32 {
-        (time.as_millis() as i64 - self.millis) as u32
-    }
-
-    const fn unix_millis(self, up: Uptime) -> u64 {
-        let millis = self.millis + up.as_millis() as i64;
-        if millis < 0 { 0 } else { millis as u64 }
-    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -191,7 +161,10 @@ pub fn triplet(
         Ok((Family::Ipv4, flows)) => flows,
         _ => return Err(Unrepresentable::NotIpv4),
     };
-    if flows.iter().any(|flow| parts(flow) > MAX_PARTS) {
+    if flows
+        .iter()
+        .any(|flow| flow.forward.parts().len() > MAX_PARTS)
+    {
         return Err(Unrepresentable::Counters);
     }
     Ok(flows.into_iter().flat_map(split))
@@ -223,27 +196,13 @@ impl Record {
     }
 }
 
-/// How many records the counters of `flow` need.
-fn parts(flow: &Flow) -> u64 {
-    let largest = flow.forward.octets.max(flow.forward.packets);
-    largest.div_ceil(u64::from(u32::MAX)).max(1)
-}
-
-/// Spreads the counters evenly, so that octets go with packets in every record as far as there are packets for it.
+/// The flow in as many records as its counters need.
 fn split(flow: Flow) -> impl Iterator<Item = Record> {
-    let parts = parts(&flow);
-    (0..parts).map(move |part| Record {
-        packets: share(flow.forward.packets, part, parts),
-        octets: share(flow.forward.octets, part, parts),
+    flow.forward.parts().map(move |part| Record {
+        packets: part.packets,
+        octets: part.octets,
         ..Record::new(&flow, flow.packet)
     })
-}
-
-/// The part of `total` for record number `part`: what is left over goes to the first ones.
-const fn share(total: u64, part: u64, parts: u64) -> u32 {
-    let extra = part < total % parts;
-    // At most u32::MAX by the choice of `parts`.
-    (total / parts) as u32 + extra as u32
 }
 
 const fn address(number: u128) -> Ipv4Addr {
@@ -258,6 +217,7 @@ mod tests {
 
     use super::*;
     use crate::session::{Counters, Session, Totals};
+    use crate::time::Now;
     use crate::wire::samples::{
         create, delete, dnat, gre, hairpin, hex, icmp, nat66, snat, totals, untranslated,
     };
@@ -451,7 +411,7 @@ mod tests {
             totals: Some(totals([1, 1], [1, octets])),
             ..delete(snat(), WALL, WALL)
         };
-        let most = MAX_PARTS * u64::from(u32::MAX);
+        let most = MAX_PARTS as u64 * u64::from(u32::MAX);
         assert_eq!(triplet(&event(most), true).unwrap().count(), 65_538);
         assert_eq!(
             triplet(&event(most + 1), true).err(),

@@ -13,7 +13,6 @@ pub const NLMSG_ERROR: u16 = 2;
 pub const NLMSG_DONE: u16 = 3;
 
 pub const NLM_F_REQUEST: u16 = 0x001;
-pub const NLM_F_MULTI: u16 = 0x002;
 /// The table changed while it was dumped: the dump may be incomplete.
 pub const NLM_F_DUMP_INTR: u16 = 0x010;
 /// `NLM_F_ROOT | NLM_F_MATCH`.

@@ -51,9 +51,12 @@ fn nfdump_reads_nat_events_from_netflow_9_and_ipfix() {
             format!("5 {END} {dnat}"),
         ];
         assert_eq!(text, expected, "{version:?}");
-        // The delete records have the life of the session.
-        let times = lines(&flows, "first last");
-        assert_eq!(times[1], format!("{BEGIN} {END}"));
+        // The delete records have the life of the session. Since 1.7.5 nfdump's v9 reader has the time of the event for
+        // its start.
+        assert_eq!(lines(&flows, "last")[1], END);
+        if version == Version::Ipfix {
+            assert_eq!(lines(&flows, "first")[1], BEGIN);
+        }
     }
 }
 

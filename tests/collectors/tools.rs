@@ -72,9 +72,10 @@ impl Capture {
     }
 
     pub fn flows(&self) -> Vec<Value> {
-        // Quiet, nfdump prints the elements of the array without its brackets.
-        let text = format!("[{}]", self.nfdump(&["-q", "-o", "json"]));
-        let flows: Value = serde_json::from_str(&text).unwrap();
+        // Quiet, nfdump 1.7.1 prints the elements of the array without its brackets, 1.7.5 with them.
+        let text = self.nfdump(&["-q", "-o", "json"]);
+        let elements = text.trim().trim_start_matches('[').trim_end_matches(']');
+        let flows: Value = serde_json::from_str(&format!("[{elements}]")).unwrap();
         flows.as_array().unwrap().clone()
     }
 }

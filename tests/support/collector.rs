@@ -23,6 +23,10 @@ use time::macros::format_description;
 use super::netns::{Namespace, succeed};
 use super::{packet, wait_for};
 
+/// The ports in a capture file. tshark has its own thoughts about some of those that the system chooses: it takes them for
+/// a traceroute.
+const CAPTURED_PORT: u16 = 2055;
+
 /// A decoded record: the decoder's own names and spelling.
 pub type Decoded = BTreeMap<String, String>;
 
@@ -113,10 +117,10 @@ impl Drop for Receiver {
 /// # Panics
 /// When tshark finds anything malformed or worth an expert's remark.
 #[must_use]
-pub fn tshark(to: SocketAddr, datagrams: &[Datagram]) -> Vec<Decoded> {
+pub fn tshark(datagrams: &[Datagram]) -> Vec<Decoded> {
     let directory = TempDir::with_prefix("nattrail-test-").unwrap();
     let capture = directory.path().join("capture.pcap");
-    fs::write(&capture, pcap(to, datagrams)).unwrap();
+    fs::write(&capture, pcap(datagrams)).unwrap();
     let run = |arguments: &[&str]| {
         let mut command = Command::new("tshark");
         command
@@ -125,7 +129,7 @@ pub fn tshark(to: SocketAddr, datagrams: &[Datagram]) -> Vec<Decoded> {
             .env("HOME", directory.path())
             .arg("-r")
             .arg(&capture)
-            .args(["-d", &format!("udp.port=={},cflow", to.port())])
+            .args(["-d", &format!("udp.port=={CAPTURED_PORT},cflow")])
             .args(arguments);
         succeed(&mut command, "")
     };
@@ -194,15 +198,15 @@ fn flatten(name: &str, value: &Value, record: &mut Decoded) {
 }
 
 /// A capture of raw IP (link type 101) with every datagram in a packet of its own.
-fn pcap(to: SocketAddr, datagrams: &[Datagram]) -> Vec<u8> {
+fn pcap(datagrams: &[Datagram]) -> Vec<u8> {
     let mut file = Vec::new();
     for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 101] {
         file.extend(word.to_le_bytes());
     }
     for (index, datagram) in datagrams.iter().enumerate() {
         let packet = packet::ip_udp(
-            (datagram.from.ip(), datagram.from.port()),
-            (to.ip(), to.port()),
+            (datagram.from.ip(), CAPTURED_PORT),
+            (datagram.from.ip(), CAPTURED_PORT),
             &datagram.payload,
         );
         let length = u32::try_from(packet.len()).unwrap();

@@ -4,6 +4,7 @@
 //! tshark; what it leaves out or gets wrong, it does with every exporter:
 //!
 //! - ICMP has no ports there, and its type is taken from the source port (v5, IPFIX) or not at all (v9)
+//! - its v9 reader has the time of the event for the start of the session (since 1.7.5)
 //! - its IPFIX reader knows neither the post-NAT addresses of IPv6 nor the counters of both directions
 
 use std::net::IpAddr;
@@ -184,6 +185,7 @@ pub fn nfdump_event(event: &Event, version: Templated) -> Decoded {
         nfdump_times(&mut record, event);
     }
     if event.is_end() && version == Templated::V9 {
+        record.remove("first");
         nfdump_counters(&mut record, "in", &event.flow.original);
         nfdump_counters(&mut record, "out", &event.flow.reply);
     }

@@ -21,6 +21,7 @@ pub mod manager;
 pub mod netns;
 pub mod packet;
 pub mod record;
+pub mod scene;
 pub mod traffic;
 
 use std::io::Write as _;

@@ -33,8 +33,11 @@ pub struct Namespace {
 impl Namespace {
     /// An empty namespace with its loopback interface up.
     pub fn new(group: u32, role: &str) -> Self {
-        static SWEEP: Once = Once::new();
-        SWEEP.call_once(sweep);
+        static PREPARE: Once = Once::new();
+        PREPARE.call_once(|| {
+            load_modules();
+            sweep();
+        });
 
         let name = format!("{PREFIX}{}-{group}-{role}", process::id());
         succeed(Command::new("ip").args(["netns", "add", &name]), "");
@@ -143,6 +146,14 @@ pub fn succeed(command: &mut Command, input: &str) -> String {
         String::from_utf8_lossy(&output.stderr),
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Where connection tracking is a module, its settings exist only once it is loaded. Where it is built in, or modprobe is
+/// missing, this does nothing.
+fn load_modules() {
+    let _ = Command::new("modprobe")
+        .args(["-aq", "nf_conntrack", "nf_conntrack_netlink"])
+        .status();
 }
 
 /// Removes the namespaces of test processes that are no more, and ends what still runs in them.

@@ -1,6 +1,6 @@
 //! Packets that no ordinary socket sends: what is behind the IP header, checksums included.
 //!
-//! ICMP (RFC 792, RFC 4443), GRE (RFC 2784, and version 1 of RFC 2637), SCTP (RFC 9260) and UDP-Lite (RFC 3828).
+//! ICMP (RFC 792, RFC 4443), GRE (RFC 2784, and version 1 of RFC 2637), SCTP (RFC 9260), DCCP (RFC 4340) and UDP-Lite (RFC 3828).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -81,13 +81,22 @@ pub fn udplite(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), octets: usize) -> Vec
     message.extend(to.1.to_be_bytes());
     message.extend([0; 4]); // coverage 0 is everything; checksum
     message.resize(8 + octets, 0x5a);
-    let mut covered = Vec::new();
-    covered.extend(from.0.octets());
-    covered.extend(to.0.octets());
-    covered.extend([0, UDPLITE]);
-    covered.extend(u16::try_from(message.len()).unwrap().to_be_bytes());
-    covered.extend(&message);
-    let sum = internet_checksum(&covered);
+    let sum = checksum_with_addresses(from.0, to.0, UDPLITE, &message);
+    message[6..8].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
+/// A DCCP packet of type Request.
+#[must_use]
+pub fn dccp_request(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) -> Vec<u8> {
+    let mut message = Vec::new();
+    message.extend(from.1.to_be_bytes());
+    message.extend(to.1.to_be_bytes());
+    message.extend([5, 0, 0, 0]); // data offset in words; CCVal, coverage 0 is everything; checksum
+    message.extend([1, 0]); // Request, with a sequence number of 48 bits
+    message.extend([0, 0, 0, 0, 0, 1]);
+    message.extend(0x1234_5678_u32.to_be_bytes()); // service code
+    let sum = checksum_with_addresses(from.0, to.0, DCCP, &message);
     message[6..8].copy_from_slice(&sum.to_be_bytes());
     message
 }
@@ -133,6 +142,18 @@ pub fn ip_udp(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Vec<u8>
     }
     packet.extend(udp);
     packet
+}
+
+/// The checksum over a message and the pseudo-header of RFC 768, which several protocols share.
+fn checksum_with_addresses(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, message: &[u8]) -> u16 {
+    let length = u16::try_from(message.len()).unwrap();
+    let mut covered = Vec::new();
+    covered.extend(from.octets());
+    covered.extend(to.octets());
+    covered.extend([0, protocol]);
+    covered.extend(length.to_be_bytes());
+    covered.extend(message);
+    internet_checksum(&covered)
 }
 
 /// RFC 1071.

@@ -4,9 +4,9 @@ use crate::config;
 use crate::export::packer::{Assembly, NotRepresentable};
 use crate::export::queue::Queue;
 use crate::session::{EventKind, NatEvent};
-use crate::time::Now;
+use crate::time::{BootTime, Now};
 use crate::wire::netflow5::{
-    self, BootTime, HEADER_LEN, Header, MAX_RECORDS, RECORD_LEN, Record, Unrepresentable,
+    self, HEADER_LEN, Header, MAX_RECORDS, RECORD_LEN, Record, Unrepresentable,
 };
 
 #[derive(Debug)]

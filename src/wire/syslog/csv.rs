@@ -20,8 +20,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::ControlFlow;
 
 use super::put;
-use crate::session::{Counters, NatEvent, Tuple};
-use crate::time::{Now, Wall};
+use crate::session::{CounterPart, NatEvent, Tuple};
+use crate::time::{BootTime, Now};
 
 /// Calls `each` with a writer for every line of the session's end, and with whether it is the last one.
 ///
@@ -39,27 +39,28 @@ pub(super) fn lines(
         (session.post_nat(), totals.original),
         (session.return_path(), totals.reply),
     ];
+    let boot = BootTime::new(now);
     let template = Line {
         now,
         exporter,
-        first: sys_uptime(event.start.unwrap_or(event.time), now),
-        last: sys_uptime(event.time, now),
+        first: boot.sys_uptime(event.start.unwrap_or(event.time)),
+        last: boot.sys_uptime(event.time),
         tuple: session.pre_nat(),
-        counters: Counters::default(),
+        counters: CounterPart {
+            packets: 0,
+            octets: 0,
+        },
         protocol: session.protocol.0,
     };
     for (index, (tuple, counters)) in flows.into_iter().enumerate() {
-        let parts = parts(counters);
-        for part in 0..parts {
+        let mut parts = counters.parts();
+        while let Some(counters) = parts.next() {
             let line = Line {
                 tuple,
-                counters: Counters {
-                    packets: share(counters.packets, part, parts),
-                    octets: share(counters.octets, part, parts),
-                },
+                counters,
                 ..template
             };
-            each(line, index == 2 && part + 1 == parts)?;
+            each(line, index == 2 && parts.len() == 0)?;
         }
     }
     ControlFlow::Continue(())
@@ -73,7 +74,7 @@ pub(super) struct Line {
     first: u32,
     last: u32,
     tuple: Tuple,
-    counters: Counters,
+    counters: CounterPart,
     protocol: u8,
 }
 
@@ -82,15 +83,15 @@ impl Line {
         for number in [
             self.now.wall.as_secs(),
             self.now.wall.subsec_nanos().into(),
-            sys_uptime(self.now.wall, self.now).into(),
+            BootTime::new(self.now).sys_uptime(self.now.wall).into(),
         ] {
             put::decimal(out, number);
             out.push(b',');
         }
         put::address(out, self.exporter);
         for number in [
-            self.counters.packets,
-            self.counters.octets,
+            self.counters.packets.into(),
+            self.counters.octets.into(),
             self.first.into(),
             self.last.into(),
         ] {
@@ -112,64 +113,5 @@ impl Line {
         out.push(b',');
         put::decimal(out, self.protocol.into());
         out.extend_from_slice(b",0,0");
-    }
-}
-
-/// The SysUptime at `time`, by its distance from `now`: milliseconds since boot modulo 2^32.
-const fn sys_uptime(time: Wall, now: Now) -> u32 {
-    (now.up.as_millis() as i64).wrapping_add(put::millis_between(now.wall, time)) as u32
-}
-
-/// How many lines it takes to write both counters with 32 bits each.
-fn parts(counters: Counters) -> u64 {
-    const MAX: u64 = u32::MAX as u64;
-    counters.packets.max(counters.octets).div_ceil(MAX).max(1)
-}
-
-/// The part of `total` that falls on line `part` of `parts`: as even as can be, and exact in the sum.
-fn share(total: u64, part: u64, parts: u64) -> u64 {
-    if parts == 1 {
-        return total;
-    }
-    let up_to = |part: u64| u128::from(total) * u128::from(part) / u128::from(parts);
-    // At most `total`, which has 64 bits.
-    (up_to(part + 1) - up_to(part)) as u64
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::time::Uptime;
-
-    #[test]
-    fn uptime_wraps_as_in_netflow() {
-        let now = Now::new(
-            Wall::from_millis(1_000_000),
-            Uptime::from_millis((1 << 32) + 5),
-        );
-        assert_eq!(sys_uptime(now.wall, now), 5);
-        assert_eq!(sys_uptime(Wall::from_millis(999_990), now), u32::MAX - 4);
-        assert_eq!(sys_uptime(Wall::from_millis(1_000_010), now), 15);
-    }
-
-    #[test]
-    fn a_time_before_boot_is_right_modulo_the_wrap() {
-        let now = Now::new(Wall::from_millis(1_000_000), Uptime::from_millis(10));
-        let first = sys_uptime(Wall::from_millis(0), now);
-        assert_eq!(10_u32.wrapping_sub(first), 1_000_000);
-    }
-
-    proptest! {
-        #[test]
-        fn shares_fit_32_bits_and_their_sum_is_exact(packets in 0_u64..1 << 44, octets in 0_u64..1 << 44) {
-            let parts = parts(Counters { packets, octets });
-            for total in [packets, octets] {
-                let shares: Vec<u64> = (0..parts).map(|part| share(total, part, parts)).collect();
-                prop_assert!(shares.iter().all(|share| *share <= u64::from(u32::MAX)));
-                prop_assert_eq!(shares.iter().sum::<u64>(), total);
-            }
-        }
     }
 }

@@ -6,7 +6,7 @@
 use std::io::Write as _;
 use std::net::IpAddr;
 
-use crate::time::{NANOS_PER_MILLI, Wall};
+use crate::time::Wall;
 
 const SECS_PER_DAY: u64 = 86_400;
 
@@ -164,13 +164,6 @@ impl Calendar {
         }
         self.day = day;
     }
-}
-
-/// Whole milliseconds from `from` to `to`; negative when `to` is earlier.
-pub(super) const fn millis_between(from: Wall, to: Wall) -> i64 {
-    // 2^64 ns are fewer than 2^63 ms, so neither conversion loses anything.
-    const { assert!(u64::MAX / NANOS_PER_MILLI < i64::MAX as u64) };
-    to.as_millis() as i64 - from.as_millis() as i64
 }
 
 /// `hh:mm:ss` of the day.

@@ -9,6 +9,8 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Command;
 
+use rustix::pty::OpenptFlags;
+
 use super::super::super::transport::Stdout;
 use super::*;
 
@@ -369,6 +371,27 @@ fn a_stream_socket_as_standard_output_works_too() {
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     assert_eq!(number(&text), Some(7));
+}
+
+#[test]
+fn a_terminal_that_nobody_reads_does_not_block() {
+    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&master).unwrap();
+    rustix::pty::unlockpt(&master).unwrap();
+    let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
+    let terminal = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+    let mut target = stdout(terminal, 1 << 20);
+    for number in 0..1000 {
+        target.push(&record(number, at(0)), at(0));
+    }
+    target.flush(at(0));
+    let statistics = target.statistics();
+    assert!(
+        statistics.sent > 0 && statistics.queued > 0,
+        "{statistics:?}"
+    );
+    assert_eq!(statistics.sent + statistics.queued, 1000);
 }
 
 #[test]

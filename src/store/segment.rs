@@ -1,0 +1,204 @@
+//! Which sessions the store holds, in segments.
+//!
+//! The sessions that one commit brings are written together, as one blob: a segment. When a session ends, its bit in the
+//! segment's bitmap is set; when all have ended, the segment is deleted. So a session costs the store some bytes and a bit,
+//! not a row to be inserted and found again. What is left of segments that have nearly emptied is written together in a
+//! new one.
+//!
+//! This is the directory of the segments, in memory: rows in ascending order, in and over the segments.
+
+use crate::engine::Row;
+
+/// Most sessions in a segment.
+pub(super) const MAX_SESSIONS: usize = 1 << 16;
+/// Small segments are written as one as long as they have no more live sessions than this, all together; one is small up to
+/// a quarter of it.
+const SMALL: usize = 4096;
+/// So many small neighbours are written as one in a commit, at least and at most.
+const MIN_MERGED: usize = 16;
+const MAX_MERGED: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Segment {
+    rows: Vec<Row>,
+    ended: Bitmap,
+    live: usize,
+    /// Whether sessions have ended since the bitmap was written.
+    pub(super) dirty: bool,
+}
+
+impl Segment {
+    /// # Panics
+    /// If there are no rows; a segment is never empty.
+    pub(super) fn new(rows: Vec<Row>) -> Self {
+        assert!(!rows.is_empty(), "a segment has at least one session");
+        let (ended, live) = (Bitmap::new(rows.len()), rows.len());
+        Self {
+            rows,
+            ended,
+            live,
+            dirty: false,
+        }
+    }
+
+    /// Number of its first session, which is the segment's name.
+    pub(super) fn first(&self) -> Row {
+        self.rows[0]
+    }
+
+    pub(super) fn is_live(&self, index: usize) -> bool {
+        !bit(&self.ended.0, index)
+    }
+
+    pub(super) fn bitmap(&self) -> &[u8] {
+        &self.ended.0
+    }
+
+    fn end(&mut self, index: usize) {
+        if !self.ended.insert(index) {
+            self.live -= 1;
+            self.dirty = true;
+        }
+    }
+
+    /// Whether it is large and three quarters or more of it have ended.
+    fn is_shrunken(&self) -> bool {
+        !self.is_small() && self.live > 0 && self.live * 4 <= self.rows.len()
+    }
+
+    /// Whether it is small as it was written.
+    fn is_small(&self) -> bool {
+        self.rows.len() <= SMALL / 4
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.live == 0
+    }
+}
+
+/// The segments in the order of their rows.
+#[derive(Debug, Default)]
+pub(super) struct Directory(Vec<Segment>);
+
+impl Directory {
+    /// Adds a segment that was read from the file, with the bitmap of those that have ended, if there is one.
+    ///
+    /// # Errors
+    /// When the rows are not in ascending order, in the segment and after the others, or the bitmap is not theirs.
+    pub(super) fn load(
+        &mut self,
+        rows: Vec<Row>,
+        bitmap: Option<&[u8]>,
+    ) -> Result<&Segment, String> {
+        let last = self.0.last().and_then(|segment| segment.rows.last());
+        if rows.is_empty() || !rows.is_sorted_by(|a, b| a < b) || last >= rows.first() {
+            return Err("its sessions are not in ascending order".to_owned());
+        }
+        let mut segment = Segment::new(rows);
+        if let Some(bitmap) = bitmap {
+            if bitmap.len() != segment.ended.0.len() {
+                return Err("its bitmap has another length".to_owned());
+            }
+            let ended = (0..segment.rows.len()).filter(|index| bit(bitmap, *index));
+            for index in ended {
+                segment.end(index);
+            }
+            segment.dirty = false;
+        }
+        self.0.push(segment);
+        Ok(&self.0[self.0.len() - 1])
+    }
+
+    /// Takes note that the session has ended. Again is harmless, as is a row that is not stored.
+    pub(super) fn end(&mut self, row: Row) {
+        let after = self.0.partition_point(|segment| segment.first() <= row);
+        if let Some(segment) = after.checked_sub(1).map(|index| &mut self.0[index])
+            && let Ok(index) = segment.rows.binary_search(&row)
+        {
+            segment.end(index);
+        }
+    }
+
+    /// Segments whose bitmap is to be written, or that are to be deleted.
+    pub(super) fn dirty(&self) -> impl Iterator<Item = &Segment> {
+        self.0.iter().filter(|segment| segment.dirty)
+    }
+
+    /// Neighbours that are better written as one segment: a large one that has nearly emptied, or many small ones.
+    pub(super) fn mergeable(&self) -> Option<&[Segment]> {
+        let mut run: &[Segment] = &[];
+        let mut start = 0;
+        let mut live = 0;
+        for (index, segment) in self.0.iter().enumerate() {
+            if segment.is_shrunken() {
+                return Some(&self.0[index..=index]);
+            }
+            if !segment.is_small() || live + segment.live > SMALL || run.len() == MAX_MERGED {
+                if run.len() >= MIN_MERGED {
+                    return Some(run);
+                }
+                (start, live) = (index, 0);
+                if !segment.is_small() {
+                    start = index + 1;
+                }
+            }
+            if segment.is_small() {
+                live += segment.live;
+                run = &self.0[start..=index];
+            } else {
+                run = &[];
+            }
+        }
+        (run.len() >= MIN_MERGED).then_some(run)
+    }
+
+    /// The commit has succeeded: what was to be written is written, `merged` stands for the segments from its first row to
+    /// its last, and `fresh` are new.
+    pub(super) fn handle_committed(&mut self, merged: Option<Merged>, fresh: Vec<Segment>) {
+        if let Some(Merged {
+            segment,
+            from,
+            count,
+        }) = merged
+        {
+            let at = self.0.partition_point(|segment| segment.first() < from);
+            self.0.splice(at..at + count, segment);
+        }
+        self.0.retain_mut(|segment| {
+            segment.dirty = false;
+            segment.live > 0
+        });
+        self.0.extend(fresh);
+    }
+}
+
+/// What became of a run of segments.
+#[derive(Debug)]
+pub(super) struct Merged {
+    /// `None` when nothing was left of them.
+    pub(super) segment: Option<Segment>,
+    /// First row of the first of them.
+    pub(super) from: Row,
+    pub(super) count: usize,
+}
+
+/// A bit per session, the lowest of an octet first.
+#[derive(Debug)]
+struct Bitmap(Vec<u8>);
+
+impl Bitmap {
+    fn new(bits: usize) -> Self {
+        Self(vec![0; bits.div_ceil(8)])
+    }
+
+    /// Sets the bit and says whether it was set before.
+    fn insert(&mut self, bit: usize) -> bool {
+        let before = self::bit(&self.0, bit);
+        self.0[bit / 8] |= 1 << (bit % 8);
+        before
+    }
+}
+
+fn bit(bitmap: &[u8], index: usize) -> bool {
+    bitmap[index / 8] & (1 << (index % 8)) != 0
+}
