@@ -198,7 +198,7 @@ fn restarts_under_load(capture: &str) {
     });
     ended.push(daemon.terminate());
 
-    assert!(made > 5000, "only {made} sessions");
+    assert!(made > 2000, "only {made} sessions");
     assert_eq!(records(&ended, "gap"), []);
     for kind in ["create", "delete"] {
         let records = records(&ended, kind);

@@ -5,7 +5,7 @@
 //! are logged as the state changes, not per attempt.
 //!
 //! It also decides what there is to say of the time between two runs: nothing when the last one ended as planned and its
-//! event socket was kept; else a gap.
+//! event socket was kept; else a gap, and an audit looks for what was missed.
 
 use std::fs;
 use std::path::Path;
@@ -91,6 +91,9 @@ impl Keeper {
             statistics: Statistics::default(),
         };
         this.restore(opened, engine, now);
+        if this.store.is_none() {
+            engine.request_audit(now);
+        }
         // A store that can only be opened later: its run ended before this one went without it.
         this.listening.kept = false;
         this
@@ -206,11 +209,11 @@ impl Keeper {
                     self.config.database.display()
                 );
                 self.go_on(store, last_run, engine, now);
-                engine.request_audit(now);
             }
             Err(Error::Damaged { reason, .. }) => {
                 self.replace(engine, &reason, now);
                 self.state_gap(engine, modified, now);
+                engine.request_audit(now);
             }
             Err(error) => self.note_failure(&error),
         }
@@ -237,7 +240,9 @@ impl Keeper {
         }
         if planned && self.listening.kept {
             log::info!("the event socket was kept since the last run");
+            engine.schedule_audit(now);
         } else {
+            engine.request_audit(now);
             self.state_gap(engine, last_run.last_commit, now);
         }
     }

@@ -133,7 +133,6 @@ impl Daemon {
         pin(&config.capture)?;
 
         let mut engine = Engine::new(Filter::new(&config.capture), Timing::new(&config), now);
-        engine.request_audit(now);
         let listening = capture.listening();
         let mut keeper = Keeper::new(&config.pending, opened, listening, &mut engine, now);
         // The store may hold sessions from before the filters were made narrower.
