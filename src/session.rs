@@ -247,23 +247,48 @@ pub struct NatEvent {
     pub provenance: Provenance,
 }
 
-/// Why events may have been missed.
+/// Why events may have been missed. Each cause has its own meaning of [`Gap::lost`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum GapCause {
-    /// The daemon was not listening.
+    /// The daemon was not listening. Lost: not known, since a session may have begun and ended meanwhile.
     Restart,
-    /// The kernel's queue to the daemon overflowed.
+    /// The kernel's queue to the daemon overflowed. Lost: the events for which it had no room (`sk_drops`).
     Overflow,
-    /// The records were known, but this receiver could not take them.
+    /// Connection tracking had no room for another session and dropped the packet that would have begun one
+    /// (`nf_conntrack_max`, statistic `drop`). Lost: those packets. A sender repeats what is not answered, so there were
+    /// at most as many sessions, and none of them was translated.
+    TableFull,
+    /// Connection tracking dropped the first packet of a session because its translated tuple was taken (statistic
+    /// `insert_failed`): all ports of the NAT pool were in use, or two packets raced for one tuple. The kernel does not
+    /// say which. Lost: those packets, as for [`GapCause::TableFull`].
+    InsertFailed,
+    /// The system's clock was set. The interval goes from what it said before to what it says after, in either
+    /// direction. Lost: nothing, but the times of records from before and after cannot be compared.
+    ClockStep,
+    /// The records were known, but this receiver could not take them. Lost: those records, in the receiver's own unit
+    /// (flow records for a collector).
     Undelivered,
 }
 
 impl GapCause {
+    pub const ALL: [Self; 6] = [
+        Self::Restart,
+        Self::Overflow,
+        Self::TableFull,
+        Self::InsertFailed,
+        Self::ClockStep,
+        Self::Undelivered,
+    ];
+
+    /// The cause as every text format writes it. Scripts rely on these names.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Restart => "restart",
             Self::Overflow => "overflow",
+            Self::TableFull => "table-full",
+            Self::InsertFailed => "insert-failed",
+            Self::ClockStep => "clock-step",
             Self::Undelivered => "undelivered",
         }
     }
@@ -274,8 +299,9 @@ impl GapCause {
 pub struct Gap {
     pub cause: GapCause,
     pub from: Wall,
+    /// Not before `from`, except for a [`GapCause::ClockStep`] back.
     pub to: Wall,
-    /// How many events were lost, where that is known.
+    /// How many were lost, where that is known; of what, says the cause.
     pub lost: Option<u64>,
 }
 

@@ -235,7 +235,7 @@ impl Keeper {
         self.exports = last_run.exports;
         if !planned {
             for export in &mut self.exports {
-                export.past.progress = export.past.progress.leaping(now);
+                export.past = export.past.leaping();
             }
         }
         if planned && self.listening.kept {

@@ -361,8 +361,8 @@ impl Daemon {
             self.now = clock::read();
             self.outputs.drain(self.now);
         }
-        if !self.outputs.is_idle() {
-            ::log::warn!("stopped with records that a collector or a copy did not take within 2 s");
+        for unsent in self.outputs.unsent() {
+            ::log::warn!("stopped, {unsent} within 2 s");
         }
     }
 }

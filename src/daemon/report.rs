@@ -89,22 +89,16 @@ impl Display for Report<'_> {
 
 fn write_receiver(f: &mut Formatter<'_>, receiver: &Receiver) -> fmt::Result {
     let address = receiver.config.address;
-    let Some(collector) = receiver.collector() else {
-        return write!(
-            f,
-            "Collector {address}: no socket, records lost {}",
-            receiver.unsent
-        );
-    };
-    let statistics = collector.statistics();
+    let statistics = receiver.collector.statistics();
     write!(
         f,
-        "Collector {address}: sent {} records in {} messages, {} octets; failed {}, refused {}, dropped {}, not \
+        "Collector {address}: sent {} records and {} gaps in {} messages, {} octets; failed {}, refused {}, dropped {}, not \
          representable {}; queued {} messages, {} octets (peak {}); sequence {}, templates sent {}",
         statistics.records,
+        statistics.gaps,
         statistics.messages,
         statistics.octets,
-        statistics.failed + receiver.unsent,
+        statistics.failed,
         statistics.refused,
         statistics.dropped,
         statistics.not_representable,

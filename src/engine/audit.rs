@@ -17,8 +17,8 @@ use crate::session::{EventKind, NatEvent, Provenance, Record};
 use crate::time::{Now, Uptime};
 use crate::wire::ctnetlink::{Flow, Listing};
 
-/// Slots walked in one turn of the loop.
-const SLICE: usize = 4096;
+/// Slots walked in one turn of the loop: no more records than an output takes in one, should all of them be closed.
+const SLICE: usize = 1024;
 /// Least time between audits: a flood that overflows the queue again and again must not keep the daemon dumping.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Wait before a dump that failed is asked for again.

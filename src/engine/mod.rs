@@ -326,7 +326,11 @@ impl Engine {
         let paired = self.paired(key, flow);
         if let Some(pending) = paired.and_then(|slot| self.table.remove(key, slot)) {
             self.forget(&pending);
-            self.emit_delete(flow, Some(flow.start.unwrap_or(pending.begun)), end);
+            let (start, provenance) = match flow.start {
+                Some(start) => (start, Provenance::Kernel),
+                None => (pending.begun, pending.provenance),
+            };
+            self.emit_delete(flow, Some(start), end, provenance);
             return;
         }
         if !self.filter.accepts(&flow.session) {
@@ -340,7 +344,7 @@ impl Engine {
             Provenance::Inferred
         };
         self.emit_create(flow.session, flow.start.unwrap_or(end), provenance);
-        self.emit_delete(flow, flow.start, end);
+        self.emit_delete(flow, flow.start, end, Provenance::Kernel);
     }
 
     /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that had begun when the
@@ -396,7 +400,7 @@ impl Engine {
         self.records.push_back(Record::Event(event));
     }
 
-    fn emit_delete(&mut self, flow: &Flow, start: Option<Wall>, end: Wall) {
+    fn emit_delete(&mut self, flow: &Flow, start: Option<Wall>, end: Wall, provenance: Provenance) {
         self.statistics.deletes += 1;
         self.records.push_back(Record::Event(NatEvent {
             kind: EventKind::Delete,
@@ -405,7 +409,7 @@ impl Engine {
             time: start.map_or(end, |start| end.max(start)),
             start,
             totals: flow.totals,
-            provenance: Provenance::Kernel,
+            provenance,
         }));
     }
 

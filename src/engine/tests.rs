@@ -224,6 +224,19 @@ fn a_destroy_without_new_and_without_times_says_that_its_create_is_inferred() {
 }
 
 #[test]
+fn a_delete_whose_start_is_only_when_the_session_was_found_says_that_it_is_inferred() {
+    let mut engine = engine();
+    engine.request_audit(at(100));
+    audit(&mut engine, &[flow(session(1))], at(100));
+    engine.handle_event(&Event::Destroy(flow(session(1))), at(110));
+    let delete = records(&mut engine)[1];
+    assert_eq!(
+        (delete.start, delete.provenance),
+        (Some(wall(100)), Provenance::Inferred)
+    );
+}
+
+#[test]
 fn a_repeated_new_and_a_repeated_destroy_give_nothing() {
     let mut engine = engine();
     engine.handle_event(&new(session(1)), at(10));
@@ -663,7 +676,7 @@ fn a_large_table_is_closed_in_slices() {
         engine.handle_timeout(at(1));
         turns += 1;
     }
-    assert_eq!((engine.pending(), turns), (0, 3));
+    assert_eq!((engine.pending(), turns), (0, 10));
     assert_eq!(records(&mut engine).len(), 10_000);
 }
 

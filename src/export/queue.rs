@@ -4,12 +4,11 @@
 //! with one call and a datagram target can take them one by one. Once the buffers have grown to what the load needs,
 //! nothing is allocated any more. The limit is in bytes and covers the bookkeeping too: what is refused is refused
 //! whole, and the caller counts it.
+//!
+//! Each message has a tag of the caller's type: what has to be known when the message leaves or is lost.
 
 use std::collections::VecDeque;
 use std::fmt;
-
-/// What a message costs beside its own bytes: its place in the list of lengths and tags.
-const OVERHEAD: usize = size_of::<Entry>();
 
 /// The message does not fit into what the limit leaves.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,10 +24,9 @@ impl std::error::Error for Full {}
 
 /// The oldest message of a queue, as it was pushed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Message<'a> {
+pub struct Message<'a, T> {
     pub bytes: &'a [u8],
-    /// The caller's own number, such as how many records the message holds.
-    pub tag: u32,
+    pub tag: T,
 }
 
 /// A state of the end of the queue to which [`Queue::rollback`] returns.
@@ -38,27 +36,30 @@ pub struct Mark {
     entries: usize,
 }
 
-/// The queue. A message is at most 4 GiB long.
+/// The queue. A message is at most 4 GiB long. The tag is by default how many records the message completes.
 #[derive(Debug)]
-pub struct Queue {
+pub struct Queue<T = u32> {
     /// Everything before `head` has been consumed.
     bytes: Vec<u8>,
     head: usize,
     /// How much of the front message has been consumed already.
     partial: usize,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<Entry<T>>,
     limit: usize,
     peak: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct Entry<T> {
     length: u32,
-    tag: u32,
+    tag: T,
 }
 
-impl Queue {
-    /// An empty queue that holds at most `limit` bytes, with eight more counted for each message.
+impl<T: Copy> Queue<T> {
+    /// What a message costs beside its own bytes: its place in the list of lengths and tags.
+    const OVERHEAD: usize = size_of::<Entry<T>>();
+
+    /// An empty queue that holds at most `limit` bytes, the bookkeeping for each message included.
     #[must_use]
     pub const fn new(limit: usize) -> Self {
         Self {
@@ -75,9 +76,9 @@ impl Queue {
     ///
     /// # Errors
     /// [`Full`] when it does not fit; the queue is unchanged then.
-    pub fn push(&mut self, message: &[u8], tag: u32) -> Result<(), Full> {
+    pub fn push(&mut self, message: &[u8], tag: T) -> Result<(), Full> {
         let length = u32::try_from(message.len()).map_err(|_| Full)?;
-        if message.len() + OVERHEAD > self.limit.saturating_sub(self.used()) {
+        if message.len() + Self::OVERHEAD > self.limit.saturating_sub(self.used()) {
             return Err(Full);
         }
         self.compact();
@@ -104,7 +105,7 @@ impl Queue {
 
     /// The oldest message, from its first byte even when some of it has been consumed.
     #[must_use]
-    pub fn front(&self) -> Option<Message<'_>> {
+    pub fn front(&self) -> Option<Message<'_, T>> {
         let entry = self.entries.front()?;
         let start = self.head - self.partial;
         Some(Message {
@@ -114,7 +115,7 @@ impl Queue {
     }
 
     /// Removes the oldest message and gives its tag.
-    pub fn pop(&mut self) -> Option<u32> {
+    pub fn pop(&mut self) -> Option<T> {
         let entry = self.entries.pop_front()?;
         self.head += entry.length as usize - self.partial;
         self.partial = 0;
@@ -122,6 +123,55 @@ impl Queue {
         Some(entry.tag)
     }
 
+    /// How many messages are queued.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Bytes counted against the limit.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.bytes.len() - self.head + self.partial + self.entries.len() * Self::OVERHEAD
+    }
+
+    /// The most bytes that were ever counted against the limit.
+    #[must_use]
+    pub const fn peak(&self) -> usize {
+        self.peak
+    }
+
+    #[must_use]
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Moves what is left to the start of the buffer once more than half of it has been consumed, which bounds the
+    /// buffer at twice the limit and the copying at one move per byte.
+    fn compact(&mut self) {
+        let start = self.head - self.partial;
+        if start > self.bytes.len() / 2 {
+            self.bytes.copy_within(start.., 0);
+            self.bytes.truncate(self.bytes.len() - start);
+            self.head = self.partial;
+        }
+    }
+
+    fn reset_when_empty(&mut self) {
+        if self.entries.is_empty() {
+            self.bytes.clear();
+            self.head = 0;
+        }
+    }
+}
+
+/// For a stream.
+impl Queue {
     /// What is queued and not consumed yet, end to end: for a stream, which may take any number of these bytes.
     #[must_use]
     pub fn contiguous(&self) -> &[u8] {
@@ -163,52 +213,6 @@ impl Queue {
         self.reset_when_empty();
         tags
     }
-
-    /// How many messages are queued.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// Bytes counted against the limit.
-    #[must_use]
-    pub fn used(&self) -> usize {
-        self.bytes.len() - self.head + self.partial + self.entries.len() * OVERHEAD
-    }
-
-    /// The most bytes that were ever counted against the limit.
-    #[must_use]
-    pub const fn peak(&self) -> usize {
-        self.peak
-    }
-
-    #[must_use]
-    pub const fn limit(&self) -> usize {
-        self.limit
-    }
-
-    /// Moves what is left to the start of the buffer once more than half of it has been consumed, which bounds the
-    /// buffer at twice the limit and the copying at one move per byte.
-    fn compact(&mut self) {
-        let start = self.head - self.partial;
-        if start > self.bytes.len() / 2 {
-            self.bytes.copy_within(start.., 0);
-            self.bytes.truncate(self.bytes.len() - start);
-            self.head = self.partial;
-        }
-    }
-
-    fn reset_when_empty(&mut self) {
-        if self.entries.is_empty() {
-            self.bytes.clear();
-            self.head = 0;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -220,6 +224,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const OVERHEAD: usize = Queue::<u32>::OVERHEAD;
 
     fn front(queue: &Queue) -> Option<(&[u8], u32)> {
         queue.front().map(|message| (message.bytes, message.tag))

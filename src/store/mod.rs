@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use self::codec::Sessions;
 pub use self::run::{Export, LastRun, Run};
@@ -389,6 +389,7 @@ fn lock(path: &Path) -> Result<File, Error> {
         .truncate(false)
         .write(true)
         .mode(0o640)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
         .open(name);
     let file = open.map_err(|error| Error::unavailable(path, &error))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -402,17 +403,20 @@ fn lock(path: &Path) -> Result<File, Error> {
     }
 }
 
+/// Makes the file where there is none. One that is not a regular file could block, or be somebody else's by a link.
 fn create(path: &Path) -> io::Result<()> {
-    let open = OpenOptions::new()
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
         .mode(0o640)
-        .open(path);
-    match open {
-        // A read-only database can still be loaded.
-        Err(error) if path.exists() && error.kind() != io::ErrorKind::PermissionDenied => Ok(()),
-        other => other.map(drop),
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(())
+    } else {
+        Err(io::Error::other("expected a regular file"))
     }
 }
 

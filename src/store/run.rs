@@ -6,7 +6,6 @@ use rusqlite::{Row, Statement, params};
 
 use crate::config::{Collector, Version};
 use crate::export::collector::Past;
-use crate::export::packer::Progress;
 use crate::time::Wall;
 
 /// The run that wrote to the store last, as a later one finds it.
@@ -81,14 +80,7 @@ pub(super) fn read_export(row: &Row<'_>) -> Result<Export, String> {
         domain: integer(row, 2)?,
         past: Past {
             port: integer(row, 3)?,
-            progress: Progress {
-                sequence: integer(row, 4)?,
-                since: Wall::from_nanos(integer(row, 5)?),
-                messages: integer(row, 6)?,
-                octets: integer(row, 7)?,
-                records: integer(row, 8)?,
-                not_sent: integer(row, 9)?,
-            },
+            sequence: integer(row, 4)?,
         },
     })
 }
@@ -103,18 +95,12 @@ pub(super) fn insert_export(
         Version::NetflowV9 => 9,
         Version::Ipfix => 10,
     };
-    let Past { port, progress } = &export.past;
     statement.execute(params![
         export.address.to_string(),
         version,
         export.domain,
-        port,
-        progress.sequence,
-        progress.since.as_nanos().cast_signed(),
-        progress.messages.cast_signed(),
-        progress.octets.cast_signed(),
-        progress.records.cast_signed(),
-        progress.not_sent.cast_signed(),
+        export.past.port,
+        export.past.sequence,
     ])?;
     Ok(())
 }

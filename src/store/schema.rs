@@ -35,13 +35,8 @@ CREATE TABLE export (
     address TEXT NOT NULL,
     version INTEGER NOT NULL, -- 5, 9 or 10
     domain INTEGER NOT NULL,
-    port INTEGER NOT NULL,
-    sequence INTEGER NOT NULL,
-    since INTEGER NOT NULL,
-    messages INTEGER NOT NULL,
-    octets INTEGER NOT NULL,
-    records INTEGER NOT NULL,
-    not_sent INTEGER NOT NULL
+    port INTEGER NOT NULL, -- local
+    sequence INTEGER NOT NULL
 ) STRICT;
 ",
 ];
@@ -57,7 +52,7 @@ pub(super) const SELECT_STATE: &str = "SELECT last_commit, socket, stopped FROM 
 pub(super) const UPDATE_STATE: &str = "UPDATE state SET last_commit = ?, socket = ?, stopped = ?";
 pub(super) const SELECT_EXPORTS: &str = "SELECT * FROM export ORDER BY rowid";
 pub(super) const DELETE_EXPORTS: &str = "DELETE FROM export";
-pub(super) const INSERT_EXPORT: &str = "INSERT INTO export VALUES (?,?,?,?,?,?,?,?,?,?)";
+pub(super) const INSERT_EXPORT: &str = "INSERT INTO export VALUES (?, ?, ?, ?, ?)";
 
 /// A failure that does not know the file's path yet.
 #[derive(Debug)]

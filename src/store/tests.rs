@@ -10,7 +10,6 @@ use super::*;
 use crate::config::{Capture, LogScope, Version};
 use crate::engine::{Engine, Filter, Timing};
 use crate::export::collector::Past;
-use crate::export::packer::Progress;
 use crate::session::{Protocol, Session, Tuple, Zone, ZoneDirection};
 use crate::time::{Now, Uptime};
 use crate::wire::ctnetlink::{Event, Flow};
@@ -252,14 +251,7 @@ fn export(address: &str, version: Version) -> Export {
         domain: u32::MAX,
         past: Past {
             port: 65_535,
-            progress: Progress {
-                sequence: u32::MAX,
-                since: NOW.wall,
-                messages: 1,
-                octets: i64::MAX.cast_unsigned(),
-                records: 3,
-                not_sent: 4,
-            },
+            sequence: u32::MAX,
         },
     }
 }
@@ -467,6 +459,22 @@ fn a_database_of_a_newer_version_or_another_program_is_left_alone() {
 fn a_place_that_cannot_be_written_is_unavailable() {
     let error = Store::open(Path::new("/proc/nattrail/pending.db")).unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+}
+
+#[test]
+fn what_is_no_regular_file_is_unavailable_and_does_not_block() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("pending.db");
+    let status = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(status.unwrap().success());
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    fs::remove_file(&path).unwrap();
+    let elsewhere = directory.path().join("elsewhere");
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let error = Store::open(&path).unwrap_err();
+    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(!elsewhere.exists());
 }
 
 #[test]

@@ -62,7 +62,8 @@ impl<S> Element<S> {
         Self { id, name, value }
     }
 
-    const fn u64(id: u16, name: &'static str, take: fn(&S) -> u64) -> Self {
+    /// An element of eight octets.
+    pub(super) const fn u64(id: u16, name: &'static str, take: fn(&S) -> u64) -> Self {
         let value = Value::U64(take);
         Self { id, name, value }
     }

@@ -2,6 +2,7 @@
 
 use crate::time::Wall;
 use crate::wire::element::{Element, STATISTICS, Statistics};
+use crate::wire::gap::{self, GapRecord};
 use crate::wire::template::Template;
 
 pub const HEADER_LEN: usize = 16;
@@ -41,16 +42,29 @@ impl Header {
 pub fn statistics_template(id: u16) -> Template<Statistics> {
     const OBSERVATION_DOMAIN: Element<Statistics> =
         Element::u32(149, "observationDomainId", |s| s.observation_domain);
-    let mut elements = vec![OBSERVATION_DOMAIN];
-    elements.extend(STATISTICS);
-    Template::new(id, elements)
+    Template::options(id, &[OBSERVATION_DOMAIN], &STATISTICS)
 }
 
-/// Appends an options template record whose first field is the scope (section 3.4.2.2).
+/// The template of one kind of gap. Its scope is that of the reliability statistics: the metering process in the
+/// observation domain (section 4.2), or the exporting process (section 4.3).
+#[must_use]
+pub fn gap_template(id: u16, kind: gap::Kind) -> Template<GapRecord> {
+    const OBSERVATION_DOMAIN: Element<GapRecord> =
+        Element::u32(149, "observationDomainId", |g| g.observation_domain);
+    match kind {
+        gap::Kind::Unsent => Template::options(id, &[kind.process()], kind.elements()),
+        gap::Kind::Missed | gap::Kind::Refused | gap::Kind::Uncounted => {
+            let scope = [OBSERVATION_DOMAIN, kind.process()];
+            Template::options(id, &scope, kind.elements())
+        }
+    }
+}
+
+/// Appends an options template record: id, field count, scope field count and fields, the scope first (section
+/// 3.4.2.2).
 pub fn put_options_definition<S>(template: &Template<S>, out: &mut Vec<u8>) {
-    const SCOPE_FIELDS: u16 = 1;
     out.extend_from_slice(&template.id().to_be_bytes());
     out.extend_from_slice(&template.field_count().to_be_bytes());
-    out.extend_from_slice(&SCOPE_FIELDS.to_be_bytes());
+    out.extend_from_slice(&template.scope_fields().to_be_bytes());
     template.put_fields(out);
 }

@@ -6,6 +6,7 @@
 pub mod ctnetlink;
 pub mod element;
 pub mod flow;
+pub mod gap;
 pub mod ipfix;
 pub mod netflow5;
 pub mod netflow9;

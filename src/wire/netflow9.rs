@@ -2,6 +2,7 @@
 
 use crate::time::{Now, Wall};
 use crate::wire::element::{Element, STATISTICS, Statistics};
+use crate::wire::gap::{self, GapRecord};
 use crate::wire::template::Template;
 
 pub const HEADER_LEN: usize = 20;
@@ -36,20 +37,31 @@ impl Header {
 /// The template of the exporter's statistics. Its scope is the system as a whole (section 6.1, scope type 1).
 #[must_use]
 pub fn statistics_template(id: u16) -> Template<Statistics> {
-    const SCOPE_SYSTEM: Element<Statistics> = Element::u32(1, "System", |_| 0);
-    let mut elements = vec![SCOPE_SYSTEM];
-    elements.extend(STATISTICS);
-    Template::new(id, elements)
+    Template::options(id, &[scope_system()], &STATISTICS)
 }
 
-/// Appends an options template record whose first field is the scope (section 6.1).
+/// The template of one kind of gap. The process that IPFIX has for the scope is the first option here: NetFlow v9 has no
+/// such scope type.
+#[must_use]
+pub fn gap_template(id: u16, kind: gap::Kind) -> Template<GapRecord> {
+    let mut options = vec![kind.process()];
+    options.extend_from_slice(kind.elements());
+    Template::options(id, &[scope_system()], &options)
+}
+
+/// Appends an options template record: id, octets of the scope's and of the other field specifiers, and the fields, the
+/// scope first (section 6.1).
 pub fn put_options_definition<S>(template: &Template<S>, out: &mut Vec<u8>) {
-    const SCOPE_LEN: u16 = 4;
-    let options_len = 4 * template.field_count() - SCOPE_LEN;
+    let scope_len = 4 * template.scope_fields();
+    let options_len = 4 * template.field_count() - scope_len;
     out.extend_from_slice(&template.id().to_be_bytes());
-    out.extend_from_slice(&SCOPE_LEN.to_be_bytes());
+    out.extend_from_slice(&scope_len.to_be_bytes());
     out.extend_from_slice(&options_len.to_be_bytes());
     template.put_fields(out);
+}
+
+fn scope_system<S>() -> Element<S> {
+    Element::u32(1, "System", |_| 0)
 }
 
 /// The header field ends in 2106.

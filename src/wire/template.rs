@@ -14,6 +14,7 @@ pub const SET_HEADER_LEN: usize = 4;
 pub struct Template<S> {
     id: u16,
     elements: Vec<Element<S>>,
+    scope_fields: u16,
     record_len: usize,
 }
 
@@ -28,7 +29,18 @@ impl<S> Template<S> {
         Self {
             id,
             elements,
+            scope_fields: 0,
             record_len,
+        }
+    }
+
+    /// An options template: what the records are about, then what they say about it.
+    #[must_use]
+    pub fn options(id: u16, scope: &[Element<S>], options: &[Element<S>]) -> Self {
+        Self {
+            // One or two.
+            scope_fields: scope.len() as u16,
+            ..Self::new(id, [scope, options].concat())
         }
     }
 
@@ -80,6 +92,11 @@ impl<S> Template<S> {
         for element in &self.elements {
             element.put(source, out);
         }
+    }
+
+    /// How many of the first fields are the scope of an options template.
+    pub(super) const fn scope_fields(&self) -> u16 {
+        self.scope_fields
     }
 
     /// There are far fewer elements than 65,536 to choose from.

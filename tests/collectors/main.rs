@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use nattrail::config::{self, NatEventValues, Version};
 use nattrail::session::{
-    Counters, EventKind, NatEvent, Protocol, Provenance, Session, Totals, Tuple, Zone,
+    Counters, EventKind, Gap, GapCause, NatEvent, Protocol, Provenance, Record, Session, Totals,
+    Tuple, Zone,
 };
 use nattrail::time::{Now, Uptime, Wall};
 use serde_json::Value;
@@ -197,6 +198,56 @@ fn tshark_reads_the_fields_of_nat_events() {
 }
 
 #[test]
+fn nfdump_reads_the_events_around_gaps() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    for version in VERSIONS {
+        let config = config::Collector {
+            template_refresh_packets: 2,
+            mtu: 576,
+            ..collector(version)
+        };
+        let mixed: Vec<_> = (0..30).flat_map(|_| [events(), gaps()].concat()).collect();
+        let capture = capture(&config, &mixed);
+        assert_eq!(capture.flows().len(), 120, "{version:?}");
+        if version != Version::Ipfix {
+            let summary = capture.nfdump(&["-I"]);
+            assert!(summary.contains("Sequence failures: 0"), "{summary}");
+        }
+    }
+}
+
+#[test]
+fn tshark_reads_gaps_and_finds_nothing_wrong_with_them() {
+    if !have(&["tshark", "text2pcap"]) {
+        return;
+    }
+    for version in [Version::NetflowV9, Version::Ipfix] {
+        let records = [events(), gaps(), events()].concat();
+        let pcap = Pcap::new(&collector(version), &records);
+        assert_eq!(
+            pcap.tshark(&["-Y", "_ws.malformed || _ws.expert"]),
+            "",
+            "{version:?}"
+        );
+        let fields = [
+            ("nat_event", "4,5,4,5,4,5,4,5"),
+            ("mp_id", "1,2,3,4,5"),
+            ("flow_exporter", "6"),
+            ("flows", "2,6"),
+            ("drop_packets", "3,4"),
+            ("ignore_packets", "3,4"),
+        ];
+        pcap.check(&fields);
+        let times = pcap.fields(&["observation_time_milliseconds"]).remove(0);
+        // Of four sessions and six gaps each.
+        assert_eq!(times.matches("20:24:48.123").count(), 4 + 6, "{times}");
+        assert_eq!(times.matches("20:24:52.567").count(), 4 + 6, "{times}");
+    }
+}
+
+#[test]
 fn tshark_reads_the_fields_of_dummy_flows() {
     if !have(&["tshark", "text2pcap"]) {
         return;
@@ -246,7 +297,7 @@ fn tuple(src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
 }
 
 /// The lives of two sessions, one with its source translated and one with its destination.
-fn events() -> Vec<NatEvent> {
+fn events() -> Vec<Record> {
     let zone = Zone {
         id: 77,
         ..Zone::default()
@@ -287,9 +338,25 @@ fn events() -> Vec<NatEvent> {
             }),
             ..create
         };
-        [create, delete]
+        [create, delete].map(Record::Event)
     };
     [life(snat, 4, 218), life(dnat, 1, 60)].concat()
+}
+
+/// One of each cause, of the time from [`BEGIN`] to [`END`]; those that are counted have their place for a count.
+fn gaps() -> Vec<Record> {
+    GapCause::ALL
+        .into_iter()
+        .zip([None, Some(2), Some(3), Some(4), None, Some(6)])
+        .map(|(cause, lost)| {
+            Record::Gap(Gap {
+                cause,
+                from: Wall::from_millis(START + 123),
+                to: Wall::from_millis(START + 4567),
+                lost,
+            })
+        })
+        .collect()
 }
 
 fn at(millis: u64) -> Now {

@@ -10,17 +10,17 @@ use std::time::Duration;
 
 use nattrail::config::{self, Version};
 use nattrail::export::collector::Collector;
-use nattrail::session::{NatEvent, Record};
+use nattrail::session::Record;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::at;
 
-fn export(collector: &config::Collector, events: &[NatEvent]) {
-    let mut exporter = Collector::new(collector, None, at(0)).unwrap();
-    for event in events {
-        exporter.push(&Record::Event(*event), at(5000));
+fn export(collector: &config::Collector, records: &[Record]) {
+    let mut exporter = Collector::new(collector, at(0));
+    for record in records {
+        exporter.push(record, at(5000));
     }
     // A burst of messages each time.
     for _ in 0..10 {
@@ -29,8 +29,8 @@ fn export(collector: &config::Collector, events: &[NatEvent]) {
     assert!(exporter.is_idle());
 }
 
-pub fn through_nfdump(config: &config::Collector, events: &[NatEvent]) -> Vec<Value> {
-    capture(config, events).flows()
+pub fn through_nfdump(config: &config::Collector, records: &[Record]) -> Vec<Value> {
+    capture(config, records).flows()
 }
 
 /// What nfcapd made of it.
@@ -38,14 +38,14 @@ pub struct Capture {
     directory: TempDir,
 }
 
-pub fn capture(config: &config::Collector, events: &[NatEvent]) -> Capture {
+pub fn capture(config: &config::Collector, records: &[Record]) -> Capture {
     let directory = tempfile::tempdir().unwrap();
     let nfcapd = Nfcapd::start(directory.path());
     let config = config::Collector {
         address: nfcapd.address,
         ..config.clone()
     };
-    export(&config, events);
+    export(&config, records);
     nfcapd.stop();
     Capture { directory }
 }
@@ -87,7 +87,7 @@ pub struct Pcap {
 }
 
 impl Pcap {
-    pub fn new(config: &config::Collector, events: &[NatEvent]) -> Self {
+    pub fn new(config: &config::Collector, records: &[Record]) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket
             .set_read_timeout(Some(Duration::from_millis(500)))
@@ -96,7 +96,7 @@ impl Pcap {
             address: socket.local_addr().unwrap(),
             ..config.clone()
         };
-        export(&config, events);
+        export(&config, records);
         let mut bytes = [0; 2000];
         let (mut text, mut messages) = (String::new(), 0);
         while receive_queue(config.address) != Some(0) {

@@ -1,10 +1,10 @@
 //! Packing for NetFlow v5: up to 30 records behind a header whose sequence number counts flows.
 
 use crate::config;
-use crate::export::packer::{Assembly, NotRepresentable};
+use crate::export::packer::{Assembly, Load, NotRepresentable};
 use crate::export::queue::Queue;
 use crate::session::{EventKind, NatEvent};
-use crate::time::{BootTime, Now};
+use crate::time::{BootTime, Now, Wall};
 use crate::wire::netflow5::{
     self, HEADER_LEN, Header, MAX_RECORDS, RECORD_LEN, Record, Unrepresentable,
 };
@@ -22,9 +22,9 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    pub(super) fn new(collector: &config::Collector, now: Now) -> Self {
+    pub(super) fn new(collector: &config::Collector) -> Self {
         Self {
-            assembly: Assembly::new(collector, now),
+            assembly: Assembly::new(collector),
             sequence: 0,
             boot: BootTime::default(),
             events: collector.events,
@@ -38,36 +38,37 @@ impl Packer {
         &mut self,
         event: &NatEvent,
         now: Now,
-        done: &mut Queue,
+        done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
         if self.events {
             for record in netflow5::dummy_flows(event)? {
-                self.put(&record, now, done);
+                self.put(&record, event.time, now, done);
             }
         }
         if self.triplet && event.kind == EventKind::Delete {
             for record in netflow5::triplet(event, self.post_nat_counters)? {
-                self.put(&record, now, done);
+                self.put(&record, event.time, now, done);
             }
         }
         Ok(())
     }
 
-    pub(super) fn finish(&mut self, now: Now, done: &mut Queue) {
+    pub(super) fn finish(&mut self, now: Now, done: &mut Queue<Load>) {
         let header = Header {
-            // At most MAX_RECORDS.
-            count: self.assembly.records as u16,
+            count: self.assembly.load.records,
             boot: self.boot,
             up: now.up,
             sequence: self.sequence,
             engine: self.engine,
         };
-        self.sequence = self.sequence.wrapping_add(self.assembly.records);
+        self.sequence = self
+            .sequence
+            .wrapping_add(self.assembly.load.records.into());
         // A refused message is in the totals; the gap in the sequence shows it to the collector.
         let _ = self.assembly.finish(&header.to_bytes(), done);
     }
 
-    fn put(&mut self, record: &Record, now: Now, done: &mut Queue) {
+    fn put(&mut self, record: &Record, time: Wall, now: Now, done: &mut Queue<Load>) {
         if self.is_full() {
             self.finish(now, done);
         }
@@ -76,11 +77,11 @@ impl Packer {
             self.boot = BootTime::new(now);
         }
         record.put(self.boot, &mut self.assembly.bytes);
-        self.assembly.count_record(now);
+        self.assembly.count_record(time, now);
     }
 
-    const fn is_full(&self) -> bool {
-        self.assembly.records as usize == MAX_RECORDS
+    fn is_full(&self) -> bool {
+        usize::from(self.assembly.load.records) == MAX_RECORDS
             || self.assembly.bytes.len() + RECORD_LEN > self.assembly.max_len
     }
 }

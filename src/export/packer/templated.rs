@@ -1,18 +1,21 @@
 //! Packing for NetFlow v9 and IPFIX: templates, sets and the template clock.
 //!
 //! Template ids are fixed, whatever is configured: 256 to 259 for NAT events (create and delete, or delete with
-//! counters; IPv4, then IPv6), 260 and 261 for flows, 262 for the statistics.
+//! counters; IPv4, then IPv6), 260 and 261 for flows, 262 for the statistics, 263 to 266 for gaps (the four kinds of
+//! [`gap::Kind`], in its order). Statistics and gaps are options data; they count in the sequence as flow records do.
 
 use std::ops::Range;
 use std::time::Duration;
 
 use crate::config::{self, NatEventValues};
-use crate::export::packer::{Assembly, NotRepresentable, Transport};
+use crate::export::packer::losses::Losses;
+use crate::export::packer::{Assembly, Load, NotRepresentable, Transport};
 use crate::export::queue::Queue;
-use crate::session::{EventKind, NatEvent};
-use crate::time::{Now, Uptime};
+use crate::session::{EventKind, Gap, GapCause, NatEvent};
+use crate::time::{Now, Uptime, Wall};
 use crate::wire::element::{self, Statistics};
 use crate::wire::flow::{Family, Flow, MixedFamilies};
+use crate::wire::gap::{self, GapRecord};
 use crate::wire::template::{OpenSet, SET_HEADER_LEN, Template, padded};
 use crate::wire::{ipfix, netflow9};
 
@@ -20,6 +23,7 @@ const FIRST_TEMPLATE: u16 = 256;
 const EVENTS: Range<usize> = 0..4;
 const FLOWS: Range<usize> = 4..6;
 const STATISTICS_TEMPLATE: u16 = FIRST_TEMPLATE + FLOWS.end as u16;
+const FIRST_GAP_TEMPLATE: u16 = STATISTICS_TEMPLATE + 1;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Dialect {
@@ -40,7 +44,12 @@ pub(super) struct Packer {
     post_nat_counters: bool,
     flow_templates: Vec<Template<Flow>>,
     statistics_template: Template<Statistics>,
+    gap_templates: [Template<GapRecord>; 4],
+    pub(super) losses: Losses,
+    /// What each cause of [`GapCause::ALL`] cost so far.
+    known_lost: [u64; GapCause::ALL.len()],
     clock: TemplateClock,
+    init: Wall,
     set: Option<OpenSet>,
     /// Template records in the message in hand.
     definitions: u16,
@@ -56,7 +65,7 @@ impl Packer {
         now: Now,
     ) -> Self {
         Self {
-            assembly: Assembly::new(collector, now),
+            assembly: Assembly::new(collector),
             sequence: 0,
             dialect,
             domain: collector.observation_domain,
@@ -66,7 +75,11 @@ impl Packer {
             post_nat_counters: collector.post_nat_counters,
             flow_templates: flow_templates(collector.destination, collector.zone),
             statistics_template: dialect.statistics_template(),
+            gap_templates: gap::Kind::ALL.map(|kind| dialect.gap_template(kind)),
+            losses: Losses::default(),
+            known_lost: [0; GapCause::ALL.len()],
             clock: TemplateClock::new(collector, transport),
+            init: now.wall,
             set: None,
             definitions: 0,
             options: 0,
@@ -77,7 +90,7 @@ impl Packer {
         &mut self,
         event: &NatEvent,
         now: Now,
-        done: &mut Queue,
+        done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
         if self.events {
             let (family, flow) = Flow::nat_event(event, self.nat_event)?;
@@ -93,17 +106,28 @@ impl Packer {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self, now: Now, done: &mut Queue) {
+    pub(super) fn push_gap(&mut self, gap: Gap, now: Now, done: &mut Queue<Load>) {
+        let known = &mut self.known_lost[gap.cause as usize];
+        *known = known.saturating_add(gap.lost.unwrap_or_default());
+        self.put_gap(gap, now, done);
+    }
+
+    pub(super) fn tell_losses(&mut self, now: Now, done: &mut Queue<Load>) {
+        for gap in self.losses.take_due() {
+            self.put_gap(gap, now, done);
+        }
+    }
+
+    pub(super) fn finish(&mut self, now: Now, done: &mut Queue<Load>) {
         if let Some(set) = self.set.take() {
             set.close(&mut self.assembly.bytes);
         }
-        let data = self.assembly.records + u32::from(self.options);
+        let data = self.assembly.load.records + self.options;
         let had_templates = self.definitions > 0;
         let result = match self.dialect {
             Dialect::NetflowV9 => {
                 let header = netflow9::Header {
-                    // A datagram holds fewer than 65,536 records.
-                    count: data as u16 + self.definitions,
+                    count: data + self.definitions,
                     now,
                     sequence: self.sequence,
                     source_id: self.domain,
@@ -119,15 +143,18 @@ impl Packer {
                     sequence: self.sequence,
                     observation_domain: self.domain,
                 };
-                self.sequence = self.sequence.wrapping_add(data);
+                self.sequence = self.sequence.wrapping_add(data.into());
                 self.assembly.finish(&header.to_bytes(), done)
             }
         };
         self.definitions = 0;
         self.options = 0;
         self.clock.count_message();
-        if result.is_err() && had_templates {
-            self.clock.reset();
+        if let Err(load) = result {
+            self.losses.lose_newest(load);
+            if had_templates {
+                self.clock.reset();
+            }
         }
     }
 
@@ -137,7 +164,7 @@ impl Packer {
 
     /// Sends the templates on their own if they are due and no message is in hand: a message in hand is followed by one
     /// that begins with them.
-    pub(super) fn refresh_templates(&mut self, now: Now, done: &mut Queue) {
+    pub(super) fn refresh_templates(&mut self, now: Now, done: &mut Queue<Load>) {
         if self.refresh_deadline().is_some_and(|at| at <= now.up) {
             self.begin();
             self.put_templates(now, done);
@@ -153,9 +180,37 @@ impl Packer {
         }
     }
 
-    fn put(&mut self, template: usize, flow: &Flow, now: Now, done: &mut Queue) {
+    fn put(&mut self, template: usize, flow: &Flow, now: Now, done: &mut Queue<Load>) {
         let id = self.flow_templates[template].id();
         let len = self.flow_templates[template].record_len();
+        self.begin_record(id, len, now, done);
+        self.flow_templates[template].put_record(flow, &mut self.assembly.bytes);
+        self.assembly.count_record(flow.observed, now);
+    }
+
+    fn put_gap(&mut self, gap: Gap, now: Now, done: &mut Queue<Load>) {
+        let kind = gap::Kind::of(&gap) as usize;
+        let id = self.gap_templates[kind].id();
+        let len = self.gap_templates[kind].record_len();
+        self.begin_record(id, len, now, done);
+        let mut total = self.known_lost[gap.cause as usize];
+        if gap.cause == GapCause::Undelivered {
+            total = total.saturating_add(self.assembly.totals.not_sent);
+        }
+        let record = GapRecord {
+            observation_domain: self.domain,
+            gap,
+            total,
+        };
+        self.gap_templates[kind].put_record(&record, &mut self.assembly.bytes);
+        self.options += 1;
+        self.assembly.count_gap(now);
+        self.losses.depart(gap);
+    }
+
+    /// Makes room for a record of `len` octets in set `id` and enters the set, with the templates before it when they are
+    /// due.
+    fn begin_record(&mut self, id: u16, len: usize, now: Now, done: &mut Queue<Load>) {
         if !self.assembly.is_idle() && !self.fits(id, len) {
             self.finish(now, done);
         }
@@ -167,11 +222,9 @@ impl Packer {
             }
         }
         self.enter_set(id);
-        self.flow_templates[template].put_record(flow, &mut self.assembly.bytes);
-        self.assembly.count_record(now);
     }
 
-    fn put_templates(&mut self, now: Now, done: &mut Queue) {
+    fn put_templates(&mut self, now: Now, done: &mut Queue<Load>) {
         self.clock.restart(now.up);
         self.assembly.totals.template_sends += 1;
         for index in self.announced() {
@@ -181,29 +234,32 @@ impl Packer {
             self.flow_templates[index].put_definition(&mut self.assembly.bytes);
             self.definitions += 1;
         }
+        let options = self.dialect.options_template_set();
+        let len = self.statistics_template.options_definition_len();
+        self.make_room(options, len, now, done);
+        self.enter_set(options);
+        self.dialect
+            .put_options_definition(&self.statistics_template, &mut self.assembly.bytes);
+        self.definitions += 1;
+        for index in 0..self.gap_templates.len() {
+            let len = self.gap_templates[index].options_definition_len();
+            self.make_room(options, len, now, done);
+            self.enter_set(options);
+            self.dialect
+                .put_options_definition(&self.gap_templates[index], &mut self.assembly.bytes);
+            self.definitions += 1;
+        }
         self.put_statistics(now, done);
     }
 
-    fn put_statistics(&mut self, now: Now, done: &mut Queue) {
-        let len = self.statistics_template.options_definition_len();
-        self.make_room(self.dialect.options_template_set(), len, now, done);
-        self.enter_set(self.dialect.options_template_set());
-        let bytes = &mut self.assembly.bytes;
-        match self.dialect {
-            Dialect::NetflowV9 => {
-                netflow9::put_options_definition(&self.statistics_template, bytes);
-            }
-            Dialect::Ipfix => ipfix::put_options_definition(&self.statistics_template, bytes),
-        }
-        self.definitions += 1;
-
+    fn put_statistics(&mut self, now: Now, done: &mut Queue<Load>) {
         let len = self.statistics_template.record_len();
         self.make_room(STATISTICS_TEMPLATE, len, now, done);
         self.enter_set(STATISTICS_TEMPLATE);
         let totals = &self.assembly.totals;
         let statistics = Statistics {
             observation_domain: self.domain,
-            init: totals.since,
+            init: self.init,
             octets: totals.octets,
             messages: totals.messages,
             records: totals.records,
@@ -222,7 +278,7 @@ impl Packer {
     }
 
     /// Goes on to another message if the one in hand has no room for `len` octets in set `id`.
-    fn make_room(&mut self, id: u16, len: usize, now: Now, done: &mut Queue) {
+    fn make_room(&mut self, id: u16, len: usize, now: Now, done: &mut Queue<Load>) {
         if !self.fits(id, len) {
             self.finish(now, done);
             self.begin();
@@ -283,6 +339,21 @@ impl Dialect {
         match self {
             Self::NetflowV9 => netflow9::statistics_template(STATISTICS_TEMPLATE),
             Self::Ipfix => ipfix::statistics_template(STATISTICS_TEMPLATE),
+        }
+    }
+
+    fn gap_template(self, kind: gap::Kind) -> Template<GapRecord> {
+        let id = FIRST_GAP_TEMPLATE + kind as u16;
+        match self {
+            Self::NetflowV9 => netflow9::gap_template(id, kind),
+            Self::Ipfix => ipfix::gap_template(id, kind),
+        }
+    }
+
+    fn put_options_definition<S>(self, template: &Template<S>, out: &mut Vec<u8>) {
+        match self {
+            Self::NetflowV9 => netflow9::put_options_definition(template, out),
+            Self::Ipfix => ipfix::put_options_definition(template, out),
         }
     }
 }

@@ -24,9 +24,9 @@
 //! | `zone` | conntrack zone | when not 0 |
 //! | `id` | conntrack's id | when known |
 //! | `inferred` | `yes` (JSON: `true`): times are bounds, not measurements | when it is so |
-//! | `cause` | `restart`, `overflow` or `undelivered` | gap |
-//! | `from` `to` | RFC 3339: bounds of the interval | gap |
-//! | `lost` | records lost | gap, when known |
+//! | `cause` | `restart`, `overflow`, `table-full`, `insert-failed`, `clock-step` or `undelivered` | gap |
+//! | `from` `to` | RFC 3339: bounds of the interval; the clock before and after for `clock-step` | gap |
+//! | `lost` | how many were lost; of what, depends on the cause ([`crate::session::GapCause`]) | gap, when known |
 //!
 //! The return tuple is not repeated: it is the mirror of the post-NAT tuple (for ICMP with the type of the answer).
 

@@ -304,6 +304,53 @@ fn text_of_a_gap() {
 }
 
 #[test]
+fn the_causes_of_gaps_have_the_names_that_scripts_rely_on() {
+    let names = [
+        "restart",
+        "overflow",
+        "table-full",
+        "insert-failed",
+        "clock-step",
+        "undelivered",
+    ];
+    for (cause, name) in GapCause::ALL.into_iter().zip(names) {
+        let record = Record::Gap(Gap {
+            cause,
+            from: START,
+            to: END,
+            lost: None,
+        });
+        assert!(text(&record).contains(&format!(" cause={name} ")));
+        let json = message(stdout(), Format::Json, &record);
+        assert!(json.contains(&format!(r#""cause":"{name}""#)), "{json}");
+        let entry = message(journal(), Format::Text, &record);
+        assert!(entry.contains(&format!("\nNAT_CAUSE={name}\n")), "{entry}");
+        let datagram = message(udp(), Format::Rfc5424, &record);
+        assert!(
+            datagram.contains(&format!(
+                " GAP - time=2026-03-01T12:01:02.345Z event=gap cause={name} "
+            )),
+            "{datagram}"
+        );
+    }
+}
+
+#[test]
+fn a_clock_that_was_set_back_has_its_times_in_that_order() {
+    let step = Record::Gap(Gap {
+        cause: GapCause::ClockStep,
+        from: END,
+        to: START,
+        lost: None,
+    });
+    assert_eq!(
+        text(&step),
+        "time=2026-03-01T12:00:00.000Z event=gap cause=clock-step from=2026-03-01T12:01:02.345Z \
+         to=2026-03-01T12:00:00.000Z\n"
+    );
+}
+
+#[test]
 fn json_has_numbers_as_numbers() {
     let mut event = delete(snat());
     event.session.mark = 1;
