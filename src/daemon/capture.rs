@@ -4,12 +4,13 @@
 //! a socket counts as readable from a report until a read says that nothing is left.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::takeover::{Kept, Listening};
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket};
@@ -74,6 +75,7 @@ pub struct Capture {
     overflow_since: Option<Wall>,
     /// When events were last lost, while that counts as the present state.
     losing: Option<Uptime>,
+    listening: Listening,
     statistics: Statistics,
 }
 
@@ -91,13 +93,32 @@ enum DumpState {
 }
 
 impl Capture {
-    /// Subscribes to the events of the configured network namespace.
+    /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier run.
     ///
     /// # Errors
     /// What the kernel says: a namespace that is not there, or a missing permission.
-    pub fn open(config: &config::Capture, now: Now) -> io::Result<Self> {
-        let events = within(config.namespace.as_ref(), || EventSocket::open(config))??;
+    pub fn open(config: &config::Capture, kept: Option<Kept>, now: Now) -> io::Result<Self> {
+        let kept_on = kept.is_some();
+        let kept = match kept {
+            Some(kept) => {
+                kept.socket.configure(config)?;
+                kept
+            }
+            None => {
+                let open = || EventSocket::open(config);
+                Kept::new(within(config.namespace.as_ref(), open)??)
+            }
+        };
+        let Kept {
+            socket: events,
+            drops,
+            overflow_since,
+        } = kept;
         Ok(Self {
+            listening: Listening {
+                socket: events.cookie().ok(),
+                kept: kept_on,
+            },
             config: config.clone(),
             events,
             batch: Batch::new(),
@@ -106,8 +127,8 @@ impl Capture {
             dump_sequence: 0,
             dump_failing: false,
             complete_until: now.wall,
-            drops: 0,
-            overflow_since: None,
+            drops,
+            overflow_since,
             losing: None,
             statistics: Statistics::default(),
         })
@@ -129,6 +150,17 @@ impl Capture {
         if let Err(error) = self.events.set_filter(&program) {
             log::warn!("the kernel keeps the earlier filter: {error}");
         }
+    }
+
+    /// The socket that is listened with, for whoever is to keep it.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    #[must_use]
+    pub const fn listening(&self) -> Listening {
+        self.listening
     }
 
     /// # Errors
@@ -155,6 +187,12 @@ impl Capture {
     #[must_use]
     pub fn is_readable(&self) -> bool {
         self.readable || self.dump.as_ref().is_some_and(|dump| dump.readable)
+    }
+
+    /// Whether events may be queued: the last read did not come to their end.
+    #[must_use]
+    pub const fn has_events(&self) -> bool {
+        self.readable
     }
 
     /// Reads queued events into the engine, a bounded number of them. Returns how many there were;
@@ -263,6 +301,12 @@ impl Capture {
     #[must_use]
     pub fn queued(&self) -> u32 {
         self.events.queued().unwrap_or(0)
+    }
+
+    /// The same, as far as it is in a gap: what an overflow has cost, where it costs anything.
+    #[must_use]
+    pub const fn stated_drops(&self) -> u32 {
+        self.drops
     }
 
     /// Bytes of the receive buffer, as the kernel counts them.

@@ -3,16 +3,21 @@
 //! A damaged database is set aside and a new one begun. One that is not available (disk full, read-only) is tried again
 //! at each flush, and the daemon goes on without: records leave as before, only a crash would cost the early state. Both
 //! are logged as the state changes, not per attempt.
+//!
+//! It also decides what there is to say of the time between two runs: nothing when the last one ended as planned and its
+//! event socket was kept; else a gap, and an audit looks for what was missed.
 
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::clock;
+use super::outputs::Outputs;
+use super::takeover::Listening;
 use crate::config;
 use crate::engine::Engine;
 use crate::session::{Gap, GapCause};
-use crate::store::{self, Error, Store};
+use crate::store::{self, Error, Export, LastRun, Run, Store};
 use crate::time::{Now, Uptime, Wall};
 
 /// Counts since the start of the daemon.
@@ -33,25 +38,73 @@ pub struct Keeper {
     next_flush: Uptime,
     /// Since when events have been heard in this run.
     listening_since: Wall,
+    listening: Listening,
+    /// How far the collectors have been served: by the last run, then by this one.
+    exports: Vec<Export>,
     statistics: Statistics,
 }
 
-impl Keeper {
-    /// Opens the store and gives its sessions back to the engine.
-    ///
+/// The store, opened but not read yet: what the last run left decides which event socket is used.
+pub struct Opened {
+    store: Result<(Store, LastRun), Error>,
+    /// When the file was written to before, by its own date.
+    modified: Option<Wall>,
+}
+
+impl Opened {
     /// # Errors
     /// Only when the database is not for this daemon to use ([`Error::Refused`]).
-    pub fn open(config: &config::Pending, engine: &mut Engine, now: Now) -> Result<Self, Error> {
+    pub fn open(config: &config::Pending) -> Result<Self, Error> {
+        let modified = modified(&config.database);
+        let store = Store::open(&config.database).and_then(|store| {
+            let last_run = store.last_run()?;
+            Ok((store, last_run))
+        });
+        match store {
+            Err(error @ Error::Refused { .. }) => Err(error),
+            store => Ok(Self { store, modified }),
+        }
+    }
+
+    #[must_use]
+    pub fn last_run(&self) -> Option<&LastRun> {
+        self.store.as_ref().ok().map(|(_, last_run)| last_run)
+    }
+}
+
+impl Keeper {
+    /// Gives the sessions of the store back to the engine.
+    #[must_use]
+    pub fn new(
+        config: &config::Pending,
+        opened: Opened,
+        listening: Listening,
+        engine: &mut Engine,
+        now: Now,
+    ) -> Self {
         let mut this = Self {
             config: config.clone(),
             store: None,
             failing: false,
             next_flush: now.up.saturating_add(config.flush),
             listening_since: now.wall,
+            listening,
+            exports: Vec::new(),
             statistics: Statistics::default(),
         };
-        this.try_open(engine, now)?;
-        Ok(this)
+        this.restore(opened, engine, now);
+        if this.store.is_none() {
+            engine.request_audit(now);
+        }
+        // A store that can only be opened later: its run ended before this one went without it.
+        this.listening.kept = false;
+        this
+    }
+
+    /// How far the collectors had been served when the last run ended.
+    #[must_use]
+    pub fn take_exports(&mut self) -> Vec<Export> {
+        std::mem::take(&mut self.exports)
     }
 
     /// Applies a changed interval; another database needs a restart.
@@ -66,47 +119,20 @@ impl Keeper {
     }
 
     /// Commits when the interval has passed.
-    pub fn handle_timeout(&mut self, engine: &mut Engine, now: Now) {
-        if now.up >= self.next_flush {
-            self.flush(engine, now);
+    pub fn handle_timeout(&mut self, engine: &mut Engine, outputs: &Outputs, now: Now) {
+        if now.up >= self.next_flush && self.commit(engine, outputs, None, now) {
+            self.next_flush = now.up;
         }
     }
 
-    /// Commits now.
-    pub fn flush(&mut self, engine: &mut Engine, now: Now) {
-        self.next_flush = now
-            .up
-            .saturating_add(self.config.flush.max(Duration::from_millis(1)));
-        if self.store.is_none()
-            && let Err(error) = self.try_open(engine, now)
-        {
-            self.note_failure(&error);
-        }
-        let Some(store) = &mut self.store else {
-            engine.handle_commit_failed();
-            return;
-        };
-        let begun = clock::uptime();
-        let result = store.commit(&engine.changes(), now.wall);
-        let took = clock::uptime().saturating_since(begun);
-        self.statistics.longest_commit = self.statistics.longest_commit.max(took);
-        match result {
-            Ok(()) => {
-                self.statistics.commits += 1;
-                if engine.handle_committed() {
-                    self.next_flush = now.up;
-                }
-                self.note_success();
-            }
-            Err(Error::Damaged { reason, .. }) => {
-                engine.handle_commit_failed();
-                self.replace(engine, &reason, now);
-            }
-            Err(error) => {
-                engine.handle_commit_failed();
-                self.note_failure(&error);
-            }
-        }
+    /// Commits all there is, now.
+    pub fn flush(&mut self, engine: &mut Engine, outputs: &Outputs, now: Now) {
+        while self.commit(engine, outputs, None, now) {}
+    }
+
+    /// The last commit of a run that ends as planned. `drops` are those of the event socket that are in a gap.
+    pub fn finish(&mut self, engine: &mut Engine, outputs: &Outputs, drops: u32, now: Now) {
+        while self.commit(engine, outputs, Some(drops), now) {}
     }
 
     #[must_use]
@@ -119,48 +145,112 @@ impl Keeper {
         self.failing
     }
 
-    /// Opens the database, or notes that it is not available.
-    fn try_open(&mut self, engine: &mut Engine, now: Now) -> Result<(), Error> {
-        let modified = modified(&self.config.database);
-        let mut store = match Store::open(&self.config.database) {
-            Ok(store) => store,
-            Err(Error::Damaged { reason, .. }) => {
-                self.replace(engine, &reason, now);
-                self.state_gap(engine, modified, now);
-                return Ok(());
+    /// Makes one commit. Returns whether there is more for another.
+    fn commit(
+        &mut self,
+        engine: &mut Engine,
+        outputs: &Outputs,
+        stopped: Option<u32>,
+        now: Now,
+    ) -> bool {
+        self.next_flush = now
+            .up
+            .saturating_add(self.config.flush.max(Duration::from_millis(1)));
+        if self.store.is_none() {
+            match Opened::open(&self.config) {
+                Ok(opened) => self.restore(opened, engine, now),
+                Err(error) => self.note_failure(&error),
             }
-            Err(error @ Error::Refused { .. }) => return Err(error),
-            Err(error) => {
-                self.note_failure(&error);
-                return Ok(());
-            }
+        }
+        self.exports.clear();
+        self.exports.extend(outputs.exports());
+        let Some(store) = &mut self.store else {
+            engine.handle_commit_failed();
+            return false;
         };
-        let last_commit = store.last_commit();
+        let run = Run {
+            socket: self.listening.socket,
+            stopped,
+            exports: &self.exports,
+        };
+        let begun = clock::uptime();
+        let result = store.commit(&engine.changes(), &run, now.wall);
+        let took = clock::uptime().saturating_since(begun);
+        self.statistics.longest_commit = self.statistics.longest_commit.max(took);
+        match result {
+            Ok(()) => {
+                self.statistics.commits += 1;
+                self.note_success();
+                return engine.handle_committed();
+            }
+            Err(Error::Damaged { reason, .. }) => {
+                engine.handle_commit_failed();
+                self.replace(engine, &reason, now);
+            }
+            Err(error) => {
+                engine.handle_commit_failed();
+                self.note_failure(&error);
+            }
+        }
+        false
+    }
+
+    /// Goes on from what the store holds, or notes that it is not available.
+    fn restore(&mut self, opened: Opened, engine: &mut Engine, now: Now) {
+        let Opened { store, modified } = opened;
         let mut count = 0_u64;
-        let loaded = store.load(|session| {
-            count += 1;
-            engine.restore(session);
+        let loaded = store.and_then(|(mut store, last_run)| {
+            store.load(|session| {
+                count += 1;
+                engine.restore(session);
+            })?;
+            Ok((store, last_run))
         });
-        match loaded.and(last_commit) {
-            Ok(last_commit) => {
-                self.store = Some(store);
+        match loaded {
+            Ok((store, last_run)) => {
                 engine.handle_store_opened();
                 self.note_success();
                 log::info!(
                     "pending database \"{}\": {count} sessions of an earlier run",
                     self.config.database.display()
                 );
-                self.state_gap(engine, last_commit, now);
-                engine.request_audit(now);
+                self.go_on(store, last_run, engine, now);
             }
             Err(Error::Damaged { reason, .. }) => {
-                drop(store);
                 self.replace(engine, &reason, now);
                 self.state_gap(engine, modified, now);
+                engine.request_audit(now);
             }
             Err(error) => self.note_failure(&error),
         }
-        Ok(())
+    }
+
+    /// Draws the conclusions from how the last run ended.
+    fn go_on(&mut self, mut store: Store, last_run: LastRun, engine: &mut Engine, now: Now) {
+        let run = Run {
+            socket: self.listening.socket,
+            ..Run::default()
+        };
+        let noted = store.begin_run(&run, now.wall);
+        if let Err(error) = &noted {
+            self.note_failure(error);
+        }
+        self.store = Some(store);
+        // An end that could not be noted may be taken for that of this run by the next: so it does not count.
+        let planned = last_run.stopped.is_some() && noted.is_ok();
+        self.exports = last_run.exports;
+        if !planned {
+            for export in &mut self.exports {
+                export.past = export.past.leaping();
+            }
+        }
+        if planned && self.listening.kept {
+            log::info!("the event socket was kept since the last run");
+            engine.schedule_audit(now);
+        } else {
+            engine.request_audit(now);
+            self.state_gap(engine, last_run.last_commit, now);
+        }
     }
 
     /// States that nobody listened between `from`, when an earlier run last wrote, and the start of this one.

@@ -6,6 +6,7 @@ use crate::config::{self, Config};
 use crate::export::collector::Collector;
 use crate::export::syslog::SyslogTarget;
 use crate::session::Record;
+use crate::store::Export;
 use crate::time::{Now, Uptime};
 use crate::wire::syslog::Host;
 
@@ -41,8 +42,9 @@ pub struct Copy {
 }
 
 impl Outputs {
+    /// `exports` is how far an earlier run served its collectors.
     #[must_use]
-    pub fn new(config: &Config, host: Host, now: Now) -> Self {
+    pub fn new(config: &Config, host: Host, mut exports: Vec<Export>, now: Now) -> Self {
         let mut this = Self {
             host,
             receivers: Vec::new(),
@@ -50,6 +52,12 @@ impl Outputs {
             closing: Vec::new(),
         };
         this.reconfigure(config, now);
+        for Receiver { config, collector } in &mut this.receivers {
+            // Two of the same go on in their order.
+            if let Some(index) = exports.iter().position(|export| export.is_of(config)) {
+                collector.resume(&exports.remove(index).past);
+            }
+        }
         this
     }
 
@@ -158,6 +166,18 @@ impl Outputs {
         let receivers = self.receivers.iter().map(Receiver::unsent);
         let copies = self.copies.iter().map(Copy::unsent);
         receivers.chain(copies).flatten().collect()
+    }
+
+    /// How far each collector has been served.
+    pub fn exports(&self) -> impl Iterator<Item = Export> {
+        self.receivers
+            .iter()
+            .map(|Receiver { config, collector }| Export {
+                address: config.address,
+                version: config.version,
+                domain: config.observation_domain,
+                past: collector.past(),
+            })
     }
 
     #[must_use]

@@ -197,8 +197,9 @@ impl Engine {
         }
     }
 
-    /// Sets the time of the next audit. All that is pending has just been seen.
-    pub(super) fn schedule_audit(&mut self, now: Now) {
+    /// Sets the time of the next audit, when nothing asks for one before: all that is pending has just been seen, or no
+    /// event can have been missed.
+    pub fn schedule_audit(&mut self, now: Now) {
         if self.audit.phase != Phase::Idle {
             return;
         }

@@ -1,6 +1,7 @@
 //! The store of pending sessions: SQLite, one transaction per flush.
 //!
-//! It holds the sessions that were pending at the last commit, so that a daemon that is started again goes on with them.
+//! It holds the sessions that were pending at the last commit, so that a daemon that is started again goes on with them,
+//! and where the exports stood.
 //!
 //! # Durability
 //! Write-ahead log with `synchronous = NORMAL`: what was committed survives the end of the process, however it comes; a
@@ -15,6 +16,7 @@
 //! the database.
 
 mod codec;
+mod run;
 mod schema;
 mod segment;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use self::codec::Sessions;
+pub use self::run::{Export, LastRun, Run};
 use self::segment::{Directory, Merged, Segment};
 use crate::engine::{Changes, StoredSession};
 use crate::time::Wall;
@@ -74,6 +77,8 @@ pub struct Store {
     directory: Directory,
     /// Room for a segment's blob, used again and again.
     blob: Vec<u8>,
+    /// What the table `export` holds, once this run has written it.
+    exports: Option<Vec<Export>>,
     _lock: File,
 }
 
@@ -106,6 +111,7 @@ impl Store {
             connection,
             directory: Directory::default(),
             blob: Vec::new(),
+            exports: None,
             _lock: lock,
         })
     }
@@ -118,28 +124,55 @@ impl Store {
         load(&self.connection, &self.path, &mut self.directory, restore)
     }
 
-    /// When the last commit was, in this run or an earlier one: until then somebody listened.
+    /// What is known of the run that made the last commit, which may have been this one.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn last_commit(&self) -> Result<Option<Wall>, Error> {
-        let mut statement = self.prepare(schema::SELECT_LAST_COMMIT)?;
-        let nanos: Option<i64> = statement
-            .query_row([], |row| row.get(0))
-            .map_err(|error| Error::of_sqlite(&self.path, &error))?;
-        Ok(nanos.map(|nanos| Wall::from_nanos(nanos.cast_unsigned())))
+    pub fn last_run(&self) -> Result<LastRun, Error> {
+        let of_sqlite = |error| Error::of_sqlite(&self.path, &error);
+        let state = self
+            .prepare(schema::SELECT_STATE)?
+            .query_row([], run::read_state);
+        let mut last = state.map_err(of_sqlite)?;
+        let mut statement = self.prepare(schema::SELECT_EXPORTS)?;
+        let mut rows = statement.query([]).map_err(of_sqlite)?;
+        while let Some(row) = rows.next().map_err(of_sqlite)? {
+            let export = run::read_export(row);
+            last.exports
+                .push(export.map_err(|reason| Error::damaged(&self.path, reason))?);
+        }
+        Ok(last)
+    }
+
+    /// Writes the first commit of a run, which says that the last one's end is known. Unlike later ones it survives a loss
+    /// of power: otherwise the run after that would take this end for that of its predecessor.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn begin_run(&mut self, run: &Run<'_>, now: Wall) -> Result<(), Error> {
+        let mut write = || {
+            self.connection.execute_batch("PRAGMA synchronous = FULL")?;
+            let transaction = self.connection.transaction()?;
+            write_state(&transaction, run, now)?;
+            transaction.commit()
+        };
+        let written = write();
+        self.connection
+            .execute_batch("PRAGMA synchronous = NORMAL")
+            .and(written)
+            .map_err(|error| Error::of_sqlite(&self.path, &error))
     }
 
     /// Writes the changes in one transaction: all of them or none.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn commit(&mut self, changes: &Changes<'_>, now: Wall) -> Result<(), Error> {
-        self.write(changes, now)
+    pub fn commit(&mut self, changes: &Changes<'_>, run: &Run<'_>, now: Wall) -> Result<(), Error> {
+        self.write(changes, run, now)
             .map_err(|error| Error::of_sqlite(&self.path, &error))
     }
 
-    fn write(&mut self, changes: &Changes<'_>, now: Wall) -> rusqlite::Result<()> {
+    fn write(&mut self, changes: &Changes<'_>, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
         for &row in changes.ended {
             self.directory.end(row);
         }
@@ -152,11 +185,15 @@ impl Store {
             None => None,
         };
         let fresh = insert(&transaction, changes, &mut self.blob)?;
-        transaction
-            .prepare_cached(schema::UPDATE_LAST_COMMIT)?
-            .execute(params![now.as_nanos().cast_signed()])?;
+        if self.exports.as_deref() != Some(run.exports) {
+            write_exports(&transaction, run.exports)?;
+        }
+        write_state(&transaction, run, now)?;
         transaction.commit()?;
         self.directory.handle_committed(merged, fresh);
+        let exports = self.exports.get_or_insert_default();
+        exports.clear();
+        exports.extend_from_slice(run.exports);
         Ok(())
     }
 
@@ -319,6 +356,29 @@ fn insert(
         segments.push(segment);
     }
     Ok(segments)
+}
+
+/// Writes how far each collector has been served, in place of what was known before.
+fn write_exports(transaction: &Connection, exports: &[Export]) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(schema::DELETE_EXPORTS)?
+        .execute([])?;
+    let mut insert = transaction.prepare_cached(schema::INSERT_EXPORT)?;
+    for export in exports {
+        run::insert_export(&mut insert, export)?;
+    }
+    Ok(())
+}
+
+fn write_state(transaction: &Connection, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(schema::UPDATE_STATE)?
+        .execute(params![
+            now.as_nanos().cast_signed(),
+            run.socket.map(u64::cast_signed),
+            run.stopped,
+        ])?;
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, Error> {
