@@ -297,6 +297,12 @@ impl Capture {
         self.events.drops().unwrap_or(self.drops)
     }
 
+    /// Until when the kernel has been heard: what happened before has been read.
+    #[must_use]
+    pub const fn complete_until(&self) -> Wall {
+        self.complete_until
+    }
+
     /// Bytes that wait in the receive buffer, as the kernel counts them.
     #[must_use]
     pub fn queued(&self) -> u32 {

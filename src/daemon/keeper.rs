@@ -7,9 +7,7 @@
 //! It also decides what there is to say of the time between two runs: nothing when the last one ended as planned and its
 //! event socket was kept; else a gap, and an audit looks for what was missed.
 
-use std::fs;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::clock;
 use super::outputs::Outputs;
@@ -47,22 +45,22 @@ pub struct Keeper {
 /// The store, opened but not read yet: what the last run left decides which event socket is used.
 pub struct Opened {
     store: Result<(Store, LastRun), Error>,
-    /// When the file was written to before, by its own date.
-    modified: Option<Wall>,
+    /// The same moment as in [`LastRun::last_commit`], as a file beside the database has it.
+    heartbeat: Option<Wall>,
 }
 
 impl Opened {
     /// # Errors
     /// Only when the database is not for this daemon to use ([`Error::Refused`]).
     pub fn open(config: &config::Pending) -> Result<Self, Error> {
-        let modified = modified(&config.database);
+        let heartbeat = store::heartbeat(&config.database);
         let store = Store::open(&config.database).and_then(|store| {
             let last_run = store.last_run()?;
             Ok((store, last_run))
         });
         match store {
             Err(error @ Error::Refused { .. }) => Err(error),
-            store => Ok(Self { store, modified }),
+            store => Ok(Self { store, heartbeat }),
         }
     }
 
@@ -118,21 +116,34 @@ impl Keeper {
         self.next_flush
     }
 
-    /// Commits when the interval has passed.
-    pub fn handle_timeout(&mut self, engine: &mut Engine, outputs: &Outputs, now: Now) {
-        if now.up >= self.next_flush && self.commit(engine, outputs, None, now) {
+    /// Commits when the interval has passed. `heard` is until when the kernel has been heard.
+    pub fn handle_timeout(
+        &mut self,
+        engine: &mut Engine,
+        outputs: &mut Outputs,
+        heard: Wall,
+        now: Now,
+    ) {
+        if now.up >= self.next_flush && self.commit(engine, outputs, heard, None, now) {
             self.next_flush = now.up;
         }
     }
 
     /// Commits all there is, now.
-    pub fn flush(&mut self, engine: &mut Engine, outputs: &Outputs, now: Now) {
-        while self.commit(engine, outputs, None, now) {}
+    pub fn flush(&mut self, engine: &mut Engine, outputs: &mut Outputs, heard: Wall, now: Now) {
+        while self.commit(engine, outputs, heard, None, now) {}
     }
 
     /// The last commit of a run that ends as planned. `drops` are those of the event socket that are in a gap.
-    pub fn finish(&mut self, engine: &mut Engine, outputs: &Outputs, drops: u32, now: Now) {
-        while self.commit(engine, outputs, Some(drops), now) {}
+    pub fn finish(
+        &mut self,
+        engine: &mut Engine,
+        outputs: &mut Outputs,
+        heard: Wall,
+        drops: u32,
+        now: Now,
+    ) {
+        while self.commit(engine, outputs, heard, Some(drops), now) {}
     }
 
     #[must_use]
@@ -149,7 +160,8 @@ impl Keeper {
     fn commit(
         &mut self,
         engine: &mut Engine,
-        outputs: &Outputs,
+        outputs: &mut Outputs,
+        heard: Wall,
         stopped: Option<u32>,
         now: Now,
     ) -> bool {
@@ -174,7 +186,8 @@ impl Keeper {
             exports: &self.exports,
         };
         let begun = clock::uptime();
-        let result = store.commit(&engine.changes(), &run, now.wall);
+        let complete = outputs.served_until(heard);
+        let result = store.commit(&engine.changes(), &run, complete);
         let took = clock::uptime().saturating_since(begun);
         self.statistics.longest_commit = self.statistics.longest_commit.max(took);
         match result {
@@ -187,6 +200,16 @@ impl Keeper {
                 engine.handle_commit_failed();
                 self.replace(engine, &reason, now);
             }
+            Err(error @ Error::Gone { .. }) => {
+                log::error!("{error}: a new one is begun");
+                // With its lock, before the new one is locked.
+                self.store = None;
+                match Store::open(&self.config.database) {
+                    Ok(store) => self.store = Some(store),
+                    Err(error) => self.note_failure(&error),
+                }
+                engine.handle_store_replaced();
+            }
             Err(error) => {
                 engine.handle_commit_failed();
                 self.note_failure(&error);
@@ -197,7 +220,7 @@ impl Keeper {
 
     /// Goes on from what the store holds, or notes that it is not available.
     fn restore(&mut self, opened: Opened, engine: &mut Engine, now: Now) {
-        let Opened { store, modified } = opened;
+        let Opened { store, heartbeat } = opened;
         let mut count = 0_u64;
         let loaded = store.and_then(|(mut store, last_run)| {
             store.load(|session| {
@@ -214,11 +237,11 @@ impl Keeper {
                     "pending database \"{}\": {count} sessions of an earlier run",
                     self.config.database.display()
                 );
-                self.go_on(store, last_run, engine, now);
+                self.go_on(store, last_run, heartbeat, engine, now);
             }
             Err(Error::Damaged { reason, .. }) => {
                 self.replace(engine, &reason, now);
-                self.state_gap(engine, modified, now);
+                self.state_gap(engine, heartbeat, now);
                 engine.request_audit(now);
             }
             Err(error) => self.note_failure(&error),
@@ -226,7 +249,14 @@ impl Keeper {
     }
 
     /// Draws the conclusions from how the last run ended.
-    fn go_on(&mut self, mut store: Store, last_run: LastRun, engine: &mut Engine, now: Now) {
+    fn go_on(
+        &mut self,
+        mut store: Store,
+        last_run: LastRun,
+        heartbeat: Option<Wall>,
+        engine: &mut Engine,
+        now: Now,
+    ) {
         let run = Run {
             socket: self.listening.socket,
             ..Run::default()
@@ -248,22 +278,40 @@ impl Keeper {
             log::info!("the event socket was kept since the last run");
             engine.schedule_audit(now);
         } else {
+            if last_run.last_commit.is_none() && heartbeat.is_some() {
+                log::warn!(
+                    "pending database \"{}\" is empty, though there was an earlier run: ends of sessions that only it knew \
+                     are lost",
+                    self.config.database.display()
+                );
+            }
             engine.request_audit(now);
-            self.state_gap(engine, last_run.last_commit, now);
+            self.state_gap(engine, last_run.last_commit.or(heartbeat), now);
         }
     }
 
     /// States that nobody listened between `from`, when an earlier run last wrote, and the start of this one.
     fn state_gap(&self, engine: &mut Engine, from: Option<Wall>, now: Now) {
-        if let Some(from) = from {
-            let gap = Gap {
-                cause: GapCause::Restart,
-                from,
-                to: self.listening_since.max(from),
-                lost: None,
-            };
-            engine.handle_gap(gap, now);
+        let Some(from) = from else {
+            return;
+        };
+        let to = self.listening_since;
+        if from > to {
+            log::warn!(
+                "an earlier run listened until {from}, which is in the future: the clock has been set back since"
+            );
+        } else {
+            log::warn!(
+                "nobody listened from {from} to {to}: sessions that began and ended then are lost"
+            );
         }
+        let gap = Gap {
+            cause: GapCause::Restart,
+            from: from.min(to),
+            to,
+            lost: None,
+        };
+        engine.handle_gap(gap, now);
     }
 
     /// Sets a damaged database aside and begins a new one with what is pending now.
@@ -276,7 +324,7 @@ impl Keeper {
                 self.statistics.set_aside += 1;
                 log::error!(
                     "pending database \"{}\" is damaged ({reason}): set aside as \"{}\", a new one is begun; ends of \
-                     sessions that only it knew are found by an audit of the connection table",
+                     sessions that only it knew are lost",
                     path.display(),
                     aside.display()
                 );
@@ -314,11 +362,4 @@ impl Keeper {
             );
         }
     }
-}
-
-/// When a file was last written to.
-fn modified(path: &Path) -> Option<Wall> {
-    let time = fs::metadata(path).ok()?.modified().ok()?;
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
 }

@@ -48,7 +48,7 @@ use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Timing};
 use crate::kernel::inherited;
 use crate::store;
-use crate::time::{Now, Uptime};
+use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Host;
 
 const EVENTS: Token = Token(0);
@@ -268,8 +268,10 @@ impl Daemon {
         self.forward();
         self.meter.observe(self.engine.statistics(), now);
         self.outputs.flush(now);
+        // With nothing left to read the kernel has been heard until now.
+        let heard_until = self.heard_until();
         self.keeper
-            .handle_timeout(&mut self.engine, &self.outputs, now);
+            .handle_timeout(&mut self.engine, &mut self.outputs, heard_until, now);
         self.notifier.handle_timeout(now);
         self.serve();
         Ok(heard)
@@ -297,6 +299,14 @@ impl Daemon {
         self.capture
             .read_events(&mut self.engine, self.now)
             .map_err(|error| Error::System(format!("the event socket failed: {error}")))
+    }
+
+    fn heard_until(&self) -> Wall {
+        if self.capture.has_events() {
+            self.capture.complete_until()
+        } else {
+            self.now.wall
+        }
     }
 
     fn forward(&mut self) {
@@ -394,13 +404,15 @@ impl Daemon {
             }
         }
         self.forward();
-        self.keeper.flush(&mut self.engine, &self.outputs, self.now);
+        let heard = self.heard_until();
+        self.keeper
+            .flush(&mut self.engine, &mut self.outputs, heard, self.now);
         self.farewell(deadline);
         if planned {
             // Only now the sequence numbers are final.
             let drops = self.capture.stated_drops();
             self.keeper
-                .finish(&mut self.engine, &self.outputs, drops, self.now);
+                .finish(&mut self.engine, &mut self.outputs, heard, drops, self.now);
         }
         if kept {
             ::log::info!(

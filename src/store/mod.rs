@@ -25,9 +25,9 @@ mod tests;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 use rustix::fs::{FlockOperation, OFlags, flock};
@@ -50,11 +50,20 @@ pub enum Error {
     Refused { path: PathBuf, reason: String },
     /// The disk is full or read-only, a permission is missing, or the like: go on without and try again.
     Unavailable { path: PathBuf, reason: String },
+    /// The file was deleted or replaced while it was in use: begin a new one.
+    Gone { path: PathBuf },
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, what, reason) = match self {
+            Self::Gone { path } => {
+                let path = path.display();
+                return write!(
+                    f,
+                    "pending database \"{path}\" was deleted or replaced while in use"
+                );
+            }
             Self::Damaged { path, reason } => (path, "is damaged", reason),
             Self::Refused { path, reason } => (path, "cannot be used", reason),
             Self::Unavailable { path, reason } => (path, "is not available", reason),
@@ -79,7 +88,9 @@ pub struct Store {
     blob: Vec<u8>,
     /// What the table `export` holds, once this run has written it.
     exports: Option<Vec<Export>>,
-    _lock: File,
+    /// Device and inode of the file.
+    identity: (u64, u64),
+    lock: File,
 }
 
 impl Store {
@@ -112,7 +123,8 @@ impl Store {
             directory: Directory::default(),
             blob: Vec::new(),
             exports: None,
-            _lock: lock,
+            identity: identity(path).map_err(unavailable)?,
+            lock,
         })
     }
 
@@ -163,13 +175,27 @@ impl Store {
             .map_err(|error| Error::of_sqlite(&self.path, &error))
     }
 
-    /// Writes the changes in one transaction: all of them or none.
+    /// Writes the changes in one transaction: all of them or none. `complete` is until when the kernel was heard and what
+    /// it said was sent on.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn commit(&mut self, changes: &Changes<'_>, run: &Run<'_>, now: Wall) -> Result<(), Error> {
-        self.write(changes, run, now)
-            .map_err(|error| Error::of_sqlite(&self.path, &error))
+    pub fn commit(
+        &mut self,
+        changes: &Changes<'_>,
+        run: &Run<'_>,
+        complete: Wall,
+    ) -> Result<(), Error> {
+        if identity(&self.path).ok() != Some(self.identity) {
+            return Err(Error::Gone {
+                path: self.path.clone(),
+            });
+        }
+        self.write(changes, run, complete)
+            .map_err(|error| Error::of_sqlite(&self.path, &error))?;
+        // A failure costs only the second witness.
+        let _ = set_heartbeat(&self.lock, complete);
+        Ok(())
     }
 
     fn write(&mut self, changes: &Changes<'_>, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
@@ -216,6 +242,15 @@ pub fn read(path: &Path, each: impl FnMut(StoredSession)) -> Result<(), Error> {
         .map_err(|error| Error::of_sqlite(path, &error))?;
     schema::verify(&connection).map_err(|error| error.at(path))?;
     load(&connection, path, &mut Directory::default(), each)
+}
+
+/// Until when the run that used the database last was complete, by the date of the lock file: a second witness, should the
+/// database be damaged or gone. `None` when there was no such run.
+#[must_use]
+pub fn heartbeat(path: &Path) -> Option<Wall> {
+    let modified = fs::metadata(lock_path(path)).ok()?.modified().ok()?;
+    let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
 }
 
 /// Renames a damaged database and its log files, so that a new one can be begun and the old one examined.
@@ -381,9 +416,24 @@ fn write_state(transaction: &Connection, run: &Run<'_>, now: Wall) -> rusqlite::
     Ok(())
 }
 
-fn lock(path: &Path) -> Result<File, Error> {
+fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
+    PathBuf::from(name)
+}
+
+fn set_heartbeat(lock: &File, time: Wall) -> io::Result<()> {
+    let since = Duration::from_nanos(time.as_nanos());
+    lock.set_modified(SystemTime::UNIX_EPOCH + since)
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn lock(path: &Path) -> Result<File, Error> {
+    let name = lock_path(path);
     let open = OpenOptions::new()
         .create(true)
         .truncate(false)

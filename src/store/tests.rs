@@ -462,6 +462,26 @@ fn a_place_that_cannot_be_written_is_unavailable() {
 }
 
 #[test]
+fn a_database_that_was_deleted_in_use_is_gone_and_the_lock_keeps_the_time() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    assert_eq!(heartbeat(&path), None, "no run yet");
+    let mut store = Store::open(&path).unwrap();
+    let engine = engine();
+    let run = Run::default();
+    store.commit(&engine.changes(), &run, NOW.wall).unwrap();
+    assert_eq!(heartbeat(&path), Some(NOW.wall));
+    fs::remove_file(&path).unwrap();
+    let later = Wall::from_secs(NOW.wall.as_secs() + 1);
+    let error = store.commit(&engine.changes(), &run, later).unwrap_err();
+    assert!(matches!(error, Error::Gone { .. }), "{error}");
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.last_run().unwrap().last_commit, None);
+    assert_eq!(heartbeat(&path), Some(NOW.wall));
+}
+
+#[test]
 fn what_is_no_regular_file_is_unavailable_and_does_not_block() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("pending.db");
