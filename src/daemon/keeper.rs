@@ -290,7 +290,7 @@ impl Keeper {
         }
     }
 
-    /// States that nobody listened between `from`, when an earlier run last wrote, and the start of this one.
+    /// States that records may be missing between `from`, until when an earlier run was complete, and the start of this one.
     fn state_gap(&self, engine: &mut Engine, from: Option<Wall>, now: Now) {
         let Some(from) = from else {
             return;
@@ -302,7 +302,7 @@ impl Keeper {
             );
         } else {
             log::warn!(
-                "nobody listened from {from} to {to}: sessions that began and ended then are lost"
+                "records from {from} to {to} may be missing: nattrail did not run, or had not sent them yet when it ended"
             );
         }
         let gap = Gap {
