@@ -81,8 +81,11 @@ pub struct Capture {
 
 struct Dump {
     socket: DumpSocket,
+    listing: Listing,
     sequence: u32,
     readable: bool,
+    /// Datagrams with entries.
+    pieces: u32,
 }
 
 /// What a dump came to.
@@ -254,8 +257,10 @@ impl Capture {
             Ok(socket) => {
                 self.dump = Some(Dump {
                     socket,
+                    listing,
                     sequence,
                     readable: true,
+                    pieces: 0,
                 })
             }
             Err(error) => self.fail_dump(engine, &error.to_string(), now),
@@ -272,12 +277,19 @@ impl Capture {
             match dump.read(engine, statistics, now) {
                 DumpState::Continues => {}
                 DumpState::Complete => {
+                    // The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more
+                    // if that one has been delivered meanwhile: only a list that fits in one piece is known to be whole.
+                    let in_doubt = dump.listing == Listing::Dying && dump.pieces > 1;
                     self.dump = None;
                     if self.dump_failing {
                         self.dump_failing = false;
                         log::info!("the connection table could be read again");
                     }
-                    engine.handle_dump_end();
+                    if in_doubt {
+                        engine.handle_dump_in_doubt(now);
+                    } else {
+                        engine.handle_dump_end();
+                    }
                     // What ended during the dump may still be queued: the engine waits for the queue's end.
                     self.readable = true;
                 }
@@ -399,29 +411,43 @@ impl Dump {
             }
             Err(error) => return DumpState::Failed(error.to_string()),
         };
-        for message in Messages::new(datagram) {
-            let reply = message.and_then(|message| {
-                if message.flags & NLM_F_DUMP_INTR != 0 {
-                    return Ok(Some(DumpReply::Error(libc::EINTR)));
-                }
-                if message.sequence != self.sequence {
-                    return Ok(None);
-                }
-                DumpReply::decode(&message)
-            });
-            match reply {
-                Ok(Some(DumpReply::Flow(flow))) => {
-                    statistics.dumped += 1;
-                    engine.handle_dumped(&flow, now);
-                }
-                Ok(Some(DumpReply::Done)) => return DumpState::Complete,
-                Ok(Some(DumpReply::Error(number))) => {
-                    return DumpState::Failed(io::Error::from_raw_os_error(number).to_string());
-                }
-                Ok(None) => {}
-                Err(Malformed) => statistics.malformed += 1,
-            }
-        }
-        DumpState::Continues
+        let before = statistics.dumped;
+        let state = read_messages(datagram, self.sequence, engine, statistics, now);
+        self.pieces += u32::from(statistics.dumped > before);
+        state
     }
+}
+
+/// Hands the entries of one datagram to the engine.
+fn read_messages(
+    datagram: &[u8],
+    sequence: u32,
+    engine: &mut Engine,
+    statistics: &mut Statistics,
+    now: Now,
+) -> DumpState {
+    for message in Messages::new(datagram) {
+        let reply = message.and_then(|message| {
+            if message.flags & NLM_F_DUMP_INTR != 0 {
+                return Ok(Some(DumpReply::Error(libc::EINTR)));
+            }
+            if message.sequence != sequence {
+                return Ok(None);
+            }
+            DumpReply::decode(&message)
+        });
+        match reply {
+            Ok(Some(DumpReply::Flow(flow))) => {
+                statistics.dumped += 1;
+                engine.handle_dumped(&flow, now);
+            }
+            Ok(Some(DumpReply::Done)) => return DumpState::Complete,
+            Ok(Some(DumpReply::Error(number))) => {
+                return DumpState::Failed(io::Error::from_raw_os_error(number).to_string());
+            }
+            Ok(None) => {}
+            Err(Malformed) => statistics.malformed += 1,
+        }
+    }
+    DumpState::Continues
 }

@@ -659,6 +659,22 @@ fn a_failed_dump_closes_nothing_and_is_asked_for_again() {
 }
 
 #[test]
+fn a_dump_in_doubt_closes_nothing_and_the_audit_is_repeated() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(0));
+    engine.request_audit(at(10));
+    assert_eq!(engine.poll_dump(at(10)), Some(Listing::Table));
+    engine.handle_dump_end();
+    assert_eq!(engine.poll_dump(at(10)), Some(Listing::Dying));
+    engine.handle_dump_in_doubt(at(10));
+    engine.handle_events_drained(at(10));
+    engine.handle_timeout(at(10));
+    assert_eq!((engine.pending(), engine.poll_dump(at(69))), (1, None));
+    audit(&mut engine, &[], at(70));
+    assert_eq!(engine.pending(), 0);
+}
+
+#[test]
 fn a_large_table_is_closed_in_slices() {
     let mut engine = engine();
     for port in 0..10_000 {
