@@ -206,6 +206,7 @@ impl Daemon {
         self.forward();
         self.keeper.handle_timeout(&mut self.engine, now);
         self.outputs.flush(now);
+        ::log::logger().flush();
         Ok(heard)
     }
 
