@@ -130,6 +130,16 @@ error: FILE: capture.marc: unknown key, did you mean \"mark\"
 }
 
 #[test]
+fn a_configuration_that_nests_without_end_is_a_configuration_error() {
+    let (code, text) = check("n.yaml", &"- ".repeat(200_000));
+    assert_eq!(code, 78);
+    assert_eq!(
+        text,
+        "error   FILE: line 1: expected at most 16 levels of lists and tables, found more\n"
+    );
+}
+
+#[test]
 fn a_contradiction_is_a_configuration_error() {
     let text = "[[collector]]\naddress = \"192.0.2.1\"\nversion = \"v5\"\nzone = true\n";
     let (status, found) = check("n.toml", text);

@@ -274,6 +274,7 @@ impl Daemon {
             .handle_timeout(&mut self.engine, &mut self.outputs, heard_until, now);
         self.notifier.handle_timeout(now);
         self.serve();
+        ::log::logger().flush();
         Ok(heard)
     }
 
