@@ -224,7 +224,11 @@ fn measure(kind: Kind, options: &Options, null: Option<f64>) -> Row {
         peak_rss_octets,
         longest_turn_microseconds: kept
             .metrics
+            .as_ref()
             .map(|metrics| metrics.turns.longest_microseconds),
+        longest_commit_microseconds: kept
+            .metrics
+            .map(|metrics| metrics.store.longest_commit_microseconds),
         complete,
     }
 }

@@ -43,7 +43,8 @@ pub enum Kind {
     Ulogd,
     /// ulogd2 to SQLite.
     UlogdSqlite,
-    /// natlog to a file.
+    /// natlog to a file. It does not tell connections apart that come from one address and port at the same time, and
+    /// here all do.
     Natlog,
 }
 
@@ -289,7 +290,8 @@ fn database(home: &Home) -> PathBuf {
     home.path().join("ulogd.db")
 }
 
-/// All with the same receive buffer.
+/// All are asked to take the same receive buffer. What they make of it is theirs: conntrack 1.4.7 enlarges another socket
+/// than the one it hears events with.
 fn command(kind: Kind, home: &Home) -> Command {
     let buffer = Config::default().capture.receive_buffer.to_string();
     let file = || File::create(output(home)).unwrap();
@@ -374,9 +376,10 @@ fn ulogd_configuration(kind: Kind, home: &Home, buffer: &str) -> String {
         let path = ulogd_plugin(plugin).unwrap_or_default();
         text.push_str(&format!("plugin=\"{}\"\n", path.display()));
     }
+    // A size that is not below the largest is not set at all.
     text.push_str(&format!(
         "stack={stack}\n[ct1]\nevent_mask=0x00000005\nhash_enable=0\n\
-         netlink_socket_buffer_size={buffer}\nnetlink_socket_buffer_maxsize={buffer}\n{section}"
+         netlink_socket_buffer_size={buffer}\nnetlink_socket_buffer_maxsize={buffer}0\n{section}"
     ));
     text
 }

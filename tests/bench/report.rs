@@ -23,6 +23,8 @@ pub struct Row {
     pub ratio_to_null_reader: Option<f64>,
     pub peak_rss_octets: u64,
     pub longest_turn_microseconds: Option<u64>,
+    /// A part of some turn.
+    pub longest_commit_microseconds: Option<u64>,
     /// Whether all ended and the program came to rest in time.
     pub complete: bool,
 }
@@ -70,12 +72,12 @@ pub struct Report {
 }
 
 pub const ROW_HEAD: &str = "reader                  conns   conn/s   creates   deletes  gaps  user s   sys s   CPU s  \
-                            µs/conn  ratio  peak MB  turn ms";
+                            µs/conn  ratio  peak MB  turn ms  commit ms";
 
 impl Row {
     pub fn line(&self) -> String {
         format!(
-            "{:<20} {:>8} {:>8.0} {:>9} {:>9} {:>5} {:>7.2} {:>7.2} {:>7.2} {:>8.2} {:>6} {:>8.1} {:>8}{}",
+            "{:<20} {:>8} {:>8.0} {:>9} {:>9} {:>5} {:>7.2} {:>7.2} {:>7.2} {:>8.2} {:>6} {:>8.1} {:>8} {:>10}{}",
             self.reader,
             self.connections,
             self.connections_per_second,
@@ -88,10 +90,8 @@ impl Row {
             self.cpu_microseconds_per_connection,
             or_dash(self.ratio_to_null_reader.map(|ratio| format!("{ratio:.2}"))),
             megabytes(self.peak_rss_octets),
-            or_dash(
-                self.longest_turn_microseconds
-                    .map(|turn| format!("{:.1}", millis(turn)))
-            ),
+            or_dash(self.longest_turn_microseconds.map(tenths)),
+            or_dash(self.longest_commit_microseconds.map(tenths)),
             if self.complete { "" } else { "  (not at rest)" },
         )
     }
@@ -145,6 +145,10 @@ fn percent(value: f64) -> String {
 
 fn megabytes(octets: u64) -> f64 {
     octets as f64 / 1e6
+}
+
+fn tenths(microseconds: u64) -> String {
+    format!("{:.1}", millis(microseconds))
 }
 
 fn millis(microseconds: u64) -> f64 {
