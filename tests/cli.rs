@@ -203,7 +203,7 @@ fn check_has_a_line_for_every_object() {
     assert!(line_about(&found, "state directory").contains("writable, mode 0750"));
     let privileged = line_about(&found, "CAP_NET_ADMIN").starts_with("ok ");
     assert_eq!(status, if privileged { 69 } else { 77 }, "{found}");
-    assert!(line_about(&found, "collector[0]").ends_with("reached from 127.0.0.1"));
+    assert!(line_about(&found, "collector[0]").ends_with("there is a route, from 127.0.0.1"));
     assert!(line_about(&found, "collector[1]").starts_with("error "));
     assert!(line_about(&found, "syslog[0]").starts_with("ok "));
     assert!(line_about(&found, "syslog[1]").starts_with("error "));

@@ -158,7 +158,7 @@ pub const KEYS: &[Key] = &[
         Value("\"nattrail\""),
         "a name of at most 63 letters, digits, \"_\", \".\" and \"-\" that begins with a letter",
         "Name of nattrail's own nftables table (family inet). Its only rule keeps connection tracking switched on; it \
-         goes when nattrail stops.",
+         goes when nattrail stops, unless a service manager keeps the event socket for the next start.",
     ),
     key(
         Capture,
