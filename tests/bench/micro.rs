@@ -15,7 +15,7 @@ mod pipeline;
 use divan::{AllocProfiler, Bencher, black_box, counter::ItemsCount};
 use nattrail::config::{Format, Version};
 use nattrail::export::queue::Queue;
-use nattrail::store::Store;
+use nattrail::store::{Run, Store};
 
 use datagram::{DESTROY, NEW, renumber};
 use pipeline::NOW;
@@ -115,7 +115,8 @@ fn commit(bencher: Bencher<'_, '_>) {
             engine
         })
         .bench_local_values(|engine| {
-            store.commit(&engine.changes(), NOW.wall).unwrap();
+            let changes = engine.changes();
+            store.commit(&changes, &Run::default(), NOW.wall).unwrap();
             engine
         });
 }
