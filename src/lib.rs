@@ -12,9 +12,9 @@
 //!    there.
 //!
 //! Dependencies point downward only: [`cli`] → [`daemon`] → [`kernel`], [`store`], [`export`], [`engine`] → [`wire`] →
-//! [`session`], [`time`], [`config`]. `wire`, `engine` and the packing half of `export` are sans-IO: bytes, events and
-//! `now` go in, records, bytes and deadlines come out, so that scripts of (time, event) test them. Only `daemon` reads a
-//! clock, only `kernel` has unsafe code.
+//! [`metrics`], [`session`], [`time`], [`config`]. `wire`, `engine` and the packing half of `export` are sans-IO: bytes,
+//! events and `now` go in, records, bytes and deadlines come out, so that scripts of (time, event) test them. Only
+//! `daemon` reads a clock, only `kernel` has unsafe code.
 
 pub mod cli;
 pub mod config;
@@ -22,6 +22,7 @@ pub mod daemon;
 pub mod engine;
 pub mod export;
 pub mod kernel;
+pub mod metrics;
 pub mod session;
 pub mod store;
 pub mod time;

@@ -250,7 +250,8 @@ pub struct NatEvent {
 /// Why events may have been missed. Each cause has its own meaning of [`Gap::lost`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum GapCause {
-    /// The daemon was not listening. Lost: not known, since a session may have begun and ended meanwhile.
+    /// The daemon did not run, or had not sent on all it knew when it ended. Lost: not known, since a session may have begun
+    /// and ended meanwhile.
     Restart,
     /// The kernel's queue to the daemon overflowed. Lost: the events for which it had no room (`sk_drops`).
     Overflow,
@@ -265,18 +266,21 @@ pub enum GapCause {
     /// The system's clock was set. The interval goes from what it said before to what it says after, in either
     /// direction. Lost: nothing, but the times of records from before and after cannot be compared.
     ClockStep,
+    /// Connection tracking may have been off: the nftables table that keeps it on had been removed. Lost: not known.
+    TrackingOff,
     /// The records were known, but this receiver could not take them. Lost: those records, in the receiver's own unit
     /// (flow records for a collector).
     Undelivered,
 }
 
 impl GapCause {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Restart,
         Self::Overflow,
         Self::TableFull,
         Self::InsertFailed,
         Self::ClockStep,
+        Self::TrackingOff,
         Self::Undelivered,
     ];
 
@@ -289,6 +293,7 @@ impl GapCause {
             Self::TableFull => "table-full",
             Self::InsertFailed => "insert-failed",
             Self::ClockStep => "clock-step",
+            Self::TrackingOff => "tracking-off",
             Self::Undelivered => "undelivered",
         }
     }

@@ -4,12 +4,19 @@
 //! `now()`: the event loop reads both clocks once per wake-up and hands a [`Now`] down, so that everything below it can
 //! be tested without sleeping.
 
+use std::fmt;
 use std::time::Duration;
 
-use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
 
 pub const NANOS_PER_SEC: u64 = 1_000_000_000;
 pub const NANOS_PER_MILLI: u64 = 1_000_000;
+
+/// RFC 3339 in UTC, to the millisecond.
+const RFC3339: &[BorrowedFormatItem<'_>] =
+    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// One reading of both clocks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,6 +97,23 @@ impl Wall {
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0))
             .unwrap_or(OffsetDateTime::UNIX_EPOCH)
     }
+
+    /// Reads what [`Display`](fmt::Display) writes; `None` for anything else, and for a time before 1970 or after 2554.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let time = PrimitiveDateTime::parse(text, RFC3339).ok()?.assume_utc();
+        let nanos = u64::try_from(time.unix_timestamp_nanos()).ok()?;
+        Some(Self(nanos))
+    }
+}
+
+/// RFC 3339 in UTC, to the millisecond: `2026-11-20T14:03:07.123Z`.
+impl fmt::Display for Wall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Years have four digits up to 2554, where Wall ends.
+        let text = self.to_utc().format(RFC3339).map_err(|_| fmt::Error)?;
+        f.pad(&text)
+    }
 }
 
 /// A point in the machine's life: nanoseconds since boot on `CLOCK_BOOTTIME`. It never goes back.
@@ -125,6 +149,26 @@ impl Uptime {
     #[must_use]
     pub const fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
+    }
+}
+
+/// A duration for people, in its two largest units: `2d04h`, `3h12m`, `5m03s`, `12s`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Age(pub Duration);
+
+impl fmt::Display for Age {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.as_secs();
+        let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+        if days > 0 {
+            write!(f, "{days}d{:02}h", hours % 24)
+        } else if hours > 0 {
+            write!(f, "{hours}h{:02}m", minutes % 60)
+        } else if minutes > 0 {
+            write!(f, "{minutes}m{:02}s", seconds % 60)
+        } else {
+            write!(f, "{seconds}s")
+        }
     }
 }
 
@@ -172,6 +216,30 @@ const fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_is_written_in_utc_and_read_back() {
+        let time = Wall::from_millis(1_700_000_000_123);
+        assert_eq!(time.to_string(), "2023-11-14T22:13:20.123Z");
+        assert_eq!(Wall::parse(&time.to_string()), Some(time));
+        for wrong in ["", "2023-11-14", "1969-12-31T23:59:59.999Z"] {
+            assert_eq!(Wall::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_age_has_its_two_largest_units() {
+        let cases = [
+            (0, "0s"),
+            (59, "59s"),
+            (63, "1m03s"),
+            (3_720, "1h02m"),
+            (187_200, "2d04h"),
+        ];
+        for (seconds, expected) in cases {
+            assert_eq!(Age(Duration::from_secs(seconds)).to_string(), expected);
+        }
+    }
 
     #[test]
     fn sys_uptime_wraps_after_49_days() {

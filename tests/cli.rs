@@ -16,7 +16,9 @@ fn nattrail(arguments: &[&str]) -> Command {
     command.args(arguments);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        if name.starts_with("NATTRAIL_") || name == "STATE_DIRECTORY" {
+        if name.starts_with("NATTRAIL_")
+            || matches!(name.as_str(), "STATE_DIRECTORY" | "RUNTIME_DIRECTORY")
+        {
             command.env_remove(name);
         }
     }
@@ -70,7 +72,9 @@ fn help_names_the_commands_on_the_standard_output() {
     for argument in ["help", "--help"] {
         let output = nattrail(&[argument]).output().unwrap();
         assert_eq!(status(&output), 0);
-        for command in ["run", "check", "pending", "version", "help", "--config"] {
+        for command in [
+            "run", "check", "pending", "status", "version", "help", "--config",
+        ] {
             assert!(stdout(&output).contains(command), "{command}");
         }
     }
@@ -209,7 +213,7 @@ fn check_has_a_line_for_every_object() {
     assert!(line_about(&found, "state directory").contains("writable, mode 0750"));
     let privileged = line_about(&found, "CAP_NET_ADMIN").starts_with("ok ");
     assert_eq!(status, if privileged { 69 } else { 77 }, "{found}");
-    assert!(line_about(&found, "collector[0]").ends_with("reached from 127.0.0.1"));
+    assert!(line_about(&found, "collector[0]").ends_with("there is a route, from 127.0.0.1"));
     assert!(line_about(&found, "collector[1]").starts_with("error "));
     assert!(line_about(&found, "syslog[0]").starts_with("ok "));
     assert!(line_about(&found, "syslog[1]").starts_with("error "));

@@ -146,8 +146,8 @@ start_nattrail() {
   mkdir "$directory/state"
   # An empty file and a bare environment, lest this machine's own configuration has a say.
   : >"$directory/nattrail.toml"
-  env -i PATH="$PATH" STATE_DIRECTORY="$directory/state" NATTRAIL_CAPTURE_SET_SYSCTLS=true \
-    ip netns exec "$gateway" "$program" run --config "$directory/nattrail.toml" \
+  env -i PATH="$PATH" STATE_DIRECTORY="$directory/state" RUNTIME_DIRECTORY="$directory/run" \
+    NATTRAIL_CAPTURE_SET_SYSCTLS=true ip netns exec "$gateway" "$program" run --config "$directory/nattrail.toml" \
     >"$directory/records" 2>"$directory/log" &
   nattrail=$!
   wait_for "nattrail to listen to the kernel" nattrail_listens

@@ -152,13 +152,13 @@ fn sigusr1_logs_statistics() {
     ping(&net.client, CLIENT, SERVER, 1, 1);
     let _ = daemon.wait_for_records(7, record::parse_text);
     daemon.signal(Signal::USR1);
-    let message = daemon.wait_for_message("natevents count");
+    let message = daemon.wait_for_message("Natevents: ");
     assert!(
-        message.ends_with("natevents count start 4, stop 3"),
+        message.ends_with("Natevents:  count start 4, stop 3"),
         "{message}"
     );
-    let sessions = daemon.wait_for_message("Sessions: ");
-    assert!(sessions.contains("pending 1 "), "{sessions}");
+    let sessions = daemon.wait_for_message("Sessions:  ");
+    assert!(sessions.contains("pending 1 (peak "), "{sessions}");
     daemon.terminate();
 }
 

@@ -3,12 +3,14 @@
 mod check;
 mod pending;
 mod run;
+mod status;
 mod version;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -66,6 +68,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask the running daemon what it has counted
+    Status {
+        /// Print the JSON object as the daemon sends it, on one line
+        #[arg(long)]
+        json: bool,
+        /// Print it again and again, every 2 seconds if not said otherwise
+        #[arg(
+            long,
+            value_name = "SECONDS",
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "2",
+            value_parser = clap::value_parser!(u32).range(1..=86_400)
+        )]
+        watch: Option<u32>,
+    },
     /// Print the version
     Version,
 }
@@ -96,6 +114,14 @@ fn dispatch(arguments: Arguments) -> Exit {
         Command::Pending { json } => {
             let now = clock::read().wall;
             printed(|out| pending::run(file, environment(), json, now, out))
+        }
+        Command::Status { json, watch } => {
+            let form = status::Form {
+                json,
+                again: watch.map(|seconds| Duration::from_secs(seconds.into())),
+                clear: watch.is_some() && !json && io::stdout().is_terminal(),
+            };
+            printed(|out| status::run(file, environment(), form, out))
         }
         Command::Version => printed(|out| version::run(out)),
     }

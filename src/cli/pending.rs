@@ -7,22 +7,14 @@ use std::io::{self, BufWriter, Write};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
-
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
 
 use super::{Exit, complain};
 use crate::config::{Config, Format, Syslog};
 use crate::engine::StoredSession;
 use crate::session::{EventKind, NatEvent, Provenance, Record, Tuple};
 use crate::store;
-use crate::time::{Now, Uptime, Wall};
+use crate::time::{Age, Now, Uptime, Wall};
 use crate::wire::syslog::{Encoder, Host, Message};
-
-/// RFC 3339 in UTC, to the millisecond.
-const RFC3339: &[BorrowedFormatItem<'_>] =
-    format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
 /// Prints the sessions of the configured database, as a table or as one JSON object per line: the session's create
 /// record, as the copies have it. A daemon may be using the database meanwhile. What prevents it is said on the standard error.
@@ -111,8 +103,8 @@ fn print_row(stored: &StoredSession, now: Wall, out: &mut impl Write) -> io::Res
         SocketAddr::new(post.src, post.src_port).to_string(),
         destination(post),
         session.translation().name().to_owned(),
-        format!("{about}{}", utc(stored.begun)),
-        age(now.saturating_since(stored.begun)),
+        format!("{about}{}", stored.begun),
+        Age(now.saturating_since(stored.begun)).to_string(),
         format!("{:#x}", session.mark),
         session.zone.id.to_string(),
     ];
@@ -174,34 +166,16 @@ fn print_columns(columns: [String; 10], out: &mut impl Write) -> io::Result<()> 
     )
 }
 
-fn utc(time: Wall) -> String {
-    // Years have four digits up to 2554, where Wall ends.
-    time.to_utc().format(RFC3339).unwrap_or_default()
-}
-
-/// The two largest units: `2d04h`, `3h12m`, `5m03s`, `12s`.
-fn age(age: Duration) -> String {
-    let seconds = age.as_secs();
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    if days > 0 {
-        format!("{days}d{:02}h", hours % 24)
-    } else if hours > 0 {
-        format!("{hours}h{:02}m", minutes % 60)
-    } else if minutes > 0 {
-        format!("{minutes}m{:02}s", seconds % 60)
-    } else {
-        format!("{seconds}s")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::time::Duration;
+
     use super::*;
     use crate::engine::{Engine, Filter, Row, Timing};
     use crate::session::{Protocol, Session, Zone, ZoneDirection};
-    use crate::store::Store;
+    use crate::store::{Run, Store};
     use crate::time::{Now, Uptime};
     use crate::wire::ctnetlink::{Event, Flow};
 
@@ -292,20 +266,6 @@ mod tests {
         );
     }
 
-    #[test]
-    fn ages_are_printed_in_their_two_largest_units() {
-        let cases = [
-            (0, "0s"),
-            (59, "59s"),
-            (63, "1m03s"),
-            (3_720, "1h02m"),
-            (187_200, "2d04h"),
-        ];
-        for (seconds, expected) in cases {
-            assert_eq!(age(Duration::from_secs(seconds)), expected);
-        }
-    }
-
     /// Runs the command on a database in `directory`, with the daemon's store still open.
     fn pending(directory: &Path, json: bool) -> (Exit, String) {
         let database = directory.join("pending.db").display().to_string();
@@ -333,7 +293,9 @@ mod tests {
         };
         engine.handle_event(&Event::New(flow), now);
         let mut store = Store::open(&directory.path().join("pending.db")).unwrap();
-        store.commit(&engine.changes(), START).unwrap();
+        store
+            .commit(&engine.changes(), &Run::default(), START)
+            .unwrap();
         let (exit, table) = pending(directory.path(), false);
         assert_eq!(exit, Exit::Success);
         let lines: Vec<_> = table.lines().collect();

@@ -23,7 +23,7 @@ const fn exit_of(error: &daemon::Error) -> Exit {
     match error {
         daemon::Error::Config(_) => Exit::Config,
         daemon::Error::Permission(_) => Exit::NoPermission,
-        daemon::Error::Store(_) => Exit::Unavailable,
+        daemon::Error::Busy(_) | daemon::Error::Store(_) => Exit::Unavailable,
         daemon::Error::System(_) => Exit::Os,
     }
 }

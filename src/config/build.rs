@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::problem::Problems;
 use super::tree::{Table, Wrong};
 use super::values::{self, RecordKind, TargetKind};
-use super::{Capture, Collector, Format, NatEventValues, Pending, Syslog, Target, Version};
+use super::{
+    Capture, Collector, Control, Format, NatEventValues, Pending, Syslog, Target, Version,
+};
 
 const LARGEST_BUFFER: usize = 1 << 30;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -61,6 +63,21 @@ pub fn pending(
         database: database.unwrap_or_else(|| state_directory.join("pending.db")),
         ttl: ttl?,
         flush: flush?,
+    })
+}
+
+/// The same for `[control]`, whose socket is in `runtime_directory` unless the key says otherwise.
+pub fn control(
+    mut table: Table,
+    runtime_directory: &Path,
+    problems: &mut Problems,
+) -> Option<Control> {
+    let given = table.is_given("socket");
+    let socket = table.take("socket", values::optional_socket, problems);
+    table.finish(problems);
+    let default = || Some(runtime_directory.join("control.sock"));
+    Some(Control {
+        socket: if given { socket? } else { default() },
     })
 }
 

@@ -20,6 +20,7 @@ pub const FILE_VARIABLE: &str = "NATTRAIL_CONFIG";
 pub struct Document {
     pub capture: Table,
     pub pending: Table,
+    pub control: Table,
     pub collectors: Vec<Table>,
     pub syslog: Vec<Table>,
 }
@@ -37,6 +38,7 @@ impl Document {
         let document = Self {
             capture: single(Section::Capture, take(Section::Capture), problems),
             pending: single(Section::Pending, take(Section::Pending), problems),
+            control: single(Section::Control, take(Section::Control), problems),
             collectors: list(
                 Section::Collector,
                 take(Section::Collector),
@@ -93,10 +95,10 @@ impl Document {
     }
 
     fn single(&mut self, section: Section) -> &mut Table {
-        if section == Section::Capture {
-            &mut self.capture
-        } else {
-            &mut self.pending
+        match section {
+            Section::Capture => &mut self.capture,
+            Section::Control => &mut self.control,
+            _ => &mut self.pending,
         }
     }
 
@@ -173,7 +175,7 @@ fn section_advice(name: &str) -> String {
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return format!("as a key it belongs into [{}]", key.section.name());
     }
-    "expected capture, pending, collector or syslog".to_owned()
+    "expected capture, pending, control, collector or syslog".to_owned()
 }
 
 fn entries_of(

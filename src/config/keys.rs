@@ -7,18 +7,26 @@
 pub enum Section {
     Capture,
     Pending,
+    Control,
     Collector,
     Syslog,
 }
 
 impl Section {
-    pub const ALL: [Self; 4] = [Self::Capture, Self::Pending, Self::Collector, Self::Syslog];
+    pub const ALL: [Self; 5] = [
+        Self::Capture,
+        Self::Pending,
+        Self::Control,
+        Self::Collector,
+        Self::Syslog,
+    ];
 
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Capture => "capture",
             Self::Pending => "pending",
+            Self::Control => "control",
             Self::Collector => "collector",
             Self::Syslog => "syslog",
         }
@@ -136,7 +144,7 @@ const fn key(
 }
 
 use Preset::{Required, Unset, Value, Varies};
-use Section::{Capture, Collector, Pending, Syslog};
+use Section::{Capture, Collector, Control, Pending, Syslog};
 
 pub const KEYS: &[Key] = &[
     key(
@@ -153,7 +161,7 @@ pub const KEYS: &[Key] = &[
         Value("\"nattrail\""),
         "a name of at most 63 letters, digits, \"_\", \".\" and \"-\" that begins with a letter",
         "Name of nattrail's own nftables table (family inet). Its only rule keeps connection tracking switched on; it \
-         goes when nattrail stops.",
+         goes when nattrail stops, unless a service manager keeps the event socket for the next start.",
     ),
     key(
         Capture,
@@ -245,6 +253,14 @@ pub const KEYS: &[Key] = &[
         Value("\"1s\""),
         "a duration from 100ms to 1m",
         "How often the database is written: a crash loses at most this much of it. From 100ms to 1m.",
+    ),
+    key(
+        Control,
+        "socket",
+        Value("\"/run/nattrail/control.sock\""),
+        "an absolute path of at most 107 bytes, or \"\" for no socket",
+        "Unix socket that \"nattrail status\" asks. Default: control.sock in the runtime directory ($RUNTIME_DIRECTORY, or \
+         /run/nattrail), which is made when it is missing. \"\": none.",
     ),
     key(
         Collector,
@@ -490,6 +506,7 @@ mod tests {
         match section {
             Section::Capture => "What is read from the kernel, and how.",
             Section::Pending => "The connections that are still open.",
+            Section::Control => "How a running nattrail is asked about itself.",
             Section::Collector => {
                 "A NetFlow or IPFIX collector. Instead of [[collector]], [collector.NAME] is possible: in INI files, \
                  where it is the only way, and in all others."
@@ -542,6 +559,7 @@ mod tests {
         let config = load(&text.join("\n"));
         assert_eq!(config.capture, Config::default().capture);
         assert_eq!(config.pending, Config::default().pending);
+        assert_eq!(config.control, Config::default().control);
         let bare = load("[[collector]]\naddress = \"192.0.2.10\"\n[[syslog]]\ntarget = \"local\"");
         assert_eq!(config.collectors, bare.collectors);
         assert_eq!(config.syslog, bare.syslog);

@@ -21,6 +21,8 @@ pub const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
 
 const STATE_VARIABLE: &str = "STATE_DIRECTORY";
 const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/nattrail";
+const RUNTIME_VARIABLE: &str = "RUNTIME_DIRECTORY";
+const DEFAULT_RUNTIME_DIRECTORY: &str = "/run/nattrail";
 /// Where a message says a value came from when there is no file.
 const EMBEDDED: &str = "built-in configuration";
 /// Most characters of a parser's message, which may quote as much of the file as it likes.
@@ -94,7 +96,8 @@ impl std::error::Error for Error {}
 
 impl Config {
     /// Reads `path`, or [`DEFAULT_FILE`] if that exists, or else nothing; then puts the variables of `environment` that
-    /// begin with `NATTRAIL_` on top. `STATE_DIRECTORY`, as systemd sets it, decides where the database is by default.
+    /// begin with `NATTRAIL_` on top. `STATE_DIRECTORY` and `RUNTIME_DIRECTORY`, as systemd sets them, decide where
+    /// the database and the control socket are by default.
     ///
     /// # Errors
     /// All mistakes of the file and of the environment, or the first reason why the file cannot be read.
@@ -138,21 +141,25 @@ fn assemble(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, Vec<Problem>> {
     let environment: Vec<_> = environment.collect();
-    let state_directory = state_directory(&environment);
+    let directory = |variable, default| systemd_directory(&environment, variable, default);
+    let state_directory = directory(STATE_VARIABLE, DEFAULT_STATE_DIRECTORY);
+    let runtime_directory = directory(RUNTIME_VARIABLE, DEFAULT_RUNTIME_DIRECTORY);
     let mut problems = Problems::default();
     let mut document = Document::new(root, origin, &mut problems);
-    document.overlay(environment.into_iter(), &mut problems);
+    document.overlay(environment.iter().cloned(), &mut problems);
     if document.collectors.is_empty() && document.syslog.is_empty() {
         document.syslog.push(standard_output());
     }
     let capture = build::capture(document.capture, &mut problems);
     let pending = build::pending(document.pending, &state_directory, &mut problems);
+    let control = build::control(document.control, &runtime_directory, &mut problems);
     let collectors = build::collectors(document.collectors, &mut problems);
     let syslog = build::syslog(document.syslog, &mut problems);
-    match (capture, pending) {
-        (Some(capture), Some(pending)) if problems.is_empty() => Ok(Config {
+    match (capture, pending, control) {
+        (Some(capture), Some(pending), Some(control)) if problems.is_empty() => Ok(Config {
             capture,
             pending,
+            control,
             collectors,
             syslog,
         }),
@@ -167,14 +174,19 @@ fn standard_output() -> Table {
     Table::new(Section::Syslog, "syslog".to_owned(), EMBEDDED, entries)
 }
 
-/// The first of systemd's state directories (systemd.exec(5): several are separated by colons).
-fn state_directory(environment: &[(String, String)]) -> PathBuf {
+/// The first of the directories that systemd names in a variable (systemd.exec(5): several are separated by colons).
+fn systemd_directory(
+    environment: &[(String, String)],
+    variable: &str,
+    default: &'static str,
+) -> PathBuf {
     environment
         .iter()
-        .find(|(name, _)| name == STATE_VARIABLE)
+        .find(|(name, _)| name == variable)
         .and_then(|(_, list)| list.split(':').next())
         .filter(|path| path.starts_with('/'))
-        .map_or_else(|| DEFAULT_STATE_DIRECTORY.into(), PathBuf::from)
+        .unwrap_or(default)
+        .into()
 }
 
 /// A file that may be there but cannot be looked at is a mistake, not a reason to run without it.

@@ -28,6 +28,7 @@ use crate::session::Protocol;
 pub struct Config {
     pub capture: Capture,
     pub pending: Pending,
+    pub control: Control,
     pub collectors: Vec<Collector>,
     /// Never empty together with `collectors`: without either, records go to the standard output as text.
     pub syslog: Vec<Syslog>,
@@ -116,6 +117,13 @@ pub struct Pending {
     pub ttl: Duration,
     /// One transaction per this interval.
     pub flush: Duration,
+}
+
+/// `[control]`: how a running daemon is asked about itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Control {
+    /// The Unix socket, whose path fits into a `sockaddr_un`; `None` for none.
+    pub socket: Option<PathBuf>,
 }
 
 /// `[[collector]]`: one NetFlow or IPFIX receiver.

@@ -107,6 +107,13 @@ impl Table {
         self.entries.get(name).is_some_and(|value| !is_blank(value))
     }
 
+    /// Whether the key is set, be it to the empty text, and not yet taken.
+    #[must_use]
+    pub fn is_given(&self, name: &str) -> bool {
+        let value = self.entries.get(name);
+        value.is_some_and(|value| !matches!(value.kind, ValueKind::Nil))
+    }
+
     /// Adds a mistake about a key that is right by itself, but not together with others.
     pub fn conflict(&self, name: &str, message: impl Into<String>, problems: &mut Problems) {
         let waiting = self.entries.get(name).and_then(Value::origin);

@@ -212,6 +212,18 @@ pub fn absolute_path(text: &str) -> Parsed<PathBuf> {
     }
 }
 
+/// The path of a Unix socket; the empty text for none.
+pub fn optional_socket(text: &str) -> Parsed<Option<PathBuf>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    // sun_path has 108 bytes, the last one a NUL (unix(7)).
+    if text.len() > 107 {
+        return Err(Wrong::Value);
+    }
+    absolute_path(text).map(Some)
+}
+
 /// A name as `ip netns` accepts it, or an absolute path.
 pub fn namespace(text: &str) -> Parsed<Namespace> {
     if text.contains('/') {

@@ -4,17 +4,19 @@
 //! a socket counts as readable from a report until a read says that nothing is left.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::takeover::{Kept, Listening};
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket};
 use crate::kernel::filter::Program;
 use crate::kernel::namespace::within;
+use crate::metrics::ByProtocol;
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{DumpReply, Event, Listing};
@@ -43,6 +45,17 @@ pub struct Statistics {
     pub unusable: u64,
     /// How often events were lost because the socket's buffer was full (never in reliable mode).
     pub overflows: u64,
+    pub new_by_protocol: ByProtocol,
+    pub destroy_by_protocol: ByProtocol,
+}
+
+impl Statistics {
+    const fn count(&mut self, event: &Event) {
+        match event {
+            Event::New(flow) => self.new_by_protocol.count(flow.session.protocol),
+            Event::Destroy(flow) => self.destroy_by_protocol.count(flow.session.protocol),
+        }
+    }
 }
 
 /// The sockets to the kernel.
@@ -62,13 +75,17 @@ pub struct Capture {
     overflow_since: Option<Wall>,
     /// When events were last lost, while that counts as the present state.
     losing: Option<Uptime>,
+    listening: Listening,
     statistics: Statistics,
 }
 
 struct Dump {
     socket: DumpSocket,
+    listing: Listing,
     sequence: u32,
     readable: bool,
+    /// Datagrams with entries.
+    pieces: u32,
 }
 
 /// What a dump came to.
@@ -79,13 +96,32 @@ enum DumpState {
 }
 
 impl Capture {
-    /// Subscribes to the events of the configured network namespace.
+    /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier run.
     ///
     /// # Errors
     /// What the kernel says: a namespace that is not there, or a missing permission.
-    pub fn open(config: &config::Capture, now: Now) -> io::Result<Self> {
-        let events = within(config.namespace.as_ref(), || EventSocket::open(config))??;
+    pub fn open(config: &config::Capture, kept: Option<Kept>, now: Now) -> io::Result<Self> {
+        let kept_on = kept.is_some();
+        let kept = match kept {
+            Some(kept) => {
+                kept.socket.configure(config)?;
+                kept
+            }
+            None => {
+                let open = || EventSocket::open(config);
+                Kept::new(within(config.namespace.as_ref(), open)??)
+            }
+        };
+        let Kept {
+            socket: events,
+            drops,
+            overflow_since,
+        } = kept;
         Ok(Self {
+            listening: Listening {
+                socket: events.cookie().ok(),
+                kept: kept_on,
+            },
             config: config.clone(),
             events,
             batch: Batch::new(),
@@ -94,8 +130,8 @@ impl Capture {
             dump_sequence: 0,
             dump_failing: false,
             complete_until: now.wall,
-            drops: 0,
-            overflow_since: None,
+            drops,
+            overflow_since,
             losing: None,
             statistics: Statistics::default(),
         })
@@ -117,6 +153,17 @@ impl Capture {
         if let Err(error) = self.events.set_filter(&program) {
             log::warn!("the kernel keeps the earlier filter: {error}");
         }
+    }
+
+    /// The socket that is listened with, for whoever is to keep it.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    #[must_use]
+    pub const fn listening(&self) -> Listening {
+        self.listening
     }
 
     /// # Errors
@@ -143,6 +190,12 @@ impl Capture {
     #[must_use]
     pub fn is_readable(&self) -> bool {
         self.readable || self.dump.as_ref().is_some_and(|dump| dump.readable)
+    }
+
+    /// Whether events may be queued: the last read did not come to their end.
+    #[must_use]
+    pub const fn has_events(&self) -> bool {
+        self.readable
     }
 
     /// Reads queued events into the engine, a bounded number of them. Returns how many there were;
@@ -204,8 +257,10 @@ impl Capture {
             Ok(socket) => {
                 self.dump = Some(Dump {
                     socket,
+                    listing,
                     sequence,
                     readable: true,
+                    pieces: 0,
                 })
             }
             Err(error) => self.fail_dump(engine, &error.to_string(), now),
@@ -222,12 +277,19 @@ impl Capture {
             match dump.read(engine, statistics, now) {
                 DumpState::Continues => {}
                 DumpState::Complete => {
+                    // The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more
+                    // if that one has been delivered meanwhile: only a list that fits in one piece is known to be whole.
+                    let in_doubt = dump.listing == Listing::Dying && dump.pieces > 1;
                     self.dump = None;
                     if self.dump_failing {
                         self.dump_failing = false;
                         log::info!("the connection table could be read again");
                     }
-                    engine.handle_dump_end();
+                    if in_doubt {
+                        engine.handle_dump_in_doubt(now);
+                    } else {
+                        engine.handle_dump_end();
+                    }
                     // What ended during the dump may still be queued: the engine waits for the queue's end.
                     self.readable = true;
                 }
@@ -245,6 +307,24 @@ impl Capture {
     #[must_use]
     pub fn drops(&self) -> u32 {
         self.events.drops().unwrap_or(self.drops)
+    }
+
+    /// Until when the kernel has been heard: what happened before has been read.
+    #[must_use]
+    pub const fn complete_until(&self) -> Wall {
+        self.complete_until
+    }
+
+    /// Bytes that wait in the receive buffer, as the kernel counts them.
+    #[must_use]
+    pub fn queued(&self) -> u32 {
+        self.events.queued().unwrap_or(0)
+    }
+
+    /// The same, as far as it is in a gap: what an overflow has cost, where it costs anything.
+    #[must_use]
+    pub const fn stated_drops(&self) -> u32 {
+        self.drops
     }
 
     /// Bytes of the receive buffer, as the kernel counts them.
@@ -286,7 +366,10 @@ impl Capture {
             for message in Messages::new(bytes) {
                 self.statistics.events += 1;
                 match message.and_then(|message| Event::decode(&message)) {
-                    Ok(Some(event)) => engine.handle_event(&event, now),
+                    Ok(Some(event)) => {
+                        self.statistics.count(&event);
+                        engine.handle_event(&event, now);
+                    }
                     Ok(None) => {}
                     Err(Malformed) => self.statistics.malformed += 1,
                 }
@@ -328,29 +411,43 @@ impl Dump {
             }
             Err(error) => return DumpState::Failed(error.to_string()),
         };
-        for message in Messages::new(datagram) {
-            let reply = message.and_then(|message| {
-                if message.flags & NLM_F_DUMP_INTR != 0 {
-                    return Ok(Some(DumpReply::Error(libc::EINTR)));
-                }
-                if message.sequence != self.sequence {
-                    return Ok(None);
-                }
-                DumpReply::decode(&message)
-            });
-            match reply {
-                Ok(Some(DumpReply::Flow(flow))) => {
-                    statistics.dumped += 1;
-                    engine.handle_dumped(&flow, now);
-                }
-                Ok(Some(DumpReply::Done)) => return DumpState::Complete,
-                Ok(Some(DumpReply::Error(number))) => {
-                    return DumpState::Failed(io::Error::from_raw_os_error(number).to_string());
-                }
-                Ok(None) => {}
-                Err(Malformed) => statistics.malformed += 1,
-            }
-        }
-        DumpState::Continues
+        let before = statistics.dumped;
+        let state = read_messages(datagram, self.sequence, engine, statistics, now);
+        self.pieces += u32::from(statistics.dumped > before);
+        state
     }
+}
+
+/// Hands the entries of one datagram to the engine.
+fn read_messages(
+    datagram: &[u8],
+    sequence: u32,
+    engine: &mut Engine,
+    statistics: &mut Statistics,
+    now: Now,
+) -> DumpState {
+    for message in Messages::new(datagram) {
+        let reply = message.and_then(|message| {
+            if message.flags & NLM_F_DUMP_INTR != 0 {
+                return Ok(Some(DumpReply::Error(libc::EINTR)));
+            }
+            if message.sequence != sequence {
+                return Ok(None);
+            }
+            DumpReply::decode(&message)
+        });
+        match reply {
+            Ok(Some(DumpReply::Flow(flow))) => {
+                statistics.dumped += 1;
+                engine.handle_dumped(&flow, now);
+            }
+            Ok(Some(DumpReply::Done)) => return DumpState::Complete,
+            Ok(Some(DumpReply::Error(number))) => {
+                return DumpState::Failed(io::Error::from_raw_os_error(number).to_string());
+            }
+            Ok(None) => {}
+            Err(Malformed) => statistics.malformed += 1,
+        }
+    }
+    DumpState::Continues
 }

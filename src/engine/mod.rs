@@ -48,6 +48,8 @@ pub struct Statistics {
     pub new_events: u64,
     /// DESTROY events, logged or not.
     pub destroy_events: u64,
+    /// Sessions that the store gave back.
+    pub restored: u64,
     pub creates: u64,
     pub deletes: u64,
     /// Deletes whose create was not seen, and left with it.
@@ -180,6 +182,7 @@ impl Engine {
             stored: true,
         };
         self.table.insert(key, pending);
+        self.statistics.restored += 1;
         self.note_peak();
     }
 
@@ -192,8 +195,13 @@ impl Engine {
 
     /// States that events may have been missed. What was missed is looked for by an audit.
     pub fn handle_gap(&mut self, gap: Gap, now: Now) {
-        self.records.push_back(Record::Gap(gap));
+        self.state_gap(gap);
         self.request_audit(now);
+    }
+
+    /// States a gap in which no session can be found any more.
+    pub fn state_gap(&mut self, gap: Gap) {
+        self.records.push_back(Record::Gap(gap));
     }
 
     /// The next record to send, in the order in which they became known.
@@ -326,7 +334,11 @@ impl Engine {
         let paired = self.paired(key, flow);
         if let Some(pending) = paired.and_then(|slot| self.table.remove(key, slot)) {
             self.forget(&pending);
-            self.emit_delete(flow, Some(flow.start.unwrap_or(pending.begun)), end);
+            let (start, provenance) = match flow.start {
+                Some(start) => (start, Provenance::Kernel),
+                None => (pending.begun, pending.provenance),
+            };
+            self.emit_delete(flow, Some(start), end, provenance);
             return;
         }
         if !self.filter.accepts(&flow.session) {
@@ -340,7 +352,7 @@ impl Engine {
             Provenance::Inferred
         };
         self.emit_create(flow.session, flow.start.unwrap_or(end), provenance);
-        self.emit_delete(flow, flow.start, end);
+        self.emit_delete(flow, flow.start, end, Provenance::Kernel);
     }
 
     /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that had begun when the
@@ -396,7 +408,7 @@ impl Engine {
         self.records.push_back(Record::Event(event));
     }
 
-    fn emit_delete(&mut self, flow: &Flow, start: Option<Wall>, end: Wall) {
+    fn emit_delete(&mut self, flow: &Flow, start: Option<Wall>, end: Wall, provenance: Provenance) {
         self.statistics.deletes += 1;
         self.records.push_back(Record::Event(NatEvent {
             kind: EventKind::Delete,
@@ -405,7 +417,7 @@ impl Engine {
             time: start.map_or(end, |start| end.max(start)),
             start,
             totals: flow.totals,
-            provenance: Provenance::Kernel,
+            provenance,
         }));
     }
 

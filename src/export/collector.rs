@@ -38,6 +38,10 @@ const RECOVERY: Duration = Duration::from_secs(10);
 /// What became of the records so far, and what is queued now.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Statistics {
+    /// Records pushed.
+    pub pushed: u64,
+    /// Flow records made of them: each is sent, failed, dropped or queued.
+    pub packed: u64,
     /// Messages that the kernel took.
     pub messages: u64,
     /// Flow records in them.
@@ -54,6 +58,8 @@ pub struct Statistics {
     pub not_representable: u64,
     /// Gaps in the messages that the kernel took, the collector's own included.
     pub gaps: u64,
+    /// Flow records that wait, for their message to fill or for the socket.
+    pub queued: u64,
     /// Messages that wait for the socket.
     pub queued_messages: u64,
     /// Octets they take in the queue.
@@ -66,10 +72,37 @@ pub struct Statistics {
     pub template_sends: u64,
 }
 
+/// What a later run needs to go on as if it were the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Past {
+    /// The local port, by which collectors know an exporter too; 0 when none was chosen yet.
+    pub port: u16,
+    /// Sequence number of the next message.
+    pub sequence: u32,
+}
+
+impl Past {
+    /// By how much the sequence moves on when it is not known how far it got: 2^24, more than leaves between two commits
+    /// of the store.
+    const LEAP: u32 = 1 << 24;
+
+    /// What to go on from when more has been sent since, and nobody knows how much: the collector sees a leap, and never
+    /// the same number twice.
+    #[must_use]
+    pub const fn leaping(self) -> Self {
+        Self {
+            sequence: self.sequence.wrapping_add(Self::LEAP),
+            ..self
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
     source: SocketAddr,
+    /// The local port to get again, if the configuration leaves the choice.
+    port: u16,
     send_buffer: Option<usize>,
     socket: Option<UdpSocket>,
     connected: bool,
@@ -91,6 +124,7 @@ pub struct Collector {
 /// The part of [`Statistics`] that is counted here.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counters {
+    pushed: u64,
     messages: u64,
     records: u64,
     octets: u64,
@@ -112,6 +146,7 @@ impl Collector {
         Self {
             address: collector.address,
             source: collector.source.unwrap_or((unspecified, 0).into()),
+            port: 0,
             send_buffer: collector.send_buffer,
             socket: None,
             connected: false,
@@ -127,6 +162,23 @@ impl Collector {
         }
     }
 
+    /// Goes on where an earlier run stopped, from the same port, if the configuration leaves the choice and nobody else has
+    /// it now. To be called before anything is pushed.
+    pub fn resume(&mut self, past: &Past) {
+        self.port = past.port;
+        self.packer.resume(past.sequence);
+    }
+
+    /// What a later run can go on from.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        let local = self.socket.as_ref().and_then(|it| it.local_addr().ok());
+        Past {
+            port: local.map_or(self.port, |local| local.port()),
+            sequence: self.packer.sequence(),
+        }
+    }
+
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
@@ -134,6 +186,7 @@ impl Collector {
 
     /// Packs a record. Call [`Self::flush`] before waiting for the next one.
     pub fn push(&mut self, record: &Record, now: Now) {
+        self.counters.pushed += 1;
         let result = match record {
             Record::Event(event) => self.packer.push(event, now, &mut self.queue),
             Record::Gap(gap) => self.packer.push_gap(*gap, now, &mut self.queue),
@@ -197,7 +250,10 @@ impl Collector {
     pub fn statistics(&self) -> Statistics {
         let counters = &self.counters;
         let totals = self.packer.totals();
+        let queued = self.queue.tags().map(|load| u64::from(load.records));
         Statistics {
+            pushed: counters.pushed,
+            packed: totals.packed,
             messages: counters.messages,
             records: counters.records,
             octets: counters.octets,
@@ -206,6 +262,7 @@ impl Collector {
             dropped: totals.dropped,
             not_representable: counters.not_representable,
             gaps: counters.gaps,
+            queued: queued.sum::<u64>() + u64::from(self.packer.in_hand()),
             queued_messages: self.queue.len() as u64,
             queued_octets: self.queue.used() as u64,
             peak_octets: self.queue.peak() as u64,
@@ -299,7 +356,7 @@ impl Collector {
     /// Makes sure that there is a connected socket.
     fn connect(&mut self) -> io::Result<()> {
         if self.socket.is_none() {
-            let socket = bind(self.source)?;
+            let socket = self.bind()?;
             if let Some(size) = self.send_buffer {
                 sockopt::set_socket_send_buffer_size(&socket, size)?;
             }
@@ -312,6 +369,17 @@ impl Collector {
             self.connected = true;
         }
         Ok(())
+    }
+
+    fn bind(&self) -> io::Result<UdpSocket> {
+        let again = SocketAddr::new(self.source.ip(), self.port);
+        if self.source.port() == 0
+            && self.port != 0
+            && let Ok(socket) = bind(again)
+        {
+            return Ok(socket);
+        }
+        bind(self.source)
     }
 
     /// Lets the next connect choose the source address again: the kernel keeps the first one, and fails every send

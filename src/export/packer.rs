@@ -71,6 +71,8 @@ pub struct Totals {
     pub octets: u64,
     /// Flow records: templates and options do not count.
     pub records: u64,
+    /// Flow records, whatever became of them, with those of the message in hand.
+    pub packed: u64,
     /// Flow records that the queue refused.
     pub dropped: u64,
     /// Flow records that did not leave, for whatever reason.
@@ -224,6 +226,15 @@ impl Packer {
         }
     }
 
+    /// Goes on with the sequence of an earlier packer of the same collector. To be called before anything is packed; the
+    /// templates come first all the same.
+    pub fn resume(&mut self, sequence: u32) {
+        match &mut self.0 {
+            Encoding::NetflowV5(packer) => packer.sequence = sequence,
+            Encoding::Templated(packer) => packer.sequence = sequence,
+        }
+    }
+
     /// Goes over to a new transport session: the message in hand is finished for the old one, sequence numbers begin at
     /// zero and the next message begins with the templates (RFC 7011 section 10.4).
     pub fn restart_stream(&mut self, now: Now, done: &mut Queue<Load>) {
@@ -244,6 +255,12 @@ impl Packer {
     #[must_use]
     pub fn totals(&self) -> &Totals {
         &self.assembly().totals
+    }
+
+    /// Flow records in the message in hand.
+    #[must_use]
+    pub fn in_hand(&self) -> u16 {
+        self.assembly().load.records
     }
 
     /// The sequence number of the next message.
@@ -315,6 +332,7 @@ impl Assembly {
         load.to = load.to.max(time);
         // A record takes more than one octet, and a message has fewer than 65,536.
         load.records += 1;
+        self.totals.packed += 1;
         self.expect(now);
     }
 

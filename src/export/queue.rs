@@ -123,6 +123,11 @@ impl<T: Copy> Queue<T> {
         Some(entry.tag)
     }
 
+    /// The tags of all messages, the oldest first.
+    pub fn tags(&self) -> impl Iterator<Item = T> {
+        self.entries.iter().map(|entry| entry.tag)
+    }
+
     /// How many messages are queued.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -207,7 +212,7 @@ impl Queue {
 
     /// Removes everything and gives the sum of the tags.
     pub fn clear(&mut self) -> u64 {
-        let tags = self.entries.iter().map(|entry| u64::from(entry.tag)).sum();
+        let tags = self.tags().map(u64::from).sum();
         self.entries.clear();
         self.partial = 0;
         self.reset_when_empty();

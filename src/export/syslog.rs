@@ -54,6 +54,8 @@ pub struct Statistics {
     pub refused: u64,
     /// Failed attempts to open, connect or write.
     pub errors: u64,
+    /// Gaps written into the copy where records are missing.
+    pub own_gaps: u64,
 }
 
 /// A target and its state.
@@ -301,6 +303,7 @@ impl SyslogTarget {
         });
         if self.enqueue(&gap, 0, now) {
             self.shortfall = None;
+            self.statistics.own_gaps += 1;
         }
     }
 

@@ -4,6 +4,15 @@
 
 pub mod conntrack;
 pub mod filter;
+pub mod inherited;
 pub mod namespace;
 pub mod nftables;
 pub mod sysctl;
+pub mod tracking;
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+fn borrow(socket: &mnl::Socket) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor belongs to `socket`, which the borrow cannot outlive.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}

@@ -47,7 +47,9 @@ fn enter(namespace: &File) -> io::Result<()> {
     move_into_link_name_space(namespace.as_fd(), network).map_err(io::Error::from)
 }
 
-fn path_of(namespace: &Namespace) -> PathBuf {
+/// The file that stands for the namespace.
+#[must_use]
+pub fn path_of(namespace: &Namespace) -> PathBuf {
     let path = &namespace.0;
     if path.components().count() > 1 {
         path.clone()

@@ -6,13 +6,13 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nftnl::expr::{Bitwise, Cmp, CmpOp, Conntrack, States};
 use nftnl::{Batch, Chain, FinalizedBatch, MsgType, ProtoFamily, Rule, Table};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
+use super::borrow;
 use crate::wire::netlink::{Messages, NLMSG_ERROR};
 
 const CHAIN: &CStr = c"pin";
@@ -58,9 +58,7 @@ pub fn remove(table: &str) -> io::Result<()> {
 
 fn commit(batch: &FinalizedBatch) -> io::Result<()> {
     let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
-    // SAFETY: the descriptor belongs to `socket`, which outlives the borrow.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) };
-    set_socket_timeout(descriptor, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
+    set_socket_timeout(borrow(&socket), Timeout::Recv, Some(ANSWER_TIMEOUT))?;
     socket.send_all(batch)?;
     let mut unanswered = batch.sequence_numbers();
     let mut buffer = vec![0; 8192];

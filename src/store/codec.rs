@@ -28,6 +28,9 @@ const HAS_ID: u8 = 4;
 const DIRECTION_SHIFT: u8 = 3;
 const KNOWN_FLAGS: u8 = 0x1f;
 
+/// Rows of this run have to lie above: no daemon counts as far.
+const LAST_ROW: i64 = i64::MAX / 2;
+
 /// Octets before the addresses.
 const FIXED: usize = 36;
 pub(super) const IPV4_LEN: usize = FIXED + 4 * 4;
@@ -118,6 +121,9 @@ fn decode(bytes: &[u8]) -> Result<StoredSession, String> {
     };
     let zone = u16::from_le_bytes(reader.take()?);
     let row = i64::from_le_bytes(reader.take()?);
+    if !(0..=LAST_ROW).contains(&row) {
+        return Err(format!("row {row} is out of range"));
+    }
     let begun = u64::from_le_bytes(reader.take()?);
     let id = u32::from_le_bytes(reader.take()?);
     let mark = u32::from_le_bytes(reader.take()?);
@@ -194,7 +200,7 @@ mod tests {
             any::<[u16; 4]>(),
             any::<(u8, u16, Option<u32>, u32)>(),
             prop::sample::select(directions.to_vec()),
-            any::<(i64, u64, bool)>(),
+            (0..=LAST_ROW, any::<u64>(), any::<bool>()),
         );
         (prop_oneof![v4, v6], rest).prop_map(|(addresses, (ports, ids, direction, life))| {
             let tuple = |at: usize| Tuple {

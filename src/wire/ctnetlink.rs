@@ -104,7 +104,7 @@ pub fn encode_dump_request(listing: Listing, sequence: u32) -> [u8; 20] {
     request
 }
 
-const SUBSYSTEM_CTNETLINK: u16 = 1 << 8;
+pub(crate) const SUBSYSTEM_CTNETLINK: u16 = 1 << 8;
 pub(crate) const MESSAGE_NEW: u16 = SUBSYSTEM_CTNETLINK;
 const MESSAGE_GET: u16 = SUBSYSTEM_CTNETLINK | 1;
 const MESSAGE_GET_DYING: u16 = SUBSYSTEM_CTNETLINK | 6;

@@ -60,7 +60,10 @@ impl Kind {
             return Self::Uncounted;
         }
         match gap.cause {
-            GapCause::Restart | GapCause::Overflow | GapCause::ClockStep => Self::Missed,
+            GapCause::Restart
+            | GapCause::Overflow
+            | GapCause::ClockStep
+            | GapCause::TrackingOff => Self::Missed,
             GapCause::TableFull | GapCause::InsertFailed => Self::Refused,
             GapCause::Undelivered => Self::Unsent,
         }
@@ -94,6 +97,7 @@ pub const fn process(cause: GapCause) -> u32 {
         GapCause::InsertFailed => 4,
         GapCause::ClockStep => 5,
         GapCause::Undelivered => 6,
+        GapCause::TrackingOff => 7,
     }
 }
 
@@ -176,7 +180,7 @@ mod tests {
     #[test]
     fn no_two_causes_share_a_process() {
         let processes: Vec<_> = GapCause::ALL.map(process).into();
-        assert_eq!(processes, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(processes, [1, 2, 3, 4, 5, 7, 6]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! is checked before it is used. Encoders append to a buffer of the caller and cannot fail.
 
 pub mod ctnetlink;
+pub mod ctstats;
 pub mod element;
 pub mod flow;
 pub mod gap;

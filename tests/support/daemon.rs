@@ -39,7 +39,7 @@ target = \"stdout\"
 format = \"json\"
 ";
 
-/// What outlives the daemon: its configuration and its state directory.
+/// What outlives the daemon: its configuration, its state directory and its runtime directory.
 #[derive(Debug)]
 pub struct Home {
     directory: TempDir,
@@ -71,6 +71,12 @@ impl Home {
         self.path().join("state")
     }
 
+    /// Made by the daemon.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        self.path().join("run")
+    }
+
     #[must_use]
     pub fn path(&self) -> &Path {
         self.directory.path()
@@ -91,6 +97,7 @@ impl Home {
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("STATE_DIRECTORY", self.state())
+            .env("RUNTIME_DIRECTORY", self.runtime())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -209,6 +209,32 @@ fn the_database_is_in_the_state_directory() {
 }
 
 #[test]
+fn the_control_socket_is_in_the_runtime_directory_unless_it_is_switched_off() {
+    let socket = |text: &str, variables: &[(&str, &str)]| {
+        let config = load_with("n.toml", text, variables).unwrap();
+        config.control.socket.map(|path| path.display().to_string())
+    };
+    let some = |path: &str| Some(path.to_owned());
+    assert_eq!(socket("", &[]), some("/run/nattrail/control.sock"));
+    let directories = [("RUNTIME_DIRECTORY", "/run/a:/run/b")];
+    assert_eq!(socket("", &directories), some("/run/a/control.sock"));
+    let named = "[control]\nsocket = \"/run/x.sock\"";
+    assert_eq!(socket(named, &directories), some("/run/x.sock"));
+    assert_eq!(socket("[control]\nsocket = \"\"", &directories), None);
+    assert_eq!(socket("", &[("NATTRAIL_CONTROL_SOCKET", "")]), None);
+}
+
+#[test]
+fn a_control_socket_has_a_path_that_the_kernel_can_bind() {
+    let expected = "expected an absolute path of at most 107 bytes, or \"\" for no socket";
+    for path in ["control.sock", &format!("/run/{}", "x".repeat(103))] {
+        let text = format!("[control]\nsocket = \"{path}\"");
+        let found = message(&text);
+        assert!(found.contains(expected), "{found}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_nearest() {
     assert_eq!(
         message("[capture]\nlgo = \"nat\""),

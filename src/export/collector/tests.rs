@@ -62,6 +62,23 @@ fn exporter(address: SocketAddr, version: Version) -> Collector {
     Collector::new(&config(address, version), at(0))
 }
 
+/// Every flow record that was packed is somewhere, once.
+fn assert_accounted(collector: &Collector) {
+    let statistics = collector.statistics();
+    let Statistics {
+        records,
+        failed,
+        dropped,
+        queued,
+        ..
+    } = statistics;
+    assert_eq!(
+        statistics.packed,
+        records + failed + dropped + queued,
+        "{statistics:?}"
+    );
+}
+
 #[test]
 fn records_arrive_when_their_message_is_due() {
     let (socket, address) = receiver();
@@ -114,6 +131,74 @@ fn messages_come_from_the_configured_source() {
 }
 
 #[test]
+fn a_later_run_goes_on_from_the_same_port_with_the_next_sequence_number() {
+    for version in [Version::NetflowV5, Version::NetflowV9, Version::Ipfix] {
+        let (socket, address) = receiver();
+        let send = |collector: &mut Collector, millis| {
+            collector.push(&Record::Event(event()), at(millis));
+            collector.drain(at(millis));
+            let mut message = [0; 2000];
+            let (length, from) = socket.recv_from(&mut message).unwrap();
+            (message[..length].to_vec(), from)
+        };
+        let mut first = exporter(address, version);
+        let (begin, from) = send(&mut first, 0);
+        let past = first.past();
+        assert_eq!(past.port, from.port());
+        assert_ne!(past.sequence, 0);
+        drop(first);
+
+        let mut second = exporter(address, version);
+        second.resume(&past);
+        assert_eq!(second.past(), past);
+        let (mut message, again) = send(&mut second, 0);
+        assert_eq!(again, from);
+        let field = match version {
+            Version::NetflowV5 => 16..20,
+            Version::NetflowV9 => 12..16,
+            Version::Ipfix => 8..12,
+        };
+        assert_eq!(message[field.clone()], past.sequence.to_be_bytes());
+        // But for that and the exporter's statistics behind it, the second run begins like the first: with templates.
+        message[field.clone()].copy_from_slice(&begin[field]);
+        assert_eq!(message.len(), begin.len());
+        assert_eq!(
+            message[..200.min(begin.len())],
+            begin[..200.min(begin.len())]
+        );
+    }
+}
+
+#[test]
+fn a_port_that_cannot_be_had_again_costs_only_the_port() {
+    let (taken, address) = receiver();
+    let past = Past {
+        port: taken.local_addr().unwrap().port(),
+        sequence: 7,
+    };
+    let config = config::Collector {
+        source: Some("127.0.0.1:0".parse().unwrap()),
+        ..config(address, Version::NetflowV5)
+    };
+    let mut collector = Collector::new(&config, at(0));
+    collector.resume(&past);
+    collector.push(&Record::Event(event()), at(0));
+    collector.drain(at(0));
+    let (_, from) = taken.recv_from(&mut [0; 2000]).unwrap();
+    assert_ne!(from.port(), past.port);
+    assert_eq!(collector.past().sequence, 8);
+}
+
+#[test]
+fn a_run_that_does_not_know_how_far_the_last_one_got_leaps() {
+    let past = Past {
+        port: 1,
+        sequence: u32::MAX,
+    };
+    assert_eq!(past.leaping().sequence, (1 << 24) - 1);
+}
+
+#[test]
 fn records_wait_for_a_source_that_this_machine_does_not_have_yet() {
     let (socket, address) = receiver();
     let config = config::Collector {
@@ -124,6 +209,8 @@ fn records_wait_for_a_source_that_this_machine_does_not_have_yet() {
     collector.push(&Record::Event(event()), at(0));
     collector.drain(at(0));
     assert_eq!(collector.statistics().queued_messages, 1);
+    assert_eq!(collector.statistics().queued, 1);
+    assert_accounted(&collector);
     assert_eq!(collector.poll_timeout(), Some(at(5).up));
 
     collector.source = "127.0.0.1:0".parse().unwrap();
@@ -254,6 +341,7 @@ fn a_message_too_large_for_the_way_is_lost_and_told_with_the_next_record() {
     collector.drain(at(0));
     let statistics = collector.statistics();
     assert_eq!((statistics.failed, statistics.records), (150, 0));
+    assert_accounted(&collector);
     assert_eq!(collector.poll_timeout(), Some(at(5).up));
 
     collector.socket = Some(working);
@@ -420,6 +508,8 @@ fn what_the_queue_cannot_hold_is_dropped_and_counted() {
     assert!(queued + statistics.dropped + 30 > 100_000);
     assert!(statistics.queued_octets <= QUEUE_LIMIT as u64);
     assert_eq!(statistics.peak_octets, statistics.queued_octets);
+    assert_eq!(statistics.packed, 100_000);
+    assert_accounted(&collector);
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn a_local_receiver_that_stops_reading_and_goes_on_gets_everything_or_a_statemen
         target.flush(at(0));
     }
     assert!(target.statistics().dropped > 0);
-    assert_balanced(&target.statistics());
+    assert_balanced(&target);
 
     let mut lines = Vec::new();
     let mut millis = 0;
@@ -282,7 +282,7 @@ fn a_full_disk_keeps_what_fits_the_queue_and_never_joins_lines() {
     }
     assert_eq!(target.health, Health::Failing);
     assert!(target.statistics().dropped > 0);
-    assert_balanced(&target.statistics());
+    assert_balanced(&target);
     let torn = fs::read_to_string(&path).unwrap();
     assert!(
         !torn.ends_with('\n'),
@@ -339,7 +339,7 @@ fn a_pipe_that_nobody_reads_does_not_block() {
     }
     let statistics = target.statistics();
     assert!(statistics.dropped > 0);
-    assert_balanced(&statistics);
+    assert_balanced(&target);
     // Whoever reads later gets whole lines and the statement.
     let mut text = Vec::new();
     let mut buffer = [0; 65536];

@@ -1,0 +1,269 @@
+//! Watching what could cost records without an event to tell of it: once a second, and once per change of state in the log.
+//!
+//! - Packets that connection tracking dropped, because the table was full or no translated tuple was free, become gaps.
+//! - The table nearing its limit is a warning: with reliable delivery, connections that have ended and could not be
+//!   reported count as well.
+//! - The nftables table that keeps connection tracking on is made again when somebody has removed it (`nft flush
+//!   ruleset`), and the time without it is a gap.
+//! - A network namespace that was made anew under the same name ends the daemon: its sockets are in the old one.
+//! - A step of the clock is a gap of no duration.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
+
+use crate::config;
+use crate::engine::Engine;
+use crate::kernel::namespace::{path_of, within};
+use crate::kernel::nftables;
+use crate::kernel::tracking::TrackingSocket;
+use crate::session::{Gap, GapCause};
+use crate::time::{Now, Uptime, Wall};
+use crate::wire::ctstats::TrackingStatistics;
+
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Least time between gaps of one cause.
+const TALLY: Duration = Duration::from_secs(10);
+/// The clock may be slewed, which moves it by far less within a turn of the loop.
+const STEP: Duration = Duration::from_millis(250);
+
+pub struct Watch {
+    config: config::Capture,
+    table: CString,
+    socket: TrackingSocket,
+    /// Device and inode of the namespace's file, if one is configured.
+    namespace: Option<(u64, u64)>,
+    next: Uptime,
+    /// When the table was last seen to exist.
+    pinned: Wall,
+    statistics: TrackingStatistics,
+    /// When they were read.
+    read: Wall,
+    table_full: Tally,
+    insert_failed: Tally,
+    nearly_full: bool,
+    failing: bool,
+}
+
+/// Drops of one cause that are not in a gap yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    lost: u64,
+    since: Wall,
+    /// No gap before.
+    next: Uptime,
+}
+
+impl Watch {
+    /// To be made after the nftables table.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn new(config: &config::Capture, now: Now) -> io::Result<Self> {
+        let mut socket = within(config.namespace.as_ref(), TrackingSocket::open)??;
+        let statistics = socket.statistics()?;
+        let table = CString::new(config.table.as_str()).map_err(io::Error::other)?;
+        Ok(Self {
+            config: config.clone(),
+            table,
+            socket,
+            namespace: identity(config)?,
+            next: now.up.saturating_add(INTERVAL),
+            pinned: now.wall,
+            statistics,
+            read: now.wall,
+            table_full: Tally::default(),
+            insert_failed: Tally::default(),
+            nearly_full: false,
+            failing: false,
+        })
+    }
+
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Uptime {
+        self.next
+    }
+
+    /// # Errors
+    /// When the daemon cannot go on: its network namespace is no longer the one of that name.
+    pub fn handle_timeout(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
+        if now.up < self.next {
+            return Ok(());
+        }
+        self.next = now.up.saturating_add(INTERVAL);
+        self.check_namespace()?;
+        let looked = self.look(engine, now);
+        match (looked, self.failing) {
+            (Err(error), false) => {
+                self.failing = true;
+                log::warn!("cannot watch connection tracking: {error}; trying again every second");
+            }
+            (Ok(()), true) => {
+                self.failing = false;
+                log::info!("connection tracking can be watched again");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Compares how far the two clocks went from `before` to `now`.
+    pub fn check_clock(&self, engine: &mut Engine, before: Now, now: Now) {
+        let expected = before
+            .wall
+            .saturating_add(now.up.saturating_since(before.up));
+        let ahead = now.wall.saturating_since(expected);
+        let behind = expected.saturating_since(now.wall);
+        if ahead.max(behind) < STEP {
+            return;
+        }
+        let direction = if ahead > behind { "ahead" } else { "back" };
+        log::warn!("the clock was set {direction} by {:?}", ahead.max(behind));
+        engine.state_gap(Gap {
+            cause: GapCause::ClockStep,
+            from: expected,
+            to: now.wall,
+            lost: None,
+        });
+    }
+
+    #[must_use]
+    pub const fn statistics(&self) -> &TrackingStatistics {
+        &self.statistics
+    }
+
+    fn look(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
+        self.check_pin(engine, now)?;
+        let statistics = self.socket.statistics()?;
+        let before = std::mem::replace(&mut self.statistics, statistics);
+        let since = std::mem::replace(&mut self.read, now.wall);
+        let insert_failed = statistics.insert_failed.wrapping_sub(before.insert_failed);
+        // A packet whose insertion failed is counted as dropped, too.
+        let dropped = statistics.drop.wrapping_sub(before.drop);
+        let table_full = dropped.saturating_sub(insert_failed);
+        for (tally, lost, cause) in [
+            (&mut self.table_full, table_full, GapCause::TableFull),
+            (
+                &mut self.insert_failed,
+                insert_failed,
+                GapCause::InsertFailed,
+            ),
+        ] {
+            if let Some(gap) = tally.add(lost, cause, since, now) {
+                engine.state_gap(gap);
+            }
+        }
+        self.check_size();
+        Ok(())
+    }
+
+    fn check_size(&mut self) {
+        let TrackingStatistics {
+            entries,
+            max_entries,
+            ..
+        } = self.statistics;
+        let (entries_10, max) = (u64::from(entries) * 10, u64::from(max_entries));
+        if max_entries != 0 && !self.nearly_full && entries_10 >= max * 9 {
+            self.nearly_full = true;
+            log::warn!(
+                "the connection table is nearly full: {entries} of {max_entries} entries; beyond that new connections \
+                 are dropped: raise net.netfilter.nf_conntrack_max"
+            );
+        } else if self.nearly_full && entries_10 < max * 8 {
+            self.nearly_full = false;
+            log::info!("the connection table has room again: {entries} of {max_entries} entries");
+        }
+    }
+
+    fn check_pin(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
+        if !self.socket.has_table(&self.table)? {
+            let table = &self.config.table;
+            within(self.config.namespace.as_ref(), || nftables::install(table))??;
+            log::warn!(
+                "the nftables table \"inet {table}\" had been removed, and was made again: connection tracking may have \
+                 been off"
+            );
+            let gap = Gap {
+                cause: GapCause::TrackingOff,
+                from: self.pinned,
+                to: now.wall.max(self.pinned),
+                lost: None,
+            };
+            engine.handle_gap(gap, now);
+        }
+        self.pinned = now.wall;
+        Ok(())
+    }
+
+    fn check_namespace(&self) -> io::Result<()> {
+        if self.namespace.is_none() || identity(&self.config).ok() == Some(self.namespace) {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "the network namespace of capture.namespace was removed or made anew: start nattrail again",
+        ))
+    }
+}
+
+impl Tally {
+    fn add(&mut self, lost: u32, cause: GapCause, since: Wall, now: Now) -> Option<Gap> {
+        if lost > 0 {
+            if self.lost == 0 {
+                self.since = since;
+            }
+            self.lost += u64::from(lost);
+        }
+        if self.lost == 0 || now.up < self.next {
+            return None;
+        }
+        self.next = now.up.saturating_add(TALLY);
+        let lost = std::mem::take(&mut self.lost);
+        Some(Gap {
+            cause,
+            from: self.since,
+            to: now.wall.max(self.since),
+            lost: Some(lost),
+        })
+    }
+}
+
+fn identity(config: &config::Capture) -> io::Result<Option<(u64, u64)>> {
+    let Some(namespace) = &config.namespace else {
+        return Ok(None);
+    };
+    let metadata = std::fs::metadata(path_of(namespace))?;
+    Ok(Some((metadata.dev(), metadata.ino())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Now {
+        Now::new(
+            Wall::from_secs(1000 + seconds),
+            Uptime::from_millis(seconds * 1000),
+        )
+    }
+
+    #[test]
+    fn drops_are_one_gap_at_once_and_then_one_per_ten_seconds() {
+        let mut tally = Tally::default();
+        let mut gaps = Vec::new();
+        for second in 1..=25 {
+            let since = at(second - 1).wall;
+            let lost = u32::from(second <= 15);
+            gaps.extend(tally.add(lost, GapCause::TableFull, since, at(second)));
+        }
+        let gaps: Vec<_> = gaps
+            .iter()
+            .map(|gap| (gap.from.as_secs() - 1000, gap.to.as_secs() - 1000, gap.lost))
+            .collect();
+        assert_eq!(
+            gaps,
+            [(0, 1, Some(1)), (1, 11, Some(10)), (11, 21, Some(4))]
+        );
+    }
+}
