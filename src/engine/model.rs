@@ -198,7 +198,8 @@ impl World {
 
     /// Time passes; the engine's clock was read up to `lag` ago.
     fn pass(&mut self, time: Duration, lag: Duration) {
-        self.clock = self.clock.saturating_add(time);
+        // No two connections begin in the same nanosecond.
+        self.clock = self.clock.saturating_add(time + Duration::from_nanos(1));
         let read = self.clock.saturating_sub(lag);
         if read > self.now.wall {
             let up = boot().up.saturating_add(read.saturating_since(boot().wall));
