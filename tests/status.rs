@@ -19,7 +19,6 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 
 use support::collector::Receiver;
 use support::daemon::{CAPTURE, Daemon, Home, PROGRAM, STDOUT_TEXT};

@@ -13,6 +13,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod judge;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
@@ -116,7 +118,8 @@ struct Doubt {
     crashed: bool,
     /// No start times, and the tuple was used before: an open life whose own NEW is lost, or was read before the end of
     /// the life before it, looks like an entry of a dump that has just ended. Its DESTROY will tell of it. And an end that
-    /// comes out of the dying list is taken for that of the life after it.
+    /// comes out of the dying list is taken for that of the life after it. With start times this takes a tuple that is
+    /// used again within a second.
     hidden: bool,
     /// A beginning was repeated after a restart, before an audit had found the life still open: then it is taken for the
     /// beginning of another. A NEW has no start time by which the two could be told apart.
@@ -418,21 +421,6 @@ impl World {
         self.lives[life].run = self.run;
     }
 
-    /// See [`Doubt::merged`].
-    fn is_merged(&self, life: usize) -> bool {
-        let Life {
-            port,
-            start,
-            end_lost,
-            ..
-        } = self.lives[life];
-        self.lives[..life].iter().any(|earlier| {
-            let near = |heard: Wall| start <= heard.saturating_add(SECOND);
-            let taken = |heard| !self.kind.timestamps || end_lost || near(heard);
-            earlier.port == port && earlier.end_lost && earlier.heard.is_some_and(taken)
-        })
-    }
-
     fn start_dump(&mut self) {
         if let Some(listing) = self.engine.poll_dump(self.now) {
             self.dump = Some(Dump {
@@ -479,6 +467,14 @@ impl World {
             return;
         };
         if listing == Listing::Table {
+            // It passes for the life before it, whose end has not been read.
+            let Life {
+                port, start, heard, ..
+            } = self.lives[life];
+            let before = self.before(life).and_then(|before| before.heard);
+            let near = before.is_some_and(|heard| start <= heard.saturating_add(SECOND));
+            let taken = heard.is_none() && self.pending_of(port) > 0;
+            self.doubt(life).hidden |= taken && (near || !self.kind.timestamps);
             self.hear(life);
         }
         let flow = self.flow(life, false);
@@ -513,8 +509,7 @@ impl World {
             let pending = self.engine.table.iter().map(Pending::to_stored);
             let mut pending: Vec<Row> = pending.filter(of_port).map(|s| s.row).collect();
             pending.sort_unstable();
-            let begun = !self.engine.begun.is_empty();
-            self.doubts[usize::from(port)].crashed |= stored != pending || begun;
+            self.doubts[usize::from(port)].crashed |= stored != pending;
         }
         for event in std::mem::take(&mut self.queue) {
             match event {
@@ -544,92 +539,6 @@ impl World {
     fn lose_end(&mut self, life: usize) {
         if !self.delivered.contains(&life) {
             self.lives[life].end_lost = true;
-        }
-    }
-
-    /// Everything that is under way comes to its end, and then one more audit.
-    fn settle(&mut self) {
-        self.full = false;
-        for _ in 0..2 {
-            self.pass(20 * SECOND, Duration::ZERO);
-            while !self.dying.is_empty() {
-                self.step(Step::Redeliver(0));
-            }
-            self.step(Step::Read(usize::MAX));
-            self.step(Step::RequestAudit);
-            self.pass(20 * SECOND, Duration::ZERO);
-            self.start_dump();
-            while self.dump.is_some() {
-                self.step(Step::MakePiece);
-                self.step(Step::ReadPiece);
-            }
-            self.step(Step::Read(1));
-            self.step(Step::Timeout);
-        }
-        self.step(Step::Commit);
-    }
-
-    /// What there is to know of a tuple, with times in milliseconds.
-    fn show(&self, port: u16) -> String {
-        let millis = |time: Wall| time.saturating_since(boot().wall).as_millis();
-        let mut text = format!("port {port}: {:?}", self.doubts[usize::from(port)]);
-        for life in self.lives.iter().filter(|life| life.port == port) {
-            let (start, end) = (millis(life.start), life.end.map(millis));
-            let (heard, lost) = (life.heard.map(millis), life.end_lost);
-            text += &format!("\nlife {start} to {end:?}, heard {heard:?}, end lost {lost}");
-        }
-        let of_port = |event: &&NatEvent| event.session.original.src_port == port;
-        for event in self.records.iter().filter(of_port) {
-            let (time, start) = (millis(event.time), event.start.map(millis));
-            text += &format!(
-                "\n{:?} {time}, start {start:?}, {:?}",
-                event.kind, event.provenance
-            );
-        }
-        text
-    }
-
-    fn judge(&self) {
-        for event in &self.records {
-            assert!(
-                event.start.is_none_or(|start| start <= event.time),
-                "{event:?}"
-            );
-        }
-        for port in 0..PORTS {
-            let doubt = self.doubts[usize::from(port)];
-            let of_port = |event: &&NatEvent| event.session.original.src_port == port;
-            let records: Vec<&NatEvent> = self.records.iter().filter(of_port).collect();
-            let count = |kind| records.iter().filter(|event| event.kind == kind).count();
-            let lives: Vec<&Life> = self.lives.iter().filter(|life| life.port == port).collect();
-            let show = || self.show(port);
-            if !doubt.hidden {
-                let open = usize::from(self.open(port).is_some());
-                assert_eq!(self.pending_of(port), open, "pending, {}", show());
-            }
-            let mut numbers = 0..self.lives.len();
-            let merged = numbers.any(|life| self.lives[life].port == port && self.is_merged(life));
-            if merged || doubt.hidden || doubt.crashed || doubt.renewed || doubt.late {
-                continue;
-            }
-            let heard = || lives.iter().filter(|life| life.heard.is_some());
-            let ended = heard().filter(|life| life.end.is_some()).count();
-            assert_eq!(
-                count(EventKind::Create),
-                heard().count(),
-                "creates, {}",
-                show()
-            );
-            assert_eq!(count(EventKind::Delete), ended, "deletes, {}", show());
-            let mut open = 0_i32;
-            for event in &records {
-                open += if event.kind == EventKind::Create {
-                    1
-                } else {
-                    -1
-                };
-                assert!(open >= 0, "a delete without its create, {}", show());
-            }
         }
     }
 }

@@ -56,8 +56,13 @@ fn load(
             if random.below(3) == 0 {
                 let ended = now();
                 net.conntrack(&["-D", "-p", "udp", "--orig-port-src", &source.to_string()]);
-                let gone = open.extract_if(.., |key, _| key.0 == source);
-                lives.extend(gone.map(|(key, begun)| (key, Life { begun, ended })));
+                open.retain(|&key, &mut begun| {
+                    let gone = key.0 == source;
+                    if gone {
+                        lives.insert(key, Life { begun, ended });
+                    }
+                    !gone
+                });
             }
         }
     }
