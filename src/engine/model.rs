@@ -106,11 +106,14 @@ struct Life {
     run: u32,
     /// The end will never be read: lost, or unread at a crash.
     end_lost: bool,
+    /// The end of an earlier life of the tuple was read after this one had been heard of, and may have been taken for its.
+    overtook: bool,
 }
 
 /// Why the records of a tuple cannot be told apart exactly. And, by [`World::is_merged`]: the end of a life is lost, and a
 /// later one of its tuple and id is taken for it, as its NEW looks like a repetition. Only its DESTROY, or a dump, has the
-/// start time by which it is known, where the kernel keeps these and they differ by more than a second.
+/// start time by which it is known, where the kernel keeps these and they differ by more than a second. The same when
+/// events of the earlier life were queued for so long that a dump told of the later one before.
 #[derive(Clone, Copy, Debug, Default)]
 struct Doubt {
     /// The engine has forgotten what it had said of the tuple since the last commit, so that it may say it again; or
@@ -300,6 +303,7 @@ impl World {
             heard: None,
             run: 0,
             end_lost: false,
+            overtook: false,
         });
         let life = self.lives.len() - 1;
         if self.refuses() {
@@ -391,9 +395,11 @@ impl World {
         let late = heard.is_some_and(|heard| heard > start.saturating_add(SECOND));
         let followed = self.lives[life + 1..].iter().any(|next| next.port == port);
         self.doubt(life).late |= late && followed && run < self.run && !self.kind.event_times;
-        let overtaken = self.lives[life + 1..]
-            .iter()
-            .any(|next| next.port == port && next.heard.is_some());
+        let mut overtaken = false;
+        for next in &mut self.lives[life + 1..] {
+            next.overtook |= next.port == port && next.heard.is_some();
+            overtaken |= next.overtook && next.port == port;
+        }
         self.doubt(life).hidden |= overtaken && !self.kind.timestamps;
     }
 

@@ -24,10 +24,10 @@ const BATCHES: u32 = 4;
 /// When a session began and ended, as far as the test knows, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 struct Life {
-    /// Not after this.
-    begun: i64,
-    /// Not before this.
-    ended: i64,
+    /// Not before the first, not after the second.
+    begun: (i64, i64),
+    /// The same.
+    ended: (i64, i64),
 }
 
 /// Makes sessions until told to stop, and ends them all. The order is that of `random`.
@@ -37,25 +37,27 @@ fn load(
     stop: &AtomicBool,
     mut random: Random,
 ) -> BTreeMap<Key, Life> {
-    let mut open: BTreeMap<Key, i64> = BTreeMap::new();
+    let mut open: BTreeMap<Key, (i64, i64)> = BTreeMap::new();
     let mut lives = BTreeMap::new();
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..BATCHES {
+            let before = now();
             let keys = generator.begin(BATCH);
-            let begun = now();
+            let begun = (before, now());
             open.extend(keys.into_iter().map(|key| (key, begun)));
             sleep(random.up_to(Duration::from_millis(30)));
         }
         let keys: Vec<Key> = open.keys().copied().collect();
         if generator.confirm(net, &keys, 0) {
-            let begun = now();
-            open.values_mut().for_each(|time| *time = begun);
+            let confirmed = now();
+            open.values_mut().for_each(|begun| begun.1 = confirmed);
         }
         let sources: BTreeSet<u16> = keys.iter().map(|key| key.0).collect();
         for source in sources {
             if random.below(3) == 0 {
-                let ended = now();
+                let before = now();
                 net.conntrack(&["-D", "-p", "udp", "--orig-port-src", &source.to_string()]);
+                let ended = (before, now());
                 open.retain(|&key, &mut begun| {
                     let gone = key.0 == source;
                     if gone {
@@ -66,8 +68,9 @@ fn load(
             }
         }
     }
-    let ended = now();
+    let before = now();
     net.end_connections();
+    let ended = (before, now());
     lives.extend(
         open.into_iter()
             .map(|(key, begun)| (key, Life { begun, ended })),
@@ -127,10 +130,14 @@ impl Books {
         self.sessions.entry(key).or_default().push(entry);
     }
 
-    /// Whether a gap says that this session may be missing, or be there in part.
+    /// Whether gaps say that the beginning and the end of this session may have been missed. It may have been open all the
+    /// time between two of them, if the daemon was killed before it had looked.
     fn excuse(&self, life: Life) -> bool {
-        let mut gaps = self.gaps.iter().map(|(_, gap)| gap);
-        gaps.any(|gap| gap.from <= life.begun && life.ended <= gap.to)
+        let in_gap = |(earliest, latest): (i64, i64)| {
+            let mut gaps = self.gaps.iter().map(|(_, gap)| gap);
+            gaps.any(|gap| gap.from <= latest && earliest <= gap.to)
+        };
+        in_gap(life.begun) && in_gap(life.ended)
     }
 
     /// Whether something that happened by `time` may have been forgotten between two runs.
@@ -148,7 +155,7 @@ impl Books {
         let entries = self.sessions.get(&key).map_or(&[][..], Vec::as_slice);
         let show = || {
             let near = |gap: &&(u32, Gap)| {
-                gap.1.to >= life.begun - 1000 && gap.1.from <= life.ended + 1000
+                gap.1.to >= life.begun.0 - 1000 && gap.1.from <= life.ended.1 + 1000
             };
             let gaps: Vec<_> = self.gaps.iter().filter(near).collect();
             format!("{key:?} {life:?}\n{entries:#?}\n{gaps:#?}")
@@ -168,7 +175,7 @@ impl Books {
             let entries: Vec<&Entry> = of(create).collect();
             for pair in entries.windows(2) {
                 let (first, second) = (pair[0], pair[1]);
-                let time = if create { life.begun } else { i64::MAX };
+                let time = if create { life.begun.1 } else { life.ended.1 };
                 let forgot = first.run < second.run && self.forgot(time, first.run, second.run);
                 assert!(forgot, "twice, and not by a crash: {}", show());
                 assert!(create || second.inferred, "two ends: {}", show());

@@ -95,12 +95,15 @@ impl World {
             port,
             start,
             end_lost,
+            overtook,
             ..
         } = self.lives[life];
-        self.lives[..life].iter().any(|earlier| {
-            let near = |heard: Wall| start <= heard.saturating_add(SECOND);
-            let taken = |heard| !self.kind.timestamps || end_lost || near(heard);
-            earlier.port == port && earlier.end_lost && earlier.heard.is_some_and(taken)
-        })
+        let mut before = self.lives[..life].iter();
+        end_lost && overtook
+            || before.any(|earlier| {
+                let near = |heard: Wall| start <= heard.saturating_add(SECOND);
+                let taken = |heard| !self.kind.timestamps || end_lost || near(heard);
+                earlier.port == port && earlier.end_lost && earlier.heard.is_some_and(taken)
+            })
     }
 }
