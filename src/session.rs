@@ -250,7 +250,8 @@ pub struct NatEvent {
 /// Why events may have been missed. Each cause has its own meaning of [`Gap::lost`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum GapCause {
-    /// The daemon was not listening. Lost: not known, since a session may have begun and ended meanwhile.
+    /// The daemon did not run, or had not sent on all it knew when it ended. Lost: not known, since a session may have begun
+    /// and ended meanwhile.
     Restart,
     /// The kernel's queue to the daemon overflowed. Lost: the events for which it had no room (`sk_drops`).
     Overflow,

@@ -130,6 +130,16 @@ error: FILE: capture.marc: unknown key, did you mean \"mark\"
 }
 
 #[test]
+fn a_configuration_that_nests_without_end_is_a_configuration_error() {
+    let (code, text) = check("n.yaml", &"- ".repeat(200_000));
+    assert_eq!(code, 78);
+    assert_eq!(
+        text,
+        "error   FILE: line 1: expected at most 16 levels of lists and tables, found more\n"
+    );
+}
+
+#[test]
 fn a_contradiction_is_a_configuration_error() {
     let text = "[[collector]]\naddress = \"192.0.2.1\"\nversion = \"v5\"\nzone = true\n";
     let (status, found) = check("n.toml", text);
@@ -203,7 +213,7 @@ fn check_has_a_line_for_every_object() {
     assert!(line_about(&found, "state directory").contains("writable, mode 0750"));
     let privileged = line_about(&found, "CAP_NET_ADMIN").starts_with("ok ");
     assert_eq!(status, if privileged { 69 } else { 77 }, "{found}");
-    assert!(line_about(&found, "collector[0]").ends_with("reached from 127.0.0.1"));
+    assert!(line_about(&found, "collector[0]").ends_with("there is a route, from 127.0.0.1"));
     assert!(line_about(&found, "collector[1]").starts_with("error "));
     assert!(line_about(&found, "syslog[0]").starts_with("ok "));
     assert!(line_about(&found, "syslog[1]").starts_with("error "));

@@ -6,11 +6,14 @@
 mod support;
 
 use std::fs::{self, Permissions};
-use std::io::Write as _;
+use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::Signal;
 
 use support::daemon::{CAPTURE, Daemon, Home, PROGRAM, STDOUT_TEXT};
@@ -63,6 +66,23 @@ fn sighup_with_a_wrong_configuration_keeps_the_old_one() {
     udp(&net, 40_000);
     let records = daemon.wait_for_records(1, record::parse_text);
     assert_eq!(records[0]["proto"], "udp");
+    daemon.terminate();
+}
+
+#[test]
+fn sighup_with_a_configuration_that_nests_without_end_keeps_the_old_one() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let daemon = Daemon::start(&net.gateway, &home);
+    let key = vec!["a"; 79].join(".");
+    let nested = format!("{key} = {{").repeat(78);
+    home.configure(&format!("{nested}a = 1{}", "}".repeat(78)));
+    daemon.signal(Signal::HUP);
+    let _ = daemon.wait_for_message("the configuration stays as it was");
+    let _ = daemon.wait_for_message("expected at most 16 levels");
+    udp(&net, 40_000);
+    let _ = daemon.wait_for_records(1, record::parse_text);
     daemon.terminate();
 }
 
@@ -139,6 +159,58 @@ fn sigusr1_logs_statistics() {
     );
     let sessions = daemon.wait_for_message("Sessions:  ");
     assert!(sessions.contains("pending 1 (peak "), "{sessions}");
+    daemon.terminate();
+}
+
+/// A daemon whose standard error is a pipe that nobody reads and that is full, as it is when journald is stopped.
+fn start_unheard(net: &Gateway, home: &Home) -> (Daemon, PipeReader) {
+    let (reader, writer) = io::pipe().unwrap();
+    let probe = writer.try_clone().unwrap();
+    let mut daemon = Daemon::spawn(&net.gateway, home.command().stderr(writer));
+    daemon.wait_until_ready(&net.gateway);
+    wait_for("a full pipe", || {
+        daemon.signal(Signal::USR1);
+        let mut ends = [PollFd::new(&probe, PollFlags::OUT)];
+        (poll(&mut ends, Some(&Timespec::default())).unwrap() == 0).then_some(())
+    });
+    (daemon, reader)
+}
+
+#[test]
+fn a_standard_error_that_nobody_reads_stops_nothing() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let (daemon, mut reader) = start_unheard(&net, &home);
+    for port in 0..200 {
+        daemon.signal(Signal::USR1);
+        udp(&net, 40_000 + port);
+    }
+    let _ = daemon.wait_for_records(200, record::parse_text);
+    daemon.terminate_within(Duration::from_secs(4));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert!(text.ends_with('\n'), "only whole lines: {text}");
+}
+
+#[test]
+fn log_lines_that_nobody_read_are_stated_to_whoever_reads_again() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let (daemon, mut reader) = start_unheard(&net, &home);
+    for _ in 0..20 {
+        daemon.signal(Signal::USR1);
+        std::thread::yield_now();
+    }
+    fcntl_setfl(&reader, OFlags::NONBLOCK).unwrap();
+    let mut text = Vec::new();
+    wait_for("the statement of what was lost", || {
+        let _ = reader.read_to_end(&mut text);
+        let text = String::from_utf8_lossy(&text);
+        text.contains("warning: log lines lost here: ")
+            .then_some(())
+    });
     daemon.terminate();
 }
 

@@ -136,6 +136,7 @@ fn findings(loaded: &Loaded) -> Vec<Finding> {
             .map(|warning| Finding::warning(&warning.origin, &warning.message, "")),
     );
     findings.push(state_directory(&config.pending.database));
+    findings.extend(database(&config.pending.database));
     findings.extend(permissions(&config.capture));
     findings.extend(kernel_settings(&config.capture));
     findings.extend(config.collectors.iter().enumerate().map(collector));
@@ -184,6 +185,23 @@ fn print_json(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
     writeln!(out)
 }
 
+/// The database, if there is one already.
+fn database(path: &Path) -> Option<Finding> {
+    let object = format!("pending database {}", path.display());
+    let metadata = fs::symlink_metadata(path).ok()?;
+    if !metadata.is_file() {
+        let found = "expected a regular file, found something else";
+        let advice = "move it away, or change pending.database";
+        return Some(Finding::error(Exit::Unavailable, object, found, advice));
+    }
+    if let Err(error) = access(path, Access::READ_OK | Access::WRITE_OK) {
+        let found = format!("expected to be readable and writable, found: {error}");
+        let advice = "give it to the user that runs nattrail (chown)";
+        return Some(Finding::error(Exit::NoPermission, object, found, advice));
+    }
+    Some(Finding::ok(object, "readable and writable"))
+}
+
 fn state_directory(database: &Path) -> Finding {
     // The path is absolute, so it has a parent unless it is the root itself.
     let directory = database.parent().unwrap_or(database);
@@ -202,7 +220,7 @@ fn state_directory(database: &Path) -> Finding {
             }
             if mode & 0o777 & !WIDEST_MODE != 0 {
                 let found = format!("expected mode 0750 or narrower, found {mode:04o}");
-                let advice = "others can see who talks to whom, run chmod 0750 on it";
+                let advice = "others may see that and when there are records: give pending.database a directory of its own";
                 return Finding::warning(object, found, advice);
             }
             Finding::ok(object, format!("writable, mode {mode:04o}"))
@@ -342,7 +360,11 @@ fn route(object: String, source: Option<SocketAddr>, address: SocketAddr) -> Fin
         }
     };
     match socket.connect(address).and_then(|()| socket.local_addr()) {
-        Ok(local) => Finding::ok(object, format!("reached from {}", local.ip())),
+        Ok(local) => Finding::ok(
+            object,
+            // UDP: nothing tells whether somebody listens there.
+            format!("there is a route, from {}", local.ip()),
+        ),
         Err(error) => {
             let found = format!("expected a route, found: {error}");
             let advice = "add a route or an interface, or change address";
@@ -465,6 +487,14 @@ mod tests {
     }
 
     #[test]
+    fn a_database_that_is_a_directory_is_an_error_and_one_that_is_not_there_is_none() {
+        let directory = tempfile::tempdir().unwrap();
+        assert!(database(&directory.path().join("pending.db")).is_none());
+        let finding = database(directory.path()).unwrap();
+        assert_eq!(error(&finding), Some(Exit::Unavailable));
+    }
+
+    #[test]
     fn a_socket_needs_a_listener() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
@@ -490,7 +520,10 @@ mod tests {
     #[test]
     fn a_route_says_the_local_address() {
         let finding = route("a".to_owned(), None, "127.0.0.1:2055".parse().unwrap());
-        assert_eq!(finding.to_string(), "ok      a: reached from 127.0.0.1");
+        assert_eq!(
+            finding.to_string(),
+            "ok      a: there is a route, from 127.0.0.1"
+        );
     }
 
     #[test]

@@ -175,7 +175,7 @@ mod tests {
     use super::*;
     use crate::engine::{Engine, Filter, Row, Timing};
     use crate::session::{Protocol, Session, Zone, ZoneDirection};
-    use crate::store::Store;
+    use crate::store::{Run, Store};
     use crate::time::{Now, Uptime};
     use crate::wire::ctnetlink::{Event, Flow};
 
@@ -293,7 +293,9 @@ mod tests {
         };
         engine.handle_event(&Event::New(flow), now);
         let mut store = Store::open(&directory.path().join("pending.db")).unwrap();
-        store.commit(&engine.changes(), START).unwrap();
+        store
+            .commit(&engine.changes(), &Run::default(), START)
+            .unwrap();
         let (exit, table) = pending(directory.path(), false);
         assert_eq!(exit, Exit::Success);
         let lines: Vec<_> = table.lines().collect();

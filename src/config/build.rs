@@ -1,10 +1,12 @@
 //! From sections to the typed configuration: every value valid, no combination impossible.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::tree::{Problem, Table, Wrong};
+use super::problem::Problems;
+use super::tree::{Table, Wrong};
 use super::values::{self, RecordKind, TargetKind};
 use super::{
     Capture, Collector, Control, Format, NatEventValues, Pending, Syslog, Target, Version,
@@ -18,7 +20,7 @@ const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 const IPV6_MINIMUM_MTU: u16 = 1280;
 
 /// `None` when there is a mistake in the section; it is among the `problems` then.
-pub fn capture(mut table: Table, problems: &mut Vec<Problem>) -> Option<Capture> {
+pub fn capture(mut table: Table, problems: &mut Problems) -> Option<Capture> {
     let namespace = table.take("namespace", values::namespace, problems);
     let name = table.take("table", values::table_name, problems);
     let log = table.take("log", values::log_scope, problems);
@@ -50,7 +52,7 @@ pub fn capture(mut table: Table, problems: &mut Vec<Problem>) -> Option<Capture>
 pub fn pending(
     mut table: Table,
     state_directory: &Path,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Option<Pending> {
     let database = table.take("database", values::absolute_path, problems);
     let ttl = table.take("ttl", at_least_a_second(), problems);
@@ -68,7 +70,7 @@ pub fn pending(
 pub fn control(
     mut table: Table,
     runtime_directory: &Path,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Option<Control> {
     let given = table.is_given("socket");
     let socket = table.take("socket", values::optional_socket, problems);
@@ -80,53 +82,61 @@ pub fn control(
 }
 
 /// All collectors that are free of mistakes.
-pub fn collectors(tables: Vec<Table>, problems: &mut Vec<Problem>) -> Vec<Collector> {
-    let mut built: Vec<(String, Collector)> = Vec::with_capacity(tables.len());
+pub fn collectors(tables: Vec<Table>, problems: &mut Problems) -> Vec<Collector> {
+    let mut built = Vec::with_capacity(tables.len());
+    let mut owners = HashMap::with_capacity(tables.len());
     for mut table in tables {
         if let Some(collector) = collector(&mut table, problems) {
-            let identity = |of: &Collector| (of.address, of.version, of.observation_domain);
-            let twin = built
-                .iter()
-                .find(|(_, other)| identity(other) == identity(&collector));
-            if let Some((twin, _)) = twin {
+            let identity = (
+                collector.address,
+                collector.version,
+                collector.observation_domain,
+            );
+            if let Some(twin) = owners.get(&identity) {
                 let message = format!(
                     "expected an address, version and observation-domain of its own, found those of {twin}"
                 );
                 table.conflict("address", message, problems);
+            } else {
+                owners.insert(identity, table.label.clone());
             }
-            built.push((table.label.clone(), collector));
+            built.push(collector);
         }
         table.finish(problems);
     }
-    built.into_iter().map(|(_, collector)| collector).collect()
+    built
 }
 
 /// All syslog targets that are free of mistakes.
-pub fn syslog(tables: Vec<Table>, problems: &mut Vec<Problem>) -> Vec<Syslog> {
-    let mut built: Vec<(String, Syslog)> = Vec::with_capacity(tables.len());
+pub fn syslog(tables: Vec<Table>, problems: &mut Problems) -> Vec<Syslog> {
+    let mut built = Vec::with_capacity(tables.len());
+    let mut owners = HashMap::with_capacity(tables.len());
     for mut table in tables {
         if let Some(syslog) = syslog_target(&mut table, problems) {
             // Two writers into one stream would tear each other's lines apart.
-            let exclusive = matches!(syslog.target, Target::File { .. } | Target::Stdout);
-            let twin = built
-                .iter()
-                .find(|(_, other)| other.target == syslog.target);
-            if let (true, Some((twin, _))) = (exclusive, twin) {
-                let (key, object) = match syslog.target {
-                    Target::File { .. } => ("path", "file"),
-                    _ => ("target", "target"),
-                };
-                let message = format!("expected a {object} of its own, found that of {twin}");
-                table.conflict(key, message, problems);
+            let exclusive = match syslog.target {
+                Target::File { .. } => Some(("path", "file")),
+                Target::Stdout => Some(("target", "target")),
+                Target::Local { .. } | Target::Udp { .. } | Target::Journal { .. } => None,
+            };
+            match (exclusive, owners.get(&syslog.target)) {
+                (Some((key, object)), Some(twin)) => {
+                    let message = format!("expected a {object} of its own, found that of {twin}");
+                    table.conflict(key, message, problems);
+                }
+                (Some(_), None) => {
+                    owners.insert(syslog.target.clone(), table.label.clone());
+                }
+                (None, _) => {}
             }
-            built.push((table.label.clone(), syslog));
+            built.push(syslog);
         }
         table.finish(problems);
     }
-    built.into_iter().map(|(_, syslog)| syslog).collect()
+    built
 }
 
-fn collector(table: &mut Table, problems: &mut Vec<Problem>) -> Option<Collector> {
+fn collector(table: &mut Table, problems: &mut Problems) -> Option<Collector> {
     let version = table.take("version", values::version, problems);
     let records = table.take_list("records", values::record_kind, problems);
     let records = records.and_then(|kinds| record_kinds(&kinds, table, problems));
@@ -179,7 +189,7 @@ fn collector(table: &mut Table, problems: &mut Vec<Problem>) -> Option<Collector
 fn record_kinds(
     kinds: &[RecordKind],
     table: &Table,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Option<(bool, bool)> {
     let count = |kind| kinds.iter().filter(|other| **other == kind).count();
     let (events, triplet) = (count(RecordKind::Events), count(RecordKind::Triplet));
@@ -198,7 +208,7 @@ fn record_kinds(
 fn source_address(
     table: &mut Table,
     address: Option<SocketAddr>,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Option<SocketAddr> {
     let (ip, port) = table.take("source", values::endpoint, problems)?;
     if let Some(address) = address.filter(|address| address.is_ipv4() != ip.is_ipv4()) {
@@ -213,7 +223,7 @@ fn source_address(
 }
 
 /// NetFlow v5 has one fixed record: what describes templates or their elements is a mistake.
-fn refuse_templates(table: &Table, problems: &mut Vec<Problem>) {
+fn refuse_templates(table: &Table, problems: &mut Problems) {
     let keys = [
         ("nat-event", "has no natEvent"),
         ("template-refresh", "has no templates"),
@@ -227,7 +237,7 @@ fn refuse_templates(table: &Table, problems: &mut Vec<Problem>) {
     }
 }
 
-fn refuse_contradictions(collector: &Collector, table: &Table, problems: &mut Vec<Problem>) {
+fn refuse_contradictions(collector: &Collector, table: &Table, problems: &mut Problems) {
     let v5 = collector.version == Version::NetflowV5;
     if !collector.destination && v5 {
         let message =
@@ -261,7 +271,7 @@ fn refuse_contradictions(collector: &Collector, table: &Table, problems: &mut Ve
     }
 }
 
-fn syslog_target(table: &mut Table, problems: &mut Vec<Problem>) -> Option<Syslog> {
+fn syslog_target(table: &mut Table, problems: &mut Problems) -> Option<Syslog> {
     let kind = table.take("target", values::target, problems);
     let (address_given, path_given) = (table.is_set("address"), table.is_set("path"));
     let address = table.take("address", values::destination, problems);

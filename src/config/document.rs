@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use config::{Value, ValueKind};
 
 use super::keys::{self, KEYS, Key, Section};
-use super::tree::{Problem, Table, found};
+use super::problem::{Problem, Problems, quoted};
+use super::tree::{Table, found};
 
 /// What every variable of the environment that configures begins with.
 const PREFIX: &str = "NATTRAIL_";
@@ -26,13 +27,9 @@ pub struct Document {
 
 impl Document {
     /// Sorts what `origin` holds into sections; what has no place becomes a problem.
-    pub fn new(
-        mut root: HashMap<String, Value>,
-        origin: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Self {
+    pub fn new(mut root: HashMap<String, Value>, origin: &str, problems: &mut Problems) -> Self {
         let mut take = |section: Section| root.remove(section.name());
-        let single = |section: Section, value: Option<Value>, problems: &mut Vec<Problem>| {
+        let single = |section: Section, value: Option<Value>, problems: &mut Problems| {
             let entries = value.map_or_else(HashMap::new, |value| {
                 entries_of(value, section.name(), section, origin, problems)
             });
@@ -53,10 +50,10 @@ impl Document {
         let mut rest: Vec<_> = root.into_keys().collect();
         rest.sort();
         for name in rest {
-            problems.push(Problem {
+            problems.add(|| Problem {
                 origin: origin.to_owned(),
+                key: quoted(&name),
                 message: format!("unknown section, {}", section_advice(&name)),
-                key: name,
             });
         }
         document
@@ -66,7 +63,7 @@ impl Document {
     pub fn overlay(
         &mut self,
         environment: impl Iterator<Item = (String, String)>,
-        problems: &mut Vec<Problem>,
+        problems: &mut Problems,
     ) {
         let mut variables: Vec<_> = environment
             .filter(|(name, _)| name.starts_with(PREFIX) && name != FILE_VARIABLE)
@@ -81,7 +78,7 @@ impl Document {
                     list.push((key, value));
                 }
                 Some((key, None)) => self.single(key.section).set(key, value),
-                None => problems.push(Problem {
+                None => problems.add(|| Problem {
                     message: format!("unknown variable, {}", variable_advice(&name)),
                     key: String::new(),
                     origin: name,
@@ -186,14 +183,14 @@ fn entries_of(
     label: &str,
     section: Section,
     origin: &str,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> HashMap<String, Value> {
     match value.kind {
         ValueKind::Table(entries) => entries,
         // YAML writes a section without keys as null.
         ValueKind::Nil => HashMap::new(),
         _ => {
-            problems.push(Problem {
+            problems.add(|| Problem {
                 origin: origin.to_owned(),
                 key: label.to_owned(),
                 message: format!(
@@ -211,7 +208,7 @@ fn list(
     section: Section,
     value: Option<Value>,
     origin: &str,
-    problems: &mut Vec<Problem>,
+    problems: &mut Problems,
 ) -> Vec<Table> {
     let name = section.name();
     let labelled: Vec<(String, Value)> = match value.map(|value| value.kind) {
@@ -225,7 +222,7 @@ fn list(
             let sorted: BTreeMap<_, _> = entries.into_iter().collect();
             sorted
                 .into_iter()
-                .map(|(entry, value)| (format!("{name}.{entry}"), value))
+                .map(|(entry, value)| (format!("{name}.{}", quoted(&entry)), value))
                 .collect()
         }
         Some(other) => {
@@ -233,7 +230,7 @@ fn list(
                 ValueKind::Table(_) => format!("[{name}]"),
                 _ => found(&Value::new(None, other)),
             };
-            problems.push(Problem {
+            problems.add(|| Problem {
                 origin: origin.to_owned(),
                 key: name.to_owned(),
                 message: format!("expected [[{name}]] or [{name}.NAME], found {shown}"),

@@ -95,8 +95,11 @@ pub fn find(section: Section, name: &str) -> Option<&'static Key> {
 
 /// The candidate that a misspelt word most likely meant; `None` when none is close.
 pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
+    let length = word.chars().count();
+    let limit = (length / 3).max(1);
     candidates
+        // At least the difference in length has to be inserted; this also keeps very long words from being compared.
+        .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
@@ -158,7 +161,7 @@ pub const KEYS: &[Key] = &[
         Value("\"nattrail\""),
         "a name of at most 63 letters, digits, \"_\", \".\" and \"-\" that begins with a letter",
         "Name of nattrail's own nftables table (family inet). Its only rule keeps connection tracking switched on; it \
-         goes when nattrail stops.",
+         goes when nattrail stops, unless a service manager keeps the event socket for the next start.",
     ),
     key(
         Capture,
@@ -469,6 +472,7 @@ mod tests {
         assert_eq!(nearest("recieve-buffer", names()), Some("receive-buffer"));
         assert_eq!(nearest("colour", names()), None);
         assert_eq!(nearest("", names()), None);
+        assert_eq!(nearest(&"receive-buffer".repeat(80_000), names()), None);
     }
 
     /// `conf/nattrail.toml`, as it follows from the table.

@@ -2,9 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use config::{FileFormat, Format, Value};
@@ -12,8 +10,11 @@ use config::{FileFormat, Format, Value};
 use super::Config;
 use super::build;
 use super::document::Document;
+use super::file::{self, Contents};
 use super::keys::Section;
-use super::tree::{Problem, Table};
+use super::nesting;
+use super::problem::{Problem, Problems, cut};
+use super::tree::Table;
 
 /// Read when no other file is named, if it exists.
 pub const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
@@ -24,6 +25,8 @@ const RUNTIME_VARIABLE: &str = "RUNTIME_DIRECTORY";
 const DEFAULT_RUNTIME_DIRECTORY: &str = "/run/nattrail";
 /// Where a message says a value came from when there is no file.
 const EMBEDDED: &str = "built-in configuration";
+/// Most characters of a parser's message, which may quote as much of the file as it likes.
+const LONGEST_MESSAGE: usize = 300;
 
 /// A configuration, where it was read from, and what is odd about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,9 +41,22 @@ pub struct Loaded {
 /// Why there is no configuration. Its text has one line for each mistake.
 #[derive(Debug)]
 pub enum Error {
-    Unreadable { file: PathBuf, error: io::Error },
-    UnknownFormat { file: PathBuf },
-    Syntax { file: PathBuf, message: String },
+    Unreadable {
+        file: PathBuf,
+        error: io::Error,
+    },
+    /// It is larger, or another kind of file, than a configuration may be.
+    Unfit {
+        file: PathBuf,
+        message: String,
+    },
+    UnknownFormat {
+        file: PathBuf,
+    },
+    Syntax {
+        file: PathBuf,
+        message: String,
+    },
     Invalid(Vec<Problem>),
 }
 
@@ -58,7 +74,9 @@ impl Error {
                 let message = "expected a name that ends in .toml, .yaml (.yml), .json or .ini";
                 (file, message.to_owned())
             }
-            Self::Syntax { file, message } => (file, message.clone()),
+            Self::Syntax { file, message } | Self::Unfit { file, message } => {
+                (file, message.clone())
+            }
         };
         vec![about(file, message)]
     }
@@ -94,8 +112,9 @@ impl Config {
         let mut warnings = Vec::new();
         let (origin, root) = match file {
             Some(file) => {
-                warnings.extend(mode_warning(file));
-                (file.display().to_string(), read(file)?)
+                let (contents, root) = read(file)?;
+                warnings.extend(mode_warning(file, contents.mode));
+                (file.display().to_string(), root)
             }
             None => (EMBEDDED.to_owned(), HashMap::new()),
         };
@@ -125,7 +144,7 @@ fn assemble(
     let directory = |variable, default| systemd_directory(&environment, variable, default);
     let state_directory = directory(STATE_VARIABLE, DEFAULT_STATE_DIRECTORY);
     let runtime_directory = directory(RUNTIME_VARIABLE, DEFAULT_RUNTIME_DIRECTORY);
-    let mut problems = Vec::new();
+    let mut problems = Problems::default();
     let mut document = Document::new(root, origin, &mut problems);
     document.overlay(environment.iter().cloned(), &mut problems);
     if document.collectors.is_empty() && document.syslog.is_empty() {
@@ -144,7 +163,7 @@ fn assemble(
             collectors,
             syslog,
         }),
-        _ => Err(problems),
+        _ => Err(problems.into_vec(origin)),
     }
 }
 
@@ -181,15 +200,16 @@ fn standard_file(file: &Path) -> Result<Option<&Path>, Error> {
     }
 }
 
-fn read(file: &Path) -> Result<HashMap<String, Value>, Error> {
+fn read(file: &Path) -> Result<(Contents, HashMap<String, Value>), Error> {
     let format = format_of(file).ok_or_else(|| Error::UnknownFormat {
         file: file.to_path_buf(),
     })?;
-    let text = fs::read_to_string(file).map_err(|error| Error::Unreadable {
+    let contents = file::read(file)?;
+    let root = parse(format, &contents.text).map_err(|message| Error::Syntax {
         file: file.to_path_buf(),
-        error,
+        message: cut(&message, LONGEST_MESSAGE).into_owned(),
     })?;
-    parse(file, format, &text)
+    Ok((contents, root))
 }
 
 fn format_of(file: &Path) -> Option<FileFormat> {
@@ -202,22 +222,18 @@ fn format_of(file: &Path) -> Option<FileFormat> {
     }
 }
 
-fn parse(file: &Path, format: FileFormat, text: &str) -> Result<HashMap<String, Value>, Error> {
-    let origin = file.display().to_string();
-    let syntax = |message| Error::Syntax {
-        file: file.to_path_buf(),
-        message,
-    };
+fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Value>, String> {
+    nesting::check(format, text)?;
     let root = format
-        .parse(Some(&origin), text)
-        .map_err(|error| syntax(one_line(&error.to_string())))?;
+        .parse(None, text)
+        .map_err(|error| one_line(&error.to_string()))?;
     if format != FileFormat::Ini {
         return Ok(root);
     }
     // The crate keeps the last of two sections or keys of a name and drops the first without a word.
     match ini_duplicate(text) {
-        Some(message) => Err(syntax(message)),
-        None => Ok(nested(root, &origin)),
+        Some(message) => Err(message),
+        None => Ok(nested(root)),
     }
 }
 
@@ -263,8 +279,7 @@ fn ini_duplicate(text: &str) -> Option<String> {
 }
 
 /// INI has no tables in tables: `[collector.NAME]` is one by its name.
-fn nested(root: HashMap<String, Value>, origin: &str) -> HashMap<String, Value> {
-    let origin = origin.to_owned();
+fn nested(root: HashMap<String, Value>) -> HashMap<String, Value> {
     let mut nested = HashMap::new();
     let mut lists: HashMap<String, HashMap<String, Value>> = HashMap::new();
     for (name, value) in root {
@@ -285,7 +300,7 @@ fn nested(root: HashMap<String, Value>, origin: &str) -> HashMap<String, Value> 
     for (section, entries) in lists {
         let table = nested
             .entry(section)
-            .or_insert_with(|| Value::new(Some(&origin), HashMap::<String, Value>::new()));
+            .or_insert_with(|| Value::new(None, HashMap::<String, Value>::new()));
         if let config::ValueKind::Table(table) = &mut table.kind {
             table.extend(entries);
         }
@@ -294,8 +309,7 @@ fn nested(root: HashMap<String, Value>, origin: &str) -> HashMap<String, Value> 
 }
 
 /// Who may write the configuration decides what is logged.
-fn mode_warning(file: &Path) -> Option<Problem> {
-    let mode = fs::metadata(file).ok()?.permissions().mode() & 0o7777;
+fn mode_warning(file: &Path, mode: u32) -> Option<Problem> {
     let message = format!(
         "expected a file that only its owner can write, found mode {mode:04o}: run chmod go-w on it"
     );

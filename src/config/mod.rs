@@ -5,15 +5,18 @@
 
 mod build;
 mod document;
+mod file;
 pub mod keys;
 mod load;
+mod nesting;
+mod problem;
 mod tree;
 pub mod units;
 mod values;
 
 pub use document::{FILE_VARIABLE, variable_name};
 pub use load::{DEFAULT_FILE, Error, Loaded};
-pub use tree::Problem;
+pub use problem::Problem;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -167,7 +170,7 @@ impl Collector {
     }
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Version {
     NetflowV5,
     NetflowV9,
@@ -198,7 +201,7 @@ pub struct Syslog {
     pub queue: usize,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub enum Target {
     /// A local syslog socket (`/dev/log`), RFC 3164.
     Local {

@@ -5,32 +5,14 @@
 //! without default the empty text (or null) is the same as leaving it out. Mistakes are collected, each with the file
 //! or variable it came from.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
+use std::sync::LazyLock;
 
 use config::{FileFormat, Format, Value, ValueKind};
 
-use super::keys::{self, Key, Preset, Section};
-
-/// A mistake in the configuration: where it is, which key, what was expected and what was found.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Problem {
-    /// The file, or the variable of the environment.
-    pub origin: String,
-    /// The key with its section, or the section; empty where the origin says it all.
-    pub key: String,
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.origin)?;
-        if !self.key.is_empty() {
-            write!(f, ": {}", self.key)?;
-        }
-        write!(f, ": {}", self.message)
-    }
-}
+use super::keys::{self, KEYS, Key, Preset, Section};
+use super::problem::{Problem, Problems, quoted};
 
 /// Why a text is not a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -77,7 +59,7 @@ impl Table {
         &mut self,
         name: &str,
         parse: impl Fn(&str) -> Parsed<T>,
-        problems: &mut Vec<Problem>,
+        problems: &mut Problems,
     ) -> Option<T> {
         let (key, value) = self.take_value(name, problems)?;
         let result = match text_of(&value) {
@@ -92,26 +74,26 @@ impl Table {
         &mut self,
         name: &str,
         parse: impl Fn(&str) -> Parsed<T>,
-        problems: &mut Vec<Problem>,
+        problems: &mut Problems,
     ) -> Option<Vec<T>> {
         let (key, value) = self.take_value(name, problems)?;
         let elements = match &value.kind {
-            ValueKind::Array(elements) => elements.clone(),
-            ValueKind::String(text) if text.trim().is_empty() => Vec::new(),
+            ValueKind::Array(elements) => Cow::Borrowed(elements.as_slice()),
+            ValueKind::String(text) if text.trim().is_empty() => Cow::Borrowed(&[][..]),
             ValueKind::String(text) => text
                 .split(',')
                 .map(|part| element(&value, part.trim()))
                 .collect(),
-            _ => vec![value],
+            _ => Cow::Borrowed(std::slice::from_ref(&*value)),
         };
         let mut list = Vec::with_capacity(elements.len());
         let mut complete = true;
-        for value in elements {
-            let result = match text_of(&value) {
+        for value in elements.iter() {
+            let result = match text_of(value) {
                 Some(text) => parse(text.trim()),
                 None => Err(Wrong::Value),
             };
-            match self.keep(key, &value, result, problems) {
+            match self.keep(key, value, result, problems) {
                 Some(element) => list.push(element),
                 None => complete = false,
             }
@@ -133,10 +115,10 @@ impl Table {
     }
 
     /// Adds a mistake about a key that is right by itself, but not together with others.
-    pub fn conflict(&self, name: &str, message: impl Into<String>, problems: &mut Vec<Problem>) {
+    pub fn conflict(&self, name: &str, message: impl Into<String>, problems: &mut Problems) {
         let waiting = self.entries.get(name).and_then(Value::origin);
         let origin = waiting.or_else(|| self.taken.get(name).map(String::as_str));
-        problems.push(Problem {
+        problems.add(|| Problem {
             origin: origin.unwrap_or(&self.origin).to_owned(),
             key: format!("{}.{name}", self.label),
             message: message.into(),
@@ -144,23 +126,25 @@ impl Table {
     }
 
     /// Adds a mistake about a key that was left out.
-    pub fn missing(&self, name: &str, problems: &mut Vec<Problem>) {
-        let expected = keys::find(self.section, name).map_or("a value", |key| key.expected);
-        problems.push(Problem {
-            origin: self.origin.clone(),
-            key: format!("{}.{name}", self.label),
-            message: format!("expected {expected}, found nothing"),
+    pub fn missing(&self, name: &str, problems: &mut Problems) {
+        problems.add(|| {
+            let expected = keys::find(self.section, name).map_or("a value", |key| key.expected);
+            Problem {
+                origin: self.origin.clone(),
+                key: format!("{}.{name}", self.label),
+                message: format!("expected {expected}, found nothing"),
+            }
         });
     }
 
     /// Every key that nobody took is unknown.
-    pub fn finish(self, problems: &mut Vec<Problem>) {
+    pub fn finish(self, problems: &mut Problems) {
         let mut rest: Vec<_> = self.entries.into_iter().collect();
         rest.sort_by(|left, right| left.0.cmp(&right.0));
         for (name, value) in rest {
-            problems.push(Problem {
+            problems.add(|| Problem {
                 origin: value.origin().unwrap_or(&self.origin).to_owned(),
-                key: format!("{}.{name}", self.label),
+                key: format!("{}.{}", self.label, quoted(&name)),
                 message: format!("unknown key, {}", advice(self.section, &name)),
             });
         }
@@ -169,8 +153,8 @@ impl Table {
     fn take_value(
         &mut self,
         name: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Option<(&'static Key, Value)> {
+        problems: &mut Problems,
+    ) -> Option<(&'static Key, Cow<'static, Value>)> {
         let key = keys::find(self.section, name).expect("every key that is taken is in the table");
         let given = self.entries.remove(name);
         let given = given.filter(|value| match key.preset {
@@ -182,9 +166,9 @@ impl Table {
                 if let Some(origin) = value.origin() {
                     self.taken.insert(key.name, origin.to_owned());
                 }
-                Some((key, value))
+                Some((key, Cow::Owned(value)))
             }
-            (None, Preset::Value(text)) => Some((key, literal(text))),
+            (None, Preset::Value(text)) => Some((key, Cow::Borrowed(preset(text)))),
             (None, Preset::Required(_)) => {
                 self.missing(name, problems);
                 None
@@ -198,14 +182,14 @@ impl Table {
         key: &Key,
         value: &Value,
         result: Parsed<T>,
-        problems: &mut Vec<Problem>,
+        problems: &mut Problems,
     ) -> Option<T> {
         let expected = match result {
             Ok(parsed) => return Some(parsed),
             Err(Wrong::Value) => key.expected.to_owned(),
             Err(Wrong::Expected(expected)) => expected,
         };
-        problems.push(Problem {
+        problems.add(|| Problem {
             origin: value.origin().unwrap_or(&self.origin).to_owned(),
             key: format!("{}.{}", self.label, key.name),
             message: format!("expected {expected}, found {}", found(value)),
@@ -219,15 +203,26 @@ impl Table {
 pub fn found(value: &Value) -> String {
     match &value.kind {
         ValueKind::Nil => "nothing".to_owned(),
-        ValueKind::String(text) => format!("\"{}\"", text.escape_debug()),
+        ValueKind::String(text) => format!("\"{}\"", quoted(text)),
         ValueKind::Table(_) => "a table".to_owned(),
         ValueKind::Array(_) => "a list".to_owned(),
         ValueKind::Float(number) => number.to_string(),
-        _ => text_of(value).unwrap_or_default(),
+        _ => text_of(value).unwrap_or_default().into_owned(),
     }
 }
 
-/// A value written in TOML's notation in the table of keys.
+/// A value written in TOML's notation in the table of keys. Each is parsed once: a file can have very many entries.
+fn preset(text: &'static str) -> &'static Value {
+    static PARSED: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
+        let presets = KEYS.iter().filter_map(|key| match key.preset {
+            Preset::Value(text) => Some((text, literal(text))),
+            _ => None,
+        });
+        presets.collect()
+    });
+    &PARSED[text]
+}
+
 fn literal(text: &str) -> Value {
     let mut document = FileFormat::Toml
         .parse(None, &format!("value = {text}"))
@@ -246,14 +241,14 @@ fn is_blank(value: &Value) -> bool {
 }
 
 /// Scalars have one text in every format; a fraction, a list and a table have none.
-fn text_of(value: &Value) -> Option<String> {
+fn text_of(value: &Value) -> Option<Cow<'_, str>> {
     match &value.kind {
-        ValueKind::String(text) => Some(text.clone()),
-        ValueKind::Boolean(flag) => Some(flag.to_string()),
-        ValueKind::I64(number) => Some(number.to_string()),
-        ValueKind::I128(number) => Some(number.to_string()),
-        ValueKind::U64(number) => Some(number.to_string()),
-        ValueKind::U128(number) => Some(number.to_string()),
+        ValueKind::String(text) => Some(Cow::Borrowed(text)),
+        ValueKind::Boolean(flag) => Some(flag.to_string().into()),
+        ValueKind::I64(number) => Some(number.to_string().into()),
+        ValueKind::I128(number) => Some(number.to_string().into()),
+        ValueKind::U64(number) => Some(number.to_string().into()),
+        ValueKind::U128(number) => Some(number.to_string().into()),
         ValueKind::Nil | ValueKind::Float(_) | ValueKind::Table(_) | ValueKind::Array(_) => None,
     }
 }
@@ -266,7 +261,7 @@ fn advice(section: Section, name: &str) -> String {
     if let Some(near) = keys::nearest(name, section.keys().map(|key| key.name)) {
         return format!("did you mean \"{near}\"");
     }
-    if let Some(key) = keys::KEYS.iter().find(|key| key.name == name) {
+    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return format!("it belongs into [{}]", key.section.name());
     }
     let known: Vec<_> = section.keys().map(|key| key.name).collect();

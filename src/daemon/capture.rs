@@ -4,12 +4,13 @@
 //! a socket counts as readable from a report until a read says that nothing is left.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
+use super::takeover::{Kept, Listening};
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket};
@@ -74,13 +75,17 @@ pub struct Capture {
     overflow_since: Option<Wall>,
     /// When events were last lost, while that counts as the present state.
     losing: Option<Uptime>,
+    listening: Listening,
     statistics: Statistics,
 }
 
 struct Dump {
     socket: DumpSocket,
+    listing: Listing,
     sequence: u32,
     readable: bool,
+    /// Datagrams with entries.
+    pieces: u32,
 }
 
 /// What a dump came to.
@@ -91,13 +96,32 @@ enum DumpState {
 }
 
 impl Capture {
-    /// Subscribes to the events of the configured network namespace.
+    /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier run.
     ///
     /// # Errors
     /// What the kernel says: a namespace that is not there, or a missing permission.
-    pub fn open(config: &config::Capture, now: Now) -> io::Result<Self> {
-        let events = within(config.namespace.as_ref(), || EventSocket::open(config))??;
+    pub fn open(config: &config::Capture, kept: Option<Kept>, now: Now) -> io::Result<Self> {
+        let kept_on = kept.is_some();
+        let kept = match kept {
+            Some(kept) => {
+                kept.socket.configure(config)?;
+                kept
+            }
+            None => {
+                let open = || EventSocket::open(config);
+                Kept::new(within(config.namespace.as_ref(), open)??)
+            }
+        };
+        let Kept {
+            socket: events,
+            drops,
+            overflow_since,
+        } = kept;
         Ok(Self {
+            listening: Listening {
+                socket: events.cookie().ok(),
+                kept: kept_on,
+            },
             config: config.clone(),
             events,
             batch: Batch::new(),
@@ -106,8 +130,8 @@ impl Capture {
             dump_sequence: 0,
             dump_failing: false,
             complete_until: now.wall,
-            drops: 0,
-            overflow_since: None,
+            drops,
+            overflow_since,
             losing: None,
             statistics: Statistics::default(),
         })
@@ -129,6 +153,17 @@ impl Capture {
         if let Err(error) = self.events.set_filter(&program) {
             log::warn!("the kernel keeps the earlier filter: {error}");
         }
+    }
+
+    /// The socket that is listened with, for whoever is to keep it.
+    #[must_use]
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
+    #[must_use]
+    pub const fn listening(&self) -> Listening {
+        self.listening
     }
 
     /// # Errors
@@ -155,6 +190,12 @@ impl Capture {
     #[must_use]
     pub fn is_readable(&self) -> bool {
         self.readable || self.dump.as_ref().is_some_and(|dump| dump.readable)
+    }
+
+    /// Whether events may be queued: the last read did not come to their end.
+    #[must_use]
+    pub const fn has_events(&self) -> bool {
+        self.readable
     }
 
     /// Reads queued events into the engine, a bounded number of them. Returns how many there were;
@@ -216,8 +257,10 @@ impl Capture {
             Ok(socket) => {
                 self.dump = Some(Dump {
                     socket,
+                    listing,
                     sequence,
                     readable: true,
+                    pieces: 0,
                 })
             }
             Err(error) => self.fail_dump(engine, &error.to_string(), now),
@@ -234,12 +277,19 @@ impl Capture {
             match dump.read(engine, statistics, now) {
                 DumpState::Continues => {}
                 DumpState::Complete => {
+                    // The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more
+                    // if that one has been delivered meanwhile: only a list that fits in one piece is known to be whole.
+                    let in_doubt = dump.listing == Listing::Dying && dump.pieces > 1;
                     self.dump = None;
                     if self.dump_failing {
                         self.dump_failing = false;
                         log::info!("the connection table could be read again");
                     }
-                    engine.handle_dump_end();
+                    if in_doubt {
+                        engine.handle_dump_in_doubt(now);
+                    } else {
+                        engine.handle_dump_end();
+                    }
                     // What ended during the dump may still be queued: the engine waits for the queue's end.
                     self.readable = true;
                 }
@@ -259,10 +309,22 @@ impl Capture {
         self.events.drops().unwrap_or(self.drops)
     }
 
+    /// Until when the kernel has been heard: what happened before has been read.
+    #[must_use]
+    pub const fn complete_until(&self) -> Wall {
+        self.complete_until
+    }
+
     /// Bytes that wait in the receive buffer, as the kernel counts them.
     #[must_use]
     pub fn queued(&self) -> u32 {
         self.events.queued().unwrap_or(0)
+    }
+
+    /// The same, as far as it is in a gap: what an overflow has cost, where it costs anything.
+    #[must_use]
+    pub const fn stated_drops(&self) -> u32 {
+        self.drops
     }
 
     /// Bytes of the receive buffer, as the kernel counts them.
@@ -349,29 +411,43 @@ impl Dump {
             }
             Err(error) => return DumpState::Failed(error.to_string()),
         };
-        for message in Messages::new(datagram) {
-            let reply = message.and_then(|message| {
-                if message.flags & NLM_F_DUMP_INTR != 0 {
-                    return Ok(Some(DumpReply::Error(libc::EINTR)));
-                }
-                if message.sequence != self.sequence {
-                    return Ok(None);
-                }
-                DumpReply::decode(&message)
-            });
-            match reply {
-                Ok(Some(DumpReply::Flow(flow))) => {
-                    statistics.dumped += 1;
-                    engine.handle_dumped(&flow, now);
-                }
-                Ok(Some(DumpReply::Done)) => return DumpState::Complete,
-                Ok(Some(DumpReply::Error(number))) => {
-                    return DumpState::Failed(io::Error::from_raw_os_error(number).to_string());
-                }
-                Ok(None) => {}
-                Err(Malformed) => statistics.malformed += 1,
-            }
-        }
-        DumpState::Continues
+        let before = statistics.dumped;
+        let state = read_messages(datagram, self.sequence, engine, statistics, now);
+        self.pieces += u32::from(statistics.dumped > before);
+        state
     }
+}
+
+/// Hands the entries of one datagram to the engine.
+fn read_messages(
+    datagram: &[u8],
+    sequence: u32,
+    engine: &mut Engine,
+    statistics: &mut Statistics,
+    now: Now,
+) -> DumpState {
+    for message in Messages::new(datagram) {
+        let reply = message.and_then(|message| {
+            if message.flags & NLM_F_DUMP_INTR != 0 {
+                return Ok(Some(DumpReply::Error(libc::EINTR)));
+            }
+            if message.sequence != sequence {
+                return Ok(None);
+            }
+            DumpReply::decode(&message)
+        });
+        match reply {
+            Ok(Some(DumpReply::Flow(flow))) => {
+                statistics.dumped += 1;
+                engine.handle_dumped(&flow, now);
+            }
+            Ok(Some(DumpReply::Done)) => return DumpState::Complete,
+            Ok(Some(DumpReply::Error(number))) => {
+                return DumpState::Failed(io::Error::from_raw_os_error(number).to_string());
+            }
+            Ok(None) => {}
+            Err(Malformed) => statistics.malformed += 1,
+        }
+    }
+    DumpState::Continues
 }

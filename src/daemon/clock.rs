@@ -22,6 +22,13 @@ pub fn uptime() -> Uptime {
     Uptime::from_nanos(nanos(clock_gettime(ClockId::Boottime)))
 }
 
+/// Microseconds on the clock that the service manager measures a reload with (`MONOTONIC_USEC=` in sd_notify(3)). Unlike
+/// [`Uptime`] it stands still while the machine sleeps.
+#[must_use]
+pub fn monotonic_micros() -> u64 {
+    nanos(clock_gettime(ClockId::Monotonic)) / 1000
+}
+
 /// Neither clock is before its zero; a civil time before 1970 counts as 1970.
 fn nanos(time: Timespec) -> u64 {
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);

@@ -3,16 +3,19 @@
 //! A damaged database is set aside and a new one begun. One that is not available (disk full, read-only) is tried again
 //! at each flush, and the daemon goes on without: records leave as before, only a crash would cost the early state. Both
 //! are logged as the state changes, not per attempt.
+//!
+//! It also decides what there is to say of the time between two runs: nothing when the last one ended as planned and its
+//! event socket was kept; else a gap, and an audit looks for what was missed.
 
-use std::fs;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::clock;
+use super::outputs::Outputs;
+use super::takeover::Listening;
 use crate::config;
 use crate::engine::Engine;
 use crate::session::{Gap, GapCause};
-use crate::store::{self, Error, Store};
+use crate::store::{self, Error, Export, LastRun, Run, Store};
 use crate::time::{Now, Uptime, Wall};
 
 /// Counts since the start of the daemon.
@@ -33,25 +36,73 @@ pub struct Keeper {
     next_flush: Uptime,
     /// Since when events have been heard in this run.
     listening_since: Wall,
+    listening: Listening,
+    /// How far the collectors have been served: by the last run, then by this one.
+    exports: Vec<Export>,
     statistics: Statistics,
 }
 
-impl Keeper {
-    /// Opens the store and gives its sessions back to the engine.
-    ///
+/// The store, opened but not read yet: what the last run left decides which event socket is used.
+pub struct Opened {
+    store: Result<(Store, LastRun), Error>,
+    /// The same moment as in [`LastRun::last_commit`], as a file beside the database has it.
+    heartbeat: Option<Wall>,
+}
+
+impl Opened {
     /// # Errors
     /// Only when the database is not for this daemon to use ([`Error::Refused`]).
-    pub fn open(config: &config::Pending, engine: &mut Engine, now: Now) -> Result<Self, Error> {
+    pub fn open(config: &config::Pending) -> Result<Self, Error> {
+        let heartbeat = store::heartbeat(&config.database);
+        let store = Store::open(&config.database).and_then(|store| {
+            let last_run = store.last_run()?;
+            Ok((store, last_run))
+        });
+        match store {
+            Err(error @ Error::Refused { .. }) => Err(error),
+            store => Ok(Self { store, heartbeat }),
+        }
+    }
+
+    #[must_use]
+    pub fn last_run(&self) -> Option<&LastRun> {
+        self.store.as_ref().ok().map(|(_, last_run)| last_run)
+    }
+}
+
+impl Keeper {
+    /// Gives the sessions of the store back to the engine.
+    #[must_use]
+    pub fn new(
+        config: &config::Pending,
+        opened: Opened,
+        listening: Listening,
+        engine: &mut Engine,
+        now: Now,
+    ) -> Self {
         let mut this = Self {
             config: config.clone(),
             store: None,
             failing: false,
             next_flush: now.up.saturating_add(config.flush),
             listening_since: now.wall,
+            listening,
+            exports: Vec::new(),
             statistics: Statistics::default(),
         };
-        this.try_open(engine, now)?;
-        Ok(this)
+        this.restore(opened, engine, now);
+        if this.store.is_none() {
+            engine.request_audit(now);
+        }
+        // A store that can only be opened later: its run ended before this one went without it.
+        this.listening.kept = false;
+        this
+    }
+
+    /// How far the collectors had been served when the last run ended.
+    #[must_use]
+    pub fn take_exports(&mut self) -> Vec<Export> {
+        std::mem::take(&mut self.exports)
     }
 
     /// Applies a changed interval; another database needs a restart.
@@ -65,48 +116,34 @@ impl Keeper {
         self.next_flush
     }
 
-    /// Commits when the interval has passed.
-    pub fn handle_timeout(&mut self, engine: &mut Engine, now: Now) {
-        if now.up >= self.next_flush {
-            self.flush(engine, now);
+    /// Commits when the interval has passed. `heard` is until when the kernel has been heard.
+    pub fn handle_timeout(
+        &mut self,
+        engine: &mut Engine,
+        outputs: &mut Outputs,
+        heard: Wall,
+        now: Now,
+    ) {
+        if now.up >= self.next_flush && self.commit(engine, outputs, heard, None, now) {
+            self.next_flush = now.up;
         }
     }
 
-    /// Commits now.
-    pub fn flush(&mut self, engine: &mut Engine, now: Now) {
-        self.next_flush = now
-            .up
-            .saturating_add(self.config.flush.max(Duration::from_millis(1)));
-        if self.store.is_none()
-            && let Err(error) = self.try_open(engine, now)
-        {
-            self.note_failure(&error);
-        }
-        let Some(store) = &mut self.store else {
-            engine.handle_commit_failed();
-            return;
-        };
-        let begun = clock::uptime();
-        let result = store.commit(&engine.changes(), now.wall);
-        let took = clock::uptime().saturating_since(begun);
-        self.statistics.longest_commit = self.statistics.longest_commit.max(took);
-        match result {
-            Ok(()) => {
-                self.statistics.commits += 1;
-                if engine.handle_committed() {
-                    self.next_flush = now.up;
-                }
-                self.note_success();
-            }
-            Err(Error::Damaged { reason, .. }) => {
-                engine.handle_commit_failed();
-                self.replace(engine, &reason, now);
-            }
-            Err(error) => {
-                engine.handle_commit_failed();
-                self.note_failure(&error);
-            }
-        }
+    /// Commits all there is, now.
+    pub fn flush(&mut self, engine: &mut Engine, outputs: &mut Outputs, heard: Wall, now: Now) {
+        while self.commit(engine, outputs, heard, None, now) {}
+    }
+
+    /// The last commit of a run that ends as planned. `drops` are those of the event socket that are in a gap.
+    pub fn finish(
+        &mut self,
+        engine: &mut Engine,
+        outputs: &mut Outputs,
+        heard: Wall,
+        drops: u32,
+        now: Now,
+    ) {
+        while self.commit(engine, outputs, heard, Some(drops), now) {}
     }
 
     #[must_use]
@@ -119,61 +156,162 @@ impl Keeper {
         self.failing
     }
 
-    /// Opens the database, or notes that it is not available.
-    fn try_open(&mut self, engine: &mut Engine, now: Now) -> Result<(), Error> {
-        let modified = modified(&self.config.database);
-        let mut store = match Store::open(&self.config.database) {
-            Ok(store) => store,
-            Err(Error::Damaged { reason, .. }) => {
-                self.replace(engine, &reason, now);
-                self.state_gap(engine, modified, now);
-                return Ok(());
+    /// Makes one commit. Returns whether there is more for another.
+    fn commit(
+        &mut self,
+        engine: &mut Engine,
+        outputs: &mut Outputs,
+        heard: Wall,
+        stopped: Option<u32>,
+        now: Now,
+    ) -> bool {
+        self.next_flush = now
+            .up
+            .saturating_add(self.config.flush.max(Duration::from_millis(1)));
+        if self.store.is_none() {
+            match Opened::open(&self.config) {
+                Ok(opened) => self.restore(opened, engine, now),
+                Err(error) => self.note_failure(&error),
             }
-            Err(error @ Error::Refused { .. }) => return Err(error),
-            Err(error) => {
-                self.note_failure(&error);
-                return Ok(());
-            }
+        }
+        self.exports.clear();
+        self.exports.extend(outputs.exports());
+        let Some(store) = &mut self.store else {
+            engine.handle_commit_failed();
+            return false;
         };
-        let last_commit = store.last_commit();
+        let run = Run {
+            socket: self.listening.socket,
+            stopped,
+            exports: &self.exports,
+        };
+        let begun = clock::uptime();
+        let complete = outputs.served_until(heard);
+        let result = store.commit(&engine.changes(), &run, complete);
+        let took = clock::uptime().saturating_since(begun);
+        self.statistics.longest_commit = self.statistics.longest_commit.max(took);
+        match result {
+            Ok(()) => {
+                self.statistics.commits += 1;
+                self.note_success();
+                return engine.handle_committed();
+            }
+            Err(Error::Damaged { reason, .. }) => {
+                engine.handle_commit_failed();
+                self.replace(engine, &reason, now);
+            }
+            Err(error @ Error::Gone { .. }) => {
+                log::error!("{error}: a new one is begun");
+                // With its lock, before the new one is locked.
+                self.store = None;
+                match Store::open(&self.config.database) {
+                    Ok(store) => self.store = Some(store),
+                    Err(error) => self.note_failure(&error),
+                }
+                engine.handle_store_replaced();
+            }
+            Err(error) => {
+                engine.handle_commit_failed();
+                self.note_failure(&error);
+            }
+        }
+        false
+    }
+
+    /// Goes on from what the store holds, or notes that it is not available.
+    fn restore(&mut self, opened: Opened, engine: &mut Engine, now: Now) {
+        let Opened { store, heartbeat } = opened;
         let mut count = 0_u64;
-        let loaded = store.load(|session| {
-            count += 1;
-            engine.restore(session);
+        let loaded = store.and_then(|(mut store, last_run)| {
+            store.load(|session| {
+                count += 1;
+                engine.restore(session);
+            })?;
+            Ok((store, last_run))
         });
-        match loaded.and(last_commit) {
-            Ok(last_commit) => {
-                self.store = Some(store);
+        match loaded {
+            Ok((store, last_run)) => {
                 engine.handle_store_opened();
                 self.note_success();
                 log::info!(
                     "pending database \"{}\": {count} sessions of an earlier run",
                     self.config.database.display()
                 );
-                self.state_gap(engine, last_commit, now);
-                engine.request_audit(now);
+                self.go_on(store, last_run, heartbeat, engine, now);
             }
             Err(Error::Damaged { reason, .. }) => {
-                drop(store);
                 self.replace(engine, &reason, now);
-                self.state_gap(engine, modified, now);
+                self.state_gap(engine, heartbeat, now);
+                engine.request_audit(now);
             }
             Err(error) => self.note_failure(&error),
         }
-        Ok(())
     }
 
-    /// States that nobody listened between `from`, when an earlier run last wrote, and the start of this one.
-    fn state_gap(&self, engine: &mut Engine, from: Option<Wall>, now: Now) {
-        if let Some(from) = from {
-            let gap = Gap {
-                cause: GapCause::Restart,
-                from,
-                to: self.listening_since.max(from),
-                lost: None,
-            };
-            engine.handle_gap(gap, now);
+    /// Draws the conclusions from how the last run ended.
+    fn go_on(
+        &mut self,
+        mut store: Store,
+        last_run: LastRun,
+        heartbeat: Option<Wall>,
+        engine: &mut Engine,
+        now: Now,
+    ) {
+        let run = Run {
+            socket: self.listening.socket,
+            ..Run::default()
+        };
+        let noted = store.begin_run(&run, now.wall);
+        if let Err(error) = &noted {
+            self.note_failure(error);
         }
+        self.store = Some(store);
+        // An end that could not be noted may be taken for that of this run by the next: so it does not count.
+        let planned = last_run.stopped.is_some() && noted.is_ok();
+        self.exports = last_run.exports;
+        if !planned {
+            for export in &mut self.exports {
+                export.past = export.past.leaping();
+            }
+        }
+        if planned && self.listening.kept {
+            log::info!("the event socket was kept since the last run");
+            engine.schedule_audit(now);
+        } else {
+            if last_run.last_commit.is_none() && heartbeat.is_some() {
+                log::warn!(
+                    "pending database \"{}\" is empty, though there was an earlier run: ends of sessions that only it knew \
+                     are lost",
+                    self.config.database.display()
+                );
+            }
+            engine.request_audit(now);
+            self.state_gap(engine, last_run.last_commit.or(heartbeat), now);
+        }
+    }
+
+    /// States that records may be missing between `from`, until when an earlier run was complete, and the start of this one.
+    fn state_gap(&self, engine: &mut Engine, from: Option<Wall>, now: Now) {
+        let Some(from) = from else {
+            return;
+        };
+        let to = self.listening_since;
+        if from > to {
+            log::warn!(
+                "an earlier run listened until {from}, which is in the future: the clock has been set back since"
+            );
+        } else {
+            log::warn!(
+                "records from {from} to {to} may be missing: nattrail did not run, or had not sent them yet when it ended"
+            );
+        }
+        let gap = Gap {
+            cause: GapCause::Restart,
+            from: from.min(to),
+            to,
+            lost: None,
+        };
+        engine.handle_gap(gap, now);
     }
 
     /// Sets a damaged database aside and begins a new one with what is pending now.
@@ -186,7 +324,7 @@ impl Keeper {
                 self.statistics.set_aside += 1;
                 log::error!(
                     "pending database \"{}\" is damaged ({reason}): set aside as \"{}\", a new one is begun; ends of \
-                     sessions that only it knew are found by an audit of the connection table",
+                     sessions that only it knew are lost",
                     path.display(),
                     aside.display()
                 );
@@ -224,11 +362,4 @@ impl Keeper {
             );
         }
     }
-}
-
-/// When a file was last written to.
-fn modified(path: &Path) -> Option<Wall> {
-    let time = fs::metadata(path).ok()?.modified().ok()?;
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
 }

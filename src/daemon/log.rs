@@ -1,13 +1,20 @@
 //! The daemon's own log, on the standard error.
 //!
 //! Under systemd each line begins with its priority (sd-daemon(3): `<4>`), so that the journal files it under the right
-//! one; elsewhere with a word for people. A line is one write(2), so that lines of several processes do not mix, and a
-//! closed standard error costs the line, never the daemon.
+//! one; elsewhere with a word for people. A line is one write(2), so that lines of several processes do not mix.
+//!
+//! The daemon never waits for whoever reads: a line that the standard error does not take at once (a full pipe, a stopped
+//! terminal, a stopped journald, a closed one) is lost as a whole and counted, and as soon as lines are taken again one
+//! says how many there were.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::export::stream::Stream;
 
 /// How a line shows its level.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,14 +51,36 @@ impl Prefix {
 }
 
 /// Makes everything up to `info` go to the standard error. The first call decides; later ones change nothing.
+///
+/// `log::logger().flush()` states a loss as soon as that is possible, without waiting for the next message.
 pub fn install(prefix: Prefix) {
-    if log::set_boxed_logger(Box::new(Stderr { prefix })).is_ok() {
+    let stderr = Stderr::new(prefix, io::stderr().as_fd().try_clone_to_owned());
+    if log::set_boxed_logger(Box::new(stderr)).is_ok() {
         log::set_max_level(LevelFilter::Info);
     }
 }
 
 struct Stderr {
     prefix: Prefix,
+    output: Mutex<Output>,
+}
+
+impl Stderr {
+    fn new(prefix: Prefix, fd: io::Result<OwnedFd>) -> Self {
+        Self {
+            prefix,
+            output: Mutex::new(Output {
+                stream: fd.ok().map(Stream::new),
+                rest: Vec::new(),
+                lost: 0,
+            }),
+        }
+    }
+
+    fn with_output(&self, act: impl FnOnce(&mut Output)) {
+        // An output that a panic interrupted may lose or repeat a line, which is no reason to say nothing any more.
+        act(&mut self.output.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 impl Log for Stderr {
@@ -62,12 +91,81 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let text = format(self.prefix, record);
-            // Nobody is left to be told that the standard error is gone.
-            let _ = io::stderr().lock().write_all(text.as_bytes());
+            self.with_output(|output| {
+                for line in text.split_inclusive('\n') {
+                    output.push(self.prefix, line);
+                }
+            });
         }
     }
 
-    fn flush(&self) {}
+    fn flush(&self) {
+        self.with_output(|output| {
+            output.settle(self.prefix);
+        });
+    }
+}
+
+/// Where the lines go, and what became of those that could not.
+struct Output {
+    /// `None` when there is no standard error to be had.
+    stream: Option<Stream>,
+    /// The end of a line that was taken in part, which goes before anything else.
+    rest: Vec<u8>,
+    /// Lines since the last that was taken.
+    lost: u64,
+}
+
+impl Output {
+    /// Writes the line, or counts it.
+    fn push(&mut self, prefix: Prefix, line: &str) {
+        if !self.settle(prefix) || !self.begin(line) {
+            self.lost += 1;
+        }
+    }
+
+    /// Writes what is due before the next line, and says whether that line may follow.
+    fn settle(&mut self, prefix: Prefix) -> bool {
+        self.finish();
+        if self.lost > 0 && self.rest.is_empty() {
+            let notice = format!(
+                "{}log lines lost here: {}, the standard error did not take them\n",
+                prefix.of(Level::Warn),
+                self.lost
+            );
+            if !self.begin(&notice) {
+                return false;
+            }
+            self.lost = 0;
+        }
+        self.rest.is_empty()
+    }
+
+    /// Writes the line as far as that goes; `false` when none of it was taken.
+    fn begin(&mut self, line: &str) -> bool {
+        let taken = self.write(line.as_bytes());
+        if taken > 0 {
+            self.rest.extend_from_slice(&line.as_bytes()[taken..]);
+            self.finish();
+        }
+        taken > 0
+    }
+
+    fn finish(&mut self) {
+        while !self.rest.is_empty() {
+            let taken = self.write(&self.rest);
+            if taken == 0 {
+                break;
+            }
+            self.rest.drain(..taken);
+        }
+    }
+
+    /// How many bytes were taken. Whatever the error: nobody is left to be told of it.
+    fn write(&self, bytes: &[u8]) -> usize {
+        let stream = self.stream.as_ref();
+        stream.map_or(0, |stream| stream.write(bytes).unwrap_or(0))
+    }
 }
 
 /// The record as text that ends in a line feed; each of its lines has the prefix.
@@ -83,6 +181,13 @@ fn format(prefix: Prefix, record: &Record<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io::{PipeReader, Read as _};
+
+    use rustix::fs::{OFlags, fcntl_setfl};
+    use rustix::pty::OpenptFlags;
+
     use super::*;
 
     fn text(prefix: Prefix, level: Level, message: &str) -> String {
@@ -116,11 +221,131 @@ mod tests {
 
     #[test]
     fn debug_messages_are_left_out() {
-        let logger = Stderr {
-            prefix: Prefix::Word,
-        };
+        let (_reader, writer) = io::pipe().unwrap();
+        let logger = Stderr::new(Prefix::Word, Ok(writer.into()));
         let enabled = |level| logger.enabled(&Metadata::builder().level(level).build());
         assert!(enabled(Level::Info));
         assert!(!enabled(Level::Debug));
+    }
+
+    fn log(logger: &Stderr, message: &str) {
+        logger.log(
+            &Record::builder()
+                .level(Level::Info)
+                .args(format_args!("{message}"))
+                .build(),
+        );
+    }
+
+    /// A logger into a pipe whose reader does not wait.
+    fn piped() -> (PipeReader, Stderr) {
+        let (reader, writer) = io::pipe().unwrap();
+        fcntl_setfl(&reader, OFlags::NONBLOCK).unwrap();
+        (reader, Stderr::new(Prefix::Word, Ok(writer.into())))
+    }
+
+    /// What waits to be read.
+    fn read(reader: &mut impl io::Read) -> String {
+        let mut text = Vec::new();
+        let error = reader.read_to_end(&mut text).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        String::from_utf8(text).unwrap()
+    }
+
+    fn lost(line: &str) -> Option<usize> {
+        let number = line.strip_prefix("warning: log lines lost here: ")?;
+        let number = number.strip_suffix(", the standard error did not take them")?;
+        number.parse().ok()
+    }
+
+    #[test]
+    fn lines_that_a_full_pipe_did_not_take_are_stated_before_the_next() {
+        let (mut reader, logger) = piped();
+        let message = "x".repeat(70);
+        for _ in 0..2000 {
+            log(&logger, &format!("{message}\n{message}"));
+        }
+        let before = read(&mut reader);
+        assert!(before.lines().all(|line| line == message), "{before}");
+        log(&logger, "after");
+        let after = read(&mut reader);
+        let lines: Vec<_> = after.lines().collect();
+        assert_eq!(lines.len(), 2, "{after}");
+        assert_eq!(lines[1], "after");
+        assert_eq!(before.lines().count() + lost(lines[0]).unwrap(), 4000);
+        log(&logger, "later");
+        assert_eq!(read(&mut reader), "later\n", "stated once");
+    }
+
+    #[test]
+    fn a_loss_is_stated_without_another_message() {
+        let (mut reader, logger) = piped();
+        for _ in 0..2000 {
+            log(&logger, &"x".repeat(70));
+        }
+        logger.flush();
+        let taken = read(&mut reader).lines().count();
+        logger.flush();
+        logger.flush();
+        let notice = read(&mut reader);
+        assert_eq!(lost(notice.trim_end()), Some(2000 - taken), "{notice}");
+    }
+
+    #[test]
+    fn a_line_longer_than_a_write_arrives_whole() {
+        let (mut reader, logger) = piped();
+        let long = "y".repeat(10_000);
+        for _ in 0..20 {
+            log(&logger, &long);
+        }
+        let mut text = read(&mut reader);
+        logger.flush();
+        text += &read(&mut reader);
+        let (notices, lines): (Vec<_>, Vec<_>) =
+            text.lines().partition(|line| lost(line).is_some());
+        assert!(lines.iter().all(|line| **line == long));
+        assert_eq!(notices.len(), 1);
+        assert_eq!(lines.len() + lost(notices[0]).unwrap(), 20);
+    }
+
+    #[test]
+    fn a_terminal_that_nobody_reads_does_not_block() {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        let master = rustix::pty::openpt(flags).unwrap();
+        rustix::pty::grantpt(&master).unwrap();
+        rustix::pty::unlockpt(&master).unwrap();
+        let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let terminal = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
+        fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK).unwrap();
+        let mut master = std::fs::File::from(master);
+        let logger = Stderr::new(Prefix::Word, Ok(terminal));
+        let message = "z".repeat(70);
+        for _ in 0..2000 {
+            log(&logger, &message);
+        }
+        let mut text = String::new();
+        // The kernel hands over a terminal's output in its own time and portions.
+        for _ in 0..10_000_000 {
+            if text.lines().any(|line| lost(line).is_some()) {
+                break;
+            }
+            let mut buffer = [0; 4096];
+            let length = master.read(&mut buffer).unwrap_or(0);
+            text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+            logger.flush();
+        }
+        let (notices, lines): (Vec<_>, Vec<_>) =
+            text.lines().partition(|line| lost(line).is_some());
+        assert!(lines.iter().all(|line| **line == message), "{text}");
+        assert_eq!(lines.len() + lost(notices[0]).unwrap(), 2000);
+    }
+
+    #[test]
+    fn a_closed_standard_error_costs_the_line_only() {
+        let (reader, logger) = piped();
+        drop(reader);
+        log(&logger, "to nobody");
+        assert_eq!(logger.output.lock().unwrap().lost, 1);
     }
 }

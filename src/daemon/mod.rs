@@ -6,6 +6,9 @@
 //!
 //! Start-up listens first and looks afterwards: events are subscribed to, then connection tracking is pinned on, the
 //! store is loaded, and the first audit holds it against the kernel's table.
+//!
+//! A planned restart loses nothing when the service manager keeps descriptors: it has had the event socket since the start
+//! and hands it to the next run, which first reads what has been queued. Connection tracking stays pinned on meanwhile.
 
 mod capture;
 pub mod clock;
@@ -13,15 +16,17 @@ mod control;
 mod keeper;
 pub mod log;
 mod meter;
+mod notify;
 mod outputs;
+mod setup;
 mod snapshot;
+mod takeover;
 mod watch;
 
 use std::fmt;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -31,16 +36,19 @@ use signal_hook_mio::v1_0::Signals;
 
 use self::capture::Capture;
 use self::control::{Control, Request};
-use self::keeper::Keeper;
+use self::keeper::{Keeper, Opened};
 use self::meter::Meter;
+use self::notify::{Environment, Notifier, StoredName};
 use self::outputs::Outputs;
+use self::setup::{
+    claim, explain, fixed_keys_that_differ, open_control, pin, status, unpin, warn_of,
+};
 use self::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Timing};
-use crate::kernel::namespace::within;
-use crate::kernel::{nftables, sysctl};
+use crate::kernel::inherited;
 use crate::store;
-use crate::time::{Now, Uptime};
+use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Host;
 
 const EVENTS: Token = Token(0);
@@ -91,7 +99,7 @@ pub fn run(load: impl Fn() -> Result<Loaded, config::Error>) -> Result<(), Error
     let loaded = load().map_err(Error::Config)?;
     let mut daemon = Daemon::start(loaded)?;
     let result = daemon.turn_until_stopped(&load);
-    daemon.stop();
+    daemon.stop(result.is_ok());
     result
 }
 
@@ -105,6 +113,10 @@ struct Daemon {
     engine: Engine,
     keeper: Keeper,
     outputs: Outputs,
+    notifier: Notifier,
+    /// Whether the queue of a socket that was kept has not been read to its end yet. Until then no audit begins, which would
+    /// conclude what the queue is about to tell.
+    catching_up: bool,
     watch: Watch,
     _claim: UnixDatagram,
     control: Option<Control>,
@@ -115,7 +127,9 @@ struct Daemon {
 
 impl Daemon {
     fn start(loaded: Loaded) -> Result<Self, Error> {
+        let inherited = inherited::take();
         let now = clock::read();
+        let mut notifier = Notifier::new(&Environment::of_process(), now);
         let file = loaded.file.clone();
         let config = warn_of(loaded);
         let system = |what: &str, error: io::Error| Error::System(format!("{what}: {error}"));
@@ -126,15 +140,23 @@ impl Daemon {
             .register(&mut signals, SIGNALS, mio::Interest::READABLE)
             .map_err(|error| system("cannot watch for signals", error))?;
 
-        let mut capture = Capture::open(&config.capture, now)
+        let claim = claim(&config.capture)?;
+        let opened = Opened::open(&config.pending).map_err(Error::Store)?;
+        let takeover = takeover::pick(inherited, &config.capture, opened.last_run());
+        let mut capture = Capture::open(&config.capture, takeover.kept, now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
         capture
             .register(poll.registry(), EVENTS)
             .map_err(|error| system("cannot watch for events", error))?;
-        let claim = claim(&config.capture)?;
+        for name in &takeover.refused {
+            notifier.discard(name, now);
+        }
+        let name = StoredName::of_events(config.capture.namespace.as_ref());
+        notifier.store(&name, capture.socket(), now);
+
         let mut engine = Engine::new(Filter::new(&config.capture), Timing::new(&config), now);
-        engine.request_audit(now);
-        let keeper = Keeper::open(&config.pending, &mut engine, now).map_err(Error::Store)?;
+        let listening = capture.listening();
+        let mut keeper = Keeper::new(&config.pending, opened, listening, &mut engine, now);
         // The store may hold sessions from before the filters were made narrower.
         capture.reconfigure(&config.capture, &engine);
         pin(&config.capture)?;
@@ -147,18 +169,11 @@ impl Daemon {
                 .into_owned(),
             pid: std::process::id(),
         };
-        let outputs = Outputs::new(&config, host, now);
+        let outputs = Outputs::new(&config, host, keeper.take_exports(), now);
         let control = open_control(&config.control, poll.registry());
-        ::log::info!(
-            "nattrail {} started: {} collectors, {} copies, {}",
-            env!("CARGO_PKG_VERSION"),
-            config.collectors.len(),
-            config.syslog.len(),
-            match config.capture.log {
-                config::LogScope::Nat => "translated connections only",
-                config::LogScope::All => "every connection",
-            }
-        );
+        let status = status(&config);
+        ::log::info!("nattrail {} started: {status}", env!("CARGO_PKG_VERSION"));
+        notifier.ready(&status, now);
         Ok(Self {
             config,
             file,
@@ -168,6 +183,8 @@ impl Daemon {
             engine,
             keeper,
             outputs,
+            notifier,
+            catching_up: listening.kept,
             watch,
             _claim: claim,
             control,
@@ -226,6 +243,7 @@ impl Daemon {
             self.engine.poll_timeout(),
             self.outputs.poll_timeout(),
             self.control.as_ref().and_then(Control::poll_timeout),
+            self.notifier.poll_timeout(),
             Some(self.keeper.poll_timeout()),
             Some(self.watch.poll_timeout()),
         ];
@@ -237,18 +255,26 @@ impl Daemon {
     fn turn(&mut self) -> Result<usize, Error> {
         let now = self.now;
         let heard = self.read_events()?;
+        self.catching_up &= self.capture.has_events();
         self.capture.read_dump(&mut self.engine, now);
         self.engine.handle_timeout(now);
-        self.capture
-            .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
+        if !self.catching_up {
+            self.capture
+                .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
+        }
         self.watch
             .handle_timeout(&mut self.engine, now)
             .map_err(|error| Error::System(error.to_string()))?;
         self.forward();
         self.meter.observe(self.engine.statistics(), now);
         self.outputs.flush(now);
-        self.keeper.handle_timeout(&mut self.engine, now);
+        // With nothing left to read the kernel has been heard until now.
+        let heard_until = self.heard_until();
+        self.keeper
+            .handle_timeout(&mut self.engine, &mut self.outputs, heard_until, now);
+        self.notifier.handle_timeout(now);
         self.serve();
+        ::log::logger().flush();
         Ok(heard)
     }
 
@@ -276,6 +302,14 @@ impl Daemon {
             .map_err(|error| Error::System(format!("the event socket failed: {error}")))
     }
 
+    fn heard_until(&self) -> Wall {
+        if self.capture.has_events() {
+            self.capture.complete_until()
+        } else {
+            self.now.wall
+        }
+    }
+
     fn forward(&mut self) {
         while let Some(record) = self.engine.poll_record() {
             self.meter.count_record(&record);
@@ -289,25 +323,7 @@ impl Daemon {
         let signals: Vec<_> = self.signals.pending().collect();
         for signal in signals {
             match signal {
-                SIGHUP => match load() {
-                    Ok(Loaded { file: None, .. }) if self.file.is_some() => {
-                        ::log::error!(
-                            "the configuration stays as it was, the file it came from is no longer there"
-                        );
-                        self.outputs.reopen(self.now);
-                    }
-                    Ok(loaded) => {
-                        self.file.clone_from(&loaded.file);
-                        let config = warn_of(loaded);
-                        self.reload(config);
-                    }
-                    Err(error) => {
-                        ::log::error!(
-                            "the configuration stays as it was, the new one is wrong:\n{error}"
-                        );
-                        self.outputs.reopen(self.now);
-                    }
-                },
+                SIGHUP => self.handle_reload(load()),
                 SIGUSR1 => {
                     for line in self.metrics().to_string().lines() {
                         ::log::info!("{line}");
@@ -317,6 +333,27 @@ impl Daemon {
             }
         }
         stop
+    }
+
+    fn handle_reload(&mut self, loaded: Result<Loaded, config::Error>) {
+        self.notifier.reloading(self.now);
+        match loaded {
+            Ok(Loaded { file: None, .. }) if self.file.is_some() => {
+                ::log::error!(
+                    "the configuration stays as it was, the file it came from is no longer there"
+                );
+                self.outputs.reopen(self.now);
+            }
+            Ok(loaded) => {
+                self.file.clone_from(&loaded.file);
+                self.reload(warn_of(loaded));
+            }
+            Err(error) => {
+                ::log::error!("the configuration stays as it was, the new one is wrong:\n{error}");
+                self.outputs.reopen(self.now);
+            }
+        }
+        self.notifier.ready(&status(&self.config), self.now);
     }
 
     /// Goes over to a new configuration, as far as that is possible without a restart.
@@ -345,11 +382,13 @@ impl Daemon {
         ::log::info!("configuration read again");
     }
 
-    /// Finishes what is in hand: the events that are queued, the store, the batches that wait to fill.
-    fn stop(&mut self) {
-        // From here on nobody would be answered.
-        self.control = None;
+    /// Finishes what is in hand: the events that are queued, the store, the batches that wait to fill. What comes later is
+    /// left to the next run, if the service manager has taken the event socket; that is assumed when it has been given to
+    /// one that is there, as managers do not answer.
+    fn stop(&mut self, planned: bool) {
         self.now = clock::read();
+        self.notifier.stopping(self.now);
+        let kept = planned && self.notifier.is_heard();
         let deadline = self.now.up.saturating_add(FAREWELL);
         self.capture.set_readable();
         while self.read_events().is_ok_and(|count| count > 0) {
@@ -357,21 +396,33 @@ impl Daemon {
             self.outputs.flush(self.now);
             self.now = clock::read();
             if self.now.up >= deadline {
-                ::log::warn!(
-                    "stopped with events left in the kernel's queue: more came than could be read"
-                );
+                if !kept {
+                    ::log::warn!(
+                        "stopped with events left in the kernel's queue: more came than could be read"
+                    );
+                }
                 break;
             }
         }
         self.forward();
-        self.keeper.flush(&mut self.engine, self.now);
+        let heard = self.heard_until();
+        self.keeper
+            .flush(&mut self.engine, &mut self.outputs, heard, self.now);
         self.farewell(deadline);
-        let removed = within(self.config.capture.namespace.as_ref(), || {
-            nftables::remove(&self.config.capture.table)
-        });
-        if let Err(error) = removed.and_then(|removed| removed) {
-            let table = &self.config.capture.table;
-            ::log::warn!("cannot remove the nftables table \"inet {table}\": {error}");
+        if planned {
+            // Only now the sequence numbers are final.
+            let drops = self.capture.stated_drops();
+            self.keeper
+                .finish(&mut self.engine, &mut self.outputs, heard, drops, self.now);
+        }
+        if kept {
+            ::log::info!(
+                "connection tracking stays on: the service manager keeps the event socket"
+            );
+        } else {
+            let name = StoredName::of_events(self.config.capture.namespace.as_ref());
+            self.notifier.discard(&name, self.now);
+            unpin(&self.config.capture);
         }
         ::log::info!(
             "stopped: {} sessions stay pending in the store",
@@ -398,127 +449,4 @@ impl Daemon {
             ::log::warn!("stopped, {unsent} within 2 s");
         }
     }
-}
-
-/// Keys that belong to sockets and files that stay open over a reload.
-fn fixed_keys_that_differ(current: &Config, new: &Config) -> Vec<&'static str> {
-    let (old, new_capture) = (&current.capture, &new.capture);
-    let differ = [
-        ("capture.namespace", old.namespace != new_capture.namespace),
-        ("capture.table", old.table != new_capture.table),
-        (
-            "capture.receive-buffer",
-            old.receive_buffer != new_capture.receive_buffer,
-        ),
-        ("capture.reliable", old.reliable != new_capture.reliable),
-        (
-            "capture.set-sysctls",
-            old.set_sysctls != new_capture.set_sysctls,
-        ),
-        ("control.socket", current.control != new.control),
-        (
-            "pending.database",
-            current.pending.database != new.pending.database,
-        ),
-    ];
-    differ
-        .into_iter()
-        .filter(|(_, differs)| *differs)
-        .map(|(key, _)| key)
-        .collect()
-}
-
-/// The socket, if it is wanted and possible: a daemon that cannot be asked still does its work.
-fn open_control(config: &config::Control, registry: &mio::Registry) -> Option<Control> {
-    let path = config.socket.as_ref()?;
-    match Control::open(path, registry, CONTROL) {
-        Ok(control) => Some(control),
-        Err(error) => {
-            ::log::warn!(
-                "control socket \"{}\": {error}; \"nattrail status\" cannot ask this daemon",
-                path.display()
-            );
-            None
-        }
-    }
-}
-
-fn warn_of(loaded: Loaded) -> Config {
-    for warning in &loaded.warnings {
-        ::log::warn!("{warning}");
-    }
-    loaded.config
-}
-
-/// Turns connection tracking on in the configured namespace and looks at its settings.
-fn pin(config: &config::Capture) -> Result<(), Error> {
-    let settings = Path::new(sysctl::DIRECTORY);
-    let pinned = within(config.namespace.as_ref(), || {
-        // Before the first connection is tracked: it gets counters and times only if these are on by then.
-        let early = config.set_sysctls && settings.exists();
-        if early {
-            switch_on(settings);
-        }
-        nftables::install(&config.table)?;
-        if config.set_sysctls && !early {
-            switch_on(settings);
-        }
-        match sysctl::inspect(settings) {
-            Ok(findings) => findings
-                .iter()
-                .for_each(|finding| ::log::warn!("{finding}")),
-            Err(error) => ::log::warn!("{error}"),
-        }
-        Ok(())
-    });
-    let what = || format!("cannot make the nftables table \"inet {}\"", config.table);
-    pinned
-        .and_then(|pinned| pinned)
-        .map_err(|error| explain(&what(), &error))
-}
-
-/// Makes sure that no other daemon uses the nftables table: the first of them to stop would remove it. Abstract socket
-/// addresses belong to the network namespace, like the table, and go with the process (unix(7)).
-fn claim(config: &config::Capture) -> Result<UnixDatagram, Error> {
-    let table = &config.table;
-    let bound = within(config.namespace.as_ref(), || {
-        let address = SocketAddr::from_abstract_name(format!("nattrail/{table}"))?;
-        UnixDatagram::bind_addr(&address)
-    });
-    bound.and_then(|bound| bound).map_err(|error| {
-        if error.kind() == io::ErrorKind::AddrInUse {
-            Error::Busy(format!(
-                "another nattrail uses the nftables table \"inet {table}\" in this network namespace: give each its own \
-                 capture.table"
-            ))
-        } else {
-            explain("cannot claim the nftables table", &error)
-        }
-    })
-}
-
-fn switch_on(settings: &Path) {
-    for change in sysctl::set(settings) {
-        if change.result.is_ok() {
-            ::log::info!("{change}");
-        } else {
-            ::log::warn!("{change}");
-        }
-    }
-}
-
-/// Names the capability that is missing: entering a network namespace needs another than the rest.
-fn explain(what: &str, error: &io::Error) -> Error {
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return Error::System(format!("{what}: {error}"));
-    }
-    let capability = if error.to_string().starts_with("network namespace") {
-        "CAP_SYS_ADMIN"
-    } else {
-        "CAP_NET_ADMIN"
-    };
-    Error::Permission(format!(
-        "{what}: {error}: the capability {capability} is missing; run as root, or as a service with \
-         AmbientCapabilities={capability}"
-    ))
 }

@@ -1,12 +1,14 @@
 //! Where records go: collectors and syslog copies, side by side, none of which can hold up another.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::config::{self, Config};
 use crate::export::collector::Collector;
 use crate::export::syslog::SyslogTarget;
 use crate::session::Record;
-use crate::time::{Now, Uptime};
+use crate::store::Export;
+use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Host;
 
 /// How long a collector or copy that is no longer configured may still send what it has.
@@ -33,16 +35,27 @@ enum Output {
 pub struct Receiver {
     pub config: config::Collector,
     pub collector: Collector,
+    progress: Progress,
 }
 
 pub struct Copy {
     pub config: config::Syslog,
     pub target: SyslogTarget,
+    progress: Progress,
+}
+
+/// How far an output is behind: marks in the order of time, and what had been pushed by then.
+#[derive(Debug)]
+struct Progress {
+    marks: VecDeque<(Wall, u64)>,
+    /// All that was pushed before has left the program, or is counted as lost.
+    served: Wall,
 }
 
 impl Outputs {
+    /// `exports` is how far an earlier run served its collectors.
     #[must_use]
-    pub fn new(config: &Config, host: Host, now: Now) -> Self {
+    pub fn new(config: &Config, host: Host, mut exports: Vec<Export>, now: Now) -> Self {
         let mut this = Self {
             host,
             receivers: Vec::new(),
@@ -50,6 +63,15 @@ impl Outputs {
             closing: Vec::new(),
         };
         this.reconfigure(config, now);
+        for Receiver {
+            config, collector, ..
+        } in &mut this.receivers
+        {
+            // Two of the same go on in their order.
+            if let Some(index) = exports.iter().position(|export| export.is_of(config)) {
+                collector.resume(&exports.remove(index).past);
+            }
+        }
         this
     }
 
@@ -64,6 +86,7 @@ impl Outputs {
                 None => Receiver {
                     config: config.clone(),
                     collector: Collector::new(config, now),
+                    progress: Progress::new(now.wall),
                 },
             };
             self.receivers.push(receiver);
@@ -81,6 +104,7 @@ impl Outputs {
                 None => Copy {
                     config: config.clone(),
                     target: SyslogTarget::new(config, &self.host),
+                    progress: Progress::new(now.wall),
                 },
             };
             self.copies.push(copy);
@@ -152,12 +176,42 @@ impl Outputs {
             && self.copies.iter().all(|copy| copy.target.is_idle())
     }
 
+    /// Until when every output has been served: of what the kernel had said by then, nothing waits in this program. `heard`
+    /// is until when the kernel has been heard. To be called once per commit.
+    pub fn served_until(&mut self, heard: Wall) -> Wall {
+        let receivers = self.receivers.iter_mut().map(|receiver| {
+            let statistics = receiver.collector.statistics();
+            let done = statistics.packed - statistics.queued;
+            receiver.progress.note(statistics.packed, done, heard)
+        });
+        let copies = self.copies.iter_mut().map(|copy| {
+            let statistics = copy.target.statistics();
+            let done = statistics.records - statistics.queued;
+            copy.progress.note(statistics.records, done, heard)
+        });
+        receivers.chain(copies).min().unwrap_or(heard)
+    }
+
     /// What waits to be sent, a sentence for each output where something does.
     #[must_use]
     pub fn unsent(&self) -> Vec<String> {
         let receivers = self.receivers.iter().map(Receiver::unsent);
         let copies = self.copies.iter().map(Copy::unsent);
         receivers.chain(copies).flatten().collect()
+    }
+
+    /// How far each collector has been served.
+    pub fn exports(&self) -> impl Iterator<Item = Export> {
+        self.receivers.iter().map(
+            |Receiver {
+                 config, collector, ..
+             }| Export {
+                address: config.address,
+                version: config.version,
+                domain: config.observation_domain,
+                past: collector.past(),
+            },
+        )
     }
 
     #[must_use]
@@ -180,6 +234,29 @@ impl Outputs {
             }
             unsent.is_some()
         });
+    }
+}
+
+impl Progress {
+    /// An output that is stuck for longer than so many commits is known less exactly.
+    const MOST: usize = 4096;
+
+    const fn new(now: Wall) -> Self {
+        Self {
+            marks: VecDeque::new(),
+            served: now,
+        }
+    }
+
+    fn note(&mut self, pushed: u64, done: u64, heard: Wall) -> Wall {
+        if self.marks.len() < Self::MOST {
+            self.marks.push_back((heard, pushed));
+        }
+        while let Some(&(at, _)) = self.marks.front().filter(|(_, pushed)| *pushed <= done) {
+            self.served = at;
+            self.marks.pop_front();
+        }
+        self.served
     }
 }
 
@@ -222,5 +299,20 @@ impl Copy {
         let queued = self.target.statistics().queued;
         let name = self.target.name();
         (queued > 0).then(|| format!("{name}: {queued} records not written"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_is_served_until_the_last_mark_of_which_nothing_waits() {
+        let at = Wall::from_secs;
+        let mut progress = Progress::new(at(0));
+        assert_eq!(progress.note(10, 4, at(1)), at(0));
+        assert_eq!(progress.note(20, 10, at(2)), at(1));
+        assert_eq!(progress.note(30, 19, at(3)), at(1));
+        assert_eq!(progress.note(30, 30, at(4)), at(4));
     }
 }

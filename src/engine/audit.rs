@@ -23,6 +23,8 @@ const SLICE: usize = 1024;
 const PAUSE: Duration = Duration::from_secs(5);
 /// Wait before a dump that failed is asked for again.
 const RETRY: Duration = Duration::from_secs(10);
+/// Wait before an audit is repeated that the kernel was too busy to answer for certain.
+const IN_DOUBT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Audit {
@@ -164,6 +166,13 @@ impl Engine {
         self.audit.due = Some(now.up.saturating_add(RETRY));
     }
 
+    /// The dump has ended, and may lack entries: nothing can be concluded from what it does not have.
+    pub fn handle_dump_in_doubt(&mut self, now: Now) {
+        self.audit.phase = Phase::Idle;
+        self.audit.ended = Some(now.up);
+        self.audit.due = Some(now.up.saturating_add(IN_DOUBT));
+    }
+
     /// The event socket has nothing queued: every event from before this moment has been handled.
     pub fn handle_events_drained(&mut self, now: Now) {
         if self.audit.phase == Phase::Draining {
@@ -197,8 +206,9 @@ impl Engine {
         }
     }
 
-    /// Sets the time of the next audit. All that is pending has just been seen.
-    pub(super) fn schedule_audit(&mut self, now: Now) {
+    /// Sets the time of the next audit, when nothing asks for one before: all that is pending has just been seen, or no
+    /// event can have been missed.
+    pub fn schedule_audit(&mut self, now: Now) {
         if self.audit.phase != Phase::Idle {
             return;
         }

@@ -72,10 +72,37 @@ pub struct Statistics {
     pub template_sends: u64,
 }
 
+/// What a later run needs to go on as if it were the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Past {
+    /// The local port, by which collectors know an exporter too; 0 when none was chosen yet.
+    pub port: u16,
+    /// Sequence number of the next message.
+    pub sequence: u32,
+}
+
+impl Past {
+    /// By how much the sequence moves on when it is not known how far it got: 2^24, more than leaves between two commits
+    /// of the store.
+    const LEAP: u32 = 1 << 24;
+
+    /// What to go on from when more has been sent since, and nobody knows how much: the collector sees a leap, and never
+    /// the same number twice.
+    #[must_use]
+    pub const fn leaping(self) -> Self {
+        Self {
+            sequence: self.sequence.wrapping_add(Self::LEAP),
+            ..self
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Collector {
     address: SocketAddr,
     source: SocketAddr,
+    /// The local port to get again, if the configuration leaves the choice.
+    port: u16,
     send_buffer: Option<usize>,
     socket: Option<UdpSocket>,
     connected: bool,
@@ -119,6 +146,7 @@ impl Collector {
         Self {
             address: collector.address,
             source: collector.source.unwrap_or((unspecified, 0).into()),
+            port: 0,
             send_buffer: collector.send_buffer,
             socket: None,
             connected: false,
@@ -131,6 +159,23 @@ impl Collector {
             wait: FIRST_RETRY,
             counters: Counters::default(),
             trouble: Trouble::default(),
+        }
+    }
+
+    /// Goes on where an earlier run stopped, from the same port, if the configuration leaves the choice and nobody else has
+    /// it now. To be called before anything is pushed.
+    pub fn resume(&mut self, past: &Past) {
+        self.port = past.port;
+        self.packer.resume(past.sequence);
+    }
+
+    /// What a later run can go on from.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        let local = self.socket.as_ref().and_then(|it| it.local_addr().ok());
+        Past {
+            port: local.map_or(self.port, |local| local.port()),
+            sequence: self.packer.sequence(),
         }
     }
 
@@ -311,7 +356,7 @@ impl Collector {
     /// Makes sure that there is a connected socket.
     fn connect(&mut self) -> io::Result<()> {
         if self.socket.is_none() {
-            let socket = bind(self.source)?;
+            let socket = self.bind()?;
             if let Some(size) = self.send_buffer {
                 sockopt::set_socket_send_buffer_size(&socket, size)?;
             }
@@ -324,6 +369,17 @@ impl Collector {
             self.connected = true;
         }
         Ok(())
+    }
+
+    fn bind(&self) -> io::Result<UdpSocket> {
+        let again = SocketAddr::new(self.source.ip(), self.port);
+        if self.source.port() == 0
+            && self.port != 0
+            && let Ok(socket) = bind(again)
+        {
+            return Ok(socket);
+        }
+        bind(self.source)
     }
 
     /// Lets the next connect choose the source address again: the kernel keeps the first one, and fails every send

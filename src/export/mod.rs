@@ -3,5 +3,6 @@
 pub mod collector;
 pub mod packer;
 pub mod queue;
+pub mod stream;
 pub mod syslog;
 mod transport;

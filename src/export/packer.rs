@@ -226,6 +226,15 @@ impl Packer {
         }
     }
 
+    /// Goes on with the sequence of an earlier packer of the same collector. To be called before anything is packed; the
+    /// templates come first all the same.
+    pub fn resume(&mut self, sequence: u32) {
+        match &mut self.0 {
+            Encoding::NetflowV5(packer) => packer.sequence = sequence,
+            Encoding::Templated(packer) => packer.sequence = sequence,
+        }
+    }
+
     /// Goes over to a new transport session: the message in hand is finished for the old one, sequence numbers begin at
     /// zero and the next message begins with the templates (RFC 7011 section 10.4).
     pub fn restart_stream(&mut self, now: Now, done: &mut Queue<Load>) {

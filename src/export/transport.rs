@@ -6,25 +6,16 @@
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{FileType, Mode, OFlags};
-
 use super::queue::Queue;
+use super::stream::{FILE_CHUNK, Stream, whole_lines};
 use crate::config::Target;
-
-/// Most bytes of one write to a regular file.
-const FILE_CHUNK: usize = 64 * 1024;
-
-/// Most bytes of one write to a pipe or a terminal. A pipe that polls as writable takes `PIPE_BUF` bytes without
-/// blocking (pipe(7)); a terminal may take fewer.
-const PIPE_CHUNK: usize = 4096;
 
 /// Why nothing was written, by what is to be done about it.
 #[derive(Debug)]
@@ -295,78 +286,33 @@ impl OpenFile {
     }
 }
 
-/// The standard output, whatever it is. It is shared with other processes, so it is not made non-blocking: it is polled
-/// before each write, and a pipe gets no more at a time than fits for sure. A terminal is opened anew, for itself and
-/// non-blocking, since it promises no such thing.
+/// The standard output, unless it could not be had.
 #[derive(Debug)]
 pub(super) struct Stdout {
-    fd: io::Result<OwnedFd>,
-    is_file: bool,
+    stream: io::Result<Stream>,
 }
 
 impl Stdout {
     pub(super) fn new(fd: io::Result<OwnedFd>) -> Self {
-        let fd = fd.map(|fd| {
-            if fd.is_terminal() {
-                own_terminal(fd)
-            } else {
-                fd
-            }
-        });
-        let is_file = fd.as_ref().is_ok_and(|fd| {
-            rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
-        });
-        Self { fd, is_file }
+        Self {
+            stream: fd.map(Stream::new),
+        }
     }
 
     fn write(&self, queue: &mut Queue) -> Result<u64, Failure> {
-        let ended = |error: io::Error| Failure::Ended(Trouble::new("write", error));
-        let fd = self
-            .fd
-            .as_ref()
-            .map_err(|error| ended(io::Error::new(error.kind(), error.to_string())))?;
-        if !self.is_file && !is_writable(fd).map_err(ended)? {
-            return Err(Failure::Busy);
-        }
-        let chunk = if self.is_file { FILE_CHUNK } else { PIPE_CHUNK };
-        match rustix::io::write(fd, whole_lines(queue.contiguous(), chunk)) {
+        let trouble = |error| Trouble::new("write", error);
+        let stream = self.stream.as_ref().map_err(|error| {
+            Failure::Ended(trouble(io::Error::new(error.kind(), error.to_string())))
+        })?;
+        match stream.write(queue.contiguous()) {
             Ok(count) => Ok(queue.consume(count)),
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Err(Failure::Busy),
-            Err(error @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT)) => {
-                Err(Failure::Stalled(Trouble::new("write", error.into())))
-            }
-            Err(error) => Err(ended(error.into())),
+            Err(error) => Err(match error.raw_os_error() {
+                Some(libc::EAGAIN | libc::EINTR) => Failure::Busy,
+                Some(libc::ENOSPC | libc::EDQUOT) => Failure::Stalled(trouble(error)),
+                _ => Failure::Ended(trouble(error)),
+            }),
         }
     }
-}
-
-/// The same terminal through an open file description of our own. Where it must not be opened, as it is.
-fn own_terminal(fd: OwnedFd) -> OwnedFd {
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    rustix::fs::open(path, flags, Mode::empty()).unwrap_or(fd)
-}
-
-/// Whether a write would not block. An error condition counts as writable: the write then says what it is.
-fn is_writable(fd: &OwnedFd) -> io::Result<bool> {
-    let mut fds = [PollFd::new(fd, PollFlags::OUT)];
-    match rustix::event::poll(&mut fds, Some(&Timespec::default())) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// At most `limit` bytes, up to the end of a line if one ends there: others may write to the same terminal.
-fn whole_lines(bytes: &[u8], limit: usize) -> &[u8] {
-    if bytes.len() <= limit {
-        return bytes;
-    }
-    let end = bytes[..limit]
-        .iter()
-        .rposition(|byte| *byte == b'\n')
-        .map_or(limit, |newline| newline + 1);
-    &bytes[..end]
 }
 
 #[cfg(test)]

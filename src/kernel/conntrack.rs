@@ -2,14 +2,19 @@
 //!
 //! mnl opens and binds them; receiving in batches, the buffer and the delivery mode are set on the descriptor
 //! (net/netlink/af_netlink.c). Both sockets are non-blocking, and stay in the network namespace they were opened in.
+//!
+//! An event socket outlives the daemon when the service manager holds its descriptor. What the kernel queues meanwhile,
+//! and in reliable mode what it could not queue, is there for the next daemon, which takes the descriptor over once
+//! [`EventSocket::adopt`] has found it to be the right one.
 
+use std::fmt;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
-use rustix::io::ioctl_fionbio;
-use rustix::net::sockopt;
+use rustix::io::{fcntl_dupfd_cloexec, ioctl_fionbio};
+use rustix::net::{AddressFamily, sockopt};
 
 use super::borrow;
 use super::filter::Program;
@@ -26,6 +31,9 @@ const DUMP_ROOM: usize = 32 * 1024;
 const GROUP_NEW: u32 = 1 << (libc::NFNLGRP_CONNTRACK_NEW - 1);
 const GROUP_DESTROY: u32 = 1 << (libc::NFNLGRP_CONNTRACK_DESTROY - 1);
 
+/// Both make the reliable mode.
+const RELIABLE: [libc::c_int; 2] = [libc::NETLINK_BROADCAST_ERROR, libc::NETLINK_NO_ENOBUFS];
+
 const NAME_LEN: libc::socklen_t = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
 
 /// Indices into `SO_MEMINFO` (`SK_MEMINFO_RMEM_ALLOC`, `SK_MEMINFO_DROPS`), and the number of values there.
@@ -35,7 +43,33 @@ const MEMINFO_VALUES: usize = 9;
 
 /// Hears NEW and DESTROY of the network namespace it was opened in.
 pub struct EventSocket {
-    socket: mnl::Socket,
+    socket: OwnedFd,
+}
+
+/// Why a descriptor is not the event socket that is needed.
+#[derive(Debug)]
+pub enum Unsuitable {
+    NotNetfilter,
+    /// It has joined other groups: these, as a bit mask.
+    OtherGroups(u32),
+    OtherNamespace,
+    /// It could not be examined.
+    Unknown(io::Error),
+}
+
+impl fmt::Display for Unsuitable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotNetfilter => f.write_str("it is no netlink socket of netfilter's"),
+            Self::OtherGroups(groups) => write!(
+                f,
+                "it hears the groups {groups:#x}, expected {:#x} (new and ended connections)",
+                GROUP_NEW | GROUP_DESTROY
+            ),
+            Self::OtherNamespace => f.write_str("it belongs to another network namespace"),
+            Self::Unknown(error) => write!(f, "it cannot be examined: {error}"),
+        }
+    }
 }
 
 impl EventSocket {
@@ -46,18 +80,83 @@ impl EventSocket {
     /// # Errors
     /// What the kernel says: without `CAP_NET_ADMIN` joining is not permitted.
     pub fn open(config: &Capture) -> io::Result<Self> {
-        let socket = mnl::Socket::open(mnl::Bus::Netfilter)?;
+        let opened = mnl::Socket::open(mnl::Bus::Netfilter)?;
+        // mnl closes its own descriptor when it goes, and can only be made from one that it opened.
+        let socket = fcntl_dupfd_cloexec(borrow(&opened), 0)?;
         let this = Self { socket };
-        ioctl_fionbio(this.borrow(), true)?;
-        this.set_receive_buffer(config.receive_buffer)?;
         this.set_filter(&Program::new(config))?;
-        if config.reliable {
-            // NO_ENOBUFS as well: only with it is a failed allocation of the event reported to its sender.
-            set_netlink_option(this.borrow(), libc::NETLINK_BROADCAST_ERROR)?;
-            set_netlink_option(this.borrow(), libc::NETLINK_NO_ENOBUFS)?;
-        }
-        this.socket.bind(GROUP_NEW | GROUP_DESTROY, 0)?;
+        this.configure(config)?;
+        opened.bind(GROUP_NEW | GROUP_DESTROY, 0)?;
         Ok(this)
+    }
+
+    /// Takes a descriptor over if it is an event socket of the thread's network namespace. Its queue, its filter and its
+    /// modes stay as they are.
+    ///
+    /// # Errors
+    /// See [`Unsuitable`].
+    pub fn adopt(socket: OwnedFd) -> Result<Self, Unsuitable> {
+        // What has no domain or protocol is no socket.
+        let domain = sockopt::socket_domain(&socket).ok();
+        let protocol = sockopt::socket_protocol(&socket).ok().flatten();
+        let is_netfilter = domain == Some(AddressFamily::NETLINK)
+            && protocol.is_some_and(|protocol| {
+                i64::from(protocol.as_raw().get()) == i64::from(libc::NETLINK_NETFILTER)
+            });
+        if !is_netfilter {
+            return Err(Unsuitable::NotNetfilter);
+        }
+        let groups = groups(socket.as_fd()).map_err(Unsuitable::Unknown)?;
+        if groups != GROUP_NEW | GROUP_DESTROY {
+            return Err(Unsuitable::OtherGroups(groups));
+        }
+        let here = mnl::Socket::open(mnl::Bus::Netfilter).map_err(Unsuitable::Unknown)?;
+        let here = namespace_cookie(borrow(&here)).map_err(Unsuitable::Unknown)?;
+        let there = namespace_cookie(socket.as_fd()).map_err(Unsuitable::Unknown)?;
+        if here != there {
+            return Err(Unsuitable::OtherNamespace);
+        }
+        Ok(Self { socket })
+    }
+
+    /// Sets the size of the buffer and the delivery mode.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn configure(&self, config: &Capture) -> io::Result<()> {
+        ioctl_fionbio(&self.socket, true)?;
+        self.set_receive_buffer(config.receive_buffer)?;
+        // NO_ENOBUFS as well: only with it is a failed allocation of the event reported to its sender.
+        for option in RELIABLE {
+            set_option(
+                self.as_fd(),
+                libc::SOL_NETLINK,
+                option,
+                config.reliable.into(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel keeps the end of a session until it could be delivered.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn is_reliable(&self) -> io::Result<bool> {
+        for option in RELIABLE {
+            if get_option(self.as_fd(), libc::SOL_NETLINK, option)? == [0] {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A number that no other socket has had since the machine was started.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn cookie(&self) -> io::Result<u64> {
+        Ok(sockopt::socket_cookie(&self.socket)?)
     }
 
     /// Fills `batch` with what is queued, without waiting.
@@ -87,7 +186,7 @@ impl EventSocket {
     /// # Errors
     /// What the kernel says.
     pub fn set_filter(&self, program: &Program) -> io::Result<()> {
-        program.attach(self.borrow())
+        program.attach(self.as_fd())
     }
 
     /// How often an event did not fit into the socket's buffer, since it was opened. In reliable mode that is a sign of
@@ -112,38 +211,25 @@ impl EventSocket {
     /// # Errors
     /// What the kernel says.
     pub fn receive_buffer(&self) -> io::Result<usize> {
-        Ok(sockopt::socket_recv_buffer_size(self.borrow())?)
+        Ok(sockopt::socket_recv_buffer_size(&self.socket)?)
     }
 
     fn memory(&self) -> io::Result<[u32; MEMINFO_VALUES]> {
-        let mut values = [0_u32; MEMINFO_VALUES];
-        let mut length = size_of::<[u32; MEMINFO_VALUES]>() as libc::socklen_t;
-        // SAFETY: the kernel writes at most `length` bytes, the size of `values`.
-        let result = unsafe {
-            libc::getsockopt(
-                self.socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_MEMINFO,
-                values.as_mut_ptr().cast(),
-                &raw mut length,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(values)
+        get_option(self.as_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO)
     }
 
     fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
         // FORCE ignores net.core.rmem_max, which is far too small for this, but needs CAP_NET_ADMIN.
-        let forced = sockopt::set_socket_recv_buffer_size_force(self.borrow(), bytes);
+        let forced = sockopt::set_socket_recv_buffer_size_force(&self.socket, bytes);
         forced
-            .or_else(|_| sockopt::set_socket_recv_buffer_size(self.borrow(), bytes))
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&self.socket, bytes))
             .map_err(io::Error::from)
     }
+}
 
-    fn borrow(&self) -> BorrowedFd<'_> {
-        borrow(&self.socket)
+impl AsFd for EventSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
@@ -274,15 +360,19 @@ impl AsRawFd for DumpSocket {
     }
 }
 
-fn set_netlink_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the kernel reads one c_int, which `on` is.
+fn set_option(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the kernel reads one c_int, which `value` is.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::SOL_NETLINK,
+            level,
             option,
-            (&raw const on).cast(),
+            (&raw const value).cast(),
             size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
@@ -290,6 +380,49 @@ fn set_netlink_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// An option as words; those that the kernel does not fill are zero.
+fn get_option<const WORDS: usize>(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    option: libc::c_int,
+) -> io::Result<[u32; WORDS]> {
+    let mut value = [0; WORDS];
+    let mut length = size_of::<[u32; WORDS]>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `value`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value)
+}
+
+/// Tells network namespaces apart (Linux 5.14): 64 bits.
+fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<[u32; 2]> {
+    get_option(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE)
+}
+
+/// The groups a netlink socket has joined, of the first 32, as a bit mask: netfilter has fewer.
+fn groups(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: a plain C structure, for which zero bytes are a valid value.
+    let mut name: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
+    let mut length = NAME_LEN;
+    // SAFETY: the kernel writes at most `length` bytes, the size of `name`.
+    let result =
+        unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut name).cast(), &raw mut length) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(name.nl_groups)
 }
 
 /// # Safety

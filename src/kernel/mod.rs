@@ -4,6 +4,7 @@
 
 pub mod conntrack;
 pub mod filter;
+pub mod inherited;
 pub mod namespace;
 pub mod nftables;
 pub mod sysctl;

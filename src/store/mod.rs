@@ -1,6 +1,7 @@
 //! The store of pending sessions: SQLite, one transaction per flush.
 //!
-//! It holds the sessions that were pending at the last commit, so that a daemon that is started again goes on with them.
+//! It holds the sessions that were pending at the last commit, so that a daemon that is started again goes on with them,
+//! and where the exports stood.
 //!
 //! # Durability
 //! Write-ahead log with `synchronous = NORMAL`: what was committed survives the end of the process, however it comes; a
@@ -15,6 +16,7 @@
 //! the database.
 
 mod codec;
+mod run;
 mod schema;
 mod segment;
 #[cfg(test)]
@@ -23,14 +25,15 @@ mod tests;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use self::codec::Sessions;
+pub use self::run::{Export, LastRun, Run};
 use self::segment::{Directory, Merged, Segment};
 use crate::engine::{Changes, StoredSession};
 use crate::time::Wall;
@@ -47,11 +50,20 @@ pub enum Error {
     Refused { path: PathBuf, reason: String },
     /// The disk is full or read-only, a permission is missing, or the like: go on without and try again.
     Unavailable { path: PathBuf, reason: String },
+    /// The file was deleted or replaced while it was in use: begin a new one.
+    Gone { path: PathBuf },
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (path, what, reason) = match self {
+            Self::Gone { path } => {
+                let path = path.display();
+                return write!(
+                    f,
+                    "pending database \"{path}\" was deleted or replaced while in use"
+                );
+            }
             Self::Damaged { path, reason } => (path, "is damaged", reason),
             Self::Refused { path, reason } => (path, "cannot be used", reason),
             Self::Unavailable { path, reason } => (path, "is not available", reason),
@@ -74,7 +86,11 @@ pub struct Store {
     directory: Directory,
     /// Room for a segment's blob, used again and again.
     blob: Vec<u8>,
-    _lock: File,
+    /// What the table `export` holds, once this run has written it.
+    exports: Option<Vec<Export>>,
+    /// Device and inode of the file.
+    identity: (u64, u64),
+    lock: File,
 }
 
 impl Store {
@@ -106,7 +122,9 @@ impl Store {
             connection,
             directory: Directory::default(),
             blob: Vec::new(),
-            _lock: lock,
+            exports: None,
+            identity: identity(path).map_err(unavailable)?,
+            lock,
         })
     }
 
@@ -118,28 +136,69 @@ impl Store {
         load(&self.connection, &self.path, &mut self.directory, restore)
     }
 
-    /// When the last commit was, in this run or an earlier one: until then somebody listened.
+    /// What is known of the run that made the last commit, which may have been this one.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn last_commit(&self) -> Result<Option<Wall>, Error> {
-        let mut statement = self.prepare(schema::SELECT_LAST_COMMIT)?;
-        let nanos: Option<i64> = statement
-            .query_row([], |row| row.get(0))
-            .map_err(|error| Error::of_sqlite(&self.path, &error))?;
-        Ok(nanos.map(|nanos| Wall::from_nanos(nanos.cast_unsigned())))
+    pub fn last_run(&self) -> Result<LastRun, Error> {
+        let of_sqlite = |error| Error::of_sqlite(&self.path, &error);
+        let state = self
+            .prepare(schema::SELECT_STATE)?
+            .query_row([], run::read_state);
+        let mut last = state.map_err(of_sqlite)?;
+        let mut statement = self.prepare(schema::SELECT_EXPORTS)?;
+        let mut rows = statement.query([]).map_err(of_sqlite)?;
+        while let Some(row) = rows.next().map_err(of_sqlite)? {
+            let export = run::read_export(row);
+            last.exports
+                .push(export.map_err(|reason| Error::damaged(&self.path, reason))?);
+        }
+        Ok(last)
     }
 
-    /// Writes the changes in one transaction: all of them or none.
+    /// Writes the first commit of a run, which says that the last one's end is known. Unlike later ones it survives a loss
+    /// of power: otherwise the run after that would take this end for that of its predecessor.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn commit(&mut self, changes: &Changes<'_>, now: Wall) -> Result<(), Error> {
-        self.write(changes, now)
+    pub fn begin_run(&mut self, run: &Run<'_>, now: Wall) -> Result<(), Error> {
+        let mut write = || {
+            self.connection.execute_batch("PRAGMA synchronous = FULL")?;
+            let transaction = self.connection.transaction()?;
+            write_state(&transaction, run, now)?;
+            transaction.commit()
+        };
+        let written = write();
+        self.connection
+            .execute_batch("PRAGMA synchronous = NORMAL")
+            .and(written)
             .map_err(|error| Error::of_sqlite(&self.path, &error))
     }
 
-    fn write(&mut self, changes: &Changes<'_>, now: Wall) -> rusqlite::Result<()> {
+    /// Writes the changes in one transaction: all of them or none. `complete` is until when the kernel was heard and what
+    /// it said was sent on.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn commit(
+        &mut self,
+        changes: &Changes<'_>,
+        run: &Run<'_>,
+        complete: Wall,
+    ) -> Result<(), Error> {
+        if identity(&self.path).ok() != Some(self.identity) {
+            return Err(Error::Gone {
+                path: self.path.clone(),
+            });
+        }
+        self.write(changes, run, complete)
+            .map_err(|error| Error::of_sqlite(&self.path, &error))?;
+        // A failure costs only the second witness.
+        let _ = set_heartbeat(&self.lock, complete);
+        Ok(())
+    }
+
+    fn write(&mut self, changes: &Changes<'_>, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
         for &row in changes.ended {
             self.directory.end(row);
         }
@@ -152,11 +211,15 @@ impl Store {
             None => None,
         };
         let fresh = insert(&transaction, changes, &mut self.blob)?;
-        transaction
-            .prepare_cached(schema::UPDATE_LAST_COMMIT)?
-            .execute(params![now.as_nanos().cast_signed()])?;
+        if self.exports.as_deref() != Some(run.exports) {
+            write_exports(&transaction, run.exports)?;
+        }
+        write_state(&transaction, run, now)?;
         transaction.commit()?;
         self.directory.handle_committed(merged, fresh);
+        let exports = self.exports.get_or_insert_default();
+        exports.clear();
+        exports.extend_from_slice(run.exports);
         Ok(())
     }
 
@@ -179,6 +242,15 @@ pub fn read(path: &Path, each: impl FnMut(StoredSession)) -> Result<(), Error> {
         .map_err(|error| Error::of_sqlite(path, &error))?;
     schema::verify(&connection).map_err(|error| error.at(path))?;
     load(&connection, path, &mut Directory::default(), each)
+}
+
+/// Until when the run that used the database last was complete, by the date of the lock file: a second witness, should the
+/// database be damaged or gone. `None` when there was no such run.
+#[must_use]
+pub fn heartbeat(path: &Path) -> Option<Wall> {
+    let modified = fs::metadata(lock_path(path)).ok()?.modified().ok()?;
+    let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
 }
 
 /// Renames a damaged database and its log files, so that a new one can be begun and the old one examined.
@@ -321,9 +393,47 @@ fn insert(
     Ok(segments)
 }
 
-fn lock(path: &Path) -> Result<File, Error> {
+/// Writes how far each collector has been served, in place of what was known before.
+fn write_exports(transaction: &Connection, exports: &[Export]) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(schema::DELETE_EXPORTS)?
+        .execute([])?;
+    let mut insert = transaction.prepare_cached(schema::INSERT_EXPORT)?;
+    for export in exports {
+        run::insert_export(&mut insert, export)?;
+    }
+    Ok(())
+}
+
+fn write_state(transaction: &Connection, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
+    transaction
+        .prepare_cached(schema::UPDATE_STATE)?
+        .execute(params![
+            now.as_nanos().cast_signed(),
+            run.socket.map(u64::cast_signed),
+            run.stopped,
+        ])?;
+    Ok(())
+}
+
+fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
+    PathBuf::from(name)
+}
+
+fn set_heartbeat(lock: &File, time: Wall) -> io::Result<()> {
+    let since = Duration::from_nanos(time.as_nanos());
+    lock.set_modified(SystemTime::UNIX_EPOCH + since)
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+fn lock(path: &Path) -> Result<File, Error> {
+    let name = lock_path(path);
     let open = OpenOptions::new()
         .create(true)
         .truncate(false)

@@ -12,7 +12,8 @@ use super::Error;
 /// "ntrl"
 const APPLICATION_ID: i32 = 0x6e74_726c;
 
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE segment (
     first INTEGER PRIMARY KEY, -- row of its first session
     sessions BLOB NOT NULL
@@ -26,7 +27,19 @@ CREATE TABLE state (
     last_commit INTEGER
 ) STRICT;
 INSERT INTO state (one) VALUES (1);
-"];
+",
+    "
+ALTER TABLE state ADD COLUMN socket INTEGER; -- cookie of the event socket
+ALTER TABLE state ADD COLUMN stopped INTEGER; -- drops of the socket at a planned stop, else null
+CREATE TABLE export (
+    address TEXT NOT NULL,
+    version INTEGER NOT NULL, -- 5, 9 or 10
+    domain INTEGER NOT NULL,
+    port INTEGER NOT NULL, -- local
+    sequence INTEGER NOT NULL
+) STRICT;
+",
+];
 
 pub(super) const INSERT_SEGMENT: &str = "INSERT OR REPLACE INTO segment VALUES (?, ?)";
 pub(super) const DELETE_SEGMENT: &str = "DELETE FROM segment WHERE first = ?";
@@ -35,8 +48,11 @@ pub(super) const WRITE_ENDED: &str = "INSERT OR REPLACE INTO ended VALUES (?, ?)
 pub(super) const DELETE_ENDED: &str = "DELETE FROM ended WHERE segment = ?";
 pub(super) const SELECT_SEGMENTS: &str =
     "SELECT first, sessions, bitmap FROM segment LEFT JOIN ended ON segment = first ORDER BY first";
-pub(super) const SELECT_LAST_COMMIT: &str = "SELECT last_commit FROM state";
-pub(super) const UPDATE_LAST_COMMIT: &str = "UPDATE state SET last_commit = ?";
+pub(super) const SELECT_STATE: &str = "SELECT last_commit, socket, stopped FROM state";
+pub(super) const UPDATE_STATE: &str = "UPDATE state SET last_commit = ?, socket = ?, stopped = ?";
+pub(super) const SELECT_EXPORTS: &str = "SELECT * FROM export ORDER BY rowid";
+pub(super) const DELETE_EXPORTS: &str = "DELETE FROM export";
+pub(super) const INSERT_EXPORT: &str = "INSERT INTO export VALUES (?, ?, ?, ?, ?)";
 
 /// A failure that does not know the file's path yet.
 #[derive(Debug)]

@@ -7,8 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 use super::*;
-use crate::config::{Capture, LogScope};
+use crate::config::{Capture, LogScope, Version};
 use crate::engine::{Engine, Filter, Timing};
+use crate::export::collector::Past;
 use crate::session::{Protocol, Session, Tuple, Zone, ZoneDirection};
 use crate::time::{Now, Uptime};
 use crate::wire::ctnetlink::{Event, Flow};
@@ -96,7 +97,9 @@ fn written(directory: &TempDir) -> PathBuf {
     let mut engine = engine();
     begin(&mut engine, session("10.0.0.1", "192.0.2.1", 1));
     begin(&mut engine, session("fd00::1", "2001:db8::1", 2));
-    store.commit(&engine.changes(), NOW.wall).unwrap();
+    store
+        .commit(&engine.changes(), &Run::default(), NOW.wall)
+        .unwrap();
     path
 }
 
@@ -109,7 +112,7 @@ fn what_was_committed_comes_back_as_it_was() {
     assert_eq!(sessions[0].session, session("10.0.0.1", "192.0.2.1", 1));
     assert_eq!(sessions[1].session, session("fd00::1", "2001:db8::1", 2));
     assert_eq!(sessions[0].begun, NOW.wall);
-    assert_eq!(store.last_commit().unwrap(), Some(NOW.wall));
+    assert_eq!(store.last_run().unwrap().last_commit, Some(NOW.wall));
 }
 
 /// The source ports of what a store holds that is opened anew.
@@ -121,7 +124,9 @@ fn ports(path: &Path) -> Vec<u16> {
 
 fn commit(store: &mut Store, engine: &mut Engine) {
     while {
-        store.commit(&engine.changes(), NOW.wall).unwrap();
+        store
+            .commit(&engine.changes(), &Run::default(), NOW.wall)
+            .unwrap();
         engine.handle_committed()
     } {}
 }
@@ -237,6 +242,94 @@ fn a_large_segment_that_has_nearly_emptied_shrinks() {
     assert_eq!(length, 10 * 52);
     drop(store);
     assert_eq!(ports(&path), (0..10).collect::<Vec<_>>());
+}
+
+fn export(address: &str, version: Version) -> Export {
+    Export {
+        address: address.parse().unwrap(),
+        version,
+        domain: u32::MAX,
+        past: Past {
+            port: 65_535,
+            sequence: u32::MAX,
+        },
+    }
+}
+
+#[test]
+fn a_planned_end_is_remembered_until_the_next_run_begins() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Store::open(&database(&directory)).unwrap();
+    assert_eq!(store.last_run().unwrap(), LastRun::default());
+    let exports = [
+        export("192.0.2.1:2055", Version::NetflowV5),
+        export("192.0.2.1:2055", Version::NetflowV9),
+        export("[2001:db8::1]:4739", Version::Ipfix),
+    ];
+    let mut run = Run {
+        socket: Some(u64::MAX),
+        stopped: None,
+        exports: &exports,
+    };
+    store.commit(&engine().changes(), &run, NOW.wall).unwrap();
+    assert_eq!(store.last_run().unwrap().stopped, None, "it runs");
+    run.stopped = Some(u32::MAX);
+    store.commit(&engine().changes(), &run, NOW.wall).unwrap();
+    let ended = LastRun {
+        last_commit: Some(NOW.wall),
+        socket: Some(u64::MAX),
+        stopped: Some(u32::MAX),
+        exports: exports.to_vec(),
+    };
+    assert_eq!(store.last_run().unwrap(), ended);
+
+    let later = NOW.wall.saturating_add(Duration::from_secs(1));
+    let next = Run {
+        socket: Some(7),
+        ..Run::default()
+    };
+    store.begin_run(&next, later).unwrap();
+    let begun = LastRun {
+        last_commit: Some(later),
+        socket: Some(7),
+        stopped: None,
+        ..ended
+    };
+    assert_eq!(store.last_run().unwrap(), begun);
+}
+
+#[test]
+fn exports_are_replaced_by_those_of_the_latest_commit() {
+    let directory = TempDir::new().unwrap();
+    let mut store = Store::open(&database(&directory)).unwrap();
+    let one = [export("192.0.2.1:2055", Version::NetflowV5)];
+    let other = [export("192.0.2.2:2055", Version::NetflowV5)];
+    for exports in [&one[..], &other[..], &[]] {
+        let run = Run {
+            exports,
+            ..Run::default()
+        };
+        store.commit(&engine().changes(), &run, NOW.wall).unwrap();
+        assert_eq!(store.last_run().unwrap().exports, exports);
+    }
+}
+
+#[test]
+fn a_database_of_the_first_version_is_brought_up_to_date() {
+    let directory = TempDir::new().unwrap();
+    let path = written(&directory);
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(
+            "DROP TABLE export;
+             ALTER TABLE state DROP COLUMN socket;
+             ALTER TABLE state DROP COLUMN stopped;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(loaded(&mut store).len(), 2);
+    assert_eq!(store.last_run().unwrap().last_commit, Some(NOW.wall));
 }
 
 #[test]
@@ -369,6 +462,26 @@ fn a_place_that_cannot_be_written_is_unavailable() {
 }
 
 #[test]
+fn a_database_that_was_deleted_in_use_is_gone_and_the_lock_keeps_the_time() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    assert_eq!(heartbeat(&path), None, "no run yet");
+    let mut store = Store::open(&path).unwrap();
+    let engine = engine();
+    let run = Run::default();
+    store.commit(&engine.changes(), &run, NOW.wall).unwrap();
+    assert_eq!(heartbeat(&path), Some(NOW.wall));
+    fs::remove_file(&path).unwrap();
+    let later = Wall::from_secs(NOW.wall.as_secs() + 1);
+    let error = store.commit(&engine.changes(), &run, later).unwrap_err();
+    assert!(matches!(error, Error::Gone { .. }), "{error}");
+    drop(store);
+    let store = Store::open(&path).unwrap();
+    assert_eq!(store.last_run().unwrap().last_commit, None);
+    assert_eq!(heartbeat(&path), Some(NOW.wall));
+}
+
+#[test]
 fn what_is_no_regular_file_is_unavailable_and_does_not_block() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("pending.db");
@@ -393,7 +506,11 @@ fn a_failed_commit_changes_nothing() {
     store.connection.execute_batch(trigger).unwrap();
     let mut engine = engine();
     begin(&mut engine, session("10.0.0.9", "192.0.2.1", 9));
-    assert!(store.commit(&engine.changes(), NOW.wall).is_err());
+    assert!(
+        store
+            .commit(&engine.changes(), &Run::default(), NOW.wall)
+            .is_err()
+    );
     drop(store);
     assert_eq!(ports(&path), [1, 2]);
 }

@@ -1,9 +1,11 @@
 //! The real daemon as a child process in the gateway's namespace.
 
 use std::fs;
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -131,13 +133,17 @@ impl Daemon {
         daemon
     }
 
-    /// Starts a command in the namespace, whatever becomes of it.
+    /// Starts a command in the namespace, whatever becomes of it. Where its standard error is not the pipe that it has by
+    /// default, what it logs is not seen here.
     #[must_use]
     pub fn spawn(namespace: &Namespace, command: &mut Command) -> Self {
         let mut child = namespace.spawn(command).unwrap();
         Self {
             stdout: Lines::read(child.stdout.take().unwrap()),
-            stderr: Lines::read(child.stderr.take().unwrap()),
+            stderr: match child.stderr.take() {
+                Some(stderr) => Lines::read(stderr),
+                None => Lines::read(io::empty()),
+            },
             child,
         }
     }
@@ -212,6 +218,18 @@ impl Daemon {
         self.signal(Signal::TERM);
         let ended = self.wait();
         assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr.join("\n"));
+        ended
+    }
+
+    /// The same, within `limit`.
+    ///
+    /// # Panics
+    /// When it takes longer, or does not exit with status 0.
+    pub fn terminate_within(self, limit: Duration) -> Ended {
+        let begun = Instant::now();
+        let ended = self.terminate();
+        let taken = begun.elapsed();
+        assert!(taken < limit, "it took {taken:?} to end");
         ended
     }
 

@@ -17,6 +17,7 @@ pub mod daemon;
 pub mod decoded;
 pub mod gateway;
 pub mod lines;
+pub mod manager;
 pub mod netns;
 pub mod packet;
 pub mod record;

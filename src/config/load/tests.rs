@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod hostile;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -532,7 +536,7 @@ proptest! {
             }
             text += &format!("{} = {value}\n", key.name);
         }
-        if let Ok(root) = parse(Path::new("n.toml"), FileFormat::Toml, &text) {
+        if let Ok(root) = parse(FileFormat::Toml, &text) {
             let _ = assemble(root, "n.toml", std::iter::empty());
         }
     }
@@ -540,7 +544,7 @@ proptest! {
     #[test]
     fn no_text_makes_the_loader_panic(text in "[ -~\n]{0,60}", name: String, value: String) {
         for format in [FileFormat::Toml, FileFormat::Yaml, FileFormat::Json, FileFormat::Ini] {
-            if let Ok(root) = parse(Path::new("n"), format, &text) {
+            if let Ok(root) = parse(format, &text) {
                 let variable = (format!("NATTRAIL_{name}"), value.clone());
                 let _ = assemble(root, "n", std::iter::once(variable));
             }

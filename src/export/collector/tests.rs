@@ -131,6 +131,74 @@ fn messages_come_from_the_configured_source() {
 }
 
 #[test]
+fn a_later_run_goes_on_from_the_same_port_with_the_next_sequence_number() {
+    for version in [Version::NetflowV5, Version::NetflowV9, Version::Ipfix] {
+        let (socket, address) = receiver();
+        let send = |collector: &mut Collector, millis| {
+            collector.push(&Record::Event(event()), at(millis));
+            collector.drain(at(millis));
+            let mut message = [0; 2000];
+            let (length, from) = socket.recv_from(&mut message).unwrap();
+            (message[..length].to_vec(), from)
+        };
+        let mut first = exporter(address, version);
+        let (begin, from) = send(&mut first, 0);
+        let past = first.past();
+        assert_eq!(past.port, from.port());
+        assert_ne!(past.sequence, 0);
+        drop(first);
+
+        let mut second = exporter(address, version);
+        second.resume(&past);
+        assert_eq!(second.past(), past);
+        let (mut message, again) = send(&mut second, 0);
+        assert_eq!(again, from);
+        let field = match version {
+            Version::NetflowV5 => 16..20,
+            Version::NetflowV9 => 12..16,
+            Version::Ipfix => 8..12,
+        };
+        assert_eq!(message[field.clone()], past.sequence.to_be_bytes());
+        // But for that and the exporter's statistics behind it, the second run begins like the first: with templates.
+        message[field.clone()].copy_from_slice(&begin[field]);
+        assert_eq!(message.len(), begin.len());
+        assert_eq!(
+            message[..200.min(begin.len())],
+            begin[..200.min(begin.len())]
+        );
+    }
+}
+
+#[test]
+fn a_port_that_cannot_be_had_again_costs_only_the_port() {
+    let (taken, address) = receiver();
+    let past = Past {
+        port: taken.local_addr().unwrap().port(),
+        sequence: 7,
+    };
+    let config = config::Collector {
+        source: Some("127.0.0.1:0".parse().unwrap()),
+        ..config(address, Version::NetflowV5)
+    };
+    let mut collector = Collector::new(&config, at(0));
+    collector.resume(&past);
+    collector.push(&Record::Event(event()), at(0));
+    collector.drain(at(0));
+    let (_, from) = taken.recv_from(&mut [0; 2000]).unwrap();
+    assert_ne!(from.port(), past.port);
+    assert_eq!(collector.past().sequence, 8);
+}
+
+#[test]
+fn a_run_that_does_not_know_how_far_the_last_one_got_leaps() {
+    let past = Past {
+        port: 1,
+        sequence: u32::MAX,
+    };
+    assert_eq!(past.leaping().sequence, (1 << 24) - 1);
+}
+
+#[test]
 fn records_wait_for_a_source_that_this_machine_does_not_have_yet() {
     let (socket, address) = receiver();
     let config = config::Collector {

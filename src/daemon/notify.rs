@@ -1,0 +1,274 @@
+//! Talking to the service manager: sd_notify(3) by hand, its file-descriptor store and its watchdog.
+//!
+//! Messages are datagrams to the socket in `NOTIFY_SOCKET`; without that variable nothing happens. No call blocks: what
+//! the manager cannot take now is tried again at a deadline, in order, because a lost `READY=1` or `FDSTORE=1` would not
+//! be noticed until it hurts. A manager that is gone is mentioned once and left alone from then on.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, sendmsg_addr, socket_with,
+};
+
+use super::clock;
+use crate::config::Namespace;
+use crate::time::{Now, Uptime};
+
+/// Wait before the manager is tried again when its queue was full.
+const RETRY: Duration = Duration::from_millis(50);
+/// Most messages that wait for the manager: enough for a start-up and a reload or two.
+const WAITING: usize = 32;
+
+/// What the environment says about the service manager.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    pub notify_socket: Option<OsString>,
+    pub watchdog_usec: Option<OsString>,
+    pub watchdog_pid: Option<OsString>,
+}
+
+impl Environment {
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self {
+            notify_socket: std::env::var_os("NOTIFY_SOCKET"),
+            watchdog_usec: std::env::var_os("WATCHDOG_USEC"),
+            watchdog_pid: std::env::var_os("WATCHDOG_PID"),
+        }
+    }
+}
+
+/// The name a descriptor has in the manager's store (`FDNAME=`): at most 255 characters of ASCII, without control
+/// characters and colons.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoredName(String);
+
+impl StoredName {
+    const MAX_LEN: usize = 255;
+
+    /// The name of the event socket of a network namespace.
+    #[must_use]
+    pub fn of_events(namespace: Option<&Namespace>) -> Self {
+        let mut name = "nattrail-events".to_owned();
+        if let Some(namespace) = namespace {
+            let text = namespace.0.to_string_lossy();
+            name.push('@');
+            name.extend(text.chars().map(|char| match char {
+                ' '..='~' if char != ':' => char,
+                _ => '_',
+            }));
+        }
+        name.truncate(Self::MAX_LEN);
+        Self(name)
+    }
+
+    /// A name that the manager gave; `None` when it cannot be one of the store's.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let valid = (1..=Self::MAX_LEN).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| matches!(byte, b' '..=b'~') && byte != b':');
+        valid.then(|| Self(name.to_owned()))
+    }
+}
+
+/// The way to the service manager.
+#[derive(Debug)]
+pub struct Notifier {
+    way: Option<Way>,
+    waiting: VecDeque<Message>,
+    retry: Uptime,
+    watchdog: Option<Watchdog>,
+}
+
+#[derive(Debug)]
+struct Way {
+    socket: OwnedFd,
+    to: SocketAddrUnix,
+}
+
+#[derive(Debug)]
+struct Message {
+    text: String,
+    descriptor: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Watchdog {
+    interval: Duration,
+    next: Uptime,
+}
+
+impl Notifier {
+    #[must_use]
+    pub fn new(environment: &Environment, now: Now) -> Self {
+        let way = environment.notify_socket.as_deref().and_then(|name| {
+            Way::open(name)
+                .inspect_err(|error| {
+                    log::warn!(
+                        "cannot notify the service manager at NOTIFY_SOCKET \"{}\": {error}",
+                        name.display()
+                    );
+                })
+                .ok()
+        });
+        Self {
+            watchdog: way.as_ref().and_then(|_| Watchdog::of(environment, now)),
+            way,
+            waiting: VecDeque::new(),
+            retry: now.up,
+        }
+    }
+
+    /// The daemon has started, or has read its configuration again.
+    pub fn ready(&mut self, status: &str, now: Now) {
+        self.send(&format!("READY=1\nSTATUS={status}"), None, now);
+    }
+
+    /// The daemon reads its configuration again.
+    pub fn reloading(&mut self, now: Now) {
+        let at = clock::monotonic_micros();
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={at}"), None, now);
+    }
+
+    pub fn stopping(&mut self, now: Now) {
+        self.send("STOPPING=1\nSTATUS=finishing what is in hand", None, now);
+    }
+
+    /// Gives the manager a descriptor to keep until the next start. It keeps one it has already only once.
+    pub fn store(&mut self, name: &StoredName, descriptor: BorrowedFd<'_>, now: Now) {
+        match descriptor.try_clone_to_owned() {
+            // Not watched: an overflow, which shows as an error on the socket, would make the manager close it.
+            Ok(copy) => {
+                let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={}", name.0);
+                self.send(&text, Some(copy), now);
+            }
+            Err(error) => log::warn!("cannot give the event socket to the manager: {error}"),
+        }
+    }
+
+    /// Lets the manager close the descriptors it has under this name.
+    pub fn discard(&mut self, name: &StoredName, now: Now) {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={}", name.0), None, now);
+    }
+
+    /// Whether everything said so far has reached a manager that is there.
+    #[must_use]
+    pub fn is_heard(&self) -> bool {
+        self.way.is_some() && self.waiting.is_empty()
+    }
+
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Uptime> {
+        let retry = (!self.waiting.is_empty()).then_some(self.retry);
+        let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.next);
+        [retry, watchdog].into_iter().flatten().min()
+    }
+
+    /// Sends what is due: a sign of life, or what the manager could not take before.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if !self.waiting.is_empty() && now.up >= self.retry {
+            self.send_waiting(now);
+        }
+        if let Some(watchdog) = &mut self.watchdog
+            && now.up >= watchdog.next
+        {
+            watchdog.next = now.up.saturating_add(watchdog.interval);
+            // As long as others wait, the manager does not read, and this one would only stand behind them.
+            if self.waiting.is_empty() {
+                self.send("WATCHDOG=1", None, now);
+            }
+        }
+    }
+
+    fn send(&mut self, text: &str, descriptor: Option<OwnedFd>, now: Now) {
+        if self.way.is_none() || self.waiting.len() == WAITING {
+            return;
+        }
+        self.waiting.push_back(Message {
+            text: text.to_owned(),
+            descriptor,
+        });
+        if self.waiting.len() == 1 {
+            self.send_waiting(now);
+        }
+    }
+
+    fn send_waiting(&mut self, now: Now) {
+        while let (Some(way), Some(message)) = (&self.way, self.waiting.front()) {
+            match way.send(message) {
+                Ok(()) => {
+                    self.waiting.pop_front();
+                }
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => {
+                    self.retry = now.up.saturating_add(RETRY);
+                    return;
+                }
+                Err(error) => {
+                    log::warn!("cannot notify the service manager any more: {error}");
+                    self.way = None;
+                    self.watchdog = None;
+                    self.waiting.clear();
+                }
+            }
+        }
+    }
+}
+
+impl Way {
+    fn open(name: &OsStr) -> io::Result<Self> {
+        let to = match name.as_bytes() {
+            [b'/', ..] => SocketAddrUnix::new(name)?,
+            [b'@', rest @ ..] => SocketAddrUnix::new_abstract_name(rest)?,
+            _ => {
+                return Err(io::Error::other(
+                    "expected a path, or @ and an abstract name",
+                ));
+            }
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
+        Ok(Self { socket, to })
+    }
+
+    fn send(&self, message: &Message) -> Result<(), Errno> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        let descriptors = message.descriptor.as_ref().map(AsFd::as_fd);
+        if descriptors.is_some() {
+            // There is room for one.
+            ancillary.push(SendAncillaryMessage::ScmRights(descriptors.as_slice()));
+        }
+        let text = [IoSlice::new(message.text.as_bytes())];
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        sendmsg_addr(&self.socket, &self.to, &text, &mut ancillary, flags).map(drop)
+    }
+}
+
+impl Watchdog {
+    /// The manager expects a sign of life every `WATCHDOG_USEC` from the process `WATCHDOG_PID`, or from any when that is
+    /// not set: twice as many are sent (sd_watchdog_enabled(3)).
+    fn of(environment: &Environment, now: Now) -> Option<Self> {
+        let number = |text: &Option<OsString>| text.as_ref()?.to_str()?.parse::<u64>().ok();
+        let is_ours = environment.watchdog_pid.is_none()
+            || number(&environment.watchdog_pid) == Some(std::process::id().into());
+        let micros = number(&environment.watchdog_usec).filter(|micros| *micros > 0 && is_ours)?;
+        let interval = Duration::from_micros(micros.div_ceil(2));
+        Some(Self {
+            interval,
+            next: now.up.saturating_add(interval),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

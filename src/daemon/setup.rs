@@ -1,0 +1,159 @@
+//! Pieces of starting and reloading the daemon: what is done in the network namespace, and what is said about it.
+
+use std::io;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+
+use super::control::Control;
+use super::{CONTROL, Error};
+use crate::config::{self, Config, Loaded};
+use crate::kernel::namespace::within;
+use crate::kernel::{nftables, sysctl};
+
+/// What the service manager shows of the daemon.
+pub(super) fn status(config: &Config) -> String {
+    format!(
+        "{} collectors, {} copies, {}",
+        config.collectors.len(),
+        config.syslog.len(),
+        match config.capture.log {
+            config::LogScope::Nat => "translated connections only",
+            config::LogScope::All => "every connection",
+        }
+    )
+}
+
+/// Keys that belong to sockets and files that stay open over a reload.
+pub(super) fn fixed_keys_that_differ(current: &Config, new: &Config) -> Vec<&'static str> {
+    let (old, new_capture) = (&current.capture, &new.capture);
+    let differ = [
+        ("capture.namespace", old.namespace != new_capture.namespace),
+        ("capture.table", old.table != new_capture.table),
+        (
+            "capture.receive-buffer",
+            old.receive_buffer != new_capture.receive_buffer,
+        ),
+        ("capture.reliable", old.reliable != new_capture.reliable),
+        (
+            "capture.set-sysctls",
+            old.set_sysctls != new_capture.set_sysctls,
+        ),
+        ("control.socket", current.control != new.control),
+        (
+            "pending.database",
+            current.pending.database != new.pending.database,
+        ),
+    ];
+    differ
+        .into_iter()
+        .filter(|(_, differs)| *differs)
+        .map(|(key, _)| key)
+        .collect()
+}
+
+/// The socket, if it is wanted and possible: a daemon that cannot be asked still does its work.
+pub(super) fn open_control(config: &config::Control, registry: &mio::Registry) -> Option<Control> {
+    let path = config.socket.as_ref()?;
+    match Control::open(path, registry, CONTROL) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            ::log::warn!(
+                "control socket \"{}\": {error}; \"nattrail status\" cannot ask this daemon",
+                path.display()
+            );
+            None
+        }
+    }
+}
+
+pub(super) fn warn_of(loaded: Loaded) -> Config {
+    for warning in &loaded.warnings {
+        ::log::warn!("{warning}");
+    }
+    loaded.config
+}
+
+/// Turns connection tracking on in the configured namespace and looks at its settings.
+pub(super) fn pin(config: &config::Capture) -> Result<(), Error> {
+    let settings = Path::new(sysctl::DIRECTORY);
+    let pinned = within(config.namespace.as_ref(), || {
+        // Before the first connection is tracked: it gets counters and times only if these are on by then.
+        let early = config.set_sysctls && settings.exists();
+        if early {
+            switch_on(settings);
+        }
+        nftables::install(&config.table)?;
+        if config.set_sysctls && !early {
+            switch_on(settings);
+        }
+        match sysctl::inspect(settings) {
+            Ok(findings) => findings
+                .iter()
+                .for_each(|finding| ::log::warn!("{finding}")),
+            Err(error) => ::log::warn!("{error}"),
+        }
+        Ok(())
+    });
+    let what = || format!("cannot make the nftables table \"inet {}\"", config.table);
+    pinned
+        .and_then(|pinned| pinned)
+        .map_err(|error| explain(&what(), &error))
+}
+
+/// Lets connection tracking go off, if nothing else needs it.
+pub(super) fn unpin(config: &config::Capture) {
+    let removed = within(config.namespace.as_ref(), || {
+        nftables::remove(&config.table)
+    });
+    if let Err(error) = removed.and_then(|removed| removed) {
+        let table = &config.table;
+        ::log::warn!("cannot remove the nftables table \"inet {table}\": {error}");
+    }
+}
+
+/// Makes sure that no other daemon uses the nftables table: the first of them to stop would remove it. Abstract socket
+/// addresses belong to the network namespace, like the table, and go with the process (unix(7)).
+pub(super) fn claim(config: &config::Capture) -> Result<UnixDatagram, Error> {
+    let table = &config.table;
+    let bound = within(config.namespace.as_ref(), || {
+        let address = SocketAddr::from_abstract_name(format!("nattrail/{table}"))?;
+        UnixDatagram::bind_addr(&address)
+    });
+    bound.and_then(|bound| bound).map_err(|error| {
+        if error.kind() == io::ErrorKind::AddrInUse {
+            Error::Busy(format!(
+                "another nattrail uses the nftables table \"inet {table}\" in this network namespace: give each its own \
+                 capture.table"
+            ))
+        } else {
+            explain("cannot claim the nftables table", &error)
+        }
+    })
+}
+
+fn switch_on(settings: &Path) {
+    for change in sysctl::set(settings) {
+        if change.result.is_ok() {
+            ::log::info!("{change}");
+        } else {
+            ::log::warn!("{change}");
+        }
+    }
+}
+
+/// Names the capability that is missing: entering a network namespace needs another than the rest.
+pub(super) fn explain(what: &str, error: &io::Error) -> Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return Error::System(format!("{what}: {error}"));
+    }
+    let capability = if error.to_string().starts_with("network namespace") {
+        "CAP_SYS_ADMIN"
+    } else {
+        "CAP_NET_ADMIN"
+    };
+    Error::Permission(format!(
+        "{what}: {error}: the capability {capability} is missing; run as root, or as a service with \
+         AmbientCapabilities={capability}"
+    ))
+}
