@@ -15,6 +15,8 @@
 
 mod audit;
 mod filter;
+#[cfg(test)]
+mod model;
 mod recent;
 mod table;
 #[cfg(test)]

@@ -19,7 +19,7 @@ const TIMING: Timing = Timing {
     resync: None,
 };
 
-fn capture() -> crate::config::Capture {
+pub(super) fn capture() -> crate::config::Capture {
     crate::config::Capture {
         namespace: None,
         table: "nattrail".to_owned(),
@@ -52,7 +52,7 @@ fn address(text: &str) -> IpAddr {
 }
 
 /// UDP from a client behind SNAT, told apart by its source port.
-fn session(port: u16) -> Session {
+pub(super) fn session(port: u16) -> Session {
     let (client, server, gateway) = ("10.0.0.2", "198.51.100.7", "203.0.113.9");
     Session {
         original: Tuple {

@@ -22,6 +22,7 @@ pub mod netns;
 pub mod packet;
 pub mod record;
 pub mod scene;
+pub mod status;
 pub mod traffic;
 
 use std::io::Write as _;

@@ -1,0 +1,109 @@
+//! Nothing is lost silently: the sessions that the kernel made are those in the records, and what is missing is in a gap.
+//!
+//! The real daemon stands on a gateway in namespaces, and everything that can make it miss an event is done to it: a receive
+//! buffer that is too small, a reader that is stopped, another listener that is slow, connections that nobody was told of,
+//! ports that run out, tuples that come again, a ruleset or a namespace that goes away, and kill -9 at random. Each test
+//! counts what it made (no two sessions have the same tuple, or their number is known) against the records, and against
+//! the counters of `nattrail status`.
+
+#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "how long a real process takes needs the real clock"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crash;
+mod ground;
+mod ledger;
+mod overload;
+mod tuples;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use ledger::Ledger;
+use support::daemon::{CAPTURE, Daemon, Home};
+use support::gateway::{Gateway, MASQUERADE};
+use support::status::{ask, assert_conserved, number};
+use support::wait_until;
+
+/// How long a test waits for what the kernel does slowly, like delivering out of its dying list.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A masquerading gateway with the daemon on it, which writes its records to a file.
+struct Scene {
+    // Dropped in this order: the daemon goes before what it stands on.
+    daemon: Daemon,
+    home: Home,
+    net: Gateway,
+}
+
+impl Scene {
+    /// `capture` are further keys of that section.
+    fn new(capture: &str) -> Option<Self> {
+        let net = Gateway::new(&[])?;
+        net.nft(MASQUERADE);
+        Some(Self::on(net, capture))
+    }
+
+    fn on(net: Gateway, capture: &str) -> Self {
+        let home = home(capture);
+        let daemon = Daemon::start(&net.gateway, &home);
+        let _ = daemon.wait_for_message("started");
+        Self { daemon, home, net }
+    }
+
+    /// What the daemon says of itself, once that is so.
+    fn wait_for_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let answer = wait_until(Instant::now() + LONG, || {
+            let metrics = ask(&self.home);
+            assert_conserved(&metrics);
+            is_so(&metrics).then_some(metrics)
+        });
+        answer.unwrap_or_else(|| panic!("waited {LONG:?} for {what} in {:#}", ask(&self.home)))
+    }
+
+    /// Waits for so many ends, with nothing left open.
+    fn wait_for_deletes(&self, count: u64) -> Value {
+        self.wait_for_status(&format!("{count} deletes"), |metrics| {
+            number(metrics, "/sessions/deletes") >= count
+                && number(metrics, "/sessions/pending") == 0
+        })
+    }
+
+    /// Ends the daemon as planned, and reads what it wrote.
+    fn finish(self) -> Ledger {
+        self.daemon.terminate();
+        Ledger::read(&records(&self.home))
+    }
+}
+
+fn home(capture: &str) -> Home {
+    let home = Home::new("");
+    home.configure(&config_for(&records(&home), capture));
+    home
+}
+
+/// Records go to this file.
+fn config_for(records: &Path, capture: &str) -> String {
+    format!(
+        "{CAPTURE}{capture}
+         [pending]
+         flush = \"100ms\"
+         [[syslog]]
+         target = \"file\"
+         path = \"{}\"
+         format = \"json\"
+         ",
+        records.display()
+    )
+}
+
+fn records(home: &Home) -> PathBuf {
+    home.path().join("records.json")
+}
