@@ -37,6 +37,8 @@ pub struct Keeper {
     /// Since when events have been heard in this run.
     listening_since: Wall,
     listening: Listening,
+    /// Until when records had been sent on as this run began.
+    complete: Wall,
     /// How far the collectors have been served: by the last run, then by this one.
     exports: Vec<Export>,
     statistics: Statistics,
@@ -87,6 +89,7 @@ impl Keeper {
             next_flush: now.up.saturating_add(config.flush),
             listening_since: now.wall,
             listening,
+            complete: now.wall,
             exports: Vec::new(),
             statistics: Statistics::default(),
         };
@@ -103,6 +106,12 @@ impl Keeper {
     #[must_use]
     pub fn take_exports(&mut self) -> Vec<Export> {
         std::mem::take(&mut self.exports)
+    }
+
+    /// Until when records had been sent on as this run began: later only if nothing may be missing.
+    #[must_use]
+    pub const fn complete(&self) -> Wall {
+        self.complete
     }
 
     /// Applies a changed interval; another database needs a restart.
@@ -261,7 +270,12 @@ impl Keeper {
             socket: self.listening.socket,
             ..Run::default()
         };
-        let noted = store.begin_run(&run, now.wall);
+        let kept = last_run.stopped.is_some() && self.listening.kept;
+        if !kept && let Some(complete) = last_run.last_commit.or(heartbeat) {
+            // Until the gap that is stated below has reached every output.
+            self.complete = complete.min(now.wall);
+        }
+        let noted = store.begin_run(&run, self.complete);
         if let Err(error) = &noted {
             self.note_failure(error);
         }

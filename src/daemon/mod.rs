@@ -169,7 +169,8 @@ impl Daemon {
                 .into_owned(),
             pid: std::process::id(),
         };
-        let outputs = Outputs::new(&config, host, keeper.take_exports(), now);
+        let exports = keeper.take_exports();
+        let outputs = Outputs::new(&config, host, exports, keeper.complete(), now);
         let control = open_control(&config.control, poll.registry());
         let status = status(&config);
         ::log::info!("nattrail {} started: {status}", env!("CARGO_PKG_VERSION"));

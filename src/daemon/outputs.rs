@@ -53,9 +53,15 @@ struct Progress {
 }
 
 impl Outputs {
-    /// `exports` is how far an earlier run served its collectors.
+    /// `exports` is how far an earlier run served its collectors, `complete` until when it had sent on what it knew.
     #[must_use]
-    pub fn new(config: &Config, host: Host, mut exports: Vec<Export>, now: Now) -> Self {
+    pub fn new(
+        config: &Config,
+        host: Host,
+        mut exports: Vec<Export>,
+        complete: Wall,
+        now: Now,
+    ) -> Self {
         let mut this = Self {
             host,
             receivers: Vec::new(),
@@ -63,10 +69,16 @@ impl Outputs {
             closing: Vec::new(),
         };
         this.reconfigure(config, now);
+        for copy in &mut this.copies {
+            copy.progress.served = complete;
+        }
         for Receiver {
-            config, collector, ..
+            config,
+            collector,
+            progress,
         } in &mut this.receivers
         {
+            progress.served = complete;
             // Two of the same go on in their order.
             if let Some(index) = exports.iter().position(|export| export.is_of(config)) {
                 collector.resume(&exports.remove(index).past);

@@ -161,11 +161,11 @@ impl Store {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn begin_run(&mut self, run: &Run<'_>, now: Wall) -> Result<(), Error> {
+    pub fn begin_run(&mut self, run: &Run<'_>, complete: Wall) -> Result<(), Error> {
         let mut write = || {
             self.connection.execute_batch("PRAGMA synchronous = FULL")?;
             let transaction = self.connection.transaction()?;
-            write_state(&transaction, run, now)?;
+            write_state(&transaction, run, complete)?;
             transaction.commit()
         };
         let written = write();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::ledger::{Gap, Generator, Key, now};
 use crate::support::daemon::{Daemon, Home};
 use crate::support::gateway::{Gateway, MASQUERADE};
-use crate::support::record::parse_json;
+use crate::support::record::{parse_json, parse_millis};
 use crate::support::status::number;
 use crate::{Scene, config_for};
 
@@ -88,6 +88,7 @@ struct Entry {
     run: u32,
     create: bool,
     inferred: bool,
+    time: i64,
 }
 
 #[derive(Default)]
@@ -125,6 +126,7 @@ impl Books {
             run,
             create: record["event"] == "create",
             inferred: record.contains_key("inferred"),
+            time: parse_millis(&record["time"]),
         };
         let key = (port("pre_sport"), port("pre_dport"));
         self.sessions.entry(key).or_default().push(entry);
@@ -175,7 +177,12 @@ impl Books {
             let entries: Vec<&Entry> = of(create).collect();
             for pair in entries.windows(2) {
                 let (first, second) = (pair[0], pair[1]);
-                let time = if create { life.begun.1 } else { life.ended.1 };
+                let time = match (first.inferred, create) {
+                    // What an audit concluded, and was forgotten with the audit.
+                    (true, _) => first.time,
+                    (false, true) => life.begun.1,
+                    (false, false) => life.ended.1,
+                };
                 let forgot = first.run < second.run && self.forgot(time, first.run, second.run);
                 assert!(forgot, "twice, and not by a crash: {}", show());
                 assert!(create || second.inferred, "two ends: {}", show());
