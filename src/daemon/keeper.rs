@@ -261,7 +261,9 @@ impl Keeper {
             socket: self.listening.socket,
             ..Run::default()
         };
-        let noted = store.begin_run(&run, now.wall);
+        // What the last run missed is in no record yet: until the first commit of this run, a crash must not forget it.
+        let complete = last_run.last_commit.or(heartbeat).unwrap_or(now.wall);
+        let noted = store.begin_run(&run, complete);
         if let Err(error) = &noted {
             self.note_failure(error);
         }
