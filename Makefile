@@ -5,6 +5,9 @@
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-config
 RUN_PACKAGES := conntrack iproute2 iputils-ping nftables socat
 TEST_PACKAGES := $(RUN_PACKAGES) nfdump rsyslog systemd tshark util-linux
+BENCH_PACKAGES := conntrack iproute2 nftables
+# Programs that nattrail is compared with; without one, its row is missing.
+PEER_PACKAGES := natlog ulogd2 ulogd2-sqlite3
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
@@ -28,11 +31,12 @@ ifdef TEST_AS_ROOT
   RUNNER := --config 'target."cfg(unix)".runner=["sudo","-E"]'
 endif
 
-.PHONY: help run test build build-packages run-packages test-packages cargo sudo clean
+.PHONY: help run test bench build build-packages run-packages test-packages bench-packages cargo sudo clean
 
 help:
 	@echo 'make run     show nattrail on a throw-away gateway made of network namespaces'
 	@echo 'make test    run all tests'
+	@echo 'make bench   measure nattrail and its peers under load; BENCH=--help says with which options'
 	@echo 'make build   build $(TARGET)/release/nattrail'
 
 run: sudo build run-packages
@@ -48,6 +52,11 @@ ifdef TEST_AS_ROOT
 endif
 	$(AS_USER) cargo test --locked --no-fail-fast --target-dir '$(TARGET)' $(RUNNER)
 
+# What is measured are programs of the release profile, so this needs some minutes. BENCH is handed to tests/bench/load.rs.
+bench: sudo build-packages bench-packages cargo
+	$(AS_USER) cargo bench --locked --target-dir '$(TARGET)' --bench micro
+	$(AS_USER) cargo bench --locked --target-dir '$(TARGET)' --bench load $(RUNNER) -- $(BENCH)
+
 build-packages:
 	@tests/packages.sh $(BUILD_PACKAGES)
 
@@ -56,6 +65,11 @@ run-packages:
 
 test-packages:
 	@tests/packages.sh $(TEST_PACKAGES)
+
+bench-packages:
+	@tests/packages.sh $(BENCH_PACKAGES)
+	@for package in $(PEER_PACKAGES); do tests/packages.sh $$package || \
+	  echo "*** $$package cannot be installed: its row will be missing ***" >&2; done
 
 cargo:
 	@$(AS_USER) sh -c 'command -v cargo >/dev/null' || \

@@ -1,8 +1,9 @@
 //! From the kernel's datagrams to the bytes on the wire, by a script of (time, datagram): no socket, no clock.
-//!
-//! The datagrams are what a 6.18 kernel said of one UDP packet through masquerade, with accounting and timestamps.
 
 #![allow(clippy::unwrap_used)]
+
+#[path = "support/datagram.rs"]
+mod datagram;
 
 use std::ops::ControlFlow;
 
@@ -16,31 +17,14 @@ use nattrail::wire::ctnetlink::Event;
 use nattrail::wire::netlink::Messages;
 use nattrail::wire::syslog::{Encoder, Host, Message};
 
-const NEW: &str = "a0000000000100060000000000000000020000003400018014000180080001000a01020308000200cb0071071c\
-    000280050001001100000006000200cc7c00000600030000350000340002801400018008000100cb00710708000200cb0071091c00028005\
-    00010011000000060002000035000006000300cc7c000008000c00feca343a0800030000000198080007000000001e0c001b0018e9ddb206\
-    a071ef";
-const DESTROY: &str = "f40000000201000000000000a9300000020000003400018014000180080001000a01020308000200cb00710\
-    71c000280050001001100000006000200cc7c00000600030000350000340002801400018008000100cb00710708000200cb0071091c00028\
-    00500010011000000060002000035000006000300cc7c000008000c00feca343a0800030000000398080007000000001d1c0009800c00010\
-    000000000000000010c000200000000000000001f1c000a800c00010000000000000000000c00020000000000000000001c0014800c00010\
-    018e9ddb206a070ff0c00020018e9ddb23d4414a60c001b0018e9ddb23d4414d6";
+use datagram::{DESTROY, NEW, START, STOP, bytes};
 
-/// The kernel's times in whole milliseconds.
-const START: u64 = 0x18e9_ddb2_06a0_70ff / 1_000_000;
-const STOP: u64 = 0x18e9_ddb2_3d44_14a6 / 1_000_000;
 /// The machine had been up for 100 s when the session began.
 const UP_AT_START: u64 = 100_000;
 
 fn at(wall_millis: u64) -> Now {
     let up = UP_AT_START + wall_millis - START;
     Now::new(Wall::from_millis(wall_millis), Uptime::from_millis(up))
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let digit = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-    digits.chunks(2).map(digit).collect()
 }
 
 /// Runs the script and gives the records with the moment each became known.

@@ -1,0 +1,95 @@
+//! Nothing is allocated per event, from the kernel's datagram to the batch for the wire and the line of a copy.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/datagram.rs"]
+mod datagram;
+#[path = "support/pipeline.rs"]
+mod pipeline;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use nattrail::config::{Format, Version};
+
+use pipeline::{Outputs, Pipeline};
+
+/// The system's allocator, counting what each thread takes.
+struct Counting;
+
+thread_local! {
+    static BYTES: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count(bytes: usize) {
+    // Not there any more while its thread ends.
+    let _ = BYTES.try_with(|counter| counter.set(counter.get() + bytes as u64));
+}
+
+// SAFETY: every call goes to the system's allocator as it came. Counting does not allocate: the counter is constant at
+// first and needs no destructor.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`, and `pointer` came from `System`.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count(size);
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, and `pointer` came from `System`.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Sessions of a round, all of them pending at once.
+const SESSIONS: u32 = 2_000;
+
+/// Bytes allocated in a round in which every session begins and ends, after rounds that made room.
+fn allocated_in_steady_state(outputs: Outputs) -> u64 {
+    let mut pipeline = Pipeline::new(outputs);
+    for _ in 0..3 {
+        pipeline.round(SESSIONS);
+    }
+    let before = BYTES.get();
+    pipeline.round(SESSIONS);
+    let allocated = BYTES.get() - before;
+    assert_eq!(pipeline.records(), 4 * 2 * u64::from(SESSIONS));
+    allocated
+}
+
+#[test]
+fn the_counting_allocator_counts() {
+    let before = BYTES.get();
+    drop(std::hint::black_box(vec![0_u8; 1000]));
+    assert_eq!(BYTES.get() - before, 1000);
+}
+
+#[test]
+fn events_and_triplets_of_every_version_are_packed_without_allocating() {
+    for version in [Version::NetflowV5, Version::NetflowV9, Version::Ipfix] {
+        for events in [true, false] {
+            let allocated = allocated_in_steady_state(Outputs::Collector(version, events));
+            assert_eq!(allocated, 0, "{version:?}, events: {events}");
+        }
+    }
+}
+
+#[test]
+fn lines_of_every_format_are_written_without_allocating() {
+    for format in [Format::Csv, Format::Text, Format::Json, Format::Rfc5424] {
+        assert_eq!(
+            allocated_in_steady_state(Outputs::Copy(format)),
+            0,
+            "{format:?}"
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! What each part of the way of an event costs by itself: decode, pair, encode, store. Nothing of it needs root.
+//!
+//! Bytes allocated are shown beside the times; where they must be zero, `tests/allocations.rs` sees to it.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a benchmark that cannot go on has failed"
+)]
+
+#[path = "../support/datagram.rs"]
+mod datagram;
+#[path = "../support/pipeline.rs"]
+mod pipeline;
+
+use divan::{AllocProfiler, Bencher, black_box, counter::ItemsCount};
+use nattrail::config::{Format, Version};
+use nattrail::export::queue::Queue;
+use nattrail::store::{Run, Store};
+
+use datagram::{DESTROY, NEW, renumber};
+use pipeline::NOW;
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+/// Sessions of one commit.
+const COMMITTED: u32 = 10_000;
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench]
+fn decode_new(bencher: Bencher<'_, '_>) {
+    let datagram = datagram::bytes(NEW);
+    bencher.bench(|| pipeline::decode(black_box(&datagram)));
+}
+
+#[divan::bench]
+fn decode_destroy(bencher: Bencher<'_, '_>) {
+    let datagram = datagram::bytes(DESTROY);
+    bencher.bench(|| pipeline::decode(black_box(&datagram)));
+}
+
+/// A session begins and ends while so many others are pending.
+#[divan::bench(args = [0, 1_000, 100_000, 1_000_000])]
+fn pair_new_and_destroy(bencher: Bencher<'_, '_>, pending: u32) {
+    let (mut new, mut destroy) = (datagram::bytes(NEW), datagram::bytes(DESTROY));
+    let mut engine = pipeline::engine();
+    for number in 0..pending {
+        renumber(&mut new, number);
+        engine.handle_event(&pipeline::decode(&new), NOW);
+        let _ = engine.poll_record();
+    }
+    while engine.handle_committed() {}
+    renumber(&mut new, pending);
+    renumber(&mut destroy, pending);
+    let (new, destroy) = (pipeline::decode(&new), pipeline::decode(&destroy));
+    bencher.bench_local(|| {
+        engine.handle_event(black_box(&new), NOW);
+        engine.handle_event(black_box(&destroy), NOW);
+        let records = (engine.poll_record(), engine.poll_record());
+        // As a flush does; without one the list of what has begun would grow.
+        engine.handle_committed();
+        records
+    });
+}
+
+/// A create and a delete.
+#[divan::bench(args = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix])]
+fn encode_events(bencher: Bencher<'_, '_>, version: &Version) {
+    encode(bencher, *version, true);
+}
+
+/// A create, which is nothing here, and a delete.
+#[divan::bench(args = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix])]
+fn encode_triplet(bencher: Bencher<'_, '_>, version: &Version) {
+    encode(bencher, *version, false);
+}
+
+fn encode(bencher: Bencher<'_, '_>, version: Version, events: bool) {
+    let mut packer = pipeline::packer(version, events);
+    let mut queue = Queue::new(1 << 20);
+    let [create, delete] = pipeline::records();
+    bencher.bench_local(|| {
+        pipeline::pack(&mut packer, black_box(&create), NOW, &mut queue)
+            + pipeline::pack(&mut packer, black_box(&delete), NOW, &mut queue)
+    });
+}
+
+/// The lines of a delete.
+#[divan::bench(args = [Format::Csv, Format::Text, Format::Json, Format::Rfc5424])]
+fn write_lines(bencher: Bencher<'_, '_>, format: &Format) {
+    let mut encoder = pipeline::encoder(*format);
+    let [_, delete] = pipeline::records();
+    bencher.bench_local(|| pipeline::write(&mut encoder, black_box(&delete), NOW));
+}
+
+/// One commit with new sessions, to a file.
+#[divan::bench(sample_count = 20, sample_size = 1)]
+fn commit(bencher: Bencher<'_, '_>) {
+    let directory = tempfile::TempDir::new().unwrap();
+    let mut store = Store::open(&directory.path().join("pending.db")).unwrap();
+    let mut new = datagram::bytes(NEW);
+    let mut next = 0;
+    bencher
+        .counter(ItemsCount::new(COMMITTED))
+        .with_inputs(|| {
+            let mut engine = pipeline::engine();
+            for _ in 0..COMMITTED {
+                renumber(&mut new, next);
+                next += 1;
+                engine.handle_event(&pipeline::decode(&new), NOW);
+            }
+            engine
+        })
+        .bench_local_values(|engine| {
+            let changes = engine.changes();
+            store.commit(&changes, &Run::default(), NOW.wall).unwrap();
+            engine
+        });
+}

@@ -1,0 +1,156 @@
+//! The figures, as a table for people and as JSON for programs.
+
+use serde::Serialize;
+
+/// One program under the load.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    pub reader: &'static str,
+    /// Connections that were translated and came into the kernel's table.
+    pub connections: u64,
+    pub connections_per_second: f64,
+    /// None where the program does not write them.
+    pub creates: Option<u64>,
+    pub deletes: u64,
+    pub creates_percent: Option<f64>,
+    pub deletes_percent: f64,
+    /// None where the program does not state them.
+    pub gaps: Option<u64>,
+    pub user_seconds: f64,
+    pub system_seconds: f64,
+    pub cpu_seconds: f64,
+    pub cpu_microseconds_per_connection: f64,
+    pub ratio_to_null_reader: Option<f64>,
+    pub peak_rss_octets: u64,
+    pub longest_turn_microseconds: Option<u64>,
+    /// A part of some turn.
+    pub longest_commit_microseconds: Option<u64>,
+    /// Whether all ended and the program came to rest in time.
+    pub complete: bool,
+}
+
+/// nattrail with so many connections pending.
+#[derive(Clone, Debug, Serialize)]
+pub struct Level {
+    pub pending: u64,
+    pub rss_octets: u64,
+    /// Beyond what the program has with nothing pending.
+    pub octets_per_pending: f64,
+    pub cpu_microseconds_per_connection: f64,
+    pub longest_turn_microseconds: u64,
+}
+
+/// nattrail started on a full table and a full database.
+#[derive(Clone, Debug, Serialize)]
+pub struct Startup {
+    pub kernel_entries: u64,
+    pub stored: u64,
+    /// Of the stored ones, those that ended meanwhile; as many others began.
+    pub changed: u64,
+    /// From the start of the process until all of them were found.
+    pub seconds: f64,
+    pub cpu_seconds: f64,
+    /// Connections made from when it listened until it was done.
+    pub made_meanwhile: u64,
+    /// Connections in the table, less sessions pending, afterwards.
+    pub missing: i64,
+    pub longest_turn_microseconds: u64,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    pub kernel: String,
+    pub cpus: usize,
+    /// Of the whole machine, over the last minute, before and after.
+    pub load_average: [f64; 2],
+    pub seconds: u64,
+    pub rate: String,
+    pub end: String,
+    pub rows: Vec<Row>,
+    pub levels: Vec<Level>,
+    pub startup: Option<Startup>,
+}
+
+pub const ROW_HEAD: &str = "reader                  conns   conn/s   creates   deletes  gaps  user s   sys s   CPU s  \
+                            µs/conn  ratio  peak MB  turn ms  commit ms";
+
+impl Row {
+    pub fn line(&self) -> String {
+        format!(
+            "{:<20} {:>8} {:>8.0} {:>9} {:>9} {:>5} {:>7.2} {:>7.2} {:>7.2} {:>8.2} {:>6} {:>8.1} {:>8} {:>10}{}",
+            self.reader,
+            self.connections,
+            self.connections_per_second,
+            or_dash(self.creates_percent.map(percent)),
+            percent(self.deletes_percent),
+            or_dash(self.gaps),
+            self.user_seconds,
+            self.system_seconds,
+            self.cpu_seconds,
+            self.cpu_microseconds_per_connection,
+            or_dash(self.ratio_to_null_reader.map(|ratio| format!("{ratio:.2}"))),
+            megabytes(self.peak_rss_octets),
+            or_dash(self.longest_turn_microseconds.map(tenths)),
+            or_dash(self.longest_commit_microseconds.map(tenths)),
+            if self.complete { "" } else { "  (not at rest)" },
+        )
+    }
+}
+
+pub const LEVEL_HEAD: &str = "pending      RSS MB  octets/pending  µs/conn  turn ms";
+
+impl Level {
+    pub fn line(&self) -> String {
+        format!(
+            "{:<9} {:>9.1} {:>15.0} {:>8.2} {:>8.1}",
+            self.pending,
+            megabytes(self.rss_octets),
+            self.octets_per_pending,
+            self.cpu_microseconds_per_connection,
+            millis(self.longest_turn_microseconds),
+        )
+    }
+}
+
+impl Startup {
+    pub fn line(&self) -> String {
+        format!(
+            "start-up with {} entries and {} stored, {} of them changed: reconciled in {:.2} s ({:.2} s CPU), {} made \
+             meanwhile, {} missing, longest turn {:.1} ms",
+            self.kernel_entries,
+            self.stored,
+            self.changed,
+            self.seconds,
+            self.cpu_seconds,
+            self.made_meanwhile,
+            self.missing,
+            millis(self.longest_turn_microseconds),
+        )
+    }
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn percent(value: f64) -> String {
+    // Never 100 for what is not all.
+    let shown = if value < 100.0 {
+        value.min(99.999)
+    } else {
+        value
+    };
+    format!("{shown:.3}")
+}
+
+fn megabytes(octets: u64) -> f64 {
+    octets as f64 / 1e6
+}
+
+fn tenths(microseconds: u64) -> String {
+    format!("{:.1}", millis(microseconds))
+}
+
+fn millis(microseconds: u64) -> f64 {
+    microseconds as f64 / 1e3
+}
