@@ -39,6 +39,8 @@ pub struct Keeper {
     listening: Listening,
     /// Until when records had been sent on as this run began.
     complete: Wall,
+    /// Whether what was missed before is still to be looked for: a crash until then must not forget it.
+    awaiting_audit: bool,
     /// How far the collectors have been served: by the last run, then by this one.
     exports: Vec<Export>,
     statistics: Statistics,
@@ -90,6 +92,7 @@ impl Keeper {
             listening_since: now.wall,
             listening,
             complete: now.wall,
+            awaiting_audit: false,
             exports: Vec::new(),
             statistics: Statistics::default(),
         };
@@ -195,7 +198,13 @@ impl Keeper {
             exports: &self.exports,
         };
         let begun = clock::uptime();
-        let complete = outputs.served_until(heard);
+        let served = outputs.served_until(heard);
+        self.awaiting_audit &= !engine.has_audited();
+        let complete = if self.awaiting_audit {
+            self.complete
+        } else {
+            served
+        };
         let result = store.commit(&engine.changes(), &run, complete);
         let took = clock::uptime().saturating_since(begun);
         self.statistics.longest_commit = self.statistics.longest_commit.max(took);
@@ -299,6 +308,7 @@ impl Keeper {
                     self.config.database.display()
                 );
             }
+            self.awaiting_audit = true;
             engine.request_audit(now);
             self.state_gap(engine, last_run.last_commit.or(heartbeat), now);
         }

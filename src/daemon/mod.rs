@@ -145,6 +145,8 @@ impl Daemon {
         let takeover = takeover::pick(inherited, &config.capture, opened.last_run());
         let mut capture = Capture::open(&config.capture, takeover.kept, now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
+        // Opening the store may have taken its time: only from now on is everything heard.
+        let now = clock::read();
         capture
             .register(poll.registry(), EVENTS)
             .map_err(|error| system("cannot watch for events", error))?;

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use super::table::Key;
-use super::{Engine, Slot, began_by, same_id};
+use super::{Engine, Slot, same_id};
 use crate::session::{EventKind, NatEvent, Provenance, Record};
 use crate::time::{Now, Uptime};
 use crate::wire::ctnetlink::{Flow, Listing};
@@ -35,6 +35,8 @@ pub(super) struct Audit {
     due: Option<Uptime>,
     /// When the last one ended.
     ended: Option<Uptime>,
+    /// Whether one has come to its conclusion.
+    concluded: bool,
     /// Entries of the dying list, as the last audit counted them.
     dying: u64,
 }
@@ -59,6 +61,7 @@ impl Audit {
             number: 1,
             due: None,
             ended: None,
+            concluded: false,
             dying: 0,
         }
     }
@@ -95,6 +98,12 @@ impl Engine {
         self.audit.due = Some(self.audit.due.map_or(earliest, |due| due.min(earliest)));
     }
 
+    /// Whether an audit of this run has come to its conclusion.
+    #[must_use]
+    pub const fn has_audited(&self) -> bool {
+        self.audit.concluded
+    }
+
     /// Which listing of the kernel's is to be dumped now. Says so once per dump; answer with
     /// [`handle_dumped`](Self::handle_dumped) for each entry, then [`handle_dump_end`](Self::handle_dump_end) or
     /// [`handle_dump_failed`](Self::handle_dump_failed).
@@ -124,7 +133,7 @@ impl Engine {
             .table
             .find(key, &flow.session)
             .filter(|(_, pending)| same_id(&pending.session, &flow.session))
-            .filter(|(_, pending)| began_by(pending.begun, flow.start))
+            .filter(|(_, pending)| pending.may_have_begun_at(flow.start))
             .max_by_key(|(_, pending)| pending.begun)
             .map(|(slot, _)| slot);
         let pending = known.and_then(|slot| self.table.at_mut(slot));
@@ -148,7 +157,10 @@ impl Engine {
         }
         self.statistics.adopted += 1;
         let start = flow.start.unwrap_or(now.wall);
-        self.begin(key, session, start, Provenance::Inferred, now);
+        let slot = self.begin(key, session, start, Provenance::Inferred, now);
+        if let Some(pending) = self.table.at_mut(slot) {
+            pending.exact = flow.start.is_some();
+        }
     }
 
     /// The dump has ended, and was complete.
@@ -202,6 +214,7 @@ impl Engine {
         } else {
             self.audit.phase = Phase::Idle;
             self.audit.ended = Some(now.up);
+            self.audit.concluded = true;
             self.schedule_audit(now);
         }
     }

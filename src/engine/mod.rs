@@ -181,6 +181,7 @@ impl Engine {
             row: stored.row,
             audit: RESTORED,
             provenance: stored.provenance,
+            exact: false,
             stored: true,
         };
         self.table.insert(key, pending);
@@ -363,12 +364,19 @@ impl Engine {
         self.table
             .find(key, &flow.session)
             .filter(|(_, pending)| same_id(&pending.session, &flow.session))
-            .filter(|(_, pending)| began_by(pending.begun, flow.start))
+            .filter(|(_, pending)| pending.may_have_begun_at(flow.start))
             .min_by_key(|(_, pending)| (pending.begun, pending.row))
             .map(|(slot, _)| slot)
     }
 
-    fn begin(&mut self, key: Key, session: Session, time: Wall, provenance: Provenance, now: Now) {
+    fn begin(
+        &mut self,
+        key: Key,
+        session: Session,
+        time: Wall,
+        provenance: Provenance,
+        now: Now,
+    ) -> Slot {
         let row = self.next_row;
         self.next_row = Row(row.0 + 1);
         let audit = self.audit.number();
@@ -380,6 +388,7 @@ impl Engine {
                 row,
                 audit,
                 provenance,
+                exact: false,
                 stored: false,
             },
         );
@@ -388,6 +397,7 @@ impl Engine {
         self.audit
             .note_session(now.up.saturating_add(self.timing.ttl));
         self.emit_create(session, time, provenance);
+        slot
     }
 
     fn forget(&mut self, pending: &Pending) {

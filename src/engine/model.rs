@@ -130,6 +130,8 @@ struct Doubt {
     /// The beginning was read more than a second late in an earlier run, by a kernel that does not say when it happened; then
     /// the next life began before the end was read. That end is taken for the end of another life.
     late: bool,
+    /// An end was repeated after so many later ones of its tuple that it is no longer remembered, and was recorded again.
+    forgotten: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -366,6 +368,12 @@ impl World {
                 Some(Queued::Destroy(life)) => {
                     self.hear(life);
                     self.note_late(life);
+                    let after = self.lives[life + 1..].iter();
+                    let after = after
+                        .filter(|next| next.port == self.lives[life].port)
+                        .count();
+                    let repeated = self.delivered.contains(&life);
+                    self.doubt(life).forgotten |= repeated && after >= 2;
                     self.delivered.push(life);
                     let flow = Flow {
                         event_time: self.lives[life].end.filter(|_| self.kind.event_times),

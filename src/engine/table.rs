@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::StoredSession;
+use super::{StoredSession, began_by};
 use crate::session::{Provenance, Session};
 use crate::time::Wall;
 
@@ -28,11 +28,22 @@ pub struct Pending {
     /// one of an earlier run.
     pub(super) audit: u32,
     pub provenance: Provenance,
+    /// Whether `begun` is the kernel's start time.
+    pub(super) exact: bool,
     /// Whether the store has it.
     pub(super) stored: bool,
 }
 
 impl Pending {
+    /// Whether it may be the session that the kernel says began at `start`.
+    pub(super) fn may_have_begun_at(&self, start: Option<Wall>) -> bool {
+        if self.exact && start.is_some() {
+            start == Some(self.begun)
+        } else {
+            began_by(self.begun, start)
+        }
+    }
+
     /// The session as the store keeps it.
     #[must_use]
     pub const fn to_stored(&self) -> StoredSession {
