@@ -1,3 +1,5 @@
+//! The metrics in both forms: what a person reads, and names that programs rely on.
+
 #![allow(clippy::unwrap_used)]
 
 use serde_json::Value;

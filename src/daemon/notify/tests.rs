@@ -1,3 +1,5 @@
+//! The notifier against a service manager that is a socket of the test, with time injected.
+
 #![allow(clippy::unwrap_used)]
 
 use std::io::{Read as _, Write as _};
