@@ -4,9 +4,11 @@ use std::process::Command;
 
 use crate::ledger::Generator;
 use crate::support::daemon::{CAPTURE, Daemon, Home, STDOUT_TEXT};
-use crate::support::gateway::{Gateway, MASQUERADE};
+use crate::support::gateway::{CLIENT, Gateway, MASQUERADE, SERVER};
 use crate::support::netns::{Namespace, succeed, unique};
+use crate::support::record::parse_text;
 use crate::support::status::number;
+use crate::support::traffic::Udp;
 use crate::{Scene, home};
 
 /// Connections are made before the daemon, with this value of `nf_conntrack_events`. Returns how many ends the kernel
@@ -50,6 +52,35 @@ fn connections_whose_end_the_kernel_never_reports_are_closed_by_an_audit() {
 fn connections_made_while_the_kernel_reported_only_to_listeners_are_complete() {
     // Whether somebody listens is asked of the whole machine: beside other tests, the ends may be reported.
     made_before("2");
+}
+
+#[test]
+fn after_the_ttl_what_the_kernel_no_longer_has_is_closed_and_what_it_has_stays() {
+    let Some(net) = Gateway::new(&[]) else {
+        return;
+    };
+    net.nft(MASQUERADE);
+    // Neither beginning nor end is reported: both are found by audits, here the first and that of the TTL.
+    net.gateway.sysctl("net/netfilter/nf_conntrack_events", "0");
+    let (client, server) = (&net.client, &net.server);
+    let open = |port| Udp::open(client, (CLIENT, port), (SERVER, 53), server, (SERVER, 53));
+    for port in [40_001, 40_002] {
+        open(port).request(10);
+    }
+    let home = Home::new(&format!(
+        "{CAPTURE}resync = \"0s\"\n{STDOUT_TEXT}\n[pending]\nttl = \"2s\"\n"
+    ));
+    let daemon = Daemon::start(&net.gateway, &home);
+    assert_eq!(daemon.wait_for_records(2, parse_text).len(), 2);
+    net.conntrack(&["-D", "-p", "udp", "--orig-port-src", "40001"]);
+    let records = daemon.wait_for_records(3, parse_text);
+    let delete = &records[2];
+    assert_eq!(
+        [&delete["event"], &delete["pre_sport"], &delete["inferred"]],
+        ["delete", "40001", "yes"]
+    );
+    let ended = daemon.terminate();
+    assert_eq!(ended.stdout.len(), 3, "{:#?}", ended.stdout);
 }
 
 #[test]
