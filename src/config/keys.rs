@@ -1,7 +1,8 @@
 //! The one table of configuration keys.
 //!
 //! The parser takes its defaults and its "expected" from here, messages about misspelt keys their suggestions, the
-//! environment its variable names, and `conf/nattrail.toml` every line: a key exists when it is in [`KEYS`].
+//! environment its variable names, and `conf/nattrail.toml` and the manual page nattrail.toml(5) every line: a key exists
+//! when it is in [`KEYS`]. `NATTRAIL_WRITE=1 cargo test` writes both anew.
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Section {
@@ -29,6 +30,23 @@ impl Section {
             Self::Control => "control",
             Self::Collector => "collector",
             Self::Syslog => "syslog",
+        }
+    }
+
+    /// What the section is about: a sentence for an operator.
+    #[must_use]
+    pub const fn introduction(self) -> &'static str {
+        match self {
+            Self::Capture => "What is read from the kernel, and how.",
+            Self::Pending => "The connections that are still open.",
+            Self::Control => "How a running nattrail is asked about itself.",
+            Self::Collector => {
+                "A NetFlow or IPFIX collector. Instead of [[collector]], [collector.NAME] is possible: in INI files, \
+                 where it is the only way, and in all others."
+            }
+            Self::Syslog => {
+                "A copy of the records, as lines. With neither collector nor syslog there is one: target \"stdout\"."
+            }
         }
     }
 
@@ -479,7 +497,7 @@ mod tests {
     fn sample() -> String {
         let mut text = String::from(INTRODUCTION);
         for section in Section::ALL {
-            text += &format!("\n{}", comment(introduction(section)));
+            text += &format!("\n{}", comment(section.introduction()));
             let name = section.name();
             if section.is_list() {
                 text += &format!("#[[{name}]]\n");
@@ -502,21 +520,6 @@ mod tests {
 # and syslog targets are counted from 0: NATTRAIL_COLLECTOR_0_ADDRESS. \"nattrail check\" says whether all is well.
 ";
 
-    const fn introduction(section: Section) -> &'static str {
-        match section {
-            Section::Capture => "What is read from the kernel, and how.",
-            Section::Pending => "The connections that are still open.",
-            Section::Control => "How a running nattrail is asked about itself.",
-            Section::Collector => {
-                "A NetFlow or IPFIX collector. Instead of [[collector]], [collector.NAME] is possible: in INI files, \
-                 where it is the only way, and in all others."
-            }
-            Section::Syslog => {
-                "A copy of the records, as lines. With neither collector nor syslog there is one: target \"stdout\"."
-            }
-        }
-    }
-
     fn comment(text: &str) -> String {
         let mut comment = String::new();
         let mut line = String::from("#");
@@ -533,6 +536,9 @@ mod tests {
     #[test]
     fn the_sample_shows_every_key_with_its_default() {
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/nattrail.toml");
+        if std::env::var_os("NATTRAIL_WRITE").is_some() {
+            std::fs::write(file, sample()).unwrap();
+        }
         let found = std::fs::read_to_string(file).unwrap_or_default();
         assert!(
             found == sample(),

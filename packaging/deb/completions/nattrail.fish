@@ -1,0 +1,55 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_nattrail_global_optspecs
+    string join \n c/config= h/help V/version
+end
+
+function __fish_nattrail_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_nattrail_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_nattrail_using_subcommand
+    set -l cmd (__fish_nattrail_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c nattrail -n "__fish_nattrail_needs_command" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_needs_command" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_needs_command" -s V -l version -d 'Print version'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors and syslog targets'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "status" -d 'Ask the running daemon what it has counted'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "version" -d 'Print the version'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nattrail -n "__fish_nattrail_using_subcommand run" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand run" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l json -d 'Print an array of JSON objects'
+complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l json -d 'Print one JSON object per line'
+complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l watch -d 'Print it again and again, every 2 seconds if not said otherwise' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand status" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l json -d 'Print the JSON object as the daemon sends it, on one line'
+complete -c nattrail -n "__fish_nattrail_using_subcommand status" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors and syslog targets'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "status" -d 'Ask the running daemon what it has counted'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "version" -d 'Print the version'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
