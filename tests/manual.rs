@@ -3,6 +3,8 @@
 //! `nattrail.toml.5` follows from the table of keys and the completions from the command line. After a change of either,
 //! `NATTRAIL_WRITE=1 cargo test` writes them, and `conf/nattrail.toml`, anew; look at the difference before it is committed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::fmt::Write as _;
