@@ -14,7 +14,14 @@
 //! # Privacy
 //! The file is made with mode 0640, its directory, where it is missing, with 0750. SQLite gives its log files the mode of
 //! the database.
+//!
+//! # Upgrades
+//! An older schema is brought up to date after a copy of the file was made beside it, one for each version. Where there is
+//! no room for it the database is [`Error::Unavailable`]: the daemon logs without it and tries again, which costs less than
+//! a daemon that does not start, and less than a file that only the new version can read. A newer schema is
+//! [`Error::Refused`], and no octet of the file or its log is changed.
 
+mod backup;
 mod codec;
 mod run;
 mod schema;
@@ -29,6 +36,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
@@ -116,7 +124,16 @@ impl Store {
         connection
             .busy_timeout(BUSY_TIMEOUT)
             .map_err(|error| Error::of_sqlite(path, &error))?;
-        schema::prepare(&connection).map_err(|error| error.at(path))?;
+        // Until it is known to be ours nothing of it is to change: as the connection is closed, SQLite would merge the log.
+        let has_log = fs::metadata(suffixed(path, "-wal")).is_ok_and(|log| log.len() > 0);
+        let keep_log = |keep| {
+            let setting = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            let set = connection.set_db_config(setting, keep);
+            set.map_err(|error| Error::of_sqlite(path, &error))
+        };
+        keep_log(has_log)?;
+        schema::prepare(&connection, path).map_err(|error| error.at(path))?;
+        keep_log(false)?;
         Ok(Self {
             path: path.to_owned(),
             connection,
@@ -258,11 +275,6 @@ pub fn heartbeat(path: &Path) -> Option<Wall> {
 /// # Errors
 /// When the file cannot be renamed.
 pub fn set_aside(path: &Path, now: Wall) -> io::Result<PathBuf> {
-    let suffixed = |path: &Path, suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
     let stamp = format!(".damaged-{}", now.as_secs());
     let mut aside = suffixed(path, &stamp);
     let mut count = 1;
@@ -417,8 +429,12 @@ fn write_state(transaction: &Connection, run: &Run<'_>, now: Wall) -> rusqlite::
 }
 
 fn lock_path(path: &Path) -> PathBuf {
+    suffixed(path, ".lock")
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    name.push(suffix);
     PathBuf::from(name)
 }
 
