@@ -4,7 +4,7 @@
 
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-config
 RUN_PACKAGES := conntrack iproute2 iputils-ping nftables socat
-TEST_PACKAGES := $(RUN_PACKAGES) fish man-db mandoc nfdump rsyslog systemd tshark util-linux zsh
+TEST_PACKAGES := $(RUN_PACKAGES) fish man-db mandoc nfdump rsyslog strace systemd tshark util-linux zsh
 BENCH_PACKAGES := conntrack iproute2 nftables
 # Programs that nattrail is compared with; without one, its row is missing.
 PEER_PACKAGES := natlog ulogd2 ulogd2-sqlite3

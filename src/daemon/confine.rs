@@ -23,6 +23,7 @@ use rustix::thread::{
 
 use crate::config::{Config, DEFAULT_FILE, Target};
 use crate::kernel::landlock::{self, Access};
+use crate::kernel::namespace::path_of;
 use crate::metrics;
 
 /// SQLite may want random numbers later than at its start.
@@ -45,7 +46,10 @@ impl Confinement {
         if let Err(error) = set_no_new_privs(true) {
             log::warn!("cannot set no_new_privs: {error}");
         }
-        let read: Vec<_> = directories_of(file);
+        let mut read = directories_of(file);
+        // A namespace is a file mounted there, and is entered again by its name.
+        let namespace = config.capture.namespace.as_ref().map(path_of);
+        read.extend(namespace.iter().flat_map(|path| directories_of(path)));
         let rules = written
             .iter()
             .map(|path| (path.as_path(), Access::Write))

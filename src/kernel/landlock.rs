@@ -2,8 +2,8 @@
 //!
 //! Best effort, as Documentation/userspace-api/landlock.rst advises: what this kernel's version (ABI) does not know is not
 //! asked for, and it is no error if the kernel has none of it. Rights belong to the directory or file that was there when
-//! the rule was made, not to its name, and hold for what is opened afterwards: open descriptors stay as they are. Neither
-//! sockets nor what procfs's links lead to in pipefs or nsfs are restricted.
+//! the rule was made, not to its name, and hold for what is opened afterwards: open descriptors stay as they are. Sockets
+//! and what links of procfs lead to outside of any mount (pipes, namespaces) are not restricted.
 
 use std::io;
 use std::mem::size_of;
