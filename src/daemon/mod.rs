@@ -272,7 +272,6 @@ impl Daemon {
         self.forward();
         self.meter.observe(self.engine.statistics(), now);
         self.outputs.flush(now);
-        // With nothing left to read the kernel has been heard until now.
         let heard_until = self.heard_until();
         self.keeper
             .handle_timeout(&mut self.engine, &mut self.outputs, heard_until, now);
@@ -307,11 +306,7 @@ impl Daemon {
     }
 
     fn heard_until(&self) -> Wall {
-        if self.capture.has_events() {
-            self.capture.complete_until()
-        } else {
-            self.now.wall
-        }
+        self.capture.heard_until(self.now)
     }
 
     fn forward(&mut self) {
