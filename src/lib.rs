@@ -18,6 +18,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod daemon;
 pub mod engine;
 pub mod export;
