@@ -73,6 +73,14 @@ struct Arguments {
     command: Command,
 }
 
+const CHECK_STATUSES: &str = "\
+Exit status: that of the worst line.
+  0   all is well, or there are warnings only: the daemon can do its work, the records may lack something
+  69  something is not there: a route, a socket, events of the kernel; with --strict also for warnings
+  71  the system refused to say
+  77  a permission is missing
+  78  the configuration is wrong";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)
@@ -92,7 +100,11 @@ enum Command {
     /// Start the service now and whenever the machine starts
     Install(service::Options),
     /// Check configuration, permissions, kernel settings, collectors, syslog targets, and whether the daemon runs
+    #[command(after_help = CHECK_STATUSES)]
     Check {
+        /// Fail for warnings too
+        #[arg(long)]
+        strict: bool,
         /// Print an array of JSON objects
         #[arg(long)]
         json: bool,
@@ -162,7 +174,10 @@ fn dispatch(arguments: Arguments) -> ExitCode {
         Command::Reload(options) => return serve(Action::Reload, options),
         Command::Install(options) => return serve(Action::Install, options),
         Command::Run { background } => run::run(file, background),
-        Command::Check { json } => printed(|out| check::run(file, environment(), json, out)),
+        Command::Check { strict, json } => {
+            let form = check::Form { strict, json };
+            printed(|out| check::run(file, environment(), form, out))
+        }
         Command::Pending { json } => {
             let now = clock::read().wall;
             printed(|out| pending::run(file, environment(), json, now, out))

@@ -14,6 +14,7 @@ use super::file::{self, Contents};
 use super::keys::Section;
 use super::nesting;
 use super::problem::{Problem, Problems, cut};
+use super::syntax;
 use super::tree::Table;
 
 /// Read when no other file is named, if it exists.
@@ -231,7 +232,7 @@ fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Value>, Strin
     nesting::check(format, text)?;
     let root = format
         .parse(None, text)
-        .map_err(|error| one_line(&error.to_string()))?;
+        .map_err(|error| syntax::explain(format, text, one_line(&error.to_string())))?;
     if format != FileFormat::Ini {
         return Ok(root);
     }

@@ -10,6 +10,7 @@ pub mod keys;
 mod load;
 mod nesting;
 mod problem;
+mod syntax;
 mod tree;
 pub mod units;
 pub(crate) mod values;

@@ -70,7 +70,7 @@ impl Draft {
         if !notes.is_empty() {
             text += "#\n# What has no equivalent, or another than it seems:\n";
             for note in notes {
-                text += &comment(&note.to_string());
+                text += &item(&note.to_string());
             }
         }
         text + &self.body
@@ -79,14 +79,23 @@ impl Draft {
 
 /// Comment lines of a bounded width. No character in them can end the comment.
 fn comment(text: &str) -> String {
-    let mut lines = String::from("#");
-    let mut width = 1;
+    wrapped(text, "#", "#")
+}
+
+/// The same for an element of a list.
+fn item(text: &str) -> String {
+    wrapped(text, "# -", "#  ")
+}
+
+fn wrapped(text: &str, first: &str, next: &str) -> String {
+    let mut lines = String::from(first);
+    let mut width = first.len();
     for word in text.split_whitespace() {
         let word: String = word.chars().filter(|c| !c.is_control()).collect();
         let length = word.chars().count();
-        if width > 1 && width + 1 + length > WIDTH {
-            lines += "\n#";
-            width = 1;
+        if width > next.len() && width + 1 + length > WIDTH {
+            lines += &format!("\n{next}");
+            width = next.len();
         }
         lines += &format!(" {word}");
         width += 1 + length;

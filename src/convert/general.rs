@@ -83,8 +83,10 @@ fn begin(open: &mut Vec<Block>, tag: &str, line: usize) -> Result<(), Unfit> {
         Some(name) => (name, true),
         None => (tag, false),
     };
-    let words: Vec<_> = name.split_whitespace().map(unquoted).collect();
-    if words.is_empty() {
+    let name = name.trim();
+    let (kind, ident) = name.split_once(char::is_whitespace).unwrap_or((name, ""));
+    let words = [unquoted(kind), unquoted(ident.trim_start())];
+    if kind.is_empty() {
         return Err(Unfit::new(
             line,
             "",
@@ -96,7 +98,7 @@ fn begin(open: &mut Vec<Block>, tag: &str, line: usize) -> Result<(), Unfit> {
         return Err(Unfit::new(line, "", message));
     }
     open.push(Block {
-        name: words.join(" "),
+        name: words.join(" ").trim_end().to_owned(),
         line,
         ..Block::default()
     });

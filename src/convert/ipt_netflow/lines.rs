@@ -24,12 +24,12 @@ pub fn read(text: &str, notes: &mut Notes) -> Vec<Given> {
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     while let Some((index, first)) = lines.next() {
         let mut line = first.to_owned();
-        // A comment can be continued too.
+        // A comment can be continued too. The line feed stays, to count the lines by.
         while let Some(kept) = line.strip_suffix('\\') {
             let next = lines.next().map_or("", |(_, next)| next);
-            line = format!("{kept} {next}");
+            line = format!("{kept}\n{next}");
         }
-        let line = line.trim();
+        let line = line.trim_end();
         if line.is_empty() || line.starts_with(['#', ';']) {
             continue;
         }
@@ -38,9 +38,13 @@ pub fn read(text: &str, notes: &mut Notes) -> Vec<Given> {
         }
     }
     if others > 0 {
-        let message = format!(
-            "{others} lines are not about ipt_NETFLOW: they stay as they are where they are"
-        );
+        let message = if others == 1 {
+            "1 line is not about ipt_NETFLOW: it stays as it is where it is".to_owned()
+        } else {
+            format!(
+                "{others} lines are not about ipt_NETFLOW: they stay as they are where they are"
+            )
+        };
         notes.add(0, "", message);
     }
     given
@@ -48,11 +52,11 @@ pub fn read(text: &str, notes: &mut Notes) -> Vec<Given> {
 
 /// Whether the line was one of modprobe.d about this module, or its line in /etc/modules.
 fn modprobe(line: &str, number: usize, given: &mut Vec<Given>, notes: &mut Notes) -> bool {
-    let words = words(line);
-    let mut words = words.iter().map(String::as_str);
+    let words = words(line, number);
+    let mut words = words.iter().map(|(line, word)| (*line, word.as_str()));
     let (command, module) = match words.next() {
-        Some(first) if is_module(first) => ("options", first),
-        Some(first) => (first, words.next().unwrap_or_default()),
+        Some((_, first)) if is_module(first) => ("options", first),
+        Some((_, first)) => (first, words.next().unwrap_or_default().1),
         None => return false,
     };
     let known = [
@@ -64,7 +68,7 @@ fn modprobe(line: &str, number: usize, given: &mut Vec<Given>, notes: &mut Notes
         "softdep",
         "weakdep",
     ];
-    if command == "alias" && words.clone().any(is_module)
+    if command == "alias" && words.clone().any(|(_, word)| is_module(word))
         || is_module(module) && command != "options"
     {
         if !known.contains(&command) {
@@ -77,9 +81,9 @@ fn modprobe(line: &str, number: usize, given: &mut Vec<Given>, notes: &mut Notes
     if command != "options" || !is_module(module) {
         return false;
     }
-    for word in words {
+    for (line, word) in words {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        given.push(option(name, value, number));
+        given.push(option(name, value, line));
     }
     true
 }
@@ -116,22 +120,25 @@ fn is_module(name: &str) -> bool {
         .any(|module| name.eq_ignore_ascii_case(module))
 }
 
-/// Words between white space, of which double quotes keep some together (the kernel's next_arg).
-fn words(line: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut within = false;
-    for c in line.chars() {
+/// Words between white space, of which double quotes keep some together (the kernel's next_arg), each with its line.
+fn words(text: &str, first: usize) -> Vec<(usize, String)> {
+    let mut words = vec![(first, String::new())];
+    let (mut within, mut line) = (false, first);
+    for c in text.chars() {
+        if c == '\n' {
+            line += 1;
+        }
         if c.is_whitespace() && !within {
-            words.push(String::new());
+            words.push((line, String::new()));
             continue;
         }
         within ^= c == '"';
-        if let Some(word) = words.last_mut() {
+        if let Some((_, word)) = words.last_mut() {
             word.push(c);
         }
     }
-    words.retain(|word| !word.is_empty());
-    for word in &mut words {
+    words.retain(|(_, word)| !word.is_empty());
+    for (_, word) in &mut words {
         *word = unquoted(word).to_owned();
     }
     words

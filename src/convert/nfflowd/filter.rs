@@ -59,7 +59,8 @@ impl Selection {
                 notes.add(option.line, FORMAT, message);
             }
         }
-        notes.add(option.line, FORMAT, NO_PROGRAMS);
+        let message = "nattrail starts no other programs; what it selected is in [capture]";
+        notes.add(option.line, FORMAT, message);
         this
     }
 
