@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -382,4 +383,66 @@ fn a_path_that_is_relative_is_that_of_the_caller() {
     assert_eq!(said.code, 0, "{}", said.stderr);
     let file = machine.home.config().display().to_string();
     assert!(machine.status().to_string().contains(&file));
+}
+
+/// Runs the command where systemd seems to run and `systemctl` writes down what it was asked and ends with a status.
+fn with_systemctl(machine: &Machine, status: i32, arguments: &[&str]) -> (Said, String) {
+    let asked = machine.home.path().join("asked");
+    let programs = machine.home.path().join("bin");
+    fs::create_dir_all(&programs).unwrap();
+    let systemctl = programs.join("systemctl");
+    let script = format!(
+        "#!/bin/sh\necho \"$@\" >{}\nexit {status}\n",
+        asked.display()
+    );
+    fs::write(&systemctl, script).unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let booted =
+        "mount -t tmpfs none /run && mkdir -p /run/systemd/system && PATH=$0:$PATH exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", booted]).arg(&programs);
+    command.arg(PROGRAM).args(arguments);
+    machine.home.dress(&mut command);
+    let said = machine.output(&mut command);
+    (said, fs::read_to_string(asked).unwrap_or_default())
+}
+
+#[test]
+fn where_systemd_runs_systemctl_does_it_and_its_status_is_handed_on() {
+    let Some(machine) = Machine::new("systemd") else {
+        return;
+    };
+    assert!(can_run(&["unshare"]));
+    let (said, asked) = with_systemctl(&machine, 0, &["install"]);
+    assert_eq!(
+        (said.code, asked.as_str()),
+        (0, "enable --now nattrail.service\n")
+    );
+    assert!(
+        said.stdout.contains("when the machine starts"),
+        "{}",
+        said.stdout
+    );
+    let (said, asked) = with_systemctl(&machine, 5, &["restart", "--instance", "blue"]);
+    assert_eq!(
+        (said.code, asked.as_str()),
+        (5, "restart nattrail@blue.service\n")
+    );
+    assert!(
+        said.stderr.contains("journalctl -u nattrail@blue.service"),
+        "{}",
+        said.stderr
+    );
+    assert!(!machine.pid_file().exists());
+}
+
+#[test]
+fn a_configuration_that_systemd_would_not_use_is_refused() {
+    let Some(machine) = Machine::new("unit") else {
+        return;
+    };
+    assert!(can_run(&["unshare"]));
+    let (said, asked) = with_systemctl(&machine, 0, &["start", "--config", "/etc/other.toml"]);
+    assert_eq!((said.code, asked.as_str()), (64, ""));
+    assert!(said.stderr.contains("/etc/other.toml"), "{}", said.stderr);
 }
