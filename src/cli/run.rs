@@ -2,9 +2,11 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::process::{setsid, umask};
+use signal_hook::consts::SIGHUP;
 
 use super::{Exit, environment};
 use crate::config::Config;
@@ -42,6 +44,8 @@ pub fn run(file: Option<&Path>, background: bool) -> Exit {
 /// Leaves the terminal, the directory and the umask of whoever started this.
 fn leave() -> io::Result<()> {
     setsid()?;
+    // A "nattrail reload" may come before the daemon listens to it, and must not end it then.
+    signal_hook::flag::register(SIGHUP, Arc::default())?;
     umask(Mode::RWXG | Mode::RWXO);
     std::env::set_current_dir("/")
 }

@@ -57,7 +57,7 @@ impl fmt::Display for Failure {
             ),
             Self::NoDaemon(path, error) => write!(
                 f,
-                "no daemon answers on \"{}\": {error}; start it (nattrail run), or name the configuration that it has, \
+                "no daemon answers on \"{}\": {error}; start it (nattrail start), or name the configuration that it has, \
                  with --config",
                 path.display()
             ),

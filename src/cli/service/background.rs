@@ -74,7 +74,12 @@ pub fn start(
     // The command has the pipe's other end, whose closing is to tell of the daemon's end.
     drop(command);
     let pid = Pid::from_child(&child);
-    claim.write(pid)?;
+    if let Err(error) = claim.write(pid) {
+        // Nobody could find it to stop it.
+        child.kill()?;
+        child.wait()?;
+        return Err(error);
+    }
     wait(&mut child, pid, &notify, log)
 }
 

@@ -192,9 +192,8 @@ impl Daemon {
     fn install(&self, service: &Service) -> Done {
         if service.instance.is_some() {
             let message = format!(
-                "{SCRIPT} starts the main instance only: copy it to /etc/init.d/{0}, with --instance and {0} as its name, and run \
-                 \"update-rc.d {0} defaults\"",
-                self.name.replace('@', "-")
+                "{SCRIPT} starts the main instance only: let a script of its own run \"nattrail start\" with the name of {}",
+                self.name
             );
             return Err(Failure(Exit::Usage, message));
         }
