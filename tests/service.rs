@@ -301,6 +301,22 @@ fn records_for_a_standard_output_that_is_not_there_are_refused() {
 }
 
 #[test]
+fn records_for_a_journal_that_is_not_there_are_mentioned() {
+    let Some(machine) = Machine::new("journal") else {
+        return;
+    };
+    machine.configure("[[syslog]]\ntarget = \"journal\"\npath = \"/nonexistent/journal\"\n");
+    let said = machine.nattrail("start");
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("warning: the journal is not there (/nonexistent/journal)"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
 fn after_a_kill_the_pid_file_is_stale_and_nobody_is_signalled() {
     let Some(machine) = Machine::new("stale") else {
         return;

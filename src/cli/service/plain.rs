@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::super::{Exit, complain, environment};
+use super::super::{Exit, complain, environment, remark};
 use super::background::{self, Outcome};
 use super::pidfile::{PidFile, Running, State};
 use super::{Action, Service};
@@ -98,6 +98,10 @@ impl Daemon {
             return Ok(format!("{} is running already, process {pid}", self.name));
         }
         self.check()?;
+        self.launch()
+    }
+
+    fn launch(&self) -> Done {
         self.make_directory()?;
         let claimed = self.pid_file.claim();
         let Some(claim) = claimed.map_err(|error| self.about_file(&error))? else {
@@ -167,7 +171,7 @@ impl Daemon {
     fn restart(&self) -> Done {
         self.check()?;
         let stopped = self.stop()?;
-        Ok(format!("{stopped}\n{}", self.start()?))
+        Ok(format!("{stopped}\n{}", self.launch()?))
     }
 
     /// The daemon reopens its files in any case, and keeps its configuration when the new one is wrong.
@@ -269,6 +273,16 @@ impl Daemon {
                  [[collector]], or a [[syslog]] of target \"local\" or \"file\""
             );
             return Err(Failure(Exit::Config, message));
+        }
+        for syslog in &loaded.config.syslog {
+            if let Target::Journal { path } = &syslog.target
+                && !path.exists()
+            {
+                remark(&format!(
+                    "the journal is not there ({}), and records for it are lost: use target = \"local\" without systemd",
+                    path.display()
+                ));
+            }
         }
         Ok(())
     }
