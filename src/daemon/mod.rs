@@ -16,7 +16,7 @@ mod control;
 mod keeper;
 pub mod log;
 mod meter;
-mod notify;
+pub mod notify;
 mod outputs;
 mod setup;
 mod snapshot;
@@ -91,13 +91,17 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Runs until SIGTERM or SIGINT. `load` is called at the start and again at each SIGHUP.
+/// Runs until SIGTERM or SIGINT. `load` is called at the start and again at each SIGHUP; `environment` is how a service
+/// manager is told.
 ///
 /// # Errors
 /// See [`Error`]. Nothing but a failing event socket ends a daemon that has started.
-pub fn run(load: impl Fn() -> Result<Loaded, config::Error>) -> Result<(), Error> {
+pub fn run(
+    load: impl Fn() -> Result<Loaded, config::Error>,
+    environment: &Environment,
+) -> Result<(), Error> {
     let loaded = load().map_err(Error::Config)?;
-    let mut daemon = Daemon::start(loaded)?;
+    let mut daemon = Daemon::start(loaded, environment)?;
     let result = daemon.turn_until_stopped(&load);
     daemon.stop(result.is_ok());
     result
@@ -126,10 +130,10 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(loaded: Loaded) -> Result<Self, Error> {
+    fn start(loaded: Loaded, environment: &Environment) -> Result<Self, Error> {
         let inherited = inherited::take();
         let now = clock::read();
-        let mut notifier = Notifier::new(&Environment::of_process(), now);
+        let mut notifier = Notifier::new(environment, now);
         let file = loaded.file.clone();
         let config = warn_of(loaded);
         let system = |what: &str, error: io::Error| Error::System(format!("{what}: {error}"));
