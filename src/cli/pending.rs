@@ -37,13 +37,15 @@ pub fn run(
     };
     let mut out = BufWriter::new(out);
     let mut encoder = json_encoder();
-    let mut printed = if json {
-        Ok(())
-    } else {
-        print_heading(&mut out)
-    };
+    let mut printed = Ok(());
+    // Not before something could be read: a heading is no answer.
+    let mut headed = json;
     let read = store::read(&config.pending.database, |stored| {
         // The store has no way to be stopped; after the first failure the rest is read for nothing.
+        if printed.is_ok() && !headed {
+            headed = true;
+            printed = print_heading(&mut out);
+        }
         if printed.is_ok() {
             printed = if json {
                 print_json(&stored, &mut encoder, &mut out)
@@ -53,6 +55,9 @@ pub fn run(
         }
     });
     printed?;
+    if read.is_ok() && !headed {
+        print_heading(&mut out)?;
+    }
     out.flush()?;
     match read {
         Ok(()) => Ok(Exit::Success),
@@ -311,8 +316,10 @@ mod tests {
     #[test]
     fn a_database_that_is_not_there_is_unavailable() {
         let directory = tempfile::tempdir().unwrap();
-        let (exit, _) = pending(directory.path(), true);
-        assert_eq!(exit, Exit::Unavailable);
+        for json in [true, false] {
+            let (exit, printed) = pending(directory.path(), json);
+            assert_eq!((exit, printed.as_str()), (Exit::Unavailable, ""));
+        }
         assert!(!directory.path().join("pending.db").exists());
     }
 }

@@ -57,7 +57,7 @@ impl fmt::Display for Failure {
             ),
             Self::NoDaemon(path, error) => write!(
                 f,
-                "no daemon answers on \"{}\": {error}; start it (nattrail run), or name the configuration that it has, \
+                "no daemon answers on \"{}\": {error}; start it (nattrail start), or name the configuration that it has, \
                  with --config",
                 path.display()
             ),
@@ -181,7 +181,7 @@ fn ask(path: &Path, deadline: Uptime) -> io::Result<Vec<u8>> {
 }
 
 /// A connection, waiting for room in a full backlog until the deadline: std's own connect would wait for ever.
-fn connect_by(path: &Path, deadline: Uptime) -> io::Result<UnixStream> {
+pub(super) fn connect_by(path: &Path, deadline: Uptime) -> io::Result<UnixStream> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
     // connect(2) of a Unix socket waits as long as a send may (net/unix/af_unix.c).

@@ -10,13 +10,15 @@ pub mod keys;
 mod load;
 mod nesting;
 mod problem;
+mod syntax;
 mod tree;
 pub mod units;
-mod values;
+pub(crate) mod values;
 
 pub use document::{FILE_VARIABLE, variable_name};
-pub use load::{DEFAULT_FILE, Error, Loaded};
+pub use load::{DEFAULT_FILE, Error, Loaded, runtime_directory};
 pub use problem::Problem;
+pub(crate) use problem::quoted;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -17,7 +17,7 @@ mod control;
 mod keeper;
 pub mod log;
 mod meter;
-mod notify;
+pub mod notify;
 mod outputs;
 mod setup;
 mod snapshot;
@@ -93,13 +93,17 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Runs until SIGTERM or SIGINT. `load` is called at the start and again at each SIGHUP.
+/// Runs until SIGTERM or SIGINT. `load` is called at the start and again at each SIGHUP; `environment` is how a service
+/// manager is told.
 ///
 /// # Errors
 /// See [`Error`]. Nothing but a failing event socket ends a daemon that has started.
-pub fn run(load: impl Fn() -> Result<Loaded, config::Error>) -> Result<(), Error> {
+pub fn run(
+    load: impl Fn() -> Result<Loaded, config::Error>,
+    environment: &Environment,
+) -> Result<(), Error> {
     let loaded = load().map_err(Error::Config)?;
-    let mut daemon = Daemon::start(loaded)?;
+    let mut daemon = Daemon::start(loaded, environment)?;
     let result = daemon.turn_until_stopped(&load);
     daemon.stop(result.is_ok());
     result
@@ -129,10 +133,10 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(loaded: Loaded) -> Result<Self, Error> {
+    fn start(loaded: Loaded, environment: &Environment) -> Result<Self, Error> {
         let inherited = inherited::take();
         let now = clock::read();
-        let mut notifier = Notifier::new(&Environment::of_process(), now);
+        let mut notifier = Notifier::new(environment, now);
         let file = loaded.file.clone();
         let config = warn_of(loaded);
         let system = |what: &str, error: io::Error| Error::System(format!("{what}: {error}"));
@@ -278,7 +282,6 @@ impl Daemon {
         self.forward();
         self.meter.observe(self.engine.statistics(), now);
         self.outputs.flush(now);
-        // With nothing left to read the kernel has been heard until now.
         let heard_until = self.heard_until();
         self.keeper
             .handle_timeout(&mut self.engine, &mut self.outputs, heard_until, now);
@@ -313,11 +316,7 @@ impl Daemon {
     }
 
     fn heard_until(&self) -> Wall {
-        if self.capture.has_events() {
-            self.capture.complete_until()
-        } else {
-            self.now.wall
-        }
+        self.capture.heard_until(self.now)
     }
 
     fn forward(&mut self) {
