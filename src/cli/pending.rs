@@ -244,7 +244,13 @@ mod tests {
 
     #[test]
     fn json_is_the_create_record_of_the_copies() {
-        let line = text(|out| print_json(&stored(Provenance::Inferred), &mut Encoder::json_lines(), out));
+        let line = text(|out| {
+            print_json(
+                &stored(Provenance::Inferred),
+                &mut Encoder::json_lines(),
+                out,
+            )
+        });
         assert_eq!(
             line,
             "{\"time\":\"2023-11-14T22:13:20.123Z\",\"event\":\"create\",\"nat\":\"snat\",\"proto\":\"tcp\",\

@@ -193,12 +193,14 @@ impl View {
             lost: Some(lost),
         });
         let queue = &mut self.queue;
-        let flow = line.encoder.encode(&gap, now, &mut |message| {
-            match queue.push(message.bytes, 1) {
+        let flow = line.encoder.encode(
+            &gap,
+            now,
+            &mut |message| match queue.push(message.bytes, 1) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
-            }
-        });
+            },
+        );
         if flow.is_continue() {
             self.shortfall = None;
         }
@@ -402,7 +404,10 @@ mod tests {
             .filter(|line| line["cause"] == "undelivered")
             .map(|line| line["lost"].as_u64().unwrap())
             .sum();
-        let gaps = shown.iter().filter(|line| line.contains("overflow")).count();
+        let gaps = shown
+            .iter()
+            .filter(|line| line.contains("overflow"))
+            .count();
         assert_eq!(stated, 1 + 100_000 - gaps as u64);
     }
 

@@ -210,7 +210,9 @@ fn any<T>(values: &[T], matches: impl Fn(&T) -> bool) -> bool {
 /// The port is what follows the only colon, or a bracket: other colons are those of an IPv6 address.
 fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = text.strip_prefix('[') {
-        let (inside, after) = rest.split_once(']').filter(|(inside, _)| !inside.is_empty())?;
+        let (inside, after) = rest
+            .split_once(']')
+            .filter(|(inside, _)| !inside.is_empty())?;
         if after.is_empty() {
             return Some((inside, None));
         }
@@ -222,11 +224,7 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-fn write_all(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    values: &[impl fmt::Display],
-) -> fmt::Result {
+fn write_all(f: &mut fmt::Formatter<'_>, name: &str, values: &[impl fmt::Display]) -> fmt::Result {
     values
         .iter()
         .try_for_each(|value| write!(f, " {name}={value}"))
@@ -370,8 +368,19 @@ mod tests {
             assert_eq!(End::from_str(written), Ok(end));
         }
         let wrong = [
-            "", ":", "x", "10.1.2.3:", "10.1.2.3:65536", "10.1.2.3:+1", "10.1.2.3:x", "[::1",
-            "[::1]443", "[]:443", "10.1.2.3/33", "10.1.2.3/8", "1:2:3",
+            "",
+            ":",
+            "x",
+            "10.1.2.3:",
+            "10.1.2.3:65536",
+            "10.1.2.3:+1",
+            "10.1.2.3:x",
+            "[::1",
+            "[::1]443",
+            "[]:443",
+            "10.1.2.3/33",
+            "10.1.2.3/8",
+            "1:2:3",
         ];
         for text in wrong {
             assert!(End::from_str(text).is_err(), "{text}");
