@@ -1,9 +1,11 @@
 //! The command line: arguments in, a subcommand called, its outcome as an exit status of sysexits(3).
 
 mod check;
+mod control;
 mod pending;
 mod run;
 mod status;
+mod tail;
 mod version;
 
 use std::ffi::OsString;
@@ -84,6 +86,9 @@ enum Command {
         )]
         watch: Option<u32>,
     },
+    /// Show events as they happen, from the running daemon
+    #[command(after_help = tail::AFTER_HELP)]
+    Tail(tail::Options),
     /// Print the version
     Version,
 }
@@ -123,6 +128,7 @@ fn dispatch(arguments: Arguments) -> Exit {
             };
             printed(|out| status::run(file, environment(), form, out))
         }
+        Command::Tail(options) => printed(|out| tail::run(file, environment(), options, out)),
         Command::Version => printed(|out| version::run(out)),
     }
 }
