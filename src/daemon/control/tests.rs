@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::time::Wall;
 
+mod viewers;
+
 const FIRST: Token = Token(3);
 
 struct Scene {
