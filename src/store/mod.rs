@@ -34,7 +34,7 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 
 use self::codec::Sessions;
 pub use self::run::{Export, LastRun, Run};
-use self::segment::{Directory, Merged, Segment};
+use self::segment::{Directory, Due, Merged, Segment};
 use crate::engine::{Changes, StoredSession};
 use crate::time::Wall;
 
@@ -203,8 +203,11 @@ impl Store {
             self.directory.end(row);
         }
         let transaction = self.connection.transaction()?;
-        for segment in self.directory.dirty() {
-            write_ended(&transaction, segment)?;
+        for (due, segment) in self.directory.due() {
+            match due {
+                Due::WriteEnded => write_ended(&transaction, segment)?,
+                Due::Delete => delete(&transaction, segment)?,
+            }
         }
         let merged = match self.directory.mergeable() {
             Some(run) => Some(merge(&transaction, run, &mut self.blob)?),
@@ -313,11 +316,8 @@ fn load(
     Ok(())
 }
 
-/// Writes which of the segment's sessions have ended, or deletes it when all have.
+/// Writes which of the segment's sessions have ended.
 fn write_ended(transaction: &Transaction<'_>, segment: &Segment) -> rusqlite::Result<()> {
-    if segment.is_empty() {
-        return delete(transaction, segment);
-    }
     let mut write = transaction.prepare_cached(schema::WRITE_ENDED)?;
     write.execute(params![segment.first().0, segment.bitmap()])?;
     Ok(())
