@@ -73,7 +73,7 @@ fn help_names_the_commands_on_the_standard_output() {
         let output = nattrail(&[argument]).output().unwrap();
         assert_eq!(status(&output), 0);
         for command in [
-            "run", "check", "pending", "status", "version", "help", "--config",
+            "run", "check", "pending", "status", "tail", "version", "help", "--config",
         ] {
             assert!(stdout(&output).contains(command), "{command}");
         }
