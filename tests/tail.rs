@@ -9,8 +9,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -216,31 +215,60 @@ fn viewers_see_what_the_copies_have_as_far_as_their_filters_go() {
     // Not more at a time than there are places.
     for some in filters.chunks(5) {
         let before = daemon.printed().len();
-        let viewers: Vec<_> = some
-            .iter()
-            .map(|(arguments, _)| {
-                let words = [*arguments, &["--json"]].concat();
-                let viewer = Viewer::start(tail(&home, &words));
-                (viewer, Raw::start(&home, "tail event=create\n"))
-            })
-            .map(|(viewer, _)| viewer)
-            .collect();
-        // JSON has no line that says when it begins.
-        thread::sleep(Duration::from_millis(300));
+        let view = |(arguments, _): &(&[&str], Test)| Viewer::of_text(&home, arguments);
+        let viewers: Vec<_> = some.iter().map(view).collect();
         let count = make_sessions(&net);
         let copy = wait_for("the records", || {
-            let lines = daemon.printed().split_off(before);
-            (events(&lines).len() == count).then_some(lines)
+            let records = events(&daemon.printed().split_off(before));
+            (records.len() == count).then_some(records)
         });
         for ((arguments, wanted), viewer) in some.iter().zip(viewers) {
-            let expected: Vec<_> = events(&copy).into_iter().filter(wanted).collect();
-            let seen = wait_for(&format!("{arguments:?}"), || {
-                let lines = viewer.stdout.so_far();
-                (lines.len() >= expected.len()).then_some(lines)
-            });
-            assert_eq!(events(&seen), expected, "{arguments:?}");
+            let expected: Vec<_> = copy
+                .iter()
+                .filter(|record| wanted(record))
+                .map(row)
+                .collect();
+            let lines = viewer.wait_for_lines(1 + expected.len());
+            assert_eq!(rows(&lines), expected, "{arguments:?}");
         }
     }
+    daemon.terminate();
+}
+
+/// The first words of the line that people see for a record.
+fn row(record: &Value) -> String {
+    let words = ["time", "event", "proto"].map(|name| record[name].as_str().unwrap());
+    words.join(" ")
+}
+
+/// The same of all lines after the heading.
+fn rows(lines: &[String]) -> Vec<String> {
+    let words = |line: &String| {
+        let words: Vec<_> = line.split_whitespace().take(3).collect();
+        words.join(" ")
+    };
+    lines[1..].iter().map(words).collect()
+}
+
+#[test]
+fn as_json_it_has_the_lines_of_the_copies() {
+    let Some((net, home)) = scene() else {
+        return;
+    };
+    let daemon = start(&net, &home);
+    let mut viewer = Viewer::start(tail(&home, &["--json", "-n", "20"]));
+    wait_for("twenty events after it has begun", || {
+        make_sessions(&net);
+        viewer.child.try_wait().unwrap()
+    });
+    let (status, lines, _) = viewer.wait();
+    assert_eq!((status, lines.len()), (Some(0), 20));
+    let copy = wait_for("the copy", || {
+        let copy = daemon.printed();
+        copy.contains(&lines[19]).then_some(copy)
+    });
+    let first = copy.iter().position(|line| *line == lines[0]).unwrap();
+    assert_eq!(copy[first..first + 20], lines);
     daemon.terminate();
 }
 
@@ -340,7 +368,7 @@ fn who_does_not_read_is_told_how_many_it_missed_and_costs_nobody_a_record() {
     let other = Viewer::of_text(&home, &["--src", "10.1.2.4"]);
     make_many(&net, SESSIONS);
     let count = 2 * usize::from(SESSIONS);
-    let _ = wait_for("every record", || {
+    wait_for("every record", || {
         (daemon.printed().len() >= count).then_some(())
     });
     // The loop goes on, for who asks and for who sees.

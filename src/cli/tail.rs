@@ -27,20 +27,22 @@ use crate::time::Uptime;
 /// Longer than any line of a daemon.
 const LINE_LIMIT: usize = 64 << 10;
 
+/// Paragraphs are wrapped by clap.
 pub const AFTER_HELP: &str = "\
-END is an address, a prefix, or one of them with a port: 10.1.2.3, 10.0.0.0/8, 203.0.113.9:50001, 10.0.0.0/8:53,
-[2001:db8::1]:443, [2001:db8::/32]:443, :443. The port of an ICMP source is the identifier of its query.
-An option may be given several times, or with several values between commas: one of them has to match. Different
-options have to match together. At most 16 values in all.
+END is an address, a prefix, or one of them with a port: 10.1.2.3, 10.0.0.0/8, 203.0.113.9:50001, 10.0.0.0/8:53, \
+[2001:db8::1]:443, [2001:db8::/32]:443, :443. The port of an ICMP source is the identifier of its query. An option may \
+be given several times, or with several values between commas: one of them has to match. Different options have to match \
+together. At most 16 values in all.
 
-A line has the session before translation (PRE-NAT) and after it (POST-NAT). A create is followed by a delete when the
-session ends, with its duration in seconds and packets/octets of both directions (orig, reply). A line that begins with
-*** is a gap: what may have been missed, and why. Gaps pass every filter. Whoever reads too slowly, or wants more than
-10000 lines per second, misses events and is told how many by a gap, with the cause \"undelivered\" in JSON; nothing is
-lost for collectors and copies. Times are UTC.
+A line has the session before translation (PRE-NAT) and after it (POST-NAT). The delete that ends a session has its \
+duration in seconds and the packets/octets of both directions (orig, reply). A line that begins with *** is a gap: what \
+may have been missed, and why. Gaps pass every filter, and do not count for -n. Times are UTC.
 
-Exit status: 0 when the count is reached or the output is closed; 64 usage; 69 when no daemon answers, or the daemon
-stops or is restarted; 77 without permission for the control socket; 78 configuration.
+Whoever reads too slowly, or wants more than 10000 lines per second, misses events and is told how many, as a gap (in JSON \
+with the cause \"undelivered\"). The daemon waits for nobody: collectors and copies lose nothing.
+
+Exit status: 0 when the count is reached or the output is closed; 64 usage; 69 when no daemon answers, or it stops or is \
+restarted; 77 without permission for the control socket; 78 configuration.
 
 Examples:
   nattrail tail --src 10.1.2.3                         what a subscriber does
