@@ -204,10 +204,11 @@ impl Daemon {
         let mut ready = Events::with_capacity(32);
         let mut heard = 0;
         loop {
-            if heard > 0 && !self.capture.is_readable() {
+            let patience = self.patience();
+            if heard > 0 && patience != Some(Duration::ZERO) {
                 thread::sleep(GATHER);
             }
-            match self.poll.poll(&mut ready, self.patience()) {
+            match self.poll.poll(&mut ready, patience) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(Error::System(format!("cannot wait for events: {error}")));
                 }
