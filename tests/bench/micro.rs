@@ -64,7 +64,7 @@ fn pair_new_and_destroy(bencher: Bencher<'_, '_>, pending: u32) {
     let mut start = Wall::from_millis(datagram::START).as_nanos();
     bencher.bench_local(|| {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let chosen = (u64::from(number) * u64::from(pending) >> 32) as u32;
+        let chosen = ((u64::from(number) * u64::from(pending)) >> 32) as u32;
         renumber(&mut destroy, chosen);
         let mut end = pipeline::decode(black_box(&destroy));
         if let Event::Destroy(flow) = &mut end {

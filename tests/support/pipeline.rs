@@ -7,11 +7,10 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use nattrail::config::{Collector, Config, Format, Syslog, Version};
-use nattrail::engine::{self, Engine, Timing};
+use nattrail::engine::{Engine, Filter, Timing};
 use nattrail::export::packer::{Load, Packer, Transport};
 use nattrail::export::queue::Queue;
-use nattrail::export::view::filter::Filter;
-use nattrail::export::view::{Line, View};
+use nattrail::export::view::{self, Line, View};
 use nattrail::session::{NatEvent, Record};
 use nattrail::time::{Now, Uptime, Wall};
 use nattrail::wire::ctnetlink::Event;
@@ -66,7 +65,7 @@ impl Pipeline {
                 }
                 Outputs::Copy(format) => Sink::Copy(encoder(format)),
                 Outputs::View(filter, reading) => {
-                    let view = View::new(Filter::parse(filter).unwrap());
+                    let view = View::new(view::filter::Filter::parse(filter).unwrap());
                     Sink::View(Box::new(view), Line::default(), reading)
                 }
             },
@@ -159,7 +158,7 @@ pub fn decode(datagram: &[u8]) -> Event {
 pub fn engine() -> Engine {
     let config = Config::default();
     Engine::new(
-        engine::Filter::new(&config.capture),
+        Filter::new(&config.capture),
         Timing::new(&config),
         NOW,
     )
