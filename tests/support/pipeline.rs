@@ -157,11 +157,7 @@ pub fn decode(datagram: &[u8]) -> Event {
 
 pub fn engine() -> Engine {
     let config = Config::default();
-    Engine::new(
-        Filter::new(&config.capture),
-        Timing::new(&config),
-        NOW,
-    )
+    Engine::new(Filter::new(&config.capture), Timing::new(&config), NOW)
 }
 
 /// The create and the delete of one session.
