@@ -28,7 +28,7 @@ const BOLD: &str = "\x1b[1m";
 const DIM: &str = "\x1b[2m";
 const GREEN: &str = "\x1b[32m";
 const YELLOW: &str = "\x1b[33m";
-const BLUE: &str = "\x1b[34m";
+const CYAN: &str = "\x1b[36m";
 const ALARM: &str = "\x1b[1;37;41m";
 
 /// A line of the daemon.
@@ -162,7 +162,7 @@ impl Printer {
         let post_dst = endpoint(&record.post_dst, record.post_dport);
         let event = match record.event.as_str() {
             "create" => GREEN,
-            _ => BLUE,
+            _ => CYAN,
         };
         // What was translated stands out.
         let emphasis = |post: &str, pre: &str| if post == pre { DIM } else { BOLD };
@@ -389,7 +389,7 @@ mod tests {
         assert!(line.contains("\x1b[1m203.0.113.9:50520\x1b[0m"), "{line:?}");
         assert!(line.contains("\x1b[2m198.51.100.7:443\x1b[0m"), "{line:?}");
         let mut text = line;
-        for code in [RESET, BOLD, DIM, GREEN, YELLOW, BLUE] {
+        for code in [RESET, BOLD, DIM, GREEN, YELLOW, CYAN] {
             text = text.replace(code, "");
         }
         assert_eq!(text, shown(&mut plain(), CREATE));
