@@ -161,7 +161,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::{Engine, Filter, Row, Timing};
+    use crate::engine::{Engine, Filter, Policy, Row};
     use crate::session::{Protocol, Session, Zone, ZoneDirection};
     use crate::store::{Run, Store};
     use crate::time::{Now, Uptime};
@@ -277,7 +277,7 @@ mod tests {
         let now = Now::new(START, Uptime::from_millis(5000));
         let config = Config::default();
         let filter = Filter::new(&config.capture);
-        let mut engine = Engine::new(filter, Timing::new(&config), now);
+        let mut engine = Engine::new(filter, Policy::new(&config), now);
         let flow = Flow {
             session: stored(Provenance::Kernel).session,
             totals: None,

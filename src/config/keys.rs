@@ -255,6 +255,14 @@ pub const KEYS: &[Key] = &[
         "How often the database is written: a crash loses at most this much of it. From 100ms to 1m.",
     ),
     key(
+        Pending,
+        "max",
+        Value("4000000"),
+        "a whole number from 1 to 4000000000",
+        "Most connections kept at a time, about 160 octets of memory each. Of those beyond, all records still leave, but \
+         after a crash or a restart nattrail does not know of them. The kernel's own bound is nf_conntrack_max.",
+    ),
+    key(
         Control,
         "socket",
         Value("\"/run/nattrail/control.sock\""),

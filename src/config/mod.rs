@@ -150,6 +150,8 @@ pub struct Pending {
     pub ttl: Duration,
     /// One transaction per this interval.
     pub flush: Duration,
+    /// Connections kept at a time.
+    pub max: usize,
 }
 
 /// `[control]`: how a running daemon is asked about itself.

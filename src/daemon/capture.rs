@@ -26,6 +26,9 @@ use crate::wire::netlink::{Malformed, Messages, NLM_F_DUMP_INTR};
 const BATCHES_PER_TURN: usize = 8;
 /// Datagrams of a dump read in one turn, each of up to 32 KiB.
 const DUMP_DATAGRAMS_PER_TURN: usize = 4;
+/// Pieces of the dying list that are read, of some 100 entries each. For every piece the kernel walks the list from its
+/// beginning, with the lock that the end of a connection needs: a list of millions would take minutes, and hold up traffic.
+const DYING_PIECES: u32 = 64;
 
 /// How long nothing must be lost before the log says that it is over.
 const LOSS_MEMORY: Duration = Duration::from_secs(10);
@@ -39,10 +42,10 @@ pub struct Statistics {
     pub events: u64,
     /// Messages of dumps.
     pub dumped: u64,
-    /// Messages that could not be decoded.
+    /// Messages of the kernel that could not be decoded, or were longer than any event.
     pub malformed: u64,
-    /// Datagrams that did not come from the kernel, or were longer than any event.
-    pub unusable: u64,
+    /// Datagrams that did not come from the kernel.
+    pub foreign: u64,
     /// How often events were lost because the socket's buffer was full (never in reliable mode).
     pub overflows: u64,
     pub new_by_protocol: ByProtocol,
@@ -274,12 +277,15 @@ impl Capture {
                 return;
             };
             let statistics = &mut self.statistics;
-            match dump.read(engine, statistics, now) {
-                DumpState::Continues => {}
-                DumpState::Complete => {
-                    // The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more
-                    // if that one has been delivered meanwhile: only a list that fits in one piece is known to be whole.
-                    let in_doubt = dump.listing == Listing::Dying && dump.pieces > 1;
+            let state = dump.read(engine, statistics, now);
+            let dying = dump.listing == Listing::Dying;
+            // The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more if that
+            // one has been delivered meanwhile: only a list that fits in one piece is known to be whole.
+            let in_doubt = dying && dump.pieces > 1;
+            let enough = dying && dump.pieces >= DYING_PIECES;
+            match state {
+                DumpState::Continues if !enough => {}
+                DumpState::Continues | DumpState::Complete => {
                     self.dump = None;
                     if self.dump_failing {
                         self.dump_failing = false;
@@ -359,9 +365,17 @@ impl Capture {
     fn handle_batch(&mut self, engine: &mut Engine, now: Now) {
         self.statistics.batches += 1;
         for datagram in self.batch.iter() {
-            let Datagram::Kernel(bytes) = datagram else {
-                self.statistics.unusable += 1;
-                continue;
+            let bytes = match datagram {
+                Datagram::Kernel(bytes) => bytes,
+                Datagram::Truncated => {
+                    self.statistics.events += 1;
+                    self.statistics.malformed += 1;
+                    continue;
+                }
+                Datagram::Foreign => {
+                    self.statistics.foreign += 1;
+                    continue;
+                }
             };
             for message in Messages::new(bytes) {
                 self.statistics.events += 1;

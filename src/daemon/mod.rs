@@ -45,7 +45,7 @@ use self::setup::{
 };
 use self::watch::Watch;
 use crate::config::{self, Config, Loaded};
-use crate::engine::{Engine, Filter, Timing};
+use crate::engine::{Engine, Filter, Policy};
 use crate::kernel::inherited;
 use crate::store;
 use crate::time::{Now, Uptime, Wall};
@@ -156,7 +156,7 @@ impl Daemon {
         let name = StoredName::of_events(config.capture.namespace.as_ref());
         notifier.store(&name, capture.socket(), now);
 
-        let mut engine = Engine::new(Filter::new(&config.capture), Timing::new(&config), now);
+        let mut engine = Engine::new(Filter::new(&config.capture), Policy::new(&config), now);
         let listening = capture.listening();
         let mut keeper = Keeper::new(&config.pending, opened, listening, &mut engine, now);
         // The store may hold sessions from before the filters were made narrower.
@@ -267,7 +267,7 @@ impl Daemon {
                 .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
         }
         self.watch
-            .handle_timeout(&mut self.engine, now)
+            .handle_timeout(&mut self.engine, self.capture.statistics().malformed, now)
             .map_err(|error| Error::System(error.to_string()))?;
         self.forward();
         self.meter.observe(self.engine.statistics(), now);
@@ -381,7 +381,7 @@ impl Daemon {
             .database
             .clone_from(&self.config.pending.database);
         self.engine
-            .reconfigure(Filter::new(&new.capture), Timing::new(&new), now);
+            .reconfigure(Filter::new(&new.capture), Policy::new(&new), now);
         self.capture.reconfigure(&new.capture, &self.engine);
         self.keeper.reconfigure(&new.pending);
         self.outputs.reconfigure(&new, now);

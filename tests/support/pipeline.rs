@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use nattrail::config::{Collector, Config, Format, Syslog, Version};
-use nattrail::engine::{Engine, Filter, Timing};
+use nattrail::engine::{Engine, Filter, Policy};
 use nattrail::export::packer::{Load, Packer, Transport};
 use nattrail::export::queue::Queue;
 use nattrail::export::view::{self, Line, View};
@@ -157,7 +157,7 @@ pub fn decode(datagram: &[u8]) -> Event {
 
 pub fn engine() -> Engine {
     let config = Config::default();
-    Engine::new(Filter::new(&config.capture), Timing::new(&config), NOW)
+    Engine::new(Filter::new(&config.capture), Policy::new(&config), NOW)
 }
 
 /// The create and the delete of one session.

@@ -246,7 +246,7 @@ fn an_unknown_key_is_named_with_its_nearest() {
     );
     assert_eq!(
         message("[pending]\ncolour = 1"),
-        "n.toml: pending.colour: unknown key, expected one of database, ttl, flush"
+        "n.toml: pending.colour: unknown key, expected one of database, ttl, flush, max"
     );
 }
 
