@@ -292,6 +292,10 @@ fn explain(gap: &Record) -> String {
             return format!("{name}: the clock was set, from {from} to {to}");
         }
         GapCause::TrackingOff => ("connection tracking may have been off", "events lost"),
+        GapCause::Undecoded => (
+            "the kernel sent what nattrail does not understand",
+            "messages lost",
+        ),
         GapCause::Undelivered => ("too much for this viewer", "events not shown here"),
     };
     let lost = gap.lost.map(|number| format!(", {number} {lost}"));
