@@ -1,11 +1,13 @@
 //! The command line: arguments in, a subcommand called, its outcome as an exit status of sysexits(3).
 
 mod check;
+mod control;
 mod convert;
 mod pending;
 mod run;
 mod service;
 mod status;
+mod tail;
 mod version;
 
 use std::ffi::OsString;
@@ -141,6 +143,9 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Show events as they happen, from the running daemon
+    #[command(after_help = tail::AFTER_HELP)]
+    Tail(tail::Options),
     /// Print the version
     Version,
 }
@@ -201,6 +206,7 @@ fn dispatch(arguments: Arguments) -> ExitCode {
             file,
             output,
         } => printed(|out| convert::run(program, &file, output.as_deref(), out)),
+        Command::Tail(options) => printed(|out| tail::run(file, environment(), options, out)),
         Command::Version => printed(|out| version::run(out)),
     };
     exit.into()

@@ -9,12 +9,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::{Exit, complain};
-use crate::config::{Config, Format, Syslog};
+use crate::config::Config;
 use crate::engine::StoredSession;
 use crate::session::{EventKind, NatEvent, Provenance, Record, Tuple};
 use crate::store;
 use crate::time::{Age, Now, Uptime, Wall};
-use crate::wire::syslog::{Encoder, Host, Message};
+use crate::wire::syslog::{Encoder, Message};
 
 /// Prints the sessions of the configured database, as a table or as one JSON object per line: the session's create
 /// record, as the copies have it. A daemon may be using the database meanwhile. What prevents it is said on the standard error.
@@ -36,7 +36,7 @@ pub fn run(
         }
     };
     let mut out = BufWriter::new(out);
-    let mut encoder = json_encoder();
+    let mut encoder = Encoder::json_lines();
     let mut printed = Ok(());
     // Not before something could be read: a heading is no answer.
     let mut headed = json;
@@ -137,18 +137,6 @@ fn print_json(
         ControlFlow::Break(())
     });
     written
-}
-
-fn json_encoder() -> Encoder {
-    let standard_output = Syslog {
-        format: Format::Json,
-        ..Config::default().syslog.remove(0)
-    };
-    let host = Host {
-        hostname: String::new(),
-        pid: 0,
-    };
-    Encoder::new(&standard_output, &host)
 }
 
 fn print_columns(columns: [String; 10], out: &mut impl Write) -> io::Result<()> {
@@ -261,7 +249,13 @@ mod tests {
 
     #[test]
     fn json_is_the_create_record_of_the_copies() {
-        let line = text(|out| print_json(&stored(Provenance::Inferred), &mut json_encoder(), out));
+        let line = text(|out| {
+            print_json(
+                &stored(Provenance::Inferred),
+                &mut Encoder::json_lines(),
+                out,
+            )
+        });
         assert_eq!(
             line,
             "{\"time\":\"2023-11-14T22:13:20.123Z\",\"event\":\"create\",\"nat\":\"snat\",\"proto\":\"tcp\",\
@@ -309,7 +303,7 @@ mod tests {
         let (_, json) = pending(directory.path(), true);
         assert_eq!(
             json,
-            text(|out| print_json(&stored(Provenance::Kernel), &mut json_encoder(), out))
+            text(|out| print_json(&stored(Provenance::Kernel), &mut Encoder::json_lines(), out))
         );
     }
 

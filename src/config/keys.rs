@@ -285,7 +285,7 @@ pub const KEYS: &[Key] = &[
         "socket",
         Value("\"/run/nattrail/control.sock\""),
         "an absolute path of at most 107 bytes, or \"\" for no socket",
-        "Unix socket that \"nattrail status\" asks. Default: control.sock in the runtime directory ($RUNTIME_DIRECTORY, or \
+        "Unix socket that \"nattrail status\" and \"nattrail tail\" ask. Default: control.sock in the runtime directory ($RUNTIME_DIRECTORY, or \
          /run/nattrail), which is made when it is missing. \"\": none.",
     ),
     key(

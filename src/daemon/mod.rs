@@ -291,7 +291,7 @@ impl Daemon {
         Ok(heard)
     }
 
-    /// Answers who asks on the control socket.
+    /// Answers who asks on the control socket, and writes to who watches.
     fn serve(&mut self) {
         let Some(control) = &mut self.control else {
             return;
@@ -320,9 +320,13 @@ impl Daemon {
     }
 
     fn forward(&mut self) {
+        let mut watched = self.control.as_mut().filter(|control| control.is_watched());
         while let Some(record) = self.engine.poll_record() {
             self.meter.count_record(&record);
             self.outputs.push(&record, self.now);
+            if let Some(control) = &mut watched {
+                control.show(&record, self.now);
+            }
         }
     }
 
@@ -418,6 +422,9 @@ impl Daemon {
         let heard = self.heard_until();
         self.keeper
             .flush(&mut self.engine, &mut self.outputs, heard, self.now);
+        if let Some(control) = &mut self.control {
+            control.farewell(self.now);
+        }
         self.farewell(deadline);
         if planned {
             // Only now the sequence numbers are final.

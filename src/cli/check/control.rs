@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::status::connect_by;
+use super::super::control::connect_by;
 use super::Finding;
 use crate::daemon::clock;
 

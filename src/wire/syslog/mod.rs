@@ -24,7 +24,7 @@ mod rfc3164;
 mod rfc5424;
 mod text;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
 
 use self::put::Calendar;
@@ -88,6 +88,19 @@ impl Encoder {
             framing: Framing::new(config, host),
             format: config.format,
             exporter: config.exporter_address,
+            calendar: Calendar::new(),
+            buffer: Vec::with_capacity(1024),
+        }
+    }
+
+    /// Lines of the format `json`, as a file gets them.
+    #[must_use]
+    pub fn json_lines() -> Self {
+        Self {
+            framing: Framing::Line,
+            format: Format::Json,
+            // Only csv has it.
+            exporter: Ipv4Addr::UNSPECIFIED.into(),
             calendar: Calendar::new(),
             buffer: Vec::with_capacity(1024),
         }
