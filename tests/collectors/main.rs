@@ -233,17 +233,17 @@ fn tshark_reads_gaps_and_finds_nothing_wrong_with_them() {
         );
         let fields = [
             ("nat_event", "4,5,4,5,4,5,4,5"),
-            ("mp_id", "1,2,3,4,5,7"),
+            ("mp_id", "1,2,3,4,5,7,8"),
             ("flow_exporter", "6"),
-            ("flows", "2,6"),
+            ("flows", "2,8,6"),
             ("drop_packets", "3,4"),
             ("ignore_packets", "3,4"),
         ];
         pcap.check(&fields);
         let times = pcap.fields(&["observation_time_milliseconds"]).remove(0);
-        // Of four sessions and seven gaps each.
-        assert_eq!(times.matches("20:24:48.123").count(), 4 + 7, "{times}");
-        assert_eq!(times.matches("20:24:52.567").count(), 4 + 7, "{times}");
+        // Of four sessions and eight gaps each.
+        assert_eq!(times.matches("20:24:48.123").count(), 4 + 8, "{times}");
+        assert_eq!(times.matches("20:24:52.567").count(), 4 + 8, "{times}");
     }
 }
 
@@ -347,7 +347,16 @@ fn events() -> Vec<Record> {
 fn gaps() -> Vec<Record> {
     GapCause::ALL
         .into_iter()
-        .zip([None, Some(2), Some(3), Some(4), None, None, Some(6)])
+        .zip([
+            None,
+            Some(2),
+            Some(3),
+            Some(4),
+            None,
+            None,
+            Some(8),
+            Some(6),
+        ])
         .map(|(cause, lost)| {
             Record::Gap(Gap {
                 cause,

@@ -234,22 +234,29 @@ impl Packer {
             self.flow_templates[index].put_definition(&mut self.assembly.bytes);
             self.definitions += 1;
         }
-        let options = self.dialect.options_template_set();
         let len = self.statistics_template.options_definition_len();
-        self.make_room(options, len, now, done);
-        self.enter_set(options);
+        self.begin_options_definition(len, now, done);
         self.dialect
             .put_options_definition(&self.statistics_template, &mut self.assembly.bytes);
         self.definitions += 1;
         for index in 0..self.gap_templates.len() {
             let len = self.gap_templates[index].options_definition_len();
-            self.make_room(options, len, now, done);
-            self.enter_set(options);
+            self.begin_options_definition(len, now, done);
             self.dialect
                 .put_options_definition(&self.gap_templates[index], &mut self.assembly.bytes);
             self.definitions += 1;
         }
         self.put_statistics(now, done);
+    }
+
+    /// Each has a set of its own: pmacct 1.7.7 misreads a second one in the same set, and then drops the rest of the message.
+    fn begin_options_definition(&mut self, len: usize, now: Now, done: &mut Queue<Load>) {
+        if let Some(set) = self.set.take() {
+            set.close(&mut self.assembly.bytes);
+        }
+        let id = self.dialect.options_template_set();
+        self.make_room(id, len, now, done);
+        self.enter_set(id);
     }
 
     fn put_statistics(&mut self, now: Now, done: &mut Queue<Load>) {
