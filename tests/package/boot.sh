@@ -1,0 +1,20 @@
+#!/bin/sh
+# Boots a system from an archive of its root directory: systemd in a container, in memory, gone with it.
+#
+# Usage: unshare --mount tests/package/boot.sh ARCHIVE     (as root)
+# To be run in a mount namespace of its own, in which systemd gets the only thing here that it cannot do without: a
+# hierarchy of cgroup2 in the usual place, also where the machine still has the first version's.
+set -eu
+
+mount --make-rprivate /
+umount --recursive /sys/fs/cgroup 2>/dev/null || :
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# Where nothing else is mounted or looked for.
+mount -t tmpfs -o mode=755 tmpfs /mnt
+tar --extract --auto-compress --numeric-owner --directory=/mnt --file="$1"
+# As on a machine: the journal is on the disk, and large enough for the tests.
+mkdir -p /mnt/var/log/journal /mnt/etc/systemd/journald.conf.d
+printf '[Journal]\nSystemMaxUse=1G\nSystemKeepFree=16M\n' >/mnt/etc/systemd/journald.conf.d/test.conf
+echo gateway >/mnt/etc/hostname
+exec systemd-nspawn --quiet --boot --directory=/mnt --machine=nattrail-test-$$ --hostname=gateway --private-network \
+  --register=no --keep-unit --console=pipe </dev/null
