@@ -1,14 +1,17 @@
 #!/bin/sh
 # Boots a system from an archive of its root directory: systemd in a container, in memory, gone with it.
 #
-# Usage: unshare --mount tests/package/boot.sh ARCHIVE     (as root)
-# To be run in a mount namespace of its own, in which systemd gets the only thing here that it cannot do without: a
-# hierarchy of cgroup2 in the usual place, also where the machine still has the first version's.
+# Usage: unshare --mount --mount-proc --pid --fork --kill-child tests/package/boot.sh ARCHIVE NAME     (as root)
+# To be run in a mount namespace of its own, in which systemd gets what it cannot do without: a hierarchy of cgroup2 in the
+# usual place, also where the machine still has the first version's, and in it a group that nobody else uses.
 set -eu
 
 mount --make-rprivate /
 umount --recursive /sys/fs/cgroup 2>/dev/null || :
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+group=/sys/fs/cgroup/nattrail-test-$2
+mkdir -p "$group"
+echo 0 >"$group/cgroup.procs"
 # Where nothing else is mounted or looked for.
 mount -t tmpfs -o mode=755 tmpfs /mnt
 tar --extract --auto-compress --numeric-owner --directory=/mnt --file="$1"
@@ -16,5 +19,5 @@ tar --extract --auto-compress --numeric-owner --directory=/mnt --file="$1"
 mkdir -p /mnt/var/log/journal /mnt/etc/systemd/journald.conf.d
 printf '[Journal]\nSystemMaxUse=1G\nSystemKeepFree=16M\n' >/mnt/etc/systemd/journald.conf.d/test.conf
 echo gateway >/mnt/etc/hostname
-exec systemd-nspawn --quiet --boot --directory=/mnt --machine=nattrail-test-$$ --hostname=gateway --private-network \
+exec systemd-nspawn --quiet --boot --directory=/mnt --machine="nattrail-test-$2" --hostname=gateway --private-network \
   --register=no --keep-unit --console=pipe </dev/null

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::support::lines::Lines;
-use crate::support::netns::succeed;
+use crate::support::netns::{succeed, unique};
 use crate::support::{can_run, wait_until};
 
 /// What the tests of the package need, beside what debootstrap calls minimal: systemd; the package's own dependencies, as
@@ -97,7 +97,7 @@ impl Release {
 /// A running container; switched off on drop.
 #[derive(Debug)]
 pub struct Container {
-    nspawn: Child,
+    unshare: Child,
     console: Lines,
     /// Its own first process, as this machine numbers it.
     init: u32,
@@ -110,16 +110,18 @@ impl Container {
     /// When that does not happen.
     pub fn boot(archive: &Path) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/package/boot.sh");
-        // However this process ends, the container goes with it.
+        // However this process ends, the container goes with it: with the first process of a PID namespace goes every other.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "unshare", "--mount", script]);
+        command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--mount-proc"]);
+        command.args(["--pid", "--fork", "--kill-child", script]);
         command.arg(archive);
+        command.arg(format!("{}-{}", std::process::id(), unique()));
         command.stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(Stdio::inherit());
-        let mut nspawn = command.spawn().unwrap();
-        let console = Lines::read(nspawn.stdout.take().unwrap());
+        let mut unshare = command.spawn().unwrap();
+        let console = Lines::read(unshare.stdout.take().unwrap());
         let mut container = Self {
-            nspawn,
+            unshare,
             console,
             init: 0,
         };
@@ -199,7 +201,7 @@ impl Container {
 
     fn wait_until_up(&mut self) {
         let up = wait_until(Instant::now() + LONG, || {
-            let ended = self.nspawn.try_wait().unwrap();
+            let ended = self.unshare.try_wait().unwrap();
             assert!(ended.is_none(), "the container ended: {}", self.said());
             self.init = self.find_init()?;
             let state = self.attempt("systemctl is-system-running").stdout;
@@ -210,18 +212,17 @@ impl Container {
         assert_eq!(failed, "", "units that failed at boot");
     }
 
-    /// The child of nspawn that is the first process of a PID namespace.
+    /// The first process of the innermost PID namespace: a child of nspawn, which is the child of unshare.
     fn find_init(&self) -> Option<u32> {
-        let nspawn = self.nspawn.id();
-        let children = fs::read_to_string(format!("/proc/{nspawn}/task/{nspawn}/children")).ok()?;
-        let mut children = children.split_whitespace();
-        let init = children.find(|child| {
+        let [nspawn] = children(self.unshare.id())[..] else {
+            return None;
+        };
+        children(nspawn).into_iter().find(|child| {
             let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
             let pids = status.lines().find(|line| line.starts_with("NSpid:"));
             let pids: Vec<&str> = pids.unwrap_or_default().split_whitespace().collect();
-            pids.len() == 3 && pids[2] == "1"
-        })?;
-        init.parse().ok()
+            pids.len() >= 4 && pids.last() == Some(&"1")
+        })
     }
 
     fn said(&self) -> String {
@@ -245,8 +246,24 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // SIGKILL ends nspawn and with it everything in the container, which is in memory.
-        let _ = self.nspawn.kill();
-        let _ = self.nspawn.wait();
+        // Its child dies with it, and with that all the rest. The memory that the system was in is free then.
+        let _ = self.unshare.kill();
+        let _ = self.unshare.wait();
+        // Its control groups, once its last processes are gone, and those of tests that were killed.
+        let sweep = "mount -t cgroup2 cgroup2 /mnt
+            for try in 1 2 3 4 5 6 7 8 9; do
+                find /mnt/nattrail-test-* -depth -type d -exec rmdir {} + 2>/dev/null && break
+                sleep 0.1
+            done";
+        let _ = Command::new("unshare")
+            .args(["--mount", "sh", "-c", sweep])
+            .status();
     }
+}
+
+fn children(process: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
+    let children = children.unwrap_or_default();
+    let numbers = children.split_whitespace();
+    numbers.filter_map(|child| child.parse().ok()).collect()
 }

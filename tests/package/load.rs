@@ -10,16 +10,18 @@ use crate::container::Container;
 use crate::support::conntrack::Flow;
 use crate::support::record::{Fields, parse_json};
 
-/// A client behind the gateway, and beyond it addresses at which nobody answers.
+/// A client behind the gateway, and beyond it a network from which nobody answers.
 pub const NETWORK: &str = r"
 ip netns add client
+ip netns add server
 ip link add lan type veth peer name eth0 netns client
 ip link set lan up
 ip addr add 10.1.2.1/24 dev lan
 ip -n client link set eth0 up
 ip -n client addr add 10.1.2.3/24 dev eth0
 ip -n client route add default via 10.1.2.1
-ip link add wan type dummy
+ip link add wan type veth peer name eth0 netns server
+ip -n server link set eth0 up
 ip link set wan up
 ip addr add 203.0.113.9/24 dev wan
 ip neigh add 203.0.113.7 lladdr 02:00:00:00:00:07 dev wan nud permanent

@@ -139,16 +139,16 @@ fn rsyslog_has_files_of_its_own(container: &Container) {
     container.run(
         "cat >>/etc/nattrail/nattrail.toml <<'EOF'
 [[syslog]]
-target = \"local\"
-path = \"/run/nattrail.rsyslog\"
+target = \"udp\"
+address = \"127.0.0.1:5514\"
 format = \"rfc5424\"
 EOF
 systemctl reload nattrail
 /root/traffic",
     );
     let modes = "stat --format '%U %G %a' /var/log/nattrail /var/log/nattrail/*";
-    let line = r#"grep -E '^[^ ]+Z gateway nattrail [0-9]+ SADD \[nsess ISADDR="192.0.2.2" .*PROTO="17"\]' "#;
-    container.wait_for(&format!("{line} /var/log/nattrail/rfc5424.log"));
+    let line = r#"^<182>1 [^ ]+Z gateway nattrail [0-9]+ SADD \[nsess ISADDR="192.0.2.2" .*PROTO="17"\]$"#;
+    container.wait_for(&format!("grep -E '{line}' /var/log/nattrail/rfc5424.log"));
     container.wait_for("grep 'nattrail.* event=create .* pre_src=192.0.2.2 ' /var/log/nattrail/events.log");
     assert_eq!(
         container.run(modes),
