@@ -137,7 +137,8 @@ fn shipped_configurations_are_accepted(container: &Container) {
 fn rsyslog_has_files_of_its_own(container: &Container) {
     container.run("rsyslogd -N1");
     container.run(
-        "cat >>/etc/nattrail/nattrail.toml <<'EOF'
+        "cp /etc/nattrail/nattrail.toml /root
+cat >>/etc/nattrail/nattrail.toml <<'EOF'
 [[syslog]]
 target = \"udp\"
 address = \"127.0.0.1:5514\"
@@ -156,6 +157,7 @@ systemctl reload nattrail
     );
     assert!(!container.holds("grep event= /var/log/syslog"));
     container.run("logrotate --force /etc/logrotate.d/nattrail; test -e /var/log/nattrail/events.log-*");
+    container.run("cp /root/nattrail.toml /etc/nattrail/; systemctl reload nattrail");
     assert_eq!(warnings(container), "");
 }
 
