@@ -12,12 +12,15 @@ mount -t cgroup2 cgroup2 /sys/fs/cgroup
 group=/sys/fs/cgroup/nattrail-test-$2
 mkdir -p "$group"
 echo 0 >"$group/cgroup.procs"
-# Where nothing else is mounted or looked for.
+# nspawn's own files, and the system: nothing of it is to be left.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=755 tmpfs /run/systemd/nspawn
 mount -t tmpfs -o mode=755 tmpfs /mnt
-tar --extract --auto-compress --numeric-owner --directory=/mnt --file="$1"
+mkdir /mnt/system
+tar --extract --auto-compress --numeric-owner --directory=/mnt/system --file="$1"
 # As on a machine: the journal is on the disk, and large enough for the tests.
-mkdir -p /mnt/var/log/journal /mnt/etc/systemd/journald.conf.d
-printf '[Journal]\nSystemMaxUse=1G\nSystemKeepFree=16M\n' >/mnt/etc/systemd/journald.conf.d/test.conf
-echo gateway >/mnt/etc/hostname
-exec systemd-nspawn --quiet --boot --directory=/mnt --machine="nattrail-test-$2" --hostname=gateway --private-network \
-  --register=no --keep-unit --console=pipe </dev/null
+mkdir -p /mnt/system/var/log/journal /mnt/system/etc/systemd/journald.conf.d
+printf '[Journal]\nSystemMaxUse=1G\nSystemKeepFree=16M\n' >/mnt/system/etc/systemd/journald.conf.d/test.conf
+echo gateway >/mnt/system/etc/hostname
+exec systemd-nspawn --quiet --boot --directory=/mnt/system --machine="nattrail-test-$2" --hostname=gateway \
+  --private-network --register=no --keep-unit --console=pipe </dev/null

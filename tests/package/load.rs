@@ -86,6 +86,14 @@ impl Account {
     /// When that is not so.
     pub fn assert_lossless(&self) {
         assert!(self.gaps.is_empty(), "{:#?}", self.gaps);
+        self.assert_each_once();
+    }
+
+    /// Each session has one create and one delete.
+    ///
+    /// # Panics
+    /// When that is not so.
+    pub fn assert_each_once(&self) {
         self.assert_recorded(|records| records.len() == 1);
     }
 
@@ -139,7 +147,7 @@ impl Account {
                 Instant::now() < deadline,
                 "no delete of {missing:?}, among others; gaps: {:#?}\n{}",
                 self.gaps,
-                container.run("nattrail status")
+                container.run("nattrail status; journalctl --no-pager --unit=systemd-journald --lines=20")
             );
             thread::sleep(Duration::from_millis(200));
         }
