@@ -37,6 +37,7 @@ pub struct Metrics {
     pub namespace: Option<String>,
     /// The configuration file; none when the built-in defaults hold.
     pub configuration: Option<String>,
+    pub confinement: Confinement,
     pub events: Events,
     pub kernel: Kernel,
     pub sessions: Sessions,
@@ -47,6 +48,17 @@ pub struct Metrics {
     pub turns: Turns,
     pub collectors: Vec<Collector>,
     pub syslog: Vec<Syslog>,
+}
+
+/// What the daemon has given up.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default)]
+pub struct Confinement {
+    /// Capabilities that it still has.
+    pub capabilities: Vec<String>,
+    pub no_new_privileges: bool,
+    /// Version of Landlock that withholds all files but its own; none when the kernel does not.
+    pub landlock_abi: Option<u32>,
 }
 
 /// What came from the kernel.

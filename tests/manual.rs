@@ -3,6 +3,8 @@
 //! `nattrail.toml.5` follows from the table of keys and the completions from the command line. After a change of either,
 //! `NATTRAIL_WRITE=1 cargo test` writes them, and `conf/nattrail.toml`, anew; look at the difference before it is committed.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::fmt::Write as _;
@@ -73,29 +75,28 @@ fn find_missing(command: &clap::Command, name: &str, page: &str, missing: &mut V
         missing.push(format!("a section \"{}\"", heading.trim_end()));
         return;
     };
+    // Commands with the same options share a section: a heading follows the other.
+    let mut section = section;
+    while section.starts_with(".SS ") {
+        section = section.split_once('\n').map_or("", |(_, rest)| rest);
+    }
     let end = [section.find("\n.SS "), section.find("\n.SH ")];
     let section = &section[..end.into_iter().flatten().min().unwrap_or(section.len())];
-    // In the page, a hyphen that is typed is "\-".
-    let typed = section.replace("\\-", "-");
+    let typed = plain(section);
     let options = command
         .get_arguments()
-        .filter(|argument| name == "nattrail" || !argument.is_global_set());
+        .filter(|argument| name == "nattrail" || !argument.is_global_set())
+        .filter(|argument| !argument.is_hide_set());
     for argument in options {
-        let mut wanted: Vec<_> = argument
-            .get_long()
-            .map(|long| format!("--{long}"))
-            .into_iter()
-            .collect();
+        let long = argument.get_long().map(|long| format!("--{long}"));
+        let mut wanted: Vec<_> = long.into_iter().collect();
         wanted.extend(argument.get_short().map(|short| format!("-{short}")));
-        let takes_values = argument.get_action().takes_values();
-        wanted.extend(
-            argument
-                .get_value_names()
-                .filter(|_| takes_values)
-                .unwrap_or_default()
-                .iter()
-                .map(ToString::to_string),
-        );
+        if argument.get_action().takes_values() {
+            let names = argument.get_value_names().unwrap_or_default();
+            wanted.extend(names.iter().map(ToString::to_string));
+            let values = argument.get_possible_values();
+            wanted.extend(values.iter().map(|value| value.get_name().to_owned()));
+        }
         let absent = wanted.into_iter().filter(|word| !has_word(&typed, word));
         missing.extend(absent.map(|word| format!("{word} of {name}")));
     }
@@ -105,17 +106,22 @@ fn find_missing(command: &clap::Command, name: &str, page: &str, missing: &mut V
     }
 }
 
+/// The text without its fonts, and with the hyphens that are typed.
+fn plain(text: &str) -> String {
+    let fonts = ["\\fB", "\\fI", "\\fR"];
+    let unfonted = fonts
+        .iter()
+        .fold(text.to_owned(), |text, font| text.replace(font, ""));
+    unfonted.replace("\\-", "-")
+}
+
 /// Whether the word occurs, and not only as the beginning or the end of a longer one.
 fn has_word(text: &str, word: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     text.match_indices(word).any(|(at, _)| {
         let before = text[..at].chars().next_back();
         let after = text[at + word.len()..].chars().next();
-        // "\fB" and "\fI" stand right before a word.
-        let font = ["\\fB", "\\fI", "\\fR"]
-            .iter()
-            .any(|font| text[..at].ends_with(font));
-        (font || !before.is_some_and(part)) && !after.is_some_and(part)
+        !before.is_some_and(part) && !after.is_some_and(part)
     })
 }
 

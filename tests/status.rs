@@ -385,7 +385,7 @@ fn watching_through_a_pipe_repeats_without_clearing_a_screen() {
     });
     assert!(!printed.concat().contains('\x1b'), "{printed:#?}");
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
-    kill_process(pid, Signal::INT).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
     child.wait().unwrap();
     daemon.terminate();
 }

@@ -12,6 +12,7 @@
 
 mod capture;
 pub mod clock;
+mod confine;
 mod control;
 mod keeper;
 pub mod log;
@@ -35,6 +36,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
 use self::capture::Capture;
+use self::confine::Confinement;
 use self::control::{Control, Request};
 use self::keeper::{Keeper, Opened};
 use self::meter::Meter;
@@ -120,6 +122,7 @@ struct Daemon {
     watch: Watch,
     _claim: UnixDatagram,
     control: Option<Control>,
+    confinement: Confinement,
     meter: Meter,
     started: Now,
     now: Now,
@@ -174,6 +177,8 @@ impl Daemon {
         let exports = keeper.take_exports();
         let outputs = Outputs::new(&config, host, exports, keeper.complete(), now);
         let control = open_control(&config.control, poll.registry());
+        let confinement = Confinement::apply(&config, file.as_deref());
+        ::log::info!("confined: {}", confinement.summary());
         let status = status(&config);
         ::log::info!("nattrail {} started: {status}", env!("CARGO_PKG_VERSION"));
         notifier.ready(&status, now);
@@ -191,6 +196,7 @@ impl Daemon {
             watch,
             _claim: claim,
             control,
+            confinement,
             meter: Meter::new(now),
             started: now,
             now,
@@ -204,10 +210,11 @@ impl Daemon {
         let mut ready = Events::with_capacity(32);
         let mut heard = 0;
         loop {
-            if heard > 0 && !self.capture.is_readable() {
+            let patience = self.patience();
+            if heard > 0 && patience != Some(Duration::ZERO) {
                 thread::sleep(GATHER);
             }
-            match self.poll.poll(&mut ready, self.patience()) {
+            match self.poll.poll(&mut ready, patience) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                     return Err(Error::System(format!("cannot wait for events: {error}")));
                 }
@@ -379,6 +386,7 @@ impl Daemon {
             .reconfigure(Filter::new(&new.capture), Timing::new(&new), now);
         self.capture.reconfigure(&new.capture, &self.engine);
         self.keeper.reconfigure(&new.pending);
+        self.confinement.warn_of_targets_outside(&new);
         self.outputs.reconfigure(&new, now);
         self.outputs.reopen(now);
         self.config = new;

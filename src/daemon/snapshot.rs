@@ -19,6 +19,7 @@ impl Daemon {
             uptime_seconds: running.as_secs(),
             namespace: namespace.map(|namespace| namespace.0.display().to_string()),
             configuration: self.file.as_ref().map(|file| file.display().to_string()),
+            confinement: self.confinement.summary().clone(),
             events: self.events(),
             kernel: self.kernel(),
             sessions: self.sessions(),

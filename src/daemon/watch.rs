@@ -17,7 +17,7 @@ use crate::config;
 use crate::engine::Engine;
 use crate::kernel::namespace::{path_of, within};
 use crate::kernel::nftables;
-use crate::kernel::tracking::TrackingSocket;
+use crate::kernel::tracking::Tracking;
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctstats::TrackingStatistics;
@@ -31,7 +31,7 @@ const STEP: Duration = Duration::from_millis(250);
 pub struct Watch {
     config: config::Capture,
     table: CString,
-    socket: TrackingSocket,
+    tracking: Tracking,
     /// Device and inode of the namespace's file, if one is configured.
     namespace: Option<(u64, u64)>,
     next: Uptime,
@@ -61,13 +61,13 @@ impl Watch {
     /// # Errors
     /// What the kernel says.
     pub fn new(config: &config::Capture, now: Now) -> io::Result<Self> {
-        let mut socket = within(config.namespace.as_ref(), TrackingSocket::open)??;
-        let statistics = socket.statistics()?;
+        let mut tracking = within(config.namespace.as_ref(), Tracking::open)??;
+        let statistics = tracking.statistics()?;
         let table = CString::new(config.table.as_str()).map_err(io::Error::other)?;
         Ok(Self {
             config: config.clone(),
             table,
-            socket,
+            tracking,
             namespace: identity(config)?,
             next: now.up.saturating_add(INTERVAL),
             pinned: now.wall,
@@ -135,7 +135,7 @@ impl Watch {
 
     fn look(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
         self.check_pin(engine, now)?;
-        let statistics = self.socket.statistics()?;
+        let statistics = self.tracking.statistics()?;
         let before = std::mem::replace(&mut self.statistics, statistics);
         let since = std::mem::replace(&mut self.read, now.wall);
         let insert_failed = statistics.insert_failed.wrapping_sub(before.insert_failed);
@@ -178,7 +178,7 @@ impl Watch {
     }
 
     fn check_pin(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
-        if !self.socket.has_table(&self.table)? {
+        if !self.tracking.has_table(&self.table)? {
             let table = &self.config.table;
             within(self.config.namespace.as_ref(), || nftables::install(table))??;
             log::warn!(

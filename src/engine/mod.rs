@@ -40,7 +40,7 @@ use crate::wire::ctnetlink::{Event, Flow};
 /// once per wake-up, before the events that come in during it.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
-/// Sessions handed to the store at a time: a commit must not hold up the loop for long.
+/// Sessions handed to the store at a time, as begun and as ended: a commit must not hold up the loop for long.
 const MAX_CHANGES: usize = 1 << 16;
 
 /// Counts since the start of the daemon.
@@ -107,16 +107,18 @@ pub struct Engine {
     records: VecDeque<Record>,
     next_row: Row,
     /// Begun since the last commit; some of them may have ended meanwhile.
-    begun: Vec<(Slot, Row)>,
+    begun: VecDeque<(Slot, Row)>,
     /// Ended, and still in the store.
     ended: Vec<Row>,
+    /// Pending sessions that would not be logged if they began now.
+    left_out: usize,
     statistics: Statistics,
 }
 
 /// What the store has to do to hold exactly the pending sessions.
 pub struct Changes<'a> {
     table: &'a Table,
-    begun: &'a [(Slot, Row)],
+    begun: &'a VecDeque<(Slot, Row)>,
     /// Rows to delete.
     pub ended: &'a [Row],
 }
@@ -125,7 +127,7 @@ impl Changes<'_> {
     /// Sessions to insert, in the order of their rows.
     pub fn begun(&self) -> impl Iterator<Item = &Pending> {
         let present = |&(slot, row)| self.table.at(slot).filter(|pending| pending.row == row);
-        self.begun.iter().filter_map(present)
+        self.begun.iter().take(MAX_CHANGES).filter_map(present)
     }
 }
 
@@ -140,8 +142,9 @@ impl Engine {
             audit: Audit::new(),
             records: VecDeque::new(),
             next_row: Row(first_row(now)),
-            begun: Vec::new(),
+            begun: VecDeque::new(),
             ended: Vec::new(),
+            left_out: 0,
             statistics: Statistics::default(),
         }
     }
@@ -149,6 +152,10 @@ impl Engine {
     /// Applies a changed configuration. Sessions that are pending stay so and get their delete record.
     pub fn reconfigure(&mut self, filter: Filter, timing: Timing, now: Now) {
         self.filter = filter;
+        let pending = self.table.iter();
+        self.left_out = pending
+            .filter(|pending| !self.filter.accepts(&pending.session))
+            .count();
         if self.timing != timing {
             self.timing = timing;
             self.schedule_audit(now);
@@ -185,6 +192,7 @@ impl Engine {
             stored: true,
         };
         self.table.insert(key, pending);
+        self.left_out += usize::from(!self.filter.accepts(&stored.session));
         self.statistics.restored += 1;
         self.note_peak();
     }
@@ -230,8 +238,9 @@ impl Engine {
     pub fn changes(&self) -> Changes<'_> {
         Changes {
             table: &self.table,
-            begun: &self.begun[..self.begun.len().min(MAX_CHANGES)],
-            ended: &self.ended,
+            begun: &self.begun,
+            // In any order: a row is used only once.
+            ended: &self.ended[self.ended.len().saturating_sub(MAX_CHANGES)..],
         }
     }
 
@@ -243,8 +252,9 @@ impl Engine {
                 pending.stored = true;
             }
         }
-        self.ended.clear();
-        !self.begun.is_empty()
+        let left = self.ended.len().saturating_sub(MAX_CHANGES);
+        self.ended.truncate(left);
+        !(self.begun.is_empty() && self.ended.is_empty())
     }
 
     /// The store does not have the changes: they stay, for the next attempt.
@@ -270,16 +280,15 @@ impl Engine {
             if !pending.stored {
                 pending.row = self.next_row;
                 self.next_row = Row(self.next_row.0 + 1);
-                self.begun.push((slot, pending.row));
+                self.begun.push_back((slot, pending.row));
             }
         }
     }
 
     /// Whether every pending session would be logged if it began now. Not so after filters were made narrower.
     #[must_use]
-    pub fn accepts_all_pending(&self) -> bool {
-        let mut pending = self.table.iter();
-        pending.all(|pending| self.filter.accepts(&pending.session))
+    pub const fn accepts_all_pending(&self) -> bool {
+        self.left_out == 0
     }
 
     /// Entries of the kernel's dying list, when an audit last counted them.
@@ -392,7 +401,7 @@ impl Engine {
                 stored: false,
             },
         );
-        self.begun.push((slot, row));
+        self.begun.push_back((slot, row));
         self.note_peak();
         self.audit
             .note_session(now.up.saturating_add(self.timing.ttl));
@@ -400,9 +409,13 @@ impl Engine {
         slot
     }
 
+    /// Takes note that a session is no longer pending.
     fn forget(&mut self, pending: &Pending) {
         if pending.stored {
             self.ended.push(pending.row);
+        }
+        if self.left_out > 0 && !self.filter.accepts(&pending.session) {
+            self.left_out -= 1;
         }
     }
 

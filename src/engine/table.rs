@@ -3,6 +3,9 @@
 //! A session is found by its protocol, zone and both tuples. That is not unique: the end of one may be reported after
 //! the beginning of the next with the same tuples, so that several are kept side by side and the caller chooses.
 //! Entries stay in their slot for life; a slot is used again after its entry was removed.
+//!
+//! The index is in shards, which grow one by one: to grow an index of millions of sessions in one piece would hold up the
+//! loop for a quarter of a second.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
@@ -67,11 +70,14 @@ pub(super) struct Key(pub(super) u64);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Slot(u32);
 
+/// Power of two.
+const SHARDS: usize = 256;
+
 #[derive(Debug)]
 pub(super) struct Table {
     slots: Vec<Option<Pending>>,
     free: Vec<Slot>,
-    index: HashTable<Slot>,
+    index: Box<[HashTable<Slot>; SHARDS]>,
     hasher: DefaultHashBuilder,
 }
 
@@ -80,7 +86,7 @@ impl Table {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            index: HashTable::new(),
+            index: Box::new(std::array::from_fn(|_| HashTable::new())),
             hasher: DefaultHashBuilder::default(),
         }
     }
@@ -98,7 +104,7 @@ impl Table {
         });
         self.slots[slot.0 as usize] = Some(pending);
         let (slots, hasher) = (&self.slots, &self.hasher);
-        self.index.insert_unique(key.0, slot, |slot| {
+        self.index[shard_of(key)].insert_unique(key.0, slot, |slot| {
             let pending = slots[slot.0 as usize].as_ref();
             pending.map_or(0, |pending| self::key(hasher, &pending.session).0)
         });
@@ -111,7 +117,7 @@ impl Table {
         key: Key,
         session: &Session,
     ) -> impl Iterator<Item = (Slot, &Pending)> {
-        self.index
+        self.index[shard_of(key)]
             .iter_hash(key.0)
             .filter_map(|&slot| Some((slot, self.at(slot)?)))
             .filter(|(_, pending)| same_key(&pending.session, session))
@@ -128,7 +134,7 @@ impl Table {
     /// Removes the session at `slot`, whose key is `key`.
     pub(super) fn remove(&mut self, key: Key, slot: Slot) -> Option<Pending> {
         let pending = self.slots.get_mut(slot.0 as usize)?.take()?;
-        if let Ok(entry) = self.index.find_entry(key.0, |&other| other == slot) {
+        if let Ok(entry) = self.index[shard_of(key)].find_entry(key.0, |&other| other == slot) {
             entry.remove();
         }
         self.free.push(slot);
@@ -151,8 +157,14 @@ impl Table {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.index.len()
+        self.slots.len() - self.free.len()
     }
+}
+
+/// By bits of the hash that a shard does not use itself: it finds a place by the lowest, and tells places apart by the
+/// highest.
+const fn shard_of(key: Key) -> usize {
+    (key.0 >> 32) as usize & (SHARDS - 1)
 }
 
 /// In whole words: a tuple's own `Hash` would feed the hasher field by field, which costs more than all the rest.

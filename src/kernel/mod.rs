@@ -5,6 +5,7 @@
 pub mod conntrack;
 pub mod filter;
 pub mod inherited;
+pub mod landlock;
 pub mod namespace;
 pub mod nftables;
 pub mod sysctl;

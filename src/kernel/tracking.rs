@@ -1,16 +1,27 @@
 //! Questions to connection tracking and to nftables that are answered at once.
 //!
 //! The kernel answers such a request while it is being sent, so the answer is there when the call returns: nothing here
-//! waits. The socket stays in the network namespace it was opened in.
+//! waits for a message. The files and the socket stay in the network namespace they were opened in.
+//!
+//! But ctnetlink answers one request at a time: while another program deletes all entries (`conntrack -F`), which takes
+//! seconds for millions of them, everybody else stands still in the call (`NFNL_CB_MUTEX` in
+//! `net/netfilter/nf_conntrack_netlink.c`). So the statistics come from procfs, which takes no lock, and from ctnetlink
+//! only where the kernel was built without those files (`CONFIG_NF_CONNTRACK_PROCFS`).
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 
 use rustix::io::ioctl_fionbio;
 
 use super::borrow;
 use crate::wire::ctstats::{TrackingStatistics, encode_cpu_request, encode_global_request};
 use crate::wire::netlink::{Messages, NLM_F_REQUEST, NLMSG_ERROR};
+
+/// Those of the calling thread's network namespace, whatever else of `/proc` is hidden.
+const COUNTERS: &str = "/proc/thread-self/net/stat/nf_conntrack";
+const MAXIMUM: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
 const BUFFER: usize = 32 * 1024;
 
@@ -19,20 +30,31 @@ const MESSAGE_GET_TABLE: u16 = 10 << 8 | 1;
 const NFPROTO_INET: u8 = 1;
 const NFTA_TABLE_NAME: u16 = 1;
 
-/// A socket for such questions.
-pub struct TrackingSocket {
+/// Where such questions are asked.
+pub struct Tracking {
+    files: Option<Files>,
     socket: mnl::Socket,
     buffer: Box<[u8]>,
 }
 
-impl TrackingSocket {
+struct Files {
+    counters: File,
+    maximum: File,
+    text: Vec<u8>,
+}
+
+impl Tracking {
     /// # Errors
     /// What the kernel says.
     pub fn open() -> io::Result<Self> {
         let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
         ioctl_fionbio(borrow(&socket), true)?;
         let buffer = vec![0; BUFFER].into_boxed_slice();
-        Ok(Self { socket, buffer })
+        Ok(Self {
+            files: Files::open().ok(),
+            socket,
+            buffer,
+        })
     }
 
     /// The statistics of the namespace.
@@ -40,20 +62,10 @@ impl TrackingSocket {
     /// # Errors
     /// What the kernel says, or when its answer cannot be understood.
     pub fn statistics(&mut self) -> io::Result<TrackingStatistics> {
-        self.discard();
-        let mut statistics = TrackingStatistics::default();
-        for request in [encode_cpu_request(), encode_global_request()] {
-            self.socket.send(&request)?;
-            let mut complete = false;
-            while !complete {
-                let length = self.socket.recv_raw(&mut self.buffer)?;
-                for message in Messages::new(&self.buffer[..length]) {
-                    let message = message.map_err(io::Error::other)?;
-                    complete |= statistics.add(&message).map_err(io::Error::other)?;
-                }
-            }
+        match &mut self.files {
+            Some(files) => files.statistics(),
+            None => self.ask_statistics(),
         }
-        Ok(statistics)
     }
 
     /// Whether the nftables table of family inet exists.
@@ -78,10 +90,60 @@ impl TrackingSocket {
         Ok(true)
     }
 
+    fn ask_statistics(&mut self) -> io::Result<TrackingStatistics> {
+        self.discard();
+        let mut statistics = TrackingStatistics::default();
+        for request in [encode_cpu_request(), encode_global_request()] {
+            self.socket.send(&request)?;
+            let mut complete = false;
+            while !complete {
+                let length = self.socket.recv_raw(&mut self.buffer)?;
+                for message in Messages::new(&self.buffer[..length]) {
+                    let message = message.map_err(io::Error::other)?;
+                    complete |= statistics.add(&message).map_err(io::Error::other)?;
+                }
+            }
+        }
+        Ok(statistics)
+    }
+
     /// Reads what an earlier question may have left.
     fn discard(&mut self) {
         while self.socket.recv_raw(&mut self.buffer).is_ok() {}
     }
+}
+
+impl Files {
+    fn open() -> io::Result<Self> {
+        Ok(Self {
+            counters: File::open(COUNTERS)?,
+            maximum: File::open(MAXIMUM)?,
+            text: Vec::new(),
+        })
+    }
+
+    fn statistics(&mut self) -> io::Result<TrackingStatistics> {
+        let text = read_again(&self.counters, &mut self.text)?;
+        let mut statistics = TrackingStatistics::of_procfs(text).map_err(io::Error::other)?;
+        let text = read_again(&self.maximum, &mut self.text)?;
+        statistics.max_entries = text.trim().parse().map_err(io::Error::other)?;
+        Ok(statistics)
+    }
+}
+
+/// Reads the file from its beginning, as it is now.
+fn read_again<'a>(file: &File, text: &'a mut Vec<u8>) -> io::Result<&'a str> {
+    let mut length = 0;
+    loop {
+        if text.len() - length < 4096 {
+            text.resize(length + 8192, 0);
+        }
+        match file.read_at(&mut text[length..], length as u64)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    std::str::from_utf8(&text[..length]).map_err(io::Error::other)
 }
 
 fn encode_get_table(name: &CStr) -> Vec<u8> {
@@ -101,4 +163,29 @@ fn encode_get_table(name: &CStr) -> Vec<u8> {
     request.extend([NFPROTO_INET, 0, 0, 0]);
     request.extend(attribute);
     request
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn procfs_and_ctnetlink_say_the_same() {
+        let mut tracking = Tracking::open().unwrap();
+        let asked = tracking.ask_statistics();
+        if asked
+            .as_ref()
+            .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+        {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            return;
+        }
+        let asked = asked.unwrap();
+        assert!(asked.max_entries > 0);
+        if tracking.files.is_some() {
+            assert_eq!(tracking.statistics().unwrap(), asked);
+        }
+    }
 }

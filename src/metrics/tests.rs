@@ -35,6 +35,11 @@ fn sample() -> Metrics {
         uptime_seconds: 7_500,
         namespace: Some("blue".to_owned()),
         configuration: Some("/etc/nattrail/nattrail.toml".to_owned()),
+        confinement: Confinement {
+            capabilities: vec!["CAP_NET_ADMIN".to_owned()],
+            no_new_privileges: true,
+            landlock_abi: Some(6),
+        },
         events: Events {
             new: 1_204,
             destroy: 1_100,
@@ -156,6 +161,7 @@ fn names(value: &Value, way: &str, found: &mut Vec<String>) {
 /// What programs rely on: names may be added here, and never change or go.
 const NAMES: &str = "
 version pid time started uptime_seconds namespace configuration
+confinement.capabilities[] confinement.no_new_privileges confinement.landlock_abi
 events.new events.destroy
 events.new_by_protocol.tcp events.new_by_protocol.udp events.new_by_protocol.icmp events.new_by_protocol.icmpv6
 events.new_by_protocol.gre events.new_by_protocol.sctp events.new_by_protocol.other
@@ -236,6 +242,7 @@ fn for_people_each_subject_has_a_line() {
     let expected = "\
 nattrail 0.1.0, pid 411, running 2h05m since 2023-11-14T22:13:20.123Z
 Settings:   configuration /etc/nattrail/nattrail.toml, network namespace blue
+Confined:   capabilities CAP_NET_ADMIN; no new privileges; files by Landlock ABI 6
 Natevents:  count start 1199, stop 1100
 Rate:       start 202.0/s, 1 min 180.2/s, 5 min 150.0/s
             stop  190.0/s, 1 min 177.1/s, 5 min 149.2/s

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::{ByProtocol, Collector, Metrics, Rates, Syslog, Turns};
+use super::{ByProtocol, Collector, Confinement, Metrics, Rates, Syslog, Turns};
 use crate::time::Age;
 
 impl Display for Metrics {
@@ -22,6 +22,7 @@ impl Display for Metrics {
             f,
             "Settings:   configuration {file}, network namespace {namespace}"
         )?;
+        writeln!(f, "Confined:   {}", self.confinement)?;
         self.write_sessions(f)?;
         self.write_events(f)?;
         self.write_gaps(f)?;
@@ -121,6 +122,25 @@ impl Metrics {
             }
         }
         writeln!(f)
+    }
+}
+
+impl Display for Confinement {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.capabilities.as_slice() {
+            [] => f.write_str("no capabilities")?,
+            held => write!(f, "capabilities {}", held.join(" "))?,
+        }
+        let privileges = if self.no_new_privileges {
+            "no new privileges"
+        } else {
+            "new privileges possible"
+        };
+        write!(f, "; {privileges}; ")?;
+        match self.landlock_abi {
+            Some(abi) => write!(f, "files by Landlock ABI {abi}"),
+            None => f.write_str("files not confined (no Landlock)"),
+        }
     }
 }
 

@@ -14,7 +14,14 @@
 //! # Privacy
 //! The file is made with mode 0640, its directory, where it is missing, with 0750. SQLite gives its log files the mode of
 //! the database.
+//!
+//! # Upgrades
+//! An older schema is brought up to date after a copy of the file was made beside it, one for each version. Where there is
+//! no room for it the database is [`Error::Unavailable`]: the daemon logs without it and tries again, which costs less than
+//! a daemon that does not start, and less than a file that only the new version can read. A newer schema is
+//! [`Error::Refused`], and no octet of the file or its log is changed.
 
+mod backup;
 mod codec;
 mod run;
 mod schema;
@@ -29,12 +36,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 use rustix::fs::{FlockOperation, OFlags, flock};
 
 use self::codec::Sessions;
 pub use self::run::{Export, LastRun, Run};
-use self::segment::{Directory, Merged, Segment};
+use self::segment::{Directory, Due, Merged, Segment};
 use crate::engine::{Changes, StoredSession};
 use crate::time::Wall;
 
@@ -116,7 +124,16 @@ impl Store {
         connection
             .busy_timeout(BUSY_TIMEOUT)
             .map_err(|error| Error::of_sqlite(path, &error))?;
-        schema::prepare(&connection).map_err(|error| error.at(path))?;
+        // Until it is known to be ours nothing of it is to change: as the connection is closed, SQLite would merge the log.
+        let has_log = fs::metadata(suffixed(path, "-wal")).is_ok_and(|log| log.len() > 0);
+        let keep_log = |keep| {
+            let setting = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            let set = connection.set_db_config(setting, keep);
+            set.map_err(|error| Error::of_sqlite(path, &error))
+        };
+        keep_log(has_log)?;
+        schema::prepare(&connection, path).map_err(|error| error.at(path))?;
+        keep_log(false)?;
         Ok(Self {
             path: path.to_owned(),
             connection,
@@ -203,8 +220,11 @@ impl Store {
             self.directory.end(row);
         }
         let transaction = self.connection.transaction()?;
-        for segment in self.directory.dirty() {
-            write_ended(&transaction, segment)?;
+        for (due, segment) in self.directory.due() {
+            match due {
+                Due::WriteEnded => write_ended(&transaction, segment)?,
+                Due::Delete => delete(&transaction, segment)?,
+            }
         }
         let merged = match self.directory.mergeable() {
             Some(run) => Some(merge(&transaction, run, &mut self.blob)?),
@@ -258,11 +278,6 @@ pub fn heartbeat(path: &Path) -> Option<Wall> {
 /// # Errors
 /// When the file cannot be renamed.
 pub fn set_aside(path: &Path, now: Wall) -> io::Result<PathBuf> {
-    let suffixed = |path: &Path, suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
     let stamp = format!(".damaged-{}", now.as_secs());
     let mut aside = suffixed(path, &stamp);
     let mut count = 1;
@@ -313,11 +328,8 @@ fn load(
     Ok(())
 }
 
-/// Writes which of the segment's sessions have ended, or deletes it when all have.
+/// Writes which of the segment's sessions have ended.
 fn write_ended(transaction: &Transaction<'_>, segment: &Segment) -> rusqlite::Result<()> {
-    if segment.is_empty() {
-        return delete(transaction, segment);
-    }
     let mut write = transaction.prepare_cached(schema::WRITE_ENDED)?;
     write.execute(params![segment.first().0, segment.bitmap()])?;
     Ok(())
@@ -417,8 +429,12 @@ fn write_state(transaction: &Connection, run: &Run<'_>, now: Wall) -> rusqlite::
 }
 
 fn lock_path(path: &Path) -> PathBuf {
+    suffixed(path, ".lock")
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    name.push(suffix);
     PathBuf::from(name)
 }
 

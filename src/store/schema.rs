@@ -2,17 +2,20 @@
 //!
 //! `user_version` counts the migrations that were applied; they are only ever appended to. `application_id` tells the
 //! file from that of another program. Sessions stand in segments ([`super::segment`]), as blobs ([`super::codec`]).
+//!
+//! Before a migration the database is copied to a file beside it ([`super::backup`]), for whoever has to go back to an
+//! older nattrail. A database that cannot be copied is not migrated.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-use super::Error;
+use super::{Error, backup};
 
 /// "ntrl"
-const APPLICATION_ID: i32 = 0x6e74_726c;
+pub(super) const APPLICATION_ID: i32 = 0x6e74_726c;
 
-const MIGRATIONS: [&str; 2] = [
+pub(super) const MIGRATIONS: [&str; 2] = [
     "
 CREATE TABLE segment (
     first INTEGER PRIMARY KEY, -- row of its first session
@@ -59,6 +62,7 @@ pub(super) const INSERT_EXPORT: &str = "INSERT INTO export VALUES (?, ?, ?, ?, ?
 pub(super) enum Failure {
     Sqlite(rusqlite::Error),
     Refused(String),
+    Backup(backup::Failure),
 }
 
 impl Failure {
@@ -68,6 +72,12 @@ impl Failure {
             Self::Refused(reason) => Error::Refused {
                 path: path.to_owned(),
                 reason,
+            },
+            Self::Backup(failure) => Error::Unavailable {
+                path: path.to_owned(),
+                reason: format!(
+                    "its schema is of an earlier version, and is not changed without a copy: {failure}"
+                ),
             },
         }
     }
@@ -80,8 +90,17 @@ impl From<rusqlite::Error> for Failure {
 }
 
 /// Sets the connection up for writing and applies the migrations that are missing.
-pub(super) fn prepare(connection: &Connection) -> Result<(), Failure> {
+pub(super) fn prepare(connection: &Connection, path: &Path) -> Result<(), Failure> {
     let version = version(connection)?;
+    if (1..MIGRATIONS.len()).contains(&version) {
+        let kept = backup::make(connection, path, version).map_err(Failure::Backup)?;
+        log::info!(
+            "pending database \"{}\": its schema goes from version {version} to {}, the file as it was is kept as \"{}\"",
+            path.display(),
+            MIGRATIONS.len(),
+            kept.display()
+        );
+    }
     // Blobs of segments are large: fewer pages to link and to free. Counts for a file that is empty yet.
     connection.pragma_update(None, "page_size", 16_384)?;
     // The mode is a property of the file. A read-only one keeps its own.

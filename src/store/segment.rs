@@ -1,8 +1,8 @@
 //! Which sessions the store holds, in segments.
 //!
 //! The sessions that one commit brings are written together, as one blob: a segment. When a session ends, its bit in the
-//! segment's bitmap is set; when all have ended, the segment is deleted. So a session costs the store some bytes and a bit,
-//! not a row to be inserted and found again. What is left of segments that have nearly emptied is written together in a
+//! segment's bitmap is set; when all have ended, the segment is deleted, then or in one of the next commits. So a session
+//! costs the store some bytes and a bit, not a row to be inserted and found again. What is left of segments that have nearly emptied is written together in a
 //! new one.
 //!
 //! This is the directory of the segments, in memory: rows in ascending order, in and over the segments.
@@ -14,6 +14,8 @@ pub(super) const MAX_SESSIONS: usize = 1 << 16;
 /// Small segments are written as one as long as they have no more live sessions than this, all together; one is small up to
 /// a quarter of it.
 const SMALL: usize = 4096;
+/// Empty segments deleted in a commit, at most: the pages of each are read and freed one by one.
+const MAX_DELETED: usize = 4;
 /// So many small neighbours are written as one in a commit, at least and at most.
 const MIN_MERGED: usize = 16;
 const MAX_MERGED: usize = 64;
@@ -24,7 +26,16 @@ pub(super) struct Segment {
     ended: Bitmap,
     live: usize,
     /// Whether sessions have ended since the bitmap was written.
-    pub(super) dirty: bool,
+    dirty: bool,
+    /// Whether it is no longer in the file.
+    deleted: bool,
+}
+
+/// What is to be done with a segment in the file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Due {
+    WriteEnded,
+    Delete,
 }
 
 impl Segment {
@@ -38,6 +49,7 @@ impl Segment {
             ended,
             live,
             dirty: false,
+            deleted: false,
         }
     }
 
@@ -59,6 +71,15 @@ impl Segment {
             self.live -= 1;
             self.dirty = true;
         }
+    }
+
+    /// `deleted` counts those that are deleted in the same commit.
+    fn due(&self, deleted: &mut usize) -> Option<Due> {
+        if self.is_empty() && *deleted < MAX_DELETED {
+            *deleted += 1;
+            return Some(Due::Delete);
+        }
+        self.dirty.then_some(Due::WriteEnded)
     }
 
     /// Whether it is large and three quarters or more of it have ended.
@@ -119,9 +140,12 @@ impl Directory {
         }
     }
 
-    /// Segments whose bitmap is to be written, or that are to be deleted.
-    pub(super) fn dirty(&self) -> impl Iterator<Item = &Segment> {
-        self.0.iter().filter(|segment| segment.dirty)
+    /// What a commit has to do with the segments that are there.
+    pub(super) fn due(&self) -> impl Iterator<Item = (Due, &Segment)> {
+        let mut deleted = 0;
+        self.0
+            .iter()
+            .filter_map(move |segment| Some((segment.due(&mut deleted)?, segment)))
     }
 
     /// Neighbours that are better written as one segment: a large one that has nearly emptied, or many small ones.
@@ -155,6 +179,11 @@ impl Directory {
     /// The commit has succeeded: what was to be written is written, `merged` stands for the segments from its first row to
     /// its last, and `fresh` are new.
     pub(super) fn handle_committed(&mut self, merged: Option<Merged>, fresh: Vec<Segment>) {
+        let mut deleted = 0;
+        for segment in &mut self.0 {
+            segment.deleted = segment.due(&mut deleted) == Some(Due::Delete);
+            segment.dirty = false;
+        }
         if let Some(Merged {
             segment,
             from,
@@ -164,10 +193,7 @@ impl Directory {
             let at = self.0.partition_point(|segment| segment.first() < from);
             self.0.splice(at..at + count, segment);
         }
-        self.0.retain_mut(|segment| {
-            segment.dirty = false;
-            segment.live > 0
-        });
+        self.0.retain(|segment| !segment.deleted);
         self.0.extend(fresh);
     }
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod upgrade;
+
 use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
@@ -315,24 +317,6 @@ fn exports_are_replaced_by_those_of_the_latest_commit() {
 }
 
 #[test]
-fn a_database_of_the_first_version_is_brought_up_to_date() {
-    let directory = TempDir::new().unwrap();
-    let path = written(&directory);
-    Connection::open(&path)
-        .unwrap()
-        .execute_batch(
-            "DROP TABLE export;
-             ALTER TABLE state DROP COLUMN socket;
-             ALTER TABLE state DROP COLUMN stopped;
-             PRAGMA user_version = 1;",
-        )
-        .unwrap();
-    let mut store = Store::open(&path).unwrap();
-    assert_eq!(loaded(&mut store).len(), 2);
-    assert_eq!(store.last_run().unwrap().last_commit, Some(NOW.wall));
-}
-
-#[test]
 fn only_the_owner_and_the_group_may_read() {
     let directory = TempDir::new().unwrap();
     let path = written(&directory);
@@ -429,29 +413,6 @@ fn blobs_no_daemon_writes_are_damage_and_the_segment_is_named() {
         let error = Store::open(&path).unwrap().load(|_| ()).unwrap_err();
         assert!(matches!(error, Error::Damaged { .. }), "{error}");
         assert!(error.to_string().ends_with(expected), "{error}");
-    }
-}
-
-#[test]
-fn a_database_of_a_newer_version_or_another_program_is_left_alone() {
-    for (pragma, expected) in [
-        ("user_version = 99", "its schema is version 99"),
-        (
-            "application_id = 1",
-            "it is the database of another program",
-        ),
-    ] {
-        let directory = TempDir::new().unwrap();
-        let path = written(&directory);
-        Connection::open(&path)
-            .unwrap()
-            .execute_batch(&format!("PRAGMA {pragma}"))
-            .unwrap();
-        let before = fs::read(&path).unwrap();
-        let error = Store::open(&path).unwrap_err();
-        assert!(matches!(error, Error::Refused { .. }), "{error}");
-        assert!(error.to_string().contains(expected), "{error}");
-        assert_eq!(fs::read(&path).unwrap(), before);
     }
 }
 

@@ -1,7 +1,8 @@
-//! Statistics of connection tracking over ctnetlink: requests out, counters in.
+//! Statistics of connection tracking: of ctnetlink (requests out, counters in) and of `/proc/net/stat/nf_conntrack`.
 //!
 //! Follows `enum ctattr_stats_cpu` and `enum ctattr_stats_global` of
-//! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`. The counters of the CPUs are summed; each wraps at 32 bits.
+//! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`, and `ct_cpu_seq_show` of
+//! `net/netfilter/nf_conntrack_standalone.c`. The counters of the CPUs are summed; each wraps at 32 bits.
 
 use super::ctnetlink::{ATTRIBUTES_OFFSET, SUBSYSTEM_CTNETLINK};
 use super::netlink::{self, Attributes, HEADER_LEN, Malformed, Message};
@@ -32,6 +33,40 @@ pub struct TrackingStatistics {
 }
 
 impl TrackingStatistics {
+    /// Reads `/proc/net/stat/nf_conntrack`: a line of names, then one of hexadecimal counters for each CPU. Which columns
+    /// there are has changed over time, their names have not. `max_entries` is not among them.
+    ///
+    /// # Errors
+    /// [`Malformed`] when a column that is needed is missing or not a number.
+    pub fn of_procfs(text: &str) -> Result<Self, Malformed> {
+        let mut lines = text.lines();
+        let names = lines.next().ok_or(Malformed)?;
+        let column = |wanted| {
+            let position = names.split_whitespace().position(|name| name == wanted);
+            position.ok_or(Malformed)
+        };
+        let (failed, drop, early) = (
+            column("insert_failed")?,
+            column("drop")?,
+            column("early_drop")?,
+        );
+        let entries = column("entries")?;
+        let mut statistics = Self::default();
+        for line in lines {
+            let counter = |column| {
+                let field = line.split_whitespace().nth(column).ok_or(Malformed)?;
+                u32::from_str_radix(field, 16).map_err(|_| Malformed)
+            };
+            let sum = |so_far: u32, column| Ok(so_far.wrapping_add(counter(column)?));
+            statistics.insert_failed = sum(statistics.insert_failed, failed)?;
+            statistics.drop = sum(statistics.drop, drop)?;
+            statistics.early_drop = sum(statistics.early_drop, early)?;
+            // Of the whole namespace, and so the same in every line.
+            statistics.entries = counter(entries)?;
+        }
+        Ok(statistics)
+    }
+
     /// Adds what a message says. Returns whether it was the last of the answer.
     ///
     /// # Errors
@@ -156,6 +191,34 @@ mod tests {
             Ok(true)
         );
         assert_eq!((statistics.entries, statistics.max_entries), (5, 262_144));
+    }
+
+    #[test]
+    fn procfs_columns_are_found_by_their_names() {
+        let text = "entries  clashres found new insert_failed drop early_drop icmp_error  search_restart\n\
+                    00000103  00000001 00000002 00000003 0000000a 0000000b ffffffff 00000000  00000007\n\
+                    00000103  00000000 00000000 00000000 00000001 00000002 00000003 00000000  00000000\n";
+        let expected = TrackingStatistics {
+            insert_failed: 11,
+            drop: 13,
+            early_drop: 2,
+            entries: 0x103,
+            max_entries: 0,
+        };
+        assert_eq!(TrackingStatistics::of_procfs(text), Ok(expected));
+    }
+
+    #[test]
+    fn procfs_without_a_needed_column_or_with_a_short_line_is_malformed() {
+        let names = "entries insert_failed drop early_drop";
+        for text in [
+            "",
+            "entries drop early_drop\n1 2 3\n",
+            &format!("{names}\n1 2 3\n"),
+            &format!("{names}\n1 2 3 x\n"),
+        ] {
+            assert_eq!(TrackingStatistics::of_procfs(text), Err(Malformed));
+        }
     }
 
     proptest! {

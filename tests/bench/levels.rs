@@ -37,13 +37,16 @@ pub fn measure(levels: &[u64], mut done: impl FnMut(Level)) -> Startup {
         fill(&network, &mut staying, level);
         wait_for_pending(&reader, level);
         let rss_octets = memory(reader.pid(), "VmRSS");
+        let before = reader.metrics().unwrap_or_default().events;
         let microseconds = probe(&network, &reader, &mut passing, level);
         let metrics = reader.metrics().unwrap_or_default();
+        let batches = metrics.events.batches - before.batches;
         done(Level {
             pending: level,
             rss_octets,
             octets_per_pending: rss_octets.saturating_sub(empty) as f64 / level as f64,
             cpu_microseconds_per_connection: microseconds,
+            events_per_batch: (metrics.events.messages - before.messages) as f64 / batches as f64,
             longest_turn_microseconds: metrics.turns.longest_microseconds,
         });
     }

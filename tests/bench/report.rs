@@ -37,6 +37,9 @@ pub struct Level {
     /// Beyond what the program has with nothing pending.
     pub octets_per_pending: f64,
     pub cpu_microseconds_per_connection: f64,
+    /// Each costs a wake-up, so that slow ends cost more. The kernel needs the longer to find the connections that are to
+    /// end, the more there are.
+    pub events_per_batch: f64,
     pub longest_turn_microseconds: u64,
 }
 
@@ -97,16 +100,17 @@ impl Row {
     }
 }
 
-pub const LEVEL_HEAD: &str = "pending      RSS MB  octets/pending  µs/conn  turn ms";
+pub const LEVEL_HEAD: &str = "pending      RSS MB  octets/pending  µs/conn  events/batch  turn ms";
 
 impl Level {
     pub fn line(&self) -> String {
         format!(
-            "{:<9} {:>9.1} {:>15.0} {:>8.2} {:>8.1}",
+            "{:<9} {:>9.1} {:>15.0} {:>8.2} {:>13.1} {:>8.1}",
             self.pending,
             megabytes(self.rss_octets),
             self.octets_per_pending,
             self.cpu_microseconds_per_connection,
+            self.events_per_batch,
             millis(self.longest_turn_microseconds),
         )
     }
