@@ -193,9 +193,10 @@ impl Container {
         let _ = self.attempt("systemctl reboot");
         let before = self.init;
         let gone = wait_until(Instant::now() + LONG, || {
-            (self.find_init() != Some(before)).then_some(())
+            let init = self.find_init();
+            init.is_some_and(|init| init != before).then_some(())
         });
-        assert!(gone.is_some(), "it did not go down: {}", self.said());
+        assert!(gone.is_some(), "it did not go down and come back: {}", self.said());
         self.wait_until_up();
     }
 
@@ -212,12 +213,12 @@ impl Container {
         assert_eq!(failed, "", "units that failed at boot");
     }
 
-    /// The first process of the innermost PID namespace: a child of nspawn, which is the child of unshare.
+    /// The first process of the innermost PID namespace: a child of nspawn, which is a child of the script that unshare
+    /// started.
     fn find_init(&self) -> Option<u32> {
-        let [nspawn] = children(self.unshare.id())[..] else {
-            return None;
-        };
-        children(nspawn).into_iter().find(|child| {
+        let script = children(self.unshare.id());
+        let nspawn = script.into_iter().flat_map(children);
+        nspawn.flat_map(children).find(|child| {
             let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap_or_default();
             let pids = status.lines().find(|line| line.starts_with("NSpid:"));
             let pids: Vec<&str> = pids.unwrap_or_default().split_whitespace().collect();
