@@ -16,7 +16,8 @@ use crate::support::{can_run, wait_until};
 
 /// What the tests of the package need, beside what debootstrap calls minimal: systemd; the package's own dependencies, as
 /// the container has no network to fetch them from; what the package works with if it is there.
-const PACKAGES: &str = "dbus,iproute2,libmnl0,libnftnl11,libsqlite3-0,logrotate,nftables,rsyslog,systemd,systemd-sysv";
+const PACKAGES: &str =
+    "dbus,iproute2,libmnl0,libnftnl11,libsqlite3-0,logrotate,nftables,rsyslog,systemd,systemd-sysv";
 
 /// How long a boot, a shutdown or dpkg may take on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
@@ -196,7 +197,11 @@ impl Container {
             let init = self.find_init();
             init.is_some_and(|init| init != before).then_some(())
         });
-        assert!(gone.is_some(), "it did not go down and come back: {}", self.said());
+        assert!(
+            gone.is_some(),
+            "it did not go down and come back: {}",
+            self.said()
+        );
         self.wait_until_up();
     }
 

@@ -126,7 +126,10 @@ impl Account {
                 );
             }
             let invented = records.keys().find(|key| !self.made.contains(key));
-            assert_eq!(invented, None, "{kind} of a session that the kernel never made");
+            assert_eq!(
+                invented, None,
+                "{kind} of a session that the kernel never made"
+            );
         }
     }
 
@@ -147,7 +150,9 @@ impl Account {
                 Instant::now() < deadline,
                 "no delete of {missing:?}, among others; gaps: {:#?}\n{}",
                 self.gaps,
-                container.run("nattrail status; journalctl --no-pager --unit=systemd-journald --lines=20")
+                container.run(
+                    "nattrail status; journalctl --no-pager --unit=systemd-journald --lines=20"
+                )
             );
             thread::sleep(Duration::from_millis(200));
         }
