@@ -11,13 +11,16 @@
 //! 5. [`store`] writes which sessions are pending to SQLite, once per flush: what began and ended in between never gets
 //!    there.
 //!
-//! Dependencies point downward only: [`cli`] → [`daemon`] → [`kernel`], [`store`], [`export`], [`engine`] → [`wire`] →
-//! [`metrics`], [`session`], [`time`], [`config`]. `wire`, `engine` and the packing half of `export` are sans-IO: bytes,
+//! Beside it, [`convert`] makes a configuration of those of other programs.
+//!
+//! Dependencies point downward only: [`cli`] → [`convert`], [`daemon`] → [`kernel`], [`store`], [`export`], [`engine`] →
+//! [`wire`] → [`metrics`], [`session`], [`time`], [`config`]. `wire`, `engine` and the packing half of `export` are sans-IO: bytes,
 //! events and `now` go in, records, bytes and deadlines come out, so that scripts of (time, event) test them. Only
 //! `daemon` reads a clock, only `kernel` has unsafe code.
 
 pub mod cli;
 pub mod config;
+pub mod convert;
 pub mod daemon;
 pub mod engine;
 pub mod export;

@@ -77,10 +77,10 @@ pub struct Events {
     pub batches: u64,
     /// Entries of the kernel's table that audits have read.
     pub dumped: u64,
-    /// Messages that could not be decoded.
+    /// Messages of the kernel that could not be decoded, or were longer than any event.
     pub malformed: u64,
-    /// Datagrams that did not come from the kernel, or were longer than any event.
-    pub unusable: u64,
+    /// Datagrams that did not come from the kernel.
+    pub foreign: u64,
     /// How often events were lost because the receive buffer was full; never with `capture.reliable`.
     pub overflows: u64,
 }
@@ -136,6 +136,12 @@ pub struct Kernel {
 #[serde(default)]
 pub struct Sessions {
     pub pending: u64,
+    /// `pending.max`.
+    pub max: u64,
+    /// Begun when so many were pending: logged, and not kept.
+    pub beyond_max: u64,
+    /// Of those, the ones that have not ended, at most.
+    pub unkept: u64,
     pub pending_peak: u64,
     /// When there were so many for the first time.
     pub pending_peak_time: Option<Time>,

@@ -268,19 +268,22 @@ pub enum GapCause {
     ClockStep,
     /// Connection tracking may have been off: the nftables table that keeps it on had been removed. Lost: not known.
     TrackingOff,
+    /// What the kernel sent could not be understood. Lost: those messages.
+    Undecoded,
     /// The records were known, but this receiver could not take them. Lost: those records, in the receiver's own unit
     /// (flow records for a collector).
     Undelivered,
 }
 
 impl GapCause {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Restart,
         Self::Overflow,
         Self::TableFull,
         Self::InsertFailed,
         Self::ClockStep,
         Self::TrackingOff,
+        Self::Undecoded,
         Self::Undelivered,
     ];
 
@@ -294,6 +297,7 @@ impl GapCause {
             Self::InsertFailed => "insert-failed",
             Self::ClockStep => "clock-step",
             Self::TrackingOff => "tracking-off",
+            Self::Undecoded => "undecoded",
             Self::Undelivered => "undelivered",
         }
     }

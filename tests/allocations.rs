@@ -12,7 +12,7 @@ use std::cell::Cell;
 
 use nattrail::config::{Format, Version};
 
-use pipeline::{Outputs, Pipeline};
+use pipeline::{Outputs, Pipeline, Reading};
 
 /// The system's allocator, counting what each thread takes.
 struct Counting;
@@ -91,5 +91,15 @@ fn lines_of_every_format_are_written_without_allocating() {
             0,
             "{format:?}"
         );
+    }
+}
+
+#[test]
+fn viewers_are_served_without_allocating_whether_they_read_or_not() {
+    for filter in ["", "src=192.0.2.1 proto=tcp post=[2001:db8::/32]:443"] {
+        for reading in [Reading::Everything, Reading::Nothing] {
+            let allocated = allocated_in_steady_state(Outputs::View(filter, reading));
+            assert_eq!(allocated, 0, "{filter:?}, reads {reading:?}");
+        }
     }
 }

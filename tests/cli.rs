@@ -73,7 +73,8 @@ fn help_names_the_commands_on_the_standard_output() {
         let output = nattrail(&[argument]).output().unwrap();
         assert_eq!(status(&output), 0);
         for command in [
-            "run", "check", "pending", "status", "version", "help", "--config",
+            "run", "start", "stop", "restart", "reload", "install", "check", "pending", "status",
+            "tail", "convert", "version", "help", "--config",
         ] {
             assert!(stdout(&output).contains(command), "{command}");
         }
@@ -299,4 +300,71 @@ fn a_full_standard_output_is_an_error_of_the_system() {
         stderr(&output),
         "error: standard output: No space left on device (os error 28)\n"
     );
+}
+
+#[test]
+fn a_converted_configuration_is_one_that_check_accepts() {
+    let sender = "<flow_send>\nargs 0\nargs 127.0.0.1\nargs 2055\n</flow_send>\n<ptee>\n<conf>\ndispatchers screen\n</conf>\n</ptee>\n";
+    let (directory, file) = configuration("nfflowd.conf", sender);
+    let result = directory.path().join("nattrail.toml");
+    let result = result.to_str().unwrap();
+    let convert = || {
+        let output = nattrail(&["convert", "nfflowd", &file, "--output", result]).output();
+        output.unwrap()
+    };
+    let output = convert();
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    let found = nattrail(&["check", "-c", result]).output().unwrap();
+    let found = stdout(&found);
+    let expected = format!("ok      configuration: {result}");
+    assert_eq!(line_about(&found, "configuration"), expected);
+    assert!(
+        line_about(&found, "collector[0]").starts_with("ok "),
+        "{found}"
+    );
+    // It is not overwritten.
+    let output = convert();
+    assert_eq!(status(&output), 69);
+    assert!(
+        stderr(&output).contains("move it away"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[test]
+fn what_cannot_be_converted_is_said_with_its_line() {
+    let options = "options ipt_NETFLOW destination=127.0.0.1 natevents=1 \\\n hashsize=1\n";
+    let (_directory, file) = configuration("ipt_NETFLOW.conf", options);
+    let output = nattrail(&["convert", "ipt-netflow", &file])
+        .output()
+        .unwrap();
+    assert_eq!(status(&output), 0);
+    let expected = format!("warning: {file}: line 2: hashsize: no equivalent");
+    assert!(stderr(&output).contains(&expected), "{}", stderr(&output));
+    assert!(stdout(&output).contains("# - line 2: hashsize: no equivalent"));
+    let output = nattrail(&["convert", "nfflowd", &file]).output().unwrap();
+    assert_eq!(status(&output), 65, "{}", stderr(&output));
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn strict_makes_a_warning_fail() {
+    let (directory, file) = configuration("n.toml", "");
+    let checked = |arguments: &[&str]| {
+        let mut command = nattrail(arguments);
+        command.args(["check", "-c", &file]);
+        // A directory that others may read is a warning.
+        command.env("STATE_DIRECTORY", directory.path());
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        command
+    };
+    let status_of = |more: &[&str]| status(&checked(&[]).args(more).output().unwrap());
+    let plain = status_of(&[]);
+    if plain == 0 {
+        assert_eq!(status_of(&["--strict"]), 69);
+    } else {
+        // The machine lacks more than that, which --strict does not hide.
+        assert_eq!(status_of(&["--strict"]), plain);
+    }
 }

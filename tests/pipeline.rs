@@ -8,7 +8,7 @@ mod datagram;
 use std::ops::ControlFlow;
 
 use nattrail::config::{Collector, Config, Format, Syslog, Version};
-use nattrail::engine::{Engine, Filter, Timing};
+use nattrail::engine::{Engine, Filter, Policy};
 use nattrail::export::packer::{Packer, Transport};
 use nattrail::export::queue::Queue;
 use nattrail::session::Record;
@@ -31,7 +31,7 @@ fn at(wall_millis: u64) -> Now {
 fn records(script: &[(Now, &str)]) -> Vec<(Now, Record)> {
     let config = Config::default();
     let filter = Filter::new(&config.capture);
-    let mut engine = Engine::new(filter, Timing::new(&config), script[0].0);
+    let mut engine = Engine::new(filter, Policy::new(&config), script[0].0);
     let mut records = Vec::new();
     for &(now, hex) in script {
         for message in Messages::new(&bytes(hex)) {

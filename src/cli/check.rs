@@ -2,6 +2,8 @@
 //!
 //! Nothing is changed: no file is made, no packet is sent, no setting is touched.
 
+mod control;
+
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
@@ -98,29 +100,37 @@ impl fmt::Display for Finding {
     }
 }
 
+/// How to look, and to print.
+#[derive(Clone, Copy, Debug)]
+pub struct Form {
+    /// Whether a warning is as bad as something unavailable.
+    pub strict: bool,
+    pub json: bool,
+}
+
 /// Checks everything, prints it, and says in the exit status what is worst: a wrong configuration, a missing
-/// permission, then what is unavailable. Warnings do not fail.
+/// permission, then what is unavailable. Warnings fail only when asked for.
 ///
 /// # Errors
 /// When `out` cannot be written to.
 pub fn run(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
-    json: bool,
+    form: Form,
     out: &mut impl Write,
 ) -> io::Result<Exit> {
     let findings = match Config::load(file, environment) {
         Ok(loaded) => findings(&loaded),
         Err(error) => error.problems().into_iter().map(mistake).collect(),
     };
-    if json {
+    if form.json {
         print_json(&findings, out)?;
     } else {
         for finding in &findings {
             writeln!(out, "{finding}")?;
         }
     }
-    Ok(worst(&findings))
+    Ok(worst(&findings, form.strict))
 }
 
 fn findings(loaded: &Loaded) -> Vec<Finding> {
@@ -141,6 +151,7 @@ fn findings(loaded: &Loaded) -> Vec<Finding> {
     findings.extend(kernel_settings(&config.capture));
     findings.extend(config.collectors.iter().enumerate().map(collector));
     findings.extend(config.syslog.iter().enumerate().map(syslog));
+    findings.push(control::look(config.control.socket.as_deref()));
     findings
 }
 
@@ -153,7 +164,7 @@ fn mistake(problem: Problem) -> Finding {
     Finding::error(Exit::Config, object, problem.message, "")
 }
 
-fn worst(findings: &[Finding]) -> Exit {
+fn worst(findings: &[Finding], strict: bool) -> Exit {
     let has = |exit| {
         let error = Verdict::Error(exit);
         findings.iter().any(|finding| finding.verdict == error)
@@ -166,7 +177,14 @@ fn worst(findings: &[Finding]) -> Exit {
     ]
     .into_iter()
     .find(|exit| has(*exit))
-    .unwrap_or(Exit::Success)
+    .unwrap_or_else(|| {
+        let warned = |finding: &Finding| finding.verdict == Verdict::Warning;
+        if strict && findings.iter().any(warned) {
+            Exit::Unavailable
+        } else {
+            Exit::Success
+        }
+    })
 }
 
 fn print_json(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
@@ -452,9 +470,12 @@ mod tests {
     #[test]
     fn the_worst_finding_decides_the_exit_status() {
         let finding = |exit| Finding::error(exit, "a", "b", "");
-        assert_eq!(worst(&[Finding::warning("a", "b", "")]), Exit::Success);
+        let warning = [Finding::warning("a", "b", "")];
+        assert_eq!(worst(&warning, false), Exit::Success);
+        assert_eq!(worst(&warning, true), Exit::Unavailable);
+        assert_eq!(worst(&[Finding::ok("a", "b")], true), Exit::Success);
         let both = [finding(Exit::Unavailable), finding(Exit::NoPermission)];
-        assert_eq!(worst(&both), Exit::NoPermission);
+        assert_eq!(worst(&both, true), Exit::NoPermission);
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! The command line: arguments in, a subcommand called, its outcome as an exit status of sysexits(3).
 
 mod check;
+mod control;
+mod convert;
 mod pending;
 mod run;
+mod service;
 mod status;
+mod tail;
 mod version;
 
 use std::ffi::OsString;
@@ -14,6 +18,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 
+use self::service::Action;
 use crate::config::FILE_VARIABLE;
 use crate::daemon::clock;
 
@@ -24,6 +29,8 @@ pub enum Exit {
     Success = 0,
     /// The command line is wrong.
     Usage = 64,
+    /// A file to convert is not what it should be.
+    Data = 65,
     /// A collector, a target or a service of the kernel is not there.
     Unavailable = 69,
     /// The operating system refused something.
@@ -32,6 +39,22 @@ pub enum Exit {
     NoPermission = 77,
     /// The configuration is wrong.
     Config = 78,
+}
+
+impl Exit {
+    /// The one of this number, as another nattrail ends.
+    const fn of_code(code: i32) -> Option<Self> {
+        Some(match code {
+            0 => Self::Success,
+            64 => Self::Usage,
+            65 => Self::Data,
+            69 => Self::Unavailable,
+            71 => Self::Os,
+            77 => Self::NoPermission,
+            78 => Self::Config,
+            _ => return None,
+        })
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -52,12 +75,38 @@ struct Arguments {
     command: Command,
 }
 
+const CHECK_STATUSES: &str = "\
+Exit status: that of the worst line.
+  0   all is well, or there are warnings only: the daemon can do its work, the records may lack something
+  69  something is not there: a route, a socket, events of the kernel; with --strict also for warnings
+  71  the system refused to say
+  77  a permission is missing
+  78  the configuration is wrong";
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)
-    Run,
-    /// Check configuration, permissions, kernel settings, collectors and syslog targets
+    Run {
+        /// As `nattrail start` runs it
+        #[arg(long, hide = true)]
+        background: bool,
+    },
+    /// Start the service: by systemctl where systemd runs, else as a daemon in the background, and wait until it is ready
+    Start(service::Options),
+    /// Stop the service, and wait until it has ended
+    Stop(service::Options),
+    /// Stop the service if it runs, and start it
+    Restart(service::Options),
+    /// Let the running service read its configuration again and reopen its files
+    Reload(service::Options),
+    /// Start the service now and whenever the machine starts
+    Install(service::Options),
+    /// Check configuration, permissions, kernel settings, collectors, syslog targets, and whether the daemon runs
+    #[command(after_help = CHECK_STATUSES)]
     Check {
+        /// Fail for warnings too
+        #[arg(long)]
+        strict: bool,
         /// Print an array of JSON objects
         #[arg(long)]
         json: bool,
@@ -84,6 +133,19 @@ enum Command {
         )]
         watch: Option<u32>,
     },
+    /// Write the configuration of another program as nattrail's, and name what has no equivalent
+    Convert {
+        /// Whose configuration it is
+        program: convert::Program,
+        /// Its configuration file; - for the standard input
+        file: PathBuf,
+        /// Write to this file, which must not exist, instead of the standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Show events as they happen, from the running daemon
+    #[command(after_help = tail::AFTER_HELP)]
+    Tail(tail::Options),
     /// Print the version
     Version,
 }
@@ -98,7 +160,7 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     match Arguments::try_parse() {
-        Ok(arguments) => dispatch(arguments).into(),
+        Ok(arguments) => dispatch(arguments),
         Err(error) => {
             // Nobody is left to be told when neither output can be written to.
             let _ = error.print();
@@ -111,12 +173,22 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(arguments: Arguments) -> Exit {
-    let file = configuration_file(arguments.config, std::env::var_os(FILE_VARIABLE));
+fn dispatch(arguments: Arguments) -> ExitCode {
+    let option = arguments.config;
+    let file = configuration_file(option.clone(), std::env::var_os(FILE_VARIABLE));
     let file = file.as_deref();
-    match arguments.command {
-        Command::Run => run::run(file),
-        Command::Check { json } => printed(|out| check::run(file, environment(), json, out)),
+    let serve = |action, options| service::run(action, options, option, file).into();
+    let exit = match arguments.command {
+        Command::Start(options) => return serve(Action::Start, options),
+        Command::Stop(options) => return serve(Action::Stop, options),
+        Command::Restart(options) => return serve(Action::Restart, options),
+        Command::Reload(options) => return serve(Action::Reload, options),
+        Command::Install(options) => return serve(Action::Install, options),
+        Command::Run { background } => run::run(file, background),
+        Command::Check { strict, json } => {
+            let form = check::Form { strict, json };
+            printed(|out| check::run(file, environment(), form, out))
+        }
         Command::Pending { json } => {
             let now = clock::read().wall;
             printed(|out| pending::run(file, environment(), json, now, out))
@@ -129,8 +201,15 @@ fn dispatch(arguments: Arguments) -> Exit {
             };
             printed(|out| status::run(file, environment(), form, out))
         }
+        Command::Convert {
+            program,
+            file,
+            output,
+        } => printed(|out| convert::run(program, &file, output.as_deref(), out)),
+        Command::Tail(options) => printed(|out| tail::run(file, environment(), options, out)),
         Command::Version => printed(|out| version::run(out)),
-    }
+    };
+    exit.into()
 }
 
 /// Runs a command that prints to the standard output.
@@ -149,9 +228,18 @@ fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<Exit>) ->
 
 /// Says on the standard error what prevents the command, in one write.
 fn complain(message: &str) {
+    tell("error", message);
+}
+
+/// Says what the user should know about what the command does all the same.
+fn remark(message: &str) {
+    tell("warning", message);
+}
+
+fn tell(word: &str, message: &str) {
     let lines: String = message
         .lines()
-        .map(|line| format!("error: {line}\n"))
+        .map(|line| format!("{word}: {line}\n"))
         .collect();
     // Nobody is left to be told when the standard error is gone.
     let _ = io::stderr().write_all(lines.as_bytes());

@@ -9,12 +9,12 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::{Exit, complain};
-use crate::config::{Config, Format, Syslog};
+use crate::config::Config;
 use crate::engine::StoredSession;
 use crate::session::{EventKind, NatEvent, Provenance, Record, Tuple};
 use crate::store;
 use crate::time::{Age, Now, Uptime, Wall};
-use crate::wire::syslog::{Encoder, Host, Message};
+use crate::wire::syslog::{Encoder, Message};
 
 /// Prints the sessions of the configured database, as a table or as one JSON object per line: the session's create
 /// record, as the copies have it. A daemon may be using the database meanwhile. What prevents it is said on the standard error.
@@ -36,14 +36,16 @@ pub fn run(
         }
     };
     let mut out = BufWriter::new(out);
-    let mut encoder = json_encoder();
-    let mut printed = if json {
-        Ok(())
-    } else {
-        print_heading(&mut out)
-    };
+    let mut encoder = Encoder::json_lines();
+    let mut printed = Ok(());
+    // Not before something could be read: a heading is no answer.
+    let mut headed = json;
     let read = store::read(&config.pending.database, |stored| {
         // The store has no way to be stopped; after the first failure the rest is read for nothing.
+        if printed.is_ok() && !headed {
+            headed = true;
+            printed = print_heading(&mut out);
+        }
         if printed.is_ok() {
             printed = if json {
                 print_json(&stored, &mut encoder, &mut out)
@@ -53,6 +55,9 @@ pub fn run(
         }
     });
     printed?;
+    if read.is_ok() && !headed {
+        print_heading(&mut out)?;
+    }
     out.flush()?;
     match read {
         Ok(()) => Ok(Exit::Success),
@@ -134,18 +139,6 @@ fn print_json(
     written
 }
 
-fn json_encoder() -> Encoder {
-    let standard_output = Syslog {
-        format: Format::Json,
-        ..Config::default().syslog.remove(0)
-    };
-    let host = Host {
-        hostname: String::new(),
-        pid: 0,
-    };
-    Encoder::new(&standard_output, &host)
-}
-
 fn print_columns(columns: [String; 10], out: &mut impl Write) -> io::Result<()> {
     let [
         proto,
@@ -173,7 +166,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::{Engine, Filter, Row, Timing};
+    use crate::engine::{Engine, Filter, Policy, Row};
     use crate::session::{Protocol, Session, Zone, ZoneDirection};
     use crate::store::{Run, Store};
     use crate::time::{Now, Uptime};
@@ -256,7 +249,13 @@ mod tests {
 
     #[test]
     fn json_is_the_create_record_of_the_copies() {
-        let line = text(|out| print_json(&stored(Provenance::Inferred), &mut json_encoder(), out));
+        let line = text(|out| {
+            print_json(
+                &stored(Provenance::Inferred),
+                &mut Encoder::json_lines(),
+                out,
+            )
+        });
         assert_eq!(
             line,
             "{\"time\":\"2023-11-14T22:13:20.123Z\",\"event\":\"create\",\"nat\":\"snat\",\"proto\":\"tcp\",\
@@ -283,7 +282,7 @@ mod tests {
         let now = Now::new(START, Uptime::from_millis(5000));
         let config = Config::default();
         let filter = Filter::new(&config.capture);
-        let mut engine = Engine::new(filter, Timing::new(&config), now);
+        let mut engine = Engine::new(filter, Policy::new(&config), now);
         let flow = Flow {
             session: stored(Provenance::Kernel).session,
             totals: None,
@@ -304,15 +303,17 @@ mod tests {
         let (_, json) = pending(directory.path(), true);
         assert_eq!(
             json,
-            text(|out| print_json(&stored(Provenance::Kernel), &mut json_encoder(), out))
+            text(|out| print_json(&stored(Provenance::Kernel), &mut Encoder::json_lines(), out))
         );
     }
 
     #[test]
     fn a_database_that_is_not_there_is_unavailable() {
         let directory = tempfile::tempdir().unwrap();
-        let (exit, _) = pending(directory.path(), true);
-        assert_eq!(exit, Exit::Unavailable);
+        for json in [true, false] {
+            let (exit, printed) = pending(directory.path(), json);
+            assert_eq!((exit, printed.as_str()), (Exit::Unavailable, ""));
+        }
         assert!(!directory.path().join("pending.db").exists());
     }
 }

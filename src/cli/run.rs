@@ -1,22 +1,53 @@
-//! `nattrail run`: the daemon, in the foreground.
+//! `nattrail run`: the daemon, in the foreground or, for `nattrail start`, in the background.
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::Mode;
+use rustix::process::{setsid, umask};
+use signal_hook::consts::SIGHUP;
 
 use super::{Exit, environment};
 use crate::config::Config;
+use crate::daemon::notify::Environment;
 use crate::daemon::{self, log::Prefix};
 
 /// Runs the daemon until a signal ends it; its log goes to the standard error. The configuration is `file`'s, read again
 /// at each SIGHUP.
-pub fn run(file: Option<&Path>) -> Exit {
-    daemon::log::install(Prefix::from_environment());
-    match daemon::run(|| Config::load(file, environment())) {
+pub fn run(file: Option<&Path>, background: bool) -> Exit {
+    let environment_of_manager = Environment {
+        only_start: background,
+        ..Environment::of_process()
+    };
+    if background {
+        daemon::log::install_in_background();
+        if let Err(error) = leave() {
+            log::error!("cannot go into the background: {error}");
+            return Exit::Os;
+        }
+    } else {
+        daemon::log::install(Prefix::from_environment());
+    }
+    match daemon::run(
+        || Config::load(file, environment()),
+        &environment_of_manager,
+    ) {
         Ok(()) => Exit::Success,
         Err(error) => {
             log::error!("{error}");
             exit_of(&error)
         }
     }
+}
+
+/// Leaves the terminal, the directory and the umask of whoever started this.
+fn leave() -> io::Result<()> {
+    setsid()?;
+    // A "nattrail reload" may come before the daemon listens to it, and must not end it then.
+    signal_hook::flag::register(SIGHUP, Arc::default())?;
+    umask(Mode::RWXG | Mode::RWXO);
+    std::env::set_current_dir("/")
 }
 
 const fn exit_of(error: &daemon::Error) -> Exit {

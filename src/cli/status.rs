@@ -2,24 +2,18 @@
 //!
 //! Whatever the daemon does or does not do, an answer is waited for no longer than five seconds.
 
-use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-
+use super::control::{Failure, PATIENCE, connect_by, left, printable};
 use super::{Exit, complain};
 use crate::config::Config;
 use crate::daemon::clock;
 use crate::metrics::Metrics;
 use crate::time::Uptime;
 
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than any answer of a daemon.
 const ANSWER_LIMIT: usize = 16 << 20;
 
@@ -34,63 +28,6 @@ pub struct Form {
     pub again: Option<Duration>,
     /// Whether each answer takes the place of the one before, as on a terminal.
     pub clear: bool,
-}
-
-/// Why there is no answer.
-#[derive(Debug)]
-enum Failure {
-    /// `control.socket` is empty.
-    SwitchedOff,
-    NoDaemon(PathBuf, io::Error),
-    NotPermitted(PathBuf),
-    NoAnswer(PathBuf),
-    Broken(PathBuf, io::Error),
-    /// It did answer, but not with metrics.
-    Refused(PathBuf, String),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::SwitchedOff => f.write_str(
-                "control.socket is \"\" in the configuration: expected the path of the daemon's control socket",
-            ),
-            Self::NoDaemon(path, error) => write!(
-                f,
-                "no daemon answers on \"{}\": {error}; start it (nattrail run), or name the configuration that it has, \
-                 with --config",
-                path.display()
-            ),
-            Self::NotPermitted(path) => write!(
-                f,
-                "\"{}\": permission denied; run as root, or as the user or in the group of the socket",
-                path.display()
-            ),
-            Self::NoAnswer(path) => write!(
-                f,
-                "the daemon on \"{}\" did not answer within 5 s; its log may say why",
-                path.display()
-            ),
-            Self::Broken(path, error) => write!(
-                f,
-                "the daemon on \"{}\" did not answer: {error}; it may be stopping, or have too many others to answer: \
-                 try again",
-                path.display()
-            ),
-            Self::Refused(path, message) => {
-                write!(f, "the daemon on \"{}\" answered: {message}", path.display())
-            }
-        }
-    }
-}
-
-impl Failure {
-    const fn exit(&self) -> Exit {
-        match self {
-            Self::NotPermitted(_) => Exit::NoPermission,
-            _ => Exit::Unavailable,
-        }
-    }
 }
 
 /// Prints what the daemon of this configuration has counted. What prevents it is said on the standard error.
@@ -139,7 +76,7 @@ fn answer(socket: Option<&Path>, json: bool) -> Result<String, Failure> {
     let path = socket.ok_or(Failure::SwitchedOff)?;
     let refused = |message: String| Failure::Refused(path.to_owned(), message);
     let deadline = clock::uptime().saturating_add(PATIENCE);
-    let bytes = ask(path, deadline).map_err(|error| explain(path, error))?;
+    let bytes = ask(path, deadline).map_err(|error| Failure::explain(path, error))?;
     let value: serde_json::Value = serde_json::from_slice(&bytes)
         .map_err(|error| refused(format!("expected a JSON object, found: {error}")))?;
     if let Some(message) = value.get("error").and_then(serde_json::Value::as_str) {
@@ -151,11 +88,6 @@ fn answer(socket: Option<&Path>, json: bool) -> Result<String, Failure> {
     }
     let metrics = Metrics::from_json(&bytes).map_err(|error| refused(error.to_string()))?;
     Ok(metrics.to_string())
-}
-
-/// The daemon's message without what a terminal would obey.
-fn printable(message: &str) -> String {
-    message.replace(|c: char| c.is_control(), "?")
 }
 
 /// One request and its answer.
@@ -177,45 +109,5 @@ fn ask(path: &Path, deadline: Uptime) -> io::Result<Vec<u8>> {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// A connection, waiting for room in a full backlog until the deadline: std's own connect would wait for ever.
-fn connect_by(path: &Path, deadline: Uptime) -> io::Result<UnixStream> {
-    let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
-    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
-    // connect(2) of a Unix socket waits as long as a send may (net/unix/af_unix.c).
-    sockopt::set_socket_timeout(&socket, Timeout::Send, Some(left(deadline)?))?;
-    let address = SocketAddrUnix::new(path)?;
-    loop {
-        match connect(&socket, &address) {
-            Err(Errno::INTR) => {}
-            result => {
-                result?;
-                return Ok(UnixStream::from(socket));
-            }
-        }
-    }
-}
-
-/// The time that is left; an error when none is.
-fn left(deadline: Uptime) -> io::Result<Duration> {
-    let left = deadline.saturating_since(clock::uptime());
-    // Less than a microsecond is no timeout at all for the kernel.
-    if left < Duration::from_millis(1) {
-        return Err(ErrorKind::TimedOut.into());
-    }
-    Ok(left)
-}
-
-fn explain(path: &Path, error: io::Error) -> Failure {
-    let path = path.to_owned();
-    match error.kind() {
-        ErrorKind::PermissionDenied => Failure::NotPermitted(path),
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory => {
-            Failure::NoDaemon(path, error)
-        }
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => Failure::NoAnswer(path),
-        _ => Failure::Broken(path, error),
     }
 }

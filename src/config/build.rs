@@ -58,11 +58,13 @@ pub fn pending(
     let ttl = table.take("ttl", at_least_a_second(), problems);
     let flush = values::duration(Duration::from_millis(100)..=MINUTE);
     let flush = table.take("flush", flush, problems);
+    let max = table.take("max", values::whole(1..=4_000_000_000), problems);
     table.finish(problems);
     Some(Pending {
         database: database.unwrap_or_else(|| state_directory.join("pending.db")),
         ttl: ttl?,
         flush: flush?,
+        max: max?,
     })
 }
 

@@ -273,11 +273,19 @@ pub const KEYS: &[Key] = &[
         "How often the database is written: a crash loses at most this much of it. From 100ms to 1m.",
     ),
     key(
+        Pending,
+        "max",
+        Value("4000000"),
+        "a whole number from 1 to 4000000000",
+        "Most connections kept at a time, about 160 octets of memory each. Of those beyond, all records still leave, but \
+         after a crash or a restart nattrail does not know of them. The kernel's own bound is nf_conntrack_max.",
+    ),
+    key(
         Control,
         "socket",
         Value("\"/run/nattrail/control.sock\""),
         "an absolute path of at most 107 bytes, or \"\" for no socket",
-        "Unix socket that \"nattrail status\" asks. Default: control.sock in the runtime directory ($RUNTIME_DIRECTORY, or \
+        "Unix socket that \"nattrail status\" and \"nattrail tail\" ask. Default: control.sock in the runtime directory ($RUNTIME_DIRECTORY, or \
          /run/nattrail), which is made when it is missing. \"\": none.",
     ),
     key(

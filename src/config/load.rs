@@ -14,6 +14,7 @@ use super::file::{self, Contents};
 use super::keys::Section;
 use super::nesting;
 use super::problem::{Problem, Problems, cut};
+use super::syntax;
 use super::tree::Table;
 
 /// Read when no other file is named, if it exists.
@@ -141,9 +142,8 @@ fn assemble(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, Vec<Problem>> {
     let environment: Vec<_> = environment.collect();
-    let directory = |variable, default| systemd_directory(&environment, variable, default);
-    let state_directory = directory(STATE_VARIABLE, DEFAULT_STATE_DIRECTORY);
-    let runtime_directory = directory(RUNTIME_VARIABLE, DEFAULT_RUNTIME_DIRECTORY);
+    let state_directory = systemd_directory(&environment, STATE_VARIABLE, DEFAULT_STATE_DIRECTORY);
+    let runtime_directory = runtime_directory(&environment);
     let mut problems = Problems::default();
     let mut document = Document::new(root, origin, &mut problems);
     document.overlay(environment.iter().cloned(), &mut problems);
@@ -172,6 +172,12 @@ fn standard_output() -> Table {
     let target = Value::new(None, "stdout");
     let entries = HashMap::from([("target".to_owned(), target)]);
     Table::new(Section::Syslog, "syslog".to_owned(), EMBEDDED, entries)
+}
+
+/// Where the control socket is by default, and a pid file: as `environment` says, or `/run/nattrail`.
+#[must_use]
+pub fn runtime_directory(environment: &[(String, String)]) -> PathBuf {
+    systemd_directory(environment, RUNTIME_VARIABLE, DEFAULT_RUNTIME_DIRECTORY)
 }
 
 /// The first of the directories that systemd names in a variable (systemd.exec(5): several are separated by colons).
@@ -226,7 +232,7 @@ fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Value>, Strin
     nesting::check(format, text)?;
     let root = format
         .parse(None, text)
-        .map_err(|error| one_line(&error.to_string()))?;
+        .map_err(|error| syntax::explain(format, text, one_line(&error.to_string())))?;
     if format != FileFormat::Ini {
         return Ok(root);
     }

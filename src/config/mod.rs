@@ -10,16 +10,20 @@ pub mod keys;
 mod load;
 mod nesting;
 mod problem;
+mod syntax;
 mod tree;
 pub mod units;
-mod values;
+pub(crate) mod values;
 
 pub use document::{FILE_VARIABLE, variable_name};
-pub use load::{DEFAULT_FILE, Error, Loaded};
+pub use load::{DEFAULT_FILE, Error, Loaded, runtime_directory};
 pub use problem::Problem;
+pub(crate) use problem::quoted;
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::session::Protocol;
@@ -85,6 +89,22 @@ impl MarkFilter {
     }
 }
 
+/// As in the configuration: `1`, `0x10`, `0x10/0xf0`. The error is what was expected.
+impl FromStr for MarkFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        values::mark(text).map_err(|wrong| wrong.expected("a mark such as 1, 0x10 or 0x10/0xf0"))
+    }
+}
+
+/// What [`FromStr`] reads back.
+impl fmt::Display for MarkFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}/{:#x}", self.value, self.mask)
+    }
+}
+
 /// An address prefix in CIDR notation. `length` never exceeds the family's 32 or 128.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Prefix {
@@ -93,6 +113,14 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// As in the configuration: `10.0.0.0/8`, or an address alone.
+    ///
+    /// # Errors
+    /// What was expected: `usual`, unless the text is a prefix in all but one thing.
+    pub fn parse(text: &str, usual: &str) -> Result<Self, String> {
+        values::prefix(text).map_err(|wrong| wrong.expected(usual))
+    }
+
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         match (self.address, address) {
@@ -109,6 +137,13 @@ impl Prefix {
     }
 }
 
+/// What [`Prefix::parse`] reads back.
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
 /// `[pending]`: the store of connections that are still open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pending {
@@ -117,6 +152,8 @@ pub struct Pending {
     pub ttl: Duration,
     /// One transaction per this interval.
     pub flush: Duration,
+    /// Connections kept at a time.
+    pub max: usize,
 }
 
 /// `[control]`: how a running daemon is asked about itself.

@@ -25,6 +25,17 @@ pub enum Wrong {
 
 pub type Parsed<T> = Result<T, Wrong>;
 
+impl Wrong {
+    /// What was expected; `usual` where the value itself has nothing more to the point.
+    #[must_use]
+    pub fn expected(self, usual: &str) -> String {
+        match self {
+            Self::Value => usual.to_owned(),
+            Self::Expected(expected) => expected,
+        }
+    }
+}
+
 /// One section, or one entry of a list of sections, while its keys are taken.
 pub struct Table {
     pub section: Section,
@@ -186,8 +197,7 @@ impl Table {
     ) -> Option<T> {
         let expected = match result {
             Ok(parsed) => return Some(parsed),
-            Err(Wrong::Value) => key.expected.to_owned(),
-            Err(Wrong::Expected(expected)) => expected,
+            Err(wrong) => wrong.expected(key.expected),
         };
         problems.add(|| Problem {
             origin: value.origin().unwrap_or(&self.origin).to_owned(),

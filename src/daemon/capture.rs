@@ -26,6 +26,15 @@ use crate::wire::netlink::{Malformed, Messages, NLM_F_DUMP_INTR};
 const BATCHES_PER_TURN: usize = 8;
 /// Datagrams of a dump read in one turn, each of up to 32 KiB.
 const DUMP_DATAGRAMS_PER_TURN: usize = 4;
+/// Pieces of the dying list that are read, of some 100 entries each. For every piece the kernel walks the list from its
+/// beginning, with the lock that the end of a connection needs: a list of millions would take minutes, and hold up traffic.
+const DYING_PIECES: u32 = 64;
+/// Octets of a dying list after which the kernel had room for another entry: the first piece of a dump holds some 3,700
+/// (`NLMSG_GOODSIZE` with pages of 4 KiB), an entry takes less than 1,000.
+const DYING_WHOLE: usize = 2048;
+
+/// Least time between gaps of overflows, which may come hundreds of times a second.
+const OVERFLOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long nothing must be lost before the log says that it is over.
 const LOSS_MEMORY: Duration = Duration::from_secs(10);
@@ -39,10 +48,10 @@ pub struct Statistics {
     pub events: u64,
     /// Messages of dumps.
     pub dumped: u64,
-    /// Messages that could not be decoded.
+    /// Messages of the kernel that could not be decoded, or were longer than any event.
     pub malformed: u64,
-    /// Datagrams that did not come from the kernel, or were longer than any event.
-    pub unusable: u64,
+    /// Datagrams that did not come from the kernel.
+    pub foreign: u64,
     /// How often events were lost because the socket's buffer was full (never in reliable mode).
     pub overflows: u64,
     pub new_by_protocol: ByProtocol,
@@ -67,12 +76,15 @@ pub struct Capture {
     dump: Option<Dump>,
     dump_sequence: u32,
     dump_failing: bool,
-    /// When the event socket was last read to its end: everything before that was heard.
+    /// When the event socket was last read to its end: what was not lost before that was heard.
     complete_until: Wall,
     /// Events that did not fit, as far as they are in a gap.
     drops: u32,
-    /// An overflow whose end is not reached yet: the kernel drops events until the queue has been read to its end.
+    /// Since when there have been overflows that are not in a gap yet. The kernel drops events until the queue has been
+    /// read to its end.
     overflow_since: Option<Wall>,
+    /// When they may be.
+    next_gap: Uptime,
     /// When events were last lost, while that counts as the present state.
     losing: Option<Uptime>,
     listening: Listening,
@@ -84,8 +96,9 @@ struct Dump {
     listing: Listing,
     sequence: u32,
     readable: bool,
-    /// Datagrams with entries.
+    /// Datagrams with entries, and how long they were.
     pieces: u32,
+    octets: usize,
 }
 
 /// What a dump came to.
@@ -132,6 +145,7 @@ impl Capture {
             complete_until: now.wall,
             drops,
             overflow_since,
+            next_gap: now.up,
             losing: None,
             statistics: Statistics::default(),
         })
@@ -205,6 +219,9 @@ impl Capture {
     /// When the socket fails for another reason than an overflow.
     pub fn read_events(&mut self, engine: &mut Engine, now: Now) -> io::Result<usize> {
         let mut count = 0;
+        if !self.readable {
+            self.state_overflow(engine, now);
+        }
         for _ in 0..BATCHES_PER_TURN {
             if !self.readable {
                 break;
@@ -261,6 +278,7 @@ impl Capture {
                     sequence,
                     readable: true,
                     pieces: 0,
+                    octets: 0,
                 })
             }
             Err(error) => self.fail_dump(engine, &error.to_string(), now),
@@ -274,12 +292,15 @@ impl Capture {
                 return;
             };
             let statistics = &mut self.statistics;
-            match dump.read(engine, statistics, now) {
-                DumpState::Continues => {}
-                DumpState::Complete => {
-                    // The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more
-                    // if that one has been delivered meanwhile: only a list that fits in one piece is known to be whole.
-                    let in_doubt = dump.listing == Listing::Dying && dump.pieces > 1;
+            let state = dump.read(engine, statistics, now);
+            let dying = dump.listing == Listing::Dying;
+            // The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more if that
+            // one has been delivered meanwhile: only a list that did not fill the first piece is known to be whole.
+            let in_doubt = dying && dump.octets > DYING_WHOLE;
+            let enough = dying && dump.pieces >= DYING_PIECES;
+            match state {
+                DumpState::Continues if !enough => {}
+                DumpState::Continues | DumpState::Complete => {
                     self.dump = None;
                     if self.dump_failing {
                         self.dump_failing = false;
@@ -309,10 +330,16 @@ impl Capture {
         self.events.drops().unwrap_or(self.drops)
     }
 
-    /// Until when the kernel has been heard: what happened before has been read.
+    /// Until when the kernel has been heard: what happened before has been read, or is in a gap.
     #[must_use]
-    pub const fn complete_until(&self) -> Wall {
-        self.complete_until
+    pub fn heard_until(&self, now: Now) -> Wall {
+        // With nothing left to read it has been heard until now.
+        let read = if self.readable {
+            self.complete_until
+        } else {
+            now.wall
+        };
+        self.overflow_since.map_or(read, |since| since.min(read))
     }
 
     /// Bytes that wait in the receive buffer, as the kernel counts them.
@@ -335,33 +362,50 @@ impl Capture {
 
     fn handle_drained(&mut self, engine: &mut Engine, now: Now) {
         self.readable = false;
-        if let Some(from) = self.overflow_since.take() {
-            let drops = self.drops();
-            let lost = drops.wrapping_sub(self.drops);
-            self.drops = drops;
-            let gap = Gap {
-                cause: GapCause::Overflow,
-                from,
-                to: now.wall,
-                lost: Some(u64::from(lost)),
-            };
-            engine.handle_gap(gap, now);
-        } else if let Some(last) = self.losing
+        self.complete_until = now.wall;
+        self.state_overflow(engine, now);
+        if let Some(last) = self.losing
             && now.up.saturating_since(last) >= LOSS_MEMORY
         {
             self.losing = None;
             log::info!("the kernel's queue is large enough again");
         }
-        self.complete_until = now.wall;
         engine.handle_events_drained(now);
+    }
+
+    /// States what overflows have cost until the queue was last read to its end.
+    fn state_overflow(&mut self, engine: &mut Engine, now: Now) {
+        let Some(from) = self.overflow_since.filter(|_| now.up >= self.next_gap) else {
+            return;
+        };
+        self.overflow_since = None;
+        self.next_gap = now.up.saturating_add(OVERFLOW_PAUSE);
+        let drops = self.drops();
+        let lost = drops.wrapping_sub(self.drops);
+        self.drops = drops;
+        let gap = Gap {
+            cause: GapCause::Overflow,
+            from,
+            to: self.complete_until.max(from),
+            lost: Some(u64::from(lost)),
+        };
+        engine.handle_gap(gap, now);
     }
 
     fn handle_batch(&mut self, engine: &mut Engine, now: Now) {
         self.statistics.batches += 1;
         for datagram in self.batch.iter() {
-            let Datagram::Kernel(bytes) = datagram else {
-                self.statistics.unusable += 1;
-                continue;
+            let bytes = match datagram {
+                Datagram::Kernel(bytes) => bytes,
+                Datagram::Truncated => {
+                    self.statistics.events += 1;
+                    self.statistics.malformed += 1;
+                    continue;
+                }
+                Datagram::Foreign => {
+                    self.statistics.foreign += 1;
+                    continue;
+                }
             };
             for message in Messages::new(bytes) {
                 self.statistics.events += 1;
@@ -411,9 +455,12 @@ impl Dump {
             }
             Err(error) => return DumpState::Failed(error.to_string()),
         };
-        let before = statistics.dumped;
+        let (before, octets) = (statistics.dumped, datagram.len());
         let state = read_messages(datagram, self.sequence, engine, statistics, now);
-        self.pieces += u32::from(statistics.dumped > before);
+        if statistics.dumped > before {
+            self.pieces += 1;
+            self.octets += octets;
+        }
         state
     }
 }

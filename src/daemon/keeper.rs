@@ -297,9 +297,10 @@ impl Keeper {
                 export.past = export.past.leaping();
             }
         }
+        // Nothing was missed if the socket was kept, but the last run may have had an audit to make.
+        engine.request_audit(now);
         if planned && self.listening.kept {
             log::info!("the event socket was kept since the last run");
-            engine.schedule_audit(now);
         } else {
             if last_run.last_commit.is_none() && heartbeat.is_some() {
                 log::warn!(
@@ -309,7 +310,6 @@ impl Keeper {
                 );
             }
             self.awaiting_audit = true;
-            engine.request_audit(now);
             self.state_gap(engine, last_run.last_commit.or(heartbeat), now);
         }
     }

@@ -7,6 +7,8 @@
 //! terminal, a stopped journald, a closed one) is lost as a whole and counted, and as soon as lines are taken again one
 //! says how many there were.
 
+mod local;
+
 use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -14,7 +16,12 @@ use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
+use self::local::Local;
+use super::clock;
 use crate::export::stream::Stream;
+
+/// Where the local syslog listens.
+const SYSLOG: &str = "/dev/log";
 
 /// How a line shows its level.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -57,6 +64,44 @@ pub fn install(prefix: Prefix) {
     let stderr = Stderr::new(prefix, io::stderr().as_fd().try_clone_to_owned());
     if log::set_boxed_logger(Box::new(stderr)).is_ok() {
         log::set_max_level(LevelFilter::Info);
+    }
+}
+
+/// The same for a daemon in the background, on whose standard error nobody reads once it has started: also to the local
+/// syslog.
+pub fn install_in_background() {
+    let background = Background {
+        stderr: Stderr::new(Prefix::Word, io::stderr().as_fd().try_clone_to_owned()),
+        local: Mutex::new(Local::new(SYSLOG)),
+    };
+    if log::set_boxed_logger(Box::new(background)).is_ok() {
+        log::set_max_level(LevelFilter::Info);
+    }
+}
+
+struct Background {
+    stderr: Stderr,
+    local: Mutex<Local>,
+}
+
+impl Log for Background {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.stderr.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        self.stderr.log(record);
+        if self.enabled(record.metadata()) {
+            let message = record.args().to_string();
+            let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
+            for line in message.lines() {
+                local.push(record.level(), line, clock::read().wall);
+            }
+        }
+    }
+
+    fn flush(&self) {
+        self.stderr.flush();
     }
 }
 

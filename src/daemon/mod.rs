@@ -17,7 +17,7 @@ mod control;
 mod keeper;
 pub mod log;
 mod meter;
-mod notify;
+pub mod notify;
 mod outputs;
 mod setup;
 mod snapshot;
@@ -47,7 +47,7 @@ use self::setup::{
 };
 use self::watch::Watch;
 use crate::config::{self, Config, Loaded};
-use crate::engine::{Engine, Filter, Timing};
+use crate::engine::{Engine, Filter, Policy};
 use crate::kernel::inherited;
 use crate::store;
 use crate::time::{Now, Uptime, Wall};
@@ -93,13 +93,17 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Runs until SIGTERM or SIGINT. `load` is called at the start and again at each SIGHUP.
+/// Runs until SIGTERM or SIGINT. `load` is called at the start and again at each SIGHUP; `environment` is how a service
+/// manager is told.
 ///
 /// # Errors
 /// See [`Error`]. Nothing but a failing event socket ends a daemon that has started.
-pub fn run(load: impl Fn() -> Result<Loaded, config::Error>) -> Result<(), Error> {
+pub fn run(
+    load: impl Fn() -> Result<Loaded, config::Error>,
+    environment: &Environment,
+) -> Result<(), Error> {
     let loaded = load().map_err(Error::Config)?;
-    let mut daemon = Daemon::start(loaded)?;
+    let mut daemon = Daemon::start(loaded, environment)?;
     let result = daemon.turn_until_stopped(&load);
     daemon.stop(result.is_ok());
     result
@@ -129,10 +133,10 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(loaded: Loaded) -> Result<Self, Error> {
+    fn start(loaded: Loaded, environment: &Environment) -> Result<Self, Error> {
         let inherited = inherited::take();
         let now = clock::read();
-        let mut notifier = Notifier::new(&Environment::of_process(), now);
+        let mut notifier = Notifier::new(environment, now);
         let file = loaded.file.clone();
         let config = warn_of(loaded);
         let system = |what: &str, error: io::Error| Error::System(format!("{what}: {error}"));
@@ -159,7 +163,7 @@ impl Daemon {
         let name = StoredName::of_events(config.capture.namespace.as_ref());
         notifier.store(&name, capture.socket(), now);
 
-        let mut engine = Engine::new(Filter::new(&config.capture), Timing::new(&config), now);
+        let mut engine = Engine::new(Filter::new(&config.capture), Policy::new(&config), now);
         let listening = capture.listening();
         let mut keeper = Keeper::new(&config.pending, opened, listening, &mut engine, now);
         // The store may hold sessions from before the filters were made narrower.
@@ -273,12 +277,11 @@ impl Daemon {
                 .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
         }
         self.watch
-            .handle_timeout(&mut self.engine, now)
+            .handle_timeout(&mut self.engine, self.capture.statistics().malformed, now)
             .map_err(|error| Error::System(error.to_string()))?;
         self.forward();
         self.meter.observe(self.engine.statistics(), now);
         self.outputs.flush(now);
-        // With nothing left to read the kernel has been heard until now.
         let heard_until = self.heard_until();
         self.keeper
             .handle_timeout(&mut self.engine, &mut self.outputs, heard_until, now);
@@ -288,7 +291,7 @@ impl Daemon {
         Ok(heard)
     }
 
-    /// Answers who asks on the control socket.
+    /// Answers who asks on the control socket, and writes to who watches.
     fn serve(&mut self) {
         let Some(control) = &mut self.control else {
             return;
@@ -313,17 +316,17 @@ impl Daemon {
     }
 
     fn heard_until(&self) -> Wall {
-        if self.capture.has_events() {
-            self.capture.complete_until()
-        } else {
-            self.now.wall
-        }
+        self.capture.heard_until(self.now)
     }
 
     fn forward(&mut self) {
+        let mut watched = self.control.as_mut().filter(|control| control.is_watched());
         while let Some(record) = self.engine.poll_record() {
             self.meter.count_record(&record);
             self.outputs.push(&record, self.now);
+            if let Some(control) = &mut watched {
+                control.show(&record, self.now);
+            }
         }
     }
 
@@ -383,7 +386,7 @@ impl Daemon {
             .database
             .clone_from(&self.config.pending.database);
         self.engine
-            .reconfigure(Filter::new(&new.capture), Timing::new(&new), now);
+            .reconfigure(Filter::new(&new.capture), Policy::new(&new), now);
         self.capture.reconfigure(&new.capture, &self.engine);
         self.keeper.reconfigure(&new.pending);
         self.confinement.warn_of_targets_outside(&new);
@@ -419,6 +422,9 @@ impl Daemon {
         let heard = self.heard_until();
         self.keeper
             .flush(&mut self.engine, &mut self.outputs, heard, self.now);
+        if let Some(control) = &mut self.control {
+            control.farewell(self.now);
+        }
         self.farewell(deadline);
         if planned {
             // Only now the sequence numbers are final.

@@ -59,7 +59,7 @@ pub(super) fn open_control(config: &config::Control, registry: &mio::Registry) -
         Ok(control) => Some(control),
         Err(error) => {
             ::log::warn!(
-                "control socket \"{}\": {error}; \"nattrail status\" cannot ask this daemon",
+                "control socket \"{}\": {error}; \"nattrail status\" and \"nattrail tail\" cannot ask this daemon",
                 path.display()
             );
             None

@@ -43,7 +43,7 @@ impl Daemon {
             batches: capture.batches,
             dumped: capture.dumped,
             malformed: capture.malformed,
-            unusable: capture.unusable,
+            foreign: capture.foreign,
             overflows: capture.overflows,
         }
     }
@@ -64,6 +64,9 @@ impl Daemon {
         let engine = self.engine.statistics();
         Sessions {
             pending: self.engine.pending() as u64,
+            max: self.config.pending.max as u64,
+            beyond_max: engine.beyond_max,
+            unkept: self.engine.unkept(),
             pending_peak: engine.pending_peak as u64,
             pending_peak_time: self.meter.peak_time(),
             restored: engine.restored,

@@ -1,6 +1,8 @@
 //! Watching what could cost records without an event to tell of it: once a second, and once per change of state in the log.
 //!
 //! - Packets that connection tracking dropped, because the table was full or no translated tuple was free, become gaps.
+//! - What the kernel sent and could not be decoded becomes a gap.
+//! - As many sessions pending as are kept is a warning.
 //! - The table nearing its limit is a warning: with reliable delivery, connections that have ended and could not be
 //!   reported count as well.
 //! - The nftables table that keeps connection tracking on is made again when somebody has removed it (`nft flush
@@ -42,8 +44,19 @@ pub struct Watch {
     read: Wall,
     table_full: Tally,
     insert_failed: Tally,
+    undecoded: Undecoded,
+    full: bool,
     nearly_full: bool,
     failing: bool,
+}
+
+/// Messages that could not be decoded, as far as they are in a gap or in the tally.
+#[derive(Clone, Copy, Debug)]
+struct Undecoded {
+    tally: Tally,
+    malformed: u64,
+    /// When they were counted.
+    counted: Wall,
 }
 
 /// Drops of one cause that are not in a gap yet.
@@ -75,6 +88,8 @@ impl Watch {
             read: now.wall,
             table_full: Tally::default(),
             insert_failed: Tally::default(),
+            undecoded: Undecoded::new(now),
+            full: false,
             nearly_full: false,
             failing: false,
         })
@@ -85,14 +100,25 @@ impl Watch {
         self.next
     }
 
+    /// `malformed` is how many messages could not be decoded since the start.
+    ///
     /// # Errors
     /// When the daemon cannot go on: its network namespace is no longer the one of that name.
-    pub fn handle_timeout(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
+    pub fn handle_timeout(
+        &mut self,
+        engine: &mut Engine,
+        malformed: u64,
+        now: Now,
+    ) -> io::Result<()> {
         if now.up < self.next {
             return Ok(());
         }
         self.next = now.up.saturating_add(INTERVAL);
         self.check_namespace()?;
+        if let Some(gap) = self.undecoded.count(malformed, now) {
+            engine.state_gap(gap);
+        }
+        self.check_pending(engine);
         let looked = self.look(engine, now);
         match (looked, self.failing) {
             (Err(error), false) => {
@@ -158,6 +184,20 @@ impl Watch {
         Ok(())
     }
 
+    fn check_pending(&mut self, engine: &Engine) {
+        let pending = engine.pending();
+        if engine.is_full() && !self.full {
+            self.full = true;
+            log::warn!(
+                "{pending} sessions are pending, as many as pending.max allows: more are logged as before, but not kept, \
+                 and a crash or restart forgets them; raise pending.max if there is memory for it"
+            );
+        } else if self.full && engine.unkept() == 0 && !engine.is_full() {
+            self.full = false;
+            log::info!("every pending session is kept again");
+        }
+    }
+
     fn check_size(&mut self) {
         let TrackingStatistics {
             entries,
@@ -204,6 +244,29 @@ impl Watch {
         Err(io::Error::other(
             "the network namespace of capture.namespace was removed or made anew: start nattrail again",
         ))
+    }
+}
+
+impl Undecoded {
+    fn new(now: Now) -> Self {
+        Self {
+            tally: Tally::default(),
+            malformed: 0,
+            counted: now.wall,
+        }
+    }
+
+    fn count(&mut self, malformed: u64, now: Now) -> Option<Gap> {
+        let before = std::mem::replace(&mut self.malformed, malformed);
+        let since = std::mem::replace(&mut self.counted, now.wall);
+        if before == 0 && malformed > 0 {
+            log::warn!(
+                "the kernel sent {malformed} messages that could not be understood: their sessions are lost, and each such \
+                 loss is in a gap record; please report it with the kernel's version"
+            );
+        }
+        let lost = u32::try_from(malformed - before).unwrap_or(u32::MAX);
+        self.tally.add(lost, GapCause::Undecoded, since, now)
     }
 }
 
@@ -265,5 +328,19 @@ mod tests {
             gaps,
             [(0, 1, Some(1)), (1, 11, Some(10)), (11, 21, Some(4))]
         );
+    }
+
+    #[test]
+    fn messages_that_could_not_be_decoded_become_a_gap_since_the_last_look() {
+        let mut undecoded = Undecoded::new(at(0));
+        assert_eq!(undecoded.count(0, at(1)), None);
+        let gap = Gap {
+            cause: GapCause::Undecoded,
+            from: at(1).wall,
+            to: at(2).wall,
+            lost: Some(3),
+        };
+        assert_eq!(undecoded.count(3, at(2)), Some(gap));
+        assert_eq!(undecoded.count(3, at(20)), None);
     }
 }

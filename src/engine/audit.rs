@@ -6,6 +6,9 @@
 //! that queue has been read to its end is it gone for certain. Then the pending sessions are walked, a slice per turn of
 //! the loop, and what is gone is closed: with an inferred end, which lies before this moment.
 //!
+//! While another listener is slow, the dying list is too long to be read for certain. What three such audits on end have
+//! not found is closed as well: should its DESTROY come after all, it is recognised.
+//!
 //! Audits take place at the start, after every gap, and every `resync`. Without a resync, one is due when the oldest session
 //! reaches the TTL.
 
@@ -25,6 +28,8 @@ const PAUSE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(10);
 /// Wait before an audit is repeated that the kernel was too busy to answer for certain.
 const IN_DOUBT: Duration = Duration::from_secs(60);
+/// So many of those, one after the other, are as good as a certain one.
+const DOUBTS: u32 = 3;
 
 #[derive(Debug)]
 pub(super) struct Audit {
@@ -39,6 +44,15 @@ pub(super) struct Audit {
     concluded: bool,
     /// Entries of the dying list, as the last audit counted them.
     dying: u64,
+    /// Since when, in numbers of audits, they have been in doubt.
+    doubted: Option<Doubted>,
+}
+
+/// A series of audits whose listings may lack entries.
+#[derive(Clone, Copy, Debug)]
+struct Doubted {
+    first: u32,
+    count: u32,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,6 +77,7 @@ impl Audit {
             ended: None,
             concluded: false,
             dying: 0,
+            doubted: None,
         }
     }
 
@@ -113,6 +128,7 @@ impl Engine {
             self.audit.due = None;
             self.audit.number += 1;
             self.audit.phase = Phase::Due(Listing::Table);
+            self.unkept.handle_audit_begin();
             self.statistics.audits += 1;
         }
         let Phase::Due(listing) = self.audit.phase else {
@@ -155,9 +171,22 @@ impl Engine {
         if !self.filter.accepts(&session) || ended() {
             return;
         }
-        self.statistics.adopted += 1;
         let start = flow.start.unwrap_or(now.wall);
-        let slot = self.begin(key, session, start, Provenance::Inferred, now);
+        let announced = self.unkept.may_contain(flow.start);
+        match (announced, self.is_full()) {
+            (true, true) => return self.unkept.confirm(),
+            (true, false) => {
+                self.unkept.take(flow.start);
+            }
+            (false, full) => {
+                self.statistics.adopted += 1;
+                if full {
+                    return self.begin_unkept(session, start, Provenance::Inferred);
+                }
+                self.emit_create(session, start, Provenance::Inferred);
+            }
+        }
+        let slot = self.keep(key, session, start, Provenance::Inferred, now);
         if let Some(pending) = self.table.at_mut(slot) {
             pending.exact = flow.start.is_some();
         }
@@ -167,7 +196,10 @@ impl Engine {
     pub fn handle_dump_end(&mut self) {
         self.audit.phase = match self.audit.phase {
             Phase::Dumping(Listing::Table) => Phase::Due(Listing::Dying),
-            Phase::Dumping(Listing::Dying) => Phase::Draining,
+            Phase::Dumping(Listing::Dying) => {
+                self.audit.doubted = None;
+                Phase::Draining
+            }
             other => other,
         };
     }
@@ -178,8 +210,19 @@ impl Engine {
         self.audit.due = Some(now.up.saturating_add(RETRY));
     }
 
-    /// The dump has ended, and may lack entries: nothing can be concluded from what it does not have.
+    /// The dump has ended, and may lack entries: nothing can be concluded from what it does not have, but from three such
+    /// audits on end.
     pub fn handle_dump_in_doubt(&mut self, now: Now) {
+        let first = self.audit.number;
+        let doubted = self
+            .audit
+            .doubted
+            .get_or_insert(Doubted { first, count: 0 });
+        doubted.count += 1;
+        if doubted.count == DOUBTS {
+            self.audit.phase = Phase::Draining;
+            return;
+        }
         self.audit.phase = Phase::Idle;
         self.audit.ended = Some(now.up);
         self.audit.due = Some(now.up.saturating_add(IN_DOUBT));
@@ -199,10 +242,12 @@ impl Engine {
         let Phase::Closing { next_slot, since } = self.audit.phase else {
             return;
         };
+        let doubted = self.audit.doubted;
+        let oldest = doubted.map_or(self.audit.number, |doubted| doubted.first);
         let mut walked = 0;
         for slot in self.table.slots(next_slot, SLICE) {
             walked += 1;
-            let unseen = |pending: &super::Pending| pending.audit != self.audit.number;
+            let unseen = |pending: &super::Pending| pending.audit < oldest;
             if let Some(pending) = self.table.at(slot).filter(|pending| unseen(pending)) {
                 let key = self.table.key(&pending.session);
                 self.close(key, slot, now);
@@ -215,6 +260,8 @@ impl Engine {
             self.audit.phase = Phase::Idle;
             self.audit.ended = Some(now.up);
             self.audit.concluded = true;
+            self.audit.doubted = None;
+            self.unkept.handle_audit_end();
             self.schedule_audit(now);
         }
     }
@@ -225,10 +272,10 @@ impl Engine {
         if self.audit.phase != Phase::Idle {
             return;
         }
-        let next = match (self.timing.resync, self.pending()) {
-            (Some(resync), _) => Some(resync.min(self.timing.ttl)),
+        let next = match (self.policy.resync, self.pending()) {
+            (Some(resync), _) => Some(resync.min(self.policy.ttl)),
             (None, 0) => None,
-            (None, _) => Some(self.timing.ttl),
+            (None, _) => Some(self.policy.ttl),
         };
         let due = next.map(|wait| now.up.saturating_add(wait));
         // A gap may have asked for an audit while this one was under way.

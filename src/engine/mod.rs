@@ -8,7 +8,10 @@
 //! - every delete record has its create record before it: a DESTROY whose NEW was never seen gives both;
 //! - a session is reported once, as far as that can be known: a repeated NEW or DESTROY gives nothing;
 //! - an *audit* (a dump of the kernel's table) closes what the kernel no longer has and adopts what was not known, with
-//!   inferred records.
+//!   inferred records;
+//! - no more sessions are kept than [`Policy::max_pending`]: the records of those beyond leave at their times and complete, but
+//!   an end that the kernel does not report is not found, a repeated NEW is not recognised, and after a restart they are
+//!   adopted.
 //!
 //! `CTA_ID` is a hash of addresses in memory and tuples, and comes again for a later connection with the same tuples. So
 //! a session is known by zone, protocol, both tuples, id and start time together, and NEW is paired with DESTROY in order.
@@ -21,6 +24,7 @@ mod recent;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unkept;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -31,6 +35,7 @@ pub use table::{Pending, Row};
 use self::audit::Audit;
 use self::recent::RecentEnds;
 use self::table::{Key, RESTORED, Slot, Table};
+use self::unkept::Unkept;
 use crate::config::Config;
 use crate::session::{EventKind, Gap, NatEvent, Provenance, Record, Session};
 use crate::time::{Now, Uptime, Wall};
@@ -65,24 +70,29 @@ pub struct Statistics {
     /// Events of sessions that the filters leave out.
     pub filtered: u64,
     pub audits: u64,
+    /// Sessions that began beyond the number that is kept.
+    pub beyond_max: u64,
     pub pending_peak: usize,
 }
 
-/// When audits are due.
+/// When audits are due, and how much is kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Timing {
+pub struct Policy {
     /// Age at which a session is looked for in the kernel's table, if nothing else has led to an audit before.
     pub ttl: Duration,
     /// Time between audits.
     pub resync: Option<Duration>,
+    /// Sessions kept at a time, those of the store aside, which all are.
+    pub max_pending: usize,
 }
 
-impl Timing {
+impl Policy {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
             ttl: config.pending.ttl,
             resync: config.capture.resync,
+            max_pending: config.pending.max,
         }
     }
 }
@@ -100,7 +110,7 @@ pub struct StoredSession {
 #[derive(Debug)]
 pub struct Engine {
     filter: Filter,
-    timing: Timing,
+    policy: Policy,
     table: Table,
     recent: RecentEnds,
     audit: Audit,
@@ -112,6 +122,7 @@ pub struct Engine {
     ended: Vec<Row>,
     /// Pending sessions that would not be logged if they began now.
     left_out: usize,
+    unkept: Unkept,
     statistics: Statistics,
 }
 
@@ -133,10 +144,10 @@ impl Changes<'_> {
 
 impl Engine {
     #[must_use]
-    pub fn new(filter: Filter, timing: Timing, now: Now) -> Self {
+    pub fn new(filter: Filter, policy: Policy, now: Now) -> Self {
         Self {
             filter,
-            timing,
+            policy,
             table: Table::new(),
             recent: RecentEnds::new(),
             audit: Audit::new(),
@@ -145,19 +156,20 @@ impl Engine {
             begun: VecDeque::new(),
             ended: Vec::new(),
             left_out: 0,
+            unkept: Unkept::default(),
             statistics: Statistics::default(),
         }
     }
 
     /// Applies a changed configuration. Sessions that are pending stay so and get their delete record.
-    pub fn reconfigure(&mut self, filter: Filter, timing: Timing, now: Now) {
+    pub fn reconfigure(&mut self, filter: Filter, policy: Policy, now: Now) {
         self.filter = filter;
         let pending = self.table.iter();
         self.left_out = pending
             .filter(|pending| !self.filter.accepts(&pending.session))
             .count();
-        if self.timing != timing {
-            self.timing = timing;
+        if self.policy != policy {
+            self.policy = policy;
             self.schedule_audit(now);
         }
     }
@@ -302,6 +314,18 @@ impl Engine {
         self.table.len()
     }
 
+    /// Whether as many sessions are pending as are kept.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.pending() >= self.policy.max_pending
+    }
+
+    /// Sessions that have begun and are not kept, at most.
+    #[must_use]
+    pub const fn unkept(&self) -> u64 {
+        self.unkept.count()
+    }
+
     #[must_use]
     pub const fn statistics(&self) -> &Statistics {
         &self.statistics
@@ -331,7 +355,12 @@ impl Engine {
             None => {}
         }
         let time = flow.event_time.unwrap_or(now.wall);
-        self.begin(key, session, time, Provenance::Kernel, now);
+        if self.is_full() {
+            self.begin_unkept(session, time, Provenance::Kernel);
+        } else {
+            self.keep(key, session, time, Provenance::Kernel, now);
+            self.emit_create(session, time, Provenance::Kernel);
+        }
     }
 
     fn handle_destroy(&mut self, flow: &Flow, now: Now) {
@@ -357,13 +386,15 @@ impl Engine {
             self.statistics.filtered += 1;
             return;
         }
-        self.statistics.unannounced += 1;
-        let provenance = if flow.start.is_some() {
-            Provenance::Kernel
-        } else {
-            Provenance::Inferred
-        };
-        self.emit_create(flow.session, flow.start.unwrap_or(end), provenance);
+        if !self.unkept.take(flow.start) {
+            self.statistics.unannounced += 1;
+            let provenance = if flow.start.is_some() {
+                Provenance::Kernel
+            } else {
+                Provenance::Inferred
+            };
+            self.emit_create(flow.session, flow.start.unwrap_or(end), provenance);
+        }
         self.emit_delete(flow, flow.start, end, Provenance::Kernel);
     }
 
@@ -378,7 +409,14 @@ impl Engine {
             .map(|(slot, _)| slot)
     }
 
-    fn begin(
+    /// A session begins beyond the number that is kept.
+    fn begin_unkept(&mut self, session: Session, time: Wall, provenance: Provenance) {
+        self.statistics.beyond_max += 1;
+        self.unkept.add(time);
+        self.emit_create(session, time, provenance);
+    }
+
+    fn keep(
         &mut self,
         key: Key,
         session: Session,
@@ -404,8 +442,7 @@ impl Engine {
         self.begun.push_back((slot, row));
         self.note_peak();
         self.audit
-            .note_session(now.up.saturating_add(self.timing.ttl));
-        self.emit_create(session, time, provenance);
+            .note_session(now.up.saturating_add(self.policy.ttl));
         slot
     }
 

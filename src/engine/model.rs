@@ -173,11 +173,12 @@ fn boot() -> Now {
 }
 
 fn fresh_engine(now: Now) -> Engine {
-    let timing = Timing {
+    let policy = Policy {
         ttl: Duration::from_secs(86_400),
         resync: None,
+        max_pending: usize::MAX,
     };
-    let mut engine = Engine::new(Filter::new(&capture()), timing, now);
+    let mut engine = Engine::new(Filter::new(&capture()), policy, now);
     engine.request_audit(now);
     engine
 }

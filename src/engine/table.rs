@@ -72,6 +72,8 @@ pub(super) struct Slot(u32);
 
 /// Power of two.
 const SHARDS: usize = 256;
+/// Sessions for which a shard has room from the beginning, so that a quiet gateway never lets one grow.
+const ROOM: usize = 56;
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -86,7 +88,7 @@ impl Table {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            index: Box::new(std::array::from_fn(|_| HashTable::new())),
+            index: Box::new(std::array::from_fn(|_| HashTable::with_capacity(ROOM))),
             hasher: DefaultHashBuilder::default(),
         }
     }

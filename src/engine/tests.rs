@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod audits;
+mod unkept;
 
 use std::net::IpAddr;
 
@@ -14,9 +15,10 @@ use crate::session::{Counters, GapCause, Protocol, Totals, Tuple, Zone};
 use crate::wire::ctnetlink::Listing;
 
 const TTL: Duration = Duration::from_secs(7 * 86_400);
-const TIMING: Timing = Timing {
+const POLICY: Policy = Policy {
     ttl: TTL,
     resync: None,
+    max_pending: usize::MAX,
 };
 
 pub(super) fn capture() -> crate::config::Capture {
@@ -36,7 +38,7 @@ pub(super) fn capture() -> crate::config::Capture {
 }
 
 fn engine() -> Engine {
-    Engine::new(Filter::new(&capture()), TIMING, at(0))
+    Engine::new(Filter::new(&capture()), POLICY, at(0))
 }
 
 fn at(seconds: u64) -> Now {
@@ -320,7 +322,7 @@ fn untranslated_sessions_are_logged_only_when_all_are_wanted() {
 
     let mut capture = capture();
     capture.log = LogScope::All;
-    engine.reconfigure(Filter::new(&capture), TIMING, at(1));
+    engine.reconfigure(Filter::new(&capture), POLICY, at(1));
     engine.handle_event(&new(untranslated(2)), at(1));
     assert_eq!(records(&mut engine).len(), 1);
 }
@@ -369,7 +371,7 @@ fn a_session_that_was_announced_gets_its_delete_though_the_filter_no_longer_acce
     engine.handle_event(&new(session(1)), at(1));
     let mut capture = capture();
     capture.protocols = vec![Protocol::TCP];
-    engine.reconfigure(Filter::new(&capture), TIMING, at(2));
+    engine.reconfigure(Filter::new(&capture), POLICY, at(2));
     assert!(!engine.accepts_all_pending());
     engine.handle_event(&destroy(session(1), wall(1), wall(3)), at(3));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
@@ -505,4 +507,33 @@ proptest! {
         }
         prop_assert_eq!(open.values().sum::<i32>() as usize, live.len());
     }
+}
+
+#[test]
+fn what_a_commit_takes_is_bounded_and_the_rest_follows() {
+    const COUNT: u32 = MAX_CHANGES as u32 + 10;
+    let numbered = |number: u32| Session {
+        id: Some(number),
+        ..session((number % 50_000) as u16)
+    };
+    let mut engine = engine();
+    for number in 0..COUNT {
+        engine.handle_event(&new(numbered(number)), at(1));
+    }
+    assert_eq!(engine.changes().begun().count(), MAX_CHANGES);
+    assert!(engine.handle_committed());
+    assert_eq!(engine.changes().begun().count(), 10);
+    assert!(!engine.handle_committed());
+
+    for number in 0..COUNT {
+        engine.handle_event(&Event::Destroy(flow(numbered(number))), at(2));
+    }
+    let mut ended: Vec<_> = engine.changes().ended.to_vec();
+    assert_eq!(ended.len(), MAX_CHANGES);
+    assert!(engine.handle_committed());
+    ended.extend_from_slice(engine.changes().ended);
+    assert!(!engine.handle_committed());
+    ended.sort_unstable();
+    ended.dedup();
+    assert_eq!(ended.len(), MAX_CHANGES + 10);
 }

@@ -6,3 +6,4 @@ pub mod queue;
 pub mod stream;
 pub mod syslog;
 mod transport;
+pub mod view;

@@ -287,8 +287,10 @@ impl Batch {
             let foreign = self.names[index].nl_pid != 0;
             let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             let length = (header.msg_len as usize).min(EVENT_ROOM);
-            if foreign || truncated {
-                Datagram::Unusable
+            if foreign {
+                Datagram::Foreign
+            } else if truncated {
+                Datagram::Truncated
             } else {
                 Datagram::Kernel(&self.buffers[index][..length])
             }
@@ -321,8 +323,10 @@ impl Batch {
 pub enum Datagram<'a> {
     /// From the kernel, whole.
     Kernel(&'a [u8]),
-    /// From another process, or larger than any event.
-    Unusable,
+    /// From the kernel, and larger than any event.
+    Truncated,
+    /// From another process.
+    Foreign,
 }
 
 /// Asks for a whole listing and receives it piece by piece.

@@ -4,6 +4,7 @@
 //! They begin at 3, `LISTEN_FDS` is their number, `LISTEN_FDNAMES` has their names with colons between, and they are meant
 //! for the process `LISTEN_PID`. The variables stay in the environment: the daemon starts no other program.
 
+use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -38,6 +39,22 @@ pub fn take() -> Vec<Inherited> {
     );
     let numbered = (FIRST..).zip(names);
     numbered.filter_map(|(raw, name)| own(raw, name)).collect()
+}
+
+/// Makes sure that a program that is started from now on gets none of the descriptors that are open now, but for the three
+/// standard ones. Whoever called this program may have left it some.
+///
+/// # Errors
+/// What the kernel says: `CLOSE_RANGE_CLOEXEC` is there since Linux 5.11.
+pub fn close_at_exec() -> io::Result<()> {
+    let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
+    // SAFETY: nothing is closed; the descriptors only get the flag, which they have anyway where this program made them.
+    let result = unsafe { libc::close_range(FIRST.cast_unsigned(), libc::c_uint::MAX, flags) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 fn own(raw: RawFd, name: String) -> Option<Inherited> {

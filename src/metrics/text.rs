@@ -63,7 +63,11 @@ impl Metrics {
         if let Some(time) = sessions.pending_peak_time {
             write!(f, " reached {time}")?;
         }
-        writeln!(f, "), restored {}", sessions.restored)?;
+        writeln!(
+            f,
+            "), max {}, beyond it {} ({} now), restored {}",
+            sessions.max, sessions.beyond_max, sessions.unkept, sessions.restored
+        )?;
         writeln!(
             f,
             "            unannounced {}, adopted {}, inferred ends {}, duplicates {}, filtered {}, audits {}",
@@ -80,14 +84,14 @@ impl Metrics {
         let events = &self.events;
         writeln!(
             f,
-            "Events:     new {}, destroy {} in {} messages, {} batches, dumped {}, malformed {}, unusable {}, overflows {}",
+            "Events:     new {}, destroy {} in {} messages, {} batches, dumped {}, malformed {}, foreign {}, overflows {}",
             events.new,
             events.destroy,
             events.messages,
             events.batches,
             events.dumped,
             events.malformed,
-            events.unusable,
+            events.foreign,
             events.overflows
         )?;
         writeln!(

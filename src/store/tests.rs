@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::{Capture, LogScope, Version};
-use crate::engine::{Engine, Filter, Timing};
+use crate::engine::{Engine, Filter, Policy};
 use crate::export::collector::Past;
 use crate::session::{Protocol, Session, Tuple, Zone, ZoneDirection};
 use crate::time::{Now, Uptime};
@@ -18,9 +18,10 @@ use crate::wire::ctnetlink::{Event, Flow};
 
 const NOW: Now = Now::new(Wall::from_secs(1_800_000_000), Uptime::from_millis(5000));
 
-const TIMING: Timing = Timing {
+const POLICY: Policy = Policy {
     ttl: Duration::from_secs(60),
     resync: None,
+    max_pending: usize::MAX,
 };
 
 fn engine() -> Engine {
@@ -37,7 +38,7 @@ fn engine() -> Engine {
         reliable: true,
         resync: None,
     };
-    Engine::new(Filter::new(&capture), TIMING, NOW)
+    Engine::new(Filter::new(&capture), POLICY, NOW)
 }
 
 fn session(src: &str, dst: &str, port: u16) -> Session {
@@ -219,6 +220,40 @@ fn what_is_left_of_many_segments_is_written_as_few() {
     assert!(count < 40, "{count} segments for 1000 sessions");
     drop(store);
     assert_eq!(ports(&path), (0..1000).collect::<Vec<_>>());
+}
+
+#[test]
+fn segments_that_end_all_at_once_are_deleted_a_few_at_a_time_and_stay_ended_meanwhile() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let mut store = Store::open(&path).unwrap();
+    let mut engine = engine();
+    // Large ones, which are not merged.
+    for port in 0..20_000 {
+        begin(&mut engine, numbered(port));
+        if port % 2000 == 1999 {
+            commit(&mut store, &mut engine);
+        }
+    }
+    for port in 0..20_000 {
+        end(&mut engine, numbered(port));
+    }
+    let segments = |store: &Store| -> i64 {
+        let sql = "SELECT count(*) FROM segment";
+        let count = store.connection.query_row(sql, [], |row| row.get(0));
+        count.unwrap()
+    };
+    assert_eq!(segments(&store), 10);
+    commit(&mut store, &mut engine);
+    assert_eq!(segments(&store), 6);
+    drop(store);
+    assert!(ports(&path).is_empty());
+
+    let mut store = Store::open(&path).unwrap();
+    assert_eq!(loaded(&mut store), []);
+    commit(&mut store, &mut engine);
+    commit(&mut store, &mut engine);
+    assert_eq!(segments(&store), 0);
 }
 
 #[test]

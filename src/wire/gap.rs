@@ -63,7 +63,8 @@ impl Kind {
             GapCause::Restart
             | GapCause::Overflow
             | GapCause::ClockStep
-            | GapCause::TrackingOff => Self::Missed,
+            | GapCause::TrackingOff
+            | GapCause::Undecoded => Self::Missed,
             GapCause::TableFull | GapCause::InsertFailed => Self::Refused,
             GapCause::Undelivered => Self::Unsent,
         }
@@ -98,6 +99,7 @@ pub const fn process(cause: GapCause) -> u32 {
         GapCause::ClockStep => 5,
         GapCause::Undelivered => 6,
         GapCause::TrackingOff => 7,
+        GapCause::Undecoded => 8,
     }
 }
 
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn no_two_causes_share_a_process() {
         let processes: Vec<_> = GapCause::ALL.map(process).into();
-        assert_eq!(processes, [1, 2, 3, 4, 5, 7, 6]);
+        assert_eq!(processes, [1, 2, 3, 4, 5, 7, 8, 6]);
     }
 
     #[test]

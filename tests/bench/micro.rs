@@ -12,9 +12,13 @@ mod datagram;
 #[path = "../support/pipeline.rs"]
 mod pipeline;
 
+use std::time::Duration;
+
 use divan::{AllocProfiler, Bencher, black_box, counter::ItemsCount};
 use nattrail::config::{Format, Version};
 use nattrail::export::queue::Queue;
+use nattrail::export::view::filter::Filter;
+use nattrail::export::view::{Line, View};
 use nattrail::store::{Run, Store};
 use nattrail::time::Wall;
 use nattrail::wire::ctnetlink::Event;
@@ -60,7 +64,7 @@ fn pair_new_and_destroy(bencher: Bencher<'_, '_>, pending: u32) {
     let mut start = Wall::from_millis(datagram::START).as_nanos();
     bencher.bench_local(|| {
         number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        let chosen = (u64::from(number) * u64::from(pending) >> 32) as u32;
+        let chosen = ((u64::from(number) * u64::from(pending)) >> 32) as u32;
         renumber(&mut destroy, chosen);
         let mut end = pipeline::decode(black_box(&destroy));
         if let Event::Destroy(flow) = &mut end {
@@ -106,6 +110,31 @@ fn write_lines(bencher: Bencher<'_, '_>, format: &Format) {
     let mut encoder = pipeline::encoder(*format);
     let [_, delete] = pipeline::records();
     bencher.bench_local(|| pipeline::write(&mut encoder, black_box(&delete), NOW));
+}
+
+/// A create and a delete for one viewer: of nothing, of everything, and of everything without reading it.
+#[divan::bench(args = ["nothing", "everything", "unread"])]
+fn show(bencher: Bencher<'_, '_>, viewer: &str) {
+    let filter = if viewer == "nothing" {
+        "src=192.0.2.1"
+    } else {
+        ""
+    };
+    let mut view = View::new(Filter::parse(filter).unwrap());
+    let mut line = Line::default();
+    let [create, delete] = pipeline::records();
+    let mut now = NOW;
+    bencher.bench_local(|| {
+        for record in [&create, &delete] {
+            line.clear();
+            view.push(black_box(record), &mut line, now);
+            if viewer != "unread" {
+                view.consume(view.contiguous().len());
+            }
+            // Else there would be no more lines after those of the first second.
+            now.up = now.up.saturating_add(Duration::from_millis(1));
+        }
+    });
 }
 
 /// One commit with new sessions, to a file.

@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::family;
 use crate::support::conntrack::is_listening;
-use crate::support::daemon::Home;
+use crate::support::daemon::{Home, PROGRAM};
 use crate::support::gateway::WAN;
 use crate::support::netns::Namespace;
 use crate::support::{find_program, wait_until};
@@ -37,6 +37,10 @@ pub enum Kind {
     Nattrail,
     /// The same and a CSV file.
     NattrailCsv,
+    /// nattrail with IPFIX events, and a viewer whose filter matches nothing.
+    NattrailTailNothing,
+    /// The same, and the viewer wants everything.
+    NattrailTail,
     /// conntrack -E to a file.
     Conntrack,
     /// ulogd2 to a file.
@@ -49,6 +53,7 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Those that are compared if nothing else is said.
     pub const ALL: [Self; 7] = [
         Self::Null,
         Self::Nattrail,
@@ -64,6 +69,8 @@ impl Kind {
             Self::Null => "null reader",
             Self::Nattrail => "nattrail, IPFIX",
             Self::NattrailCsv => "nattrail, IPFIX, CSV",
+            Self::NattrailTailNothing => "nattrail, tail nothing",
+            Self::NattrailTail => "nattrail, tail",
             Self::Conntrack => "conntrack -E, file",
             Self::Ulogd => "ulogd2, file",
             Self::UlogdSqlite => "ulogd2, SQLite",
@@ -74,7 +81,11 @@ impl Kind {
     /// What is not installed of that which it needs.
     pub fn missing(self) -> Option<&'static str> {
         let needed = match self {
-            Self::Null | Self::Nattrail | Self::NattrailCsv => None,
+            Self::Null
+            | Self::Nattrail
+            | Self::NattrailCsv
+            | Self::NattrailTailNothing
+            | Self::NattrailTail => None,
             Self::Conntrack => Some("conntrack"),
             Self::Ulogd => Some("ulogd"),
             Self::UlogdSqlite if ulogd_plugin("output_SQLITE3").is_none() => {
@@ -84,6 +95,15 @@ impl Kind {
             Self::Natlog => Some("natlog"),
         };
         needed.filter(|program| find_program(program).is_none())
+    }
+
+    /// The arguments of the viewer, where there is one.
+    const fn viewer(self) -> Option<&'static [&'static str]> {
+        match self {
+            Self::NattrailTailNothing => Some(&["tail", "--json", "--src", "192.0.2.1"]),
+            Self::NattrailTail => Some(&["tail", "--json"]),
+            _ => None,
+        }
     }
 }
 
@@ -100,6 +120,7 @@ pub struct Reader {
     kind: Kind,
     home: Home,
     child: Child,
+    viewer: Option<Child>,
     /// Takes what is sent to the collector, and throws it away when it is full.
     _collector: UdpSocket,
 }
@@ -121,10 +142,11 @@ impl Reader {
         let messages = File::create(home.path().join("messages")).unwrap();
         command.stdin(Stdio::null()).stderr(messages);
         let child = gateway.spawn(&mut command).unwrap();
-        let reader = Self {
+        let mut reader = Self {
             kind,
             home,
             child,
+            viewer: None,
             _collector: collector,
         };
         let messages = reader.home.path().join("messages");
@@ -137,6 +159,16 @@ impl Reader {
             kind.name(),
             fs::read_to_string(messages).unwrap_or_default()
         );
+        reader.viewer = kind.viewer().map(|arguments| {
+            let answers = wait_until(patience, || reader.metrics());
+            assert!(answers.is_some(), "{} does not answer", kind.name());
+            let mut command = Command::new(PROGRAM);
+            command.args(arguments);
+            command.arg("--config").arg(reader.home.config());
+            reader.home.dress(&mut command);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().unwrap()
+        });
         reader
     }
 
@@ -167,13 +199,15 @@ impl Reader {
         let (kind, home, _) = self.stop();
         let address = WAN.to_string();
         match kind {
-            Kind::Nattrail | Kind::NattrailCsv => Kept {
-                creates: metrics.as_ref().map(|metrics| metrics.sessions.creates),
-                deletes: metrics
-                    .as_ref()
-                    .map_or(0, |metrics| metrics.sessions.deletes),
-                metrics,
-            },
+            Kind::Nattrail | Kind::NattrailCsv | Kind::NattrailTailNothing | Kind::NattrailTail => {
+                Kept {
+                    creates: metrics.as_ref().map(|metrics| metrics.sessions.creates),
+                    deletes: metrics
+                        .as_ref()
+                        .map_or(0, |metrics| metrics.sessions.deletes),
+                    metrics,
+                }
+            }
             Kind::Null => {
                 let said = fs::read_to_string(output(&home)).unwrap_or_default();
                 let mut counts = said.split_whitespace().flat_map(str::parse);
@@ -228,6 +262,10 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
+        if let Some(viewer) = &mut self.viewer {
+            let _ = viewer.kill();
+            let _ = viewer.wait();
+        }
         for pid in family(self.pid()).into_iter().rev() {
             let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
             let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
@@ -301,7 +339,7 @@ fn command(kind: Kind, home: &Home) -> Command {
             command.arg(NULL_READER).stdout(file());
             command
         }
-        Kind::Nattrail | Kind::NattrailCsv => {
+        Kind::Nattrail | Kind::NattrailCsv | Kind::NattrailTailNothing | Kind::NattrailTail => {
             let mut command = home.command();
             command.stdout(Stdio::null());
             command

@@ -51,8 +51,21 @@ impl Scene {
         Some(Self::on(net, capture))
     }
 
-    fn on(net: Gateway, capture: &str) -> Self {
+    /// The same, with so few sessions kept at a time.
+    fn keeping(max_pending: usize, capture: &str) -> Option<Self> {
+        let net = Gateway::new(&[])?;
+        net.nft(MASQUERADE);
         let home = home(capture);
+        let config = config_for(&records(&home), capture);
+        home.configure(&config.replace("[pending]", &format!("[pending]\nmax = {max_pending}")));
+        Some(Self::at(net, home))
+    }
+
+    fn on(net: Gateway, capture: &str) -> Self {
+        Self::at(net, home(capture))
+    }
+
+    fn at(net: Gateway, home: Home) -> Self {
         let daemon = Daemon::start(&net.gateway, &home);
         let _ = daemon.wait_for_message("started");
         Self { daemon, home, net }

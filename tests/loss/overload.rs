@@ -169,3 +169,28 @@ fn without_reliable_delivery_each_overflow_is_a_gap_with_the_number_of_lost_even
         assert!(ledger.sessions.contains_key(&key), "{key:?} came after");
     }
 }
+
+#[test]
+fn beyond_pending_max_every_session_still_has_its_two_records() {
+    const COUNT: u32 = 1000;
+    let Some(scene) = Scene::keeping(100, "resync = \"1s\"\n") else {
+        return;
+    };
+    let mut generator = Generator::new(&scene.net);
+    let made = generator.begin_all(&scene.net, COUNT, 0);
+    let metrics = scene.wait_for_status("all creates, and an audit after them", |metrics| {
+        number(metrics, "/sessions/creates") >= u64::from(COUNT)
+            && number(metrics, "/events/dumped") >= u64::from(COUNT)
+    });
+    assert_eq!(number(&metrics, "/sessions/pending"), 100);
+    assert_eq!(number(&metrics, "/sessions/beyond_max"), 900);
+    assert_eq!(number(&metrics, "/sessions/unkept"), 900);
+    let _ = scene.daemon.wait_for_message("pending.max");
+    scene.net.end_connections();
+    let metrics = scene.wait_for_deletes(COUNT.into());
+    assert_eq!(number(&metrics, "/sessions/unannounced"), 0);
+    let _ = scene.daemon.wait_for_message("is kept again");
+    let ledger = scene.finish();
+    ledger.assert_complete(&made);
+    assert!(ledger.gaps.is_empty(), "{:?}", ledger.gaps);
+}

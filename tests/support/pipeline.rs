@@ -7,9 +7,10 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use nattrail::config::{Collector, Config, Format, Syslog, Version};
-use nattrail::engine::{Engine, Filter, Timing};
+use nattrail::engine::{Engine, Filter, Policy};
 use nattrail::export::packer::{Load, Packer, Transport};
 use nattrail::export::queue::Queue;
+use nattrail::export::view::{self, Line, View};
 use nattrail::session::{NatEvent, Record};
 use nattrail::time::{Now, Uptime, Wall};
 use nattrail::wire::ctnetlink::Event;
@@ -25,11 +26,21 @@ pub enum Outputs {
     /// Events, or else triplets.
     Collector(Version, bool),
     Copy(Format),
+    /// The lines of a viewer with this filter.
+    View(&'static str, Reading),
+}
+
+/// What a viewer does with its lines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Reading {
+    Everything,
+    Nothing,
 }
 
 enum Sink {
     Collector(Packer, Queue<Load>),
     Copy(Encoder),
+    View(Box<View>, Line, Reading),
 }
 
 pub struct Pipeline {
@@ -53,6 +64,10 @@ impl Pipeline {
                     Sink::Collector(packer, Queue::new(1 << 20))
                 }
                 Outputs::Copy(format) => Sink::Copy(encoder(format)),
+                Outputs::View(filter, reading) => {
+                    let view = View::new(view::filter::Filter::parse(filter).unwrap());
+                    Sink::View(Box::new(view), Line::default(), reading)
+                }
             },
             new: datagram::bytes(NEW),
             destroy: datagram::bytes(DESTROY),
@@ -101,6 +116,13 @@ impl Sink {
             Self::Copy(encoder) => {
                 write(encoder, record, now);
             }
+            Self::View(view, line, reading) => {
+                line.clear();
+                view.push(record, line, now);
+                if *reading == Reading::Everything {
+                    view.consume(view.contiguous().len());
+                }
+            }
         }
     }
 }
@@ -135,7 +157,7 @@ pub fn decode(datagram: &[u8]) -> Event {
 
 pub fn engine() -> Engine {
     let config = Config::default();
-    Engine::new(Filter::new(&config.capture), Timing::new(&config), NOW)
+    Engine::new(Filter::new(&config.capture), Policy::new(&config), NOW)
 }
 
 /// The create and the delete of one session.

@@ -43,7 +43,7 @@ pub fn sum(value: &Value, ways: &[&str]) -> u64 {
 
 /// Holds of every daemon at every moment.
 pub fn assert_conserved(metrics: &Value) {
-    let ends = ["/sessions/deletes", "/sessions/pending"];
+    let ends = ["/sessions/deletes", "/sessions/pending", "/sessions/unkept"];
     let begins = ["/sessions/creates", "/sessions/restored"];
     assert_eq!(sum(metrics, &begins), sum(metrics, &ends));
     let kernel = ["/events/new", "/events/destroy"];

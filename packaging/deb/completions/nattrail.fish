@@ -28,14 +28,43 @@ complete -c nattrail -n "__fish_nattrail_needs_command" -s c -l config -d 'Confi
 complete -c nattrail -n "__fish_nattrail_needs_command" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_needs_command" -s V -l version -d 'Print version'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
-complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors and syslog targets'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "start" -d 'Start the service: by systemctl where systemd runs, else as a daemon in the background, and wait until it is ready'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "stop" -d 'Stop the service, and wait until it has ended'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "restart" -d 'Stop the service if it runs, and start it'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "reload" -d 'Let the running service read its configuration again and reopen its files'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "install" -d 'Start the service now and whenever the machine starts'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors, syslog targets, and whether the daemon runs'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "status" -d 'Ask the running daemon what it has counted'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name what has no equivalent'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "tail" -d 'Show events as they happen, from the running daemon'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "version" -d 'Print the version'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nattrail -n "__fish_nattrail_using_subcommand run" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand run" -l background -d 'As `nattrail start` runs it'
 complete -c nattrail -n "__fish_nattrail_using_subcommand run" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand start" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand start" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand start" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
+complete -c nattrail -n "__fish_nattrail_using_subcommand start" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
+complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
+complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
+complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand install" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand install" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand install" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
+complete -c nattrail -n "__fish_nattrail_using_subcommand install" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l strict -d 'Fail for warnings too'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l json -d 'Print an array of JSON objects'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
@@ -45,11 +74,35 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l watch -d 'P
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l json -d 'Print the JSON object as the daemon sends it, on one line'
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s o -l output -d 'Write to this file, which must not exist, instead of the standard output' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l src -d 'Only sessions with this source before translation' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l dst -d 'Only sessions with this destination before translation' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l post -d 'Only sessions with this source or destination after translation' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l proto -d 'Only sessions of this protocol, by name or number' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l mark -d 'Only sessions whose mark, as far as the mask goes, is this' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l zone -d 'Only sessions in this conntrack zone' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l event -d 'Only these events: create or delete' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s n -l count -d 'End after so many events' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l color -d 'Use colours: auto is on a terminal, unless NO_COLOR is set or TERM is dumb' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l json -d 'Print one JSON object per line, with the names of the copies\' format json'
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors and syslog targets'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "status" -d 'Ask the running daemon what it has counted'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "version" -d 'Print the version'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run check pending status version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "start" -d 'Start the service: by systemctl where systemd runs, else as a daemon in the background, and wait until it is ready'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "stop" -d 'Stop the service, and wait until it has ended'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "restart" -d 'Stop the service if it runs, and start it'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "reload" -d 'Let the running service read its configuration again and reopen its files'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "install" -d 'Start the service now and whenever the machine starts'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors, syslog targets, and whether the daemon runs'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "status" -d 'Ask the running daemon what it has counted'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name what has no equivalent'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "tail" -d 'Show events as they happen, from the running daemon'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "version" -d 'Print the version'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

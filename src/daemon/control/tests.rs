@@ -14,6 +14,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::time::Wall;
 
+mod viewers;
+
 const FIRST: Token = Token(3);
 
 struct Scene {
@@ -131,7 +133,7 @@ fn garbage_is_answered_with_an_error() {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let message = value["error"].as_str().unwrap();
         assert!(
-            message.starts_with("expected \"status\", found "),
+            message.starts_with("expected \"status\" or \"tail\", found "),
             "{message}"
         );
         assert!(ended);
@@ -149,7 +151,7 @@ fn a_flood_of_garbage_is_read_no_further_than_the_limit() {
     let (text, ended) = heard(&peer);
     assert_eq!(
         text,
-        "{\"error\":\"expected a line of at most 256 bytes\"}\n"
+        "{\"error\":\"expected a line of at most 1024 bytes\"}\n"
     );
     assert!(ended);
     assert_eq!(scene.clients(), 0);

@@ -205,11 +205,11 @@ fn after_the_ttl_a_session_is_closed_if_the_kernel_no_longer_has_it_and_stays_if
 fn with_a_resync_audits_come_at_its_interval_also_when_nothing_is_pending() {
     let mut engine = engine();
     let resync = Duration::from_secs(600);
-    let timing = Timing {
+    let policy = Policy {
         resync: Some(resync),
-        ..TIMING
+        ..POLICY
     };
-    engine.reconfigure(Filter::new(&capture()), timing, at(0));
+    engine.reconfigure(Filter::new(&capture()), policy, at(0));
     for now in [600, 1200] {
         assert_eq!(engine.poll_timeout(), Some(at(now).up));
         audit(&mut engine, &[], at(now));
@@ -273,4 +273,34 @@ fn a_large_table_is_closed_in_slices() {
     }
     assert_eq!((engine.pending(), turns), (0, 10));
     assert_eq!(records(&mut engine).len(), 10_000);
+}
+
+#[test]
+fn three_audits_in_doubt_on_end_close_what_none_of_them_has_found() {
+    let mut engine = engine();
+    for port in [1, 2] {
+        engine.handle_event(&new(session(port)), at(1));
+    }
+    for (round, seen) in [1, 2, 1].into_iter().enumerate() {
+        let now = at(100 * (round as u64 + 1));
+        engine.request_audit(now);
+        assert_eq!(engine.poll_dump(now), Some(Listing::Table));
+        // Closed only once it has been missed in all three.
+        engine.handle_event(&new(session(10 + round as u16)), now);
+        if seen == 2 {
+            engine.handle_dumped(&flow(session(2)), now);
+        }
+        engine.handle_dump_end();
+        assert_eq!(engine.poll_dump(now), Some(Listing::Dying));
+        engine.handle_dump_in_doubt(now);
+        engine.handle_events_drained(now);
+        engine.handle_timeout(now);
+    }
+    assert!(engine.has_audited());
+    let closed: Vec<_> = records(&mut engine)
+        .into_iter()
+        .filter(|event| event.kind == EventKind::Delete)
+        .map(|event| event.session.original.src_port)
+        .collect();
+    assert_eq!(closed, [1]);
 }

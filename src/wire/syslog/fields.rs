@@ -24,7 +24,7 @@
 //! | `zone` | conntrack zone | when not 0 |
 //! | `id` | conntrack's id | when known |
 //! | `inferred` | `yes` (JSON: `true`): times are bounds, not measurements | when it is so |
-//! | `cause` | `restart`, `overflow`, `table-full`, `insert-failed`, `clock-step` or `undelivered` | gap |
+//! | `cause` | `restart`, `overflow`, `table-full`, `insert-failed`, `clock-step`, `tracking-off`, `undecoded` or `undelivered` | gap |
 //! | `from` `to` | RFC 3339: bounds of the interval; the clock before and after for `clock-step` | gap |
 //! | `lost` | how many were lost; of what, depends on the cause ([`crate::session::GapCause`]) | gap, when known |
 //!

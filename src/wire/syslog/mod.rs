@@ -24,13 +24,13 @@ mod rfc3164;
 mod rfc5424;
 mod text;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::ControlFlow;
 
 use self::put::Calendar;
-use crate::config::{Format, Syslog, Target};
+use crate::config::{Facility, Format, Severity, Syslog, Target};
 use crate::session::{EventKind, Record};
-use crate::time::Now;
+use crate::time::{Now, Wall};
 
 /// Who sends: HOSTNAME and PROCID.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +45,19 @@ pub struct Message<'a> {
     pub bytes: &'a [u8],
     /// Whether it completes its record.
     pub is_last: bool,
+}
+
+/// Appends a line of this process's own for a local syslog socket.
+pub fn local_line(
+    out: &mut Vec<u8>,
+    (facility, severity): (Facility, Severity),
+    tag: &str,
+    time: Wall,
+    line: &str,
+) {
+    let header = rfc3164::Header::new(facility.base() | severity as u8, tag, std::process::id());
+    header.write(out, time, &mut Calendar::new());
+    out.extend_from_slice(line.as_bytes());
 }
 
 /// Turns records into the messages of one target.
@@ -75,6 +88,19 @@ impl Encoder {
             framing: Framing::new(config, host),
             format: config.format,
             exporter: config.exporter_address,
+            calendar: Calendar::new(),
+            buffer: Vec::with_capacity(1024),
+        }
+    }
+
+    /// Lines of the format `json`, as a file gets them.
+    #[must_use]
+    pub fn json_lines() -> Self {
+        Self {
+            framing: Framing::Line,
+            format: Format::Json,
+            // Only csv has it.
+            exporter: Ipv4Addr::UNSPECIFIED.into(),
             calendar: Calendar::new(),
             buffer: Vec::with_capacity(1024),
         }

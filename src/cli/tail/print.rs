@@ -1,0 +1,475 @@
+//! Records as they are shown: aligned columns for people, or the daemon's lines as they came.
+//!
+//! The columns are those of `nattrail pending`. A column that meets a wider value stays as wide from then on, so that IPv6
+//! needs no room where there is none of it. Nothing that came from the daemon reaches a terminal as a control character.
+
+use serde::Deserialize;
+
+use crate::cli::control::printable;
+use crate::session::GapCause;
+
+const COLUMNS: usize = 8;
+const HEADING: [&str; COLUMNS] = [
+    "TIME",
+    "EVENT",
+    "PROTO",
+    "PRE-NAT SOURCE",
+    "PRE-NAT DEST",
+    "POST-NAT SOURCE",
+    "POST-NAT DEST",
+    "NAT",
+];
+/// What most values need: a time, `delete`, `icmp`, four addresses of IPv4 with ports, `snat`.
+const WIDTHS: [usize; COLUMNS] = [24, 6, 5, 21, 21, 21, 21, 4];
+
+/// Select graphic rendition (ECMA-48 8.3.117).
+const RESET: &str = "\x1b[0m";
+const BOLD: &str = "\x1b[1m";
+const DIM: &str = "\x1b[2m";
+const GREEN: &str = "\x1b[32m";
+const YELLOW: &str = "\x1b[33m";
+const CYAN: &str = "\x1b[36m";
+const ALARM: &str = "\x1b[1;37;41m";
+
+/// A line of the daemon.
+#[derive(Debug)]
+pub enum Line {
+    Begin,
+    End,
+    Error(String),
+    Record(Box<Record>),
+}
+
+/// The fields of the format `json` that are shown. What is not there is empty.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    time: String,
+    event: String,
+    nat: String,
+    proto: String,
+    pre_src: String,
+    pre_sport: Option<u16>,
+    pre_dst: String,
+    pre_dport: Option<u16>,
+    pre_id: Option<u16>,
+    post_src: String,
+    post_sport: Option<u16>,
+    post_dst: String,
+    post_dport: Option<u16>,
+    post_id: Option<u16>,
+    icmp_type: Option<u8>,
+    icmp_code: Option<u8>,
+    duration: Option<f64>,
+    orig_packets: Option<u64>,
+    orig_octets: Option<u64>,
+    reply_packets: Option<u64>,
+    reply_octets: Option<u64>,
+    mark: Option<String>,
+    zone: Option<u16>,
+    inferred: bool,
+    cause: String,
+    from: String,
+    to: String,
+    lost: Option<u64>,
+    /// Not of a record: what the daemon says of the connection.
+    tail: Option<String>,
+    error: Option<String>,
+}
+
+impl Line {
+    /// # Errors
+    /// When it is not an object with fields of the right kinds.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        // A sequence would do for the struct, too.
+        if !line.starts_with(b"{") {
+            return Err("no JSON object".to_owned());
+        }
+        let record: Record = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        match (record.error, record.tail.as_deref()) {
+            (Some(message), _) => Ok(Self::Error(message)),
+            (None, Some("begin")) => Ok(Self::Begin),
+            (None, Some("end")) => Ok(Self::End),
+            (None, Some(_)) => Err("neither a begin nor an end".to_owned()),
+            (None, None) if record.event.is_empty() => {
+                Err("an object without \"event\"".to_owned())
+            }
+            (error, None) => Ok(Self::Record(Box::new(Record { error, ..record }))),
+        }
+    }
+}
+
+/// Shows records.
+#[derive(Debug)]
+pub struct Printer {
+    json: bool,
+    colored: bool,
+    /// Events that are still to be shown, if they are counted.
+    left: Option<u64>,
+    widths: [usize; COLUMNS],
+}
+
+impl Printer {
+    #[must_use]
+    pub const fn new(json: bool, colored: bool, count: Option<u64>) -> Self {
+        Self {
+            json,
+            colored,
+            left: count,
+            widths: WIDTHS,
+        }
+    }
+
+    /// Whether as many events as wanted have been shown.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.left == Some(0)
+    }
+
+    pub fn heading(&mut self, out: &mut Vec<u8>) {
+        if !self.json {
+            let cells = HEADING.map(|name| (name.to_owned(), BOLD));
+            self.row(cells, "", out);
+        }
+    }
+
+    /// Shows a record, which is `line` as it came.
+    pub fn record(&mut self, record: &Record, line: &[u8], out: &mut Vec<u8>) {
+        let is_gap = record.event == "gap";
+        if !is_gap && let Some(left) = &mut self.left {
+            *left = left.saturating_sub(1);
+        }
+        if self.json {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        } else if is_gap {
+            self.gap(record, out);
+        } else {
+            self.event(record, out);
+        }
+    }
+
+    fn event(&mut self, record: &Record, out: &mut Vec<u8>) {
+        let icmp = record.pre_id.is_some();
+        let [pre_sport, post_sport] = if icmp {
+            [record.pre_id, record.post_id]
+        } else {
+            [record.pre_sport, record.post_sport]
+        };
+        let pre_src = endpoint(&record.pre_src, pre_sport);
+        let pre_dst = endpoint(&record.pre_dst, record.pre_dport);
+        let post_src = endpoint(&record.post_src, post_sport);
+        let post_dst = endpoint(&record.post_dst, record.post_dport);
+        let event = match record.event.as_str() {
+            "create" => GREEN,
+            _ => CYAN,
+        };
+        // What was translated stands out.
+        let emphasis = |post: &str, pre: &str| if post == pre { DIM } else { BOLD };
+        let post_colors = [emphasis(&post_src, &pre_src), emphasis(&post_dst, &pre_dst)];
+        let cells = [
+            (printable(&record.time), DIM),
+            (printable(&record.event), event),
+            (printable(&record.proto), ""),
+            (pre_src, ""),
+            (pre_dst, ""),
+            (post_src, post_colors[0]),
+            (post_dst, post_colors[1]),
+            (printable(&record.nat), ""),
+        ];
+        self.row(cells, &details(record), out);
+    }
+
+    fn gap(&self, record: &Record, out: &mut Vec<u8>) {
+        let text = printable(&explain(record));
+        self.painted(
+            &format!("*** {} GAP {text} ***", printable(&record.time)),
+            ALARM,
+            out,
+        );
+        out.push(b'\n');
+    }
+
+    /// Writes cells of equal width, and after them the details as they are.
+    fn row(&mut self, cells: [(String, &str); COLUMNS], details: &str, out: &mut Vec<u8>) {
+        let last = if details.is_empty() {
+            COLUMNS - 1
+        } else {
+            COLUMNS
+        };
+        for (index, (text, color)) in cells.iter().enumerate() {
+            let length = text.chars().count();
+            self.widths[index] = self.widths[index].max(length);
+            if index > 0 {
+                out.push(b' ');
+            }
+            self.painted(text, color, out);
+            if index < last {
+                let padding = self.widths[index] - length;
+                out.resize(out.len() + padding, b' ');
+            }
+        }
+        if !details.is_empty() {
+            out.push(b' ');
+            self.painted(details, YELLOW, out);
+        }
+        out.push(b'\n');
+    }
+
+    fn painted(&self, text: &str, color: &str, out: &mut Vec<u8>) {
+        let colored = self.colored && !color.is_empty();
+        if colored {
+            out.extend_from_slice(color.as_bytes());
+        }
+        out.extend_from_slice(text.as_bytes());
+        if colored {
+            out.extend_from_slice(RESET.as_bytes());
+        }
+    }
+}
+
+fn endpoint(address: &str, port: Option<u16>) -> String {
+    let address = printable(address);
+    match port {
+        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+        Some(port) => format!("{address}:{port}"),
+        None => address,
+    }
+}
+
+/// What not every event has, by the names of the fields.
+fn details(record: &Record) -> String {
+    let mut details = Vec::new();
+    if let (Some(kind), Some(code)) = (record.icmp_type, record.icmp_code) {
+        details.push(format!("icmp={kind}/{code}"));
+    }
+    if let Some(duration) = record.duration {
+        details.push(format!("duration={duration:.3}"));
+    }
+    let counters = [
+        ("orig", record.orig_packets, record.orig_octets),
+        ("reply", record.reply_packets, record.reply_octets),
+    ];
+    for (name, packets, octets) in counters {
+        if let (Some(packets), Some(octets)) = (packets, octets) {
+            details.push(format!("{name}={packets}/{octets}"));
+        }
+    }
+    if let Some(mark) = &record.mark {
+        details.push(format!("mark={}", printable(mark)));
+    }
+    if let Some(zone) = record.zone {
+        details.push(format!("zone={zone}"));
+    }
+    if record.inferred {
+        details.push("inferred".to_owned());
+    }
+    details.join(" ")
+}
+
+/// What a gap means, in words.
+fn explain(gap: &Record) -> String {
+    let cause = GapCause::ALL
+        .into_iter()
+        .find(|cause| cause.name() == gap.cause);
+    let (name, from, to) = (&gap.cause, &gap.from, &gap.to);
+    let Some(cause) = cause else {
+        let lost = gap.lost.map(|lost| format!(", {lost} lost"));
+        return format!("{name}: from {from} to {to}{}", lost.unwrap_or_default());
+    };
+    let (what, lost) = match cause {
+        GapCause::Restart => (
+            "nattrail did not run, or had not sent on all it knew",
+            "events lost",
+        ),
+        GapCause::Overflow => ("the kernel's queue was full", "events lost"),
+        GapCause::TableFull => ("the connection table was full", "packets dropped"),
+        GapCause::InsertFailed => (
+            "all ports of the NAT pool were in use, or packets raced for one",
+            "packets dropped",
+        ),
+        GapCause::ClockStep => {
+            return format!("{name}: the clock was set, from {from} to {to}");
+        }
+        GapCause::TrackingOff => ("connection tracking may have been off", "events lost"),
+        GapCause::Undecoded => (
+            "the kernel sent what nattrail does not understand",
+            "messages lost",
+        ),
+        GapCause::Undelivered => ("too much for this viewer", "events not shown here"),
+    };
+    let lost = gap.lost.map(|number| format!(", {number} {lost}"));
+    format!(
+        "{name}: {what}{}, from {from} to {to}",
+        lost.unwrap_or_default()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const CREATE: &str = r#"{"time":"2026-11-20T14:03:07.123Z","event":"create","nat":"snat","proto":"udp","pre_src":"10.1.2.3","pre_sport":40356,"pre_dst":"198.51.100.7","pre_dport":443,"post_src":"203.0.113.9","post_sport":50520,"post_dst":"198.51.100.7","post_dport":443,"id":7}"#;
+    const DELETE: &str = r#"{"time":"2026-11-20T14:03:09.434Z","event":"delete","nat":"snat","proto":"udp","pre_src":"10.1.2.3","pre_sport":40356,"pre_dst":"198.51.100.7","pre_dport":443,"post_src":"203.0.113.9","post_sport":50520,"post_dst":"198.51.100.7","post_dport":443,"start":"2026-11-20T14:03:07.123Z","end":"2026-11-20T14:03:09.434Z","duration":2.311,"orig_packets":5,"orig_octets":274,"reply_packets":3,"reply_octets":180,"mark":"0x10","zone":7,"id":7,"inferred":true}"#;
+    const ICMP: &str = r#"{"time":"2026-11-20T14:03:07.123Z","event":"create","nat":"snat","proto":"icmp","pre_src":"10.1.2.3","pre_dst":"198.51.100.7","pre_id":11,"post_src":"203.0.113.9","post_dst":"198.51.100.7","post_id":12,"icmp_type":8,"icmp_code":0}"#;
+    const IPV6: &str = r#"{"time":"2026-11-20T14:03:07.123Z","event":"create","nat":"none","proto":"tcp","pre_src":"2001:db8:1234:5678::1","pre_sport":40356,"pre_dst":"2001:db8::7","pre_dport":443,"post_src":"2001:db8:1234:5678::1","post_sport":40356,"post_dst":"2001:db8::7","post_dport":443}"#;
+
+    fn shown(printer: &mut Printer, line: &str) -> String {
+        let Line::Record(record) = Line::parse(line.as_bytes()).unwrap() else {
+            panic!("{line}")
+        };
+        let mut out = Vec::new();
+        printer.record(&record, line.as_bytes(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn plain() -> Printer {
+        Printer::new(false, false, None)
+    }
+
+    #[test]
+    fn every_value_is_below_its_heading() {
+        let mut printer = plain();
+        let mut heading = Vec::new();
+        printer.heading(&mut heading);
+        let heading = String::from_utf8(heading).unwrap();
+        let line = shown(&mut printer, CREATE);
+        let columns = [
+            ("TIME", "2026-11-20T14:03:07.123Z "),
+            ("EVENT", "create "),
+            ("PROTO", "udp "),
+            ("PRE-NAT SOURCE", "10.1.2.3:40356 "),
+            ("PRE-NAT DEST", "198.51.100.7:443 "),
+            ("POST-NAT SOURCE", "203.0.113.9:50520 "),
+            ("POST-NAT DEST", "198.51.100.7:443 "),
+            ("NAT\n", "snat\n"),
+        ];
+        for (name, value) in columns {
+            let at = heading.find(name).unwrap();
+            assert!(line[at..].starts_with(value), "{name}: {line}");
+        }
+    }
+
+    #[test]
+    fn a_delete_has_what_is_known_of_the_session_after_its_columns() {
+        let line = shown(&mut plain(), DELETE);
+        let details = "snat duration=2.311 orig=5/274 reply=3/180 mark=0x10 zone=7 inferred\n";
+        assert!(line.ends_with(details), "{line}");
+    }
+
+    #[test]
+    fn icmp_has_its_identifier_and_no_port() {
+        let line = shown(&mut plain(), ICMP);
+        let fields: Vec<_> = line.split_whitespace().skip(2).collect();
+        let expected = [
+            "icmp",
+            "10.1.2.3:11",
+            "198.51.100.7",
+            "203.0.113.9:12",
+            "198.51.100.7",
+            "snat",
+            "icmp=8/0",
+        ];
+        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn a_column_stays_as_wide_as_its_widest_value() {
+        let mut printer = plain();
+        let before = shown(&mut printer, CREATE);
+        let wide = shown(&mut printer, IPV6);
+        assert!(wide.contains(" [2001:db8:1234:5678::1]:40356 [2001:db8::7]:443     "));
+        let after = shown(&mut printer, CREATE);
+        assert!(after.len() > before.len());
+        assert_eq!(after.find("198.51.100.7"), wide.find("[2001:db8::7]"));
+    }
+
+    #[test]
+    fn colours_surround_the_same_text() {
+        let mut printer = Printer::new(false, true, None);
+        let line = shown(&mut printer, CREATE);
+        assert!(line.contains("\x1b[1m203.0.113.9:50520\x1b[0m"), "{line:?}");
+        assert!(line.contains("\x1b[2m198.51.100.7:443\x1b[0m"), "{line:?}");
+        let mut text = line;
+        for code in [RESET, BOLD, DIM, GREEN, YELLOW, CYAN] {
+            text = text.replace(code, "");
+        }
+        assert_eq!(text, shown(&mut plain(), CREATE));
+    }
+
+    #[test]
+    fn gaps_are_conspicuous_and_say_what_was_lost() {
+        let gap = |rest: &str| {
+            let line =
+                format!(r#"{{"time":"T","event":"gap","cause":{rest},"from":"A","to":"B"}}"#);
+            shown(&mut plain(), &line)
+        };
+        assert_eq!(
+            gap(r#""overflow","lost":42"#),
+            "*** T GAP overflow: the kernel's queue was full, 42 events lost, from A to B ***\n"
+        );
+        assert_eq!(
+            gap(r#""undelivered","lost":7"#),
+            "*** T GAP undelivered: too much for this viewer, 7 events not shown here, from A to B ***\n"
+        );
+        assert_eq!(
+            gap(r#""clock-step""#),
+            "*** T GAP clock-step: the clock was set, from A to B ***\n"
+        );
+        assert_eq!(
+            gap(r#""of a later version","lost":1"#),
+            "*** T GAP of a later version: from A to B, 1 lost ***\n"
+        );
+        for cause in GapCause::ALL {
+            let line = gap(&format!("\"{}\"", cause.name()));
+            assert!(line.starts_with(&format!("*** T GAP {}: ", cause.name())));
+        }
+        let mut colored = Printer::new(false, true, None);
+        let line = shown(&mut colored, r#"{"event":"gap","cause":"restart"}"#);
+        assert!(line.starts_with("\x1b[1;37;41m*** "), "{line:?}");
+    }
+
+    #[test]
+    fn json_is_the_line_as_it_came() {
+        let mut printer = Printer::new(true, true, None);
+        let mut out = Vec::new();
+        printer.heading(&mut out);
+        assert!(out.is_empty());
+        assert_eq!(shown(&mut printer, DELETE), format!("{DELETE}\n"));
+    }
+
+    #[test]
+    fn events_are_counted_and_gaps_are_not() {
+        let mut printer = Printer::new(false, false, Some(2));
+        shown(&mut printer, CREATE);
+        shown(&mut printer, r#"{"event":"gap","cause":"restart"}"#);
+        assert!(!printer.is_done());
+        shown(&mut printer, DELETE);
+        assert!(printer.is_done());
+    }
+
+    #[test]
+    fn nothing_reaches_a_terminal_that_it_would_obey() {
+        let field = |name: &str| format!(r#""{name}":"\u001b[2J\r""#);
+        let names = [
+            "time", "event", "nat", "proto", "pre_src", "post_dst", "mark",
+        ];
+        let line = format!("{{{}}}", names.map(field).join(","));
+        let gap =
+            r#"{"event":"gap","time":"\u001b","cause":"\u001b","from":"\u0007","to":"\u009b"}"#;
+        for line in [line.as_str(), gap] {
+            let text = shown(&mut plain(), line);
+            let text = text.strip_suffix('\n').unwrap();
+            assert!(!text.contains(char::is_control), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        for line in ["", "[]", "null", "{}", "{\"event\":7}", "{\"tail\":\"?\"}"] {
+            assert!(Line::parse(line.as_bytes()).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A `nattrail.toml` in the making: sections, keys and comments (TOML 1.0).
+
+use std::fmt::{self, Display, Write as _};
+
+use super::Note;
+use crate::config::quoted;
+
+/// Where comments are broken.
+const WIDTH: usize = 118;
+
+/// A TOML basic string.
+pub struct Text<'a>(pub &'a str);
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                c if c.is_control() => write!(f, "\\u{:04X}", u32::from(c))?,
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// A TOML array of basic strings.
+pub struct List<'a>(pub &'a [String]);
+
+impl Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('[')?;
+        for (index, element) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}{}", Text(element))?;
+        }
+        f.write_char(']')
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Draft {
+    body: String,
+}
+
+impl Draft {
+    /// Begins a section, `[capture]` or `[[collector]]`.
+    pub fn section(&mut self, header: &str) {
+        self.body += &format!("\n{header}\n");
+    }
+
+    pub fn set(&mut self, key: &str, value: impl Display) {
+        self.body += &format!("{key} = {value}\n");
+    }
+
+    /// A comment about the key that follows.
+    pub fn remark(&mut self, text: &str) {
+        self.body += &comment(text);
+    }
+
+    /// The whole text, which says where it comes from and what is not in it.
+    #[must_use]
+    pub fn finish(&self, origin: &str, notes: &[Note]) -> String {
+        let version = env!("CARGO_PKG_VERSION");
+        let mut text = comment(&format!(
+            "Converted from {} by nattrail {version}. Check it with \"nattrail check\"; every key is explained in nattrail.toml(5).",
+            quoted(origin)
+        ));
+        if !notes.is_empty() {
+            text += "#\n# What has no equivalent, or another than it seems:\n";
+            for note in notes {
+                text += &item(&note.to_string());
+            }
+        }
+        text + &self.body
+    }
+}
+
+/// Comment lines of a bounded width. No character in them can end the comment.
+fn comment(text: &str) -> String {
+    wrapped(text, "#", "#")
+}
+
+/// The same for an element of a list.
+fn item(text: &str) -> String {
+    wrapped(text, "# -", "#  ")
+}
+
+fn wrapped(text: &str, first: &str, next: &str) -> String {
+    let mut lines = String::from(first);
+    let mut width = first.len();
+    for word in text.split_whitespace() {
+        let word: String = word.chars().filter(|c| !c.is_control()).collect();
+        let length = word.chars().count();
+        if width > next.len() && width + 1 + length > WIDTH {
+            lines += &format!("\n{next}");
+            width = next.len();
+        }
+        lines += &format!(" {word}");
+        width += 1 + length;
+    }
+    lines + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_escaped() {
+        assert_eq!(Text("a").to_string(), "\"a\"");
+        assert_eq!(
+            Text("a\"b\\c\n\u{7f}").to_string(),
+            r#""a\"b\\c\u000A\u007F""#
+        );
+    }
+
+    #[test]
+    fn a_comment_is_one_whatever_is_in_it() {
+        let text = comment(&format!(
+            "a\nb = 1\r\u{85}c = 2\u{2028}{}",
+            "long ".repeat(60)
+        ));
+        assert!(text.lines().all(|line| line.starts_with('#')), "{text}");
+        assert!(text.lines().all(|line| line.len() <= WIDTH + 4), "{text}");
+        assert!(!text.contains('\r'));
+    }
+}

@@ -1,0 +1,119 @@
+//! `destination=`: where the module exports to. Entries between commas, semicolons and white space, each an address with a
+//! port, `@` and a source address, `%` and an interface.
+//!
+//! An IPv6 address may be in brackets; its port follows `:`, `.`, `p` or `#`. What the module cannot read it leaves out.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::integer;
+use crate::config::{quoted, values};
+
+const DEFAULT_PORT: u16 = 2055;
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Destination {
+    pub address: SocketAddr,
+    pub source: Option<IpAddr>,
+    device: String,
+    /// What follows and means nothing.
+    rest: String,
+}
+
+pub fn entries(text: &str) -> impl Iterator<Item = &str> {
+    text.split([' ', ',', ';', '\t', '\n'])
+        .filter(|entry| !entry.is_empty())
+}
+
+impl Destination {
+    /// # Errors
+    /// What was expected.
+    pub fn parse(entry: &str) -> Result<Self, &'static str> {
+        const EXPECTED: &str = "address:port, and perhaps @source and %interface";
+        let (head, device) = match entry.split_once('%') {
+            Some((head, device)) => (head, device),
+            None => (entry, ""),
+        };
+        let (target, source) = match head.split_once('@') {
+            Some((target, source)) => (target, Some(source)),
+            None => (head, None),
+        };
+        // As the module decides it.
+        let v6 = entry.matches(':').count() >= 2;
+        let (address, port) = if v6 {
+            split_v6(target)
+        } else {
+            split_v4(target)
+        };
+        let address: IpAddr = address.parse().map_err(|_| EXPECTED)?;
+        if address.is_ipv6() != v6 {
+            return Err(EXPECTED);
+        }
+        let port = match port {
+            Some(port) => integer(port).and_then(|port| u16::try_from(port).ok()),
+            None => Some(DEFAULT_PORT),
+        };
+        let address = SocketAddr::new(address, port.ok_or("a port from 1 to 65535")?);
+        if values::destination(&address.to_string()).is_err() {
+            return Err("the address of one host and a port from 1 to 65535");
+        }
+        let (source, rest) = match source {
+            Some(text) => {
+                source_of(text, v6).ok_or("a source address of the same family behind @")?
+            }
+            None => (None, ""),
+        };
+        Ok(Self {
+            address,
+            source,
+            device: device.to_owned(),
+            rest: rest.to_owned(),
+        })
+    }
+
+    /// What the result does not have of it.
+    pub fn remarks(&self, entry: &str) -> impl Iterator<Item = String> {
+        let entry = quoted(entry);
+        let device = (!self.device.is_empty()).then(|| {
+            format!(
+                "\"{entry}\": nattrail does not bind to an interface: set the collector's source to an address of {}, or route",
+                quoted(&self.device)
+            )
+        });
+        let rest = (!self.rest.is_empty()).then(|| {
+            format!(
+                "\"{entry}\": \"{}\" means nothing there",
+                quoted(&self.rest)
+            )
+        });
+        device.into_iter().chain(rest)
+    }
+}
+
+/// The source address, none for "any", and what follows it.
+fn source_of(text: &str, v6: bool) -> Option<(Option<IpAddr>, &str)> {
+    let part = |c: char| c.is_ascii_hexdigit() || c == '.' || (v6 && c == ':');
+    let end = text.find(|c| !part(c)).unwrap_or(text.len());
+    let (address, rest) = text.split_at(end);
+    let address: IpAddr = address.parse().ok()?;
+    let specified = Some(address).filter(|address| !address.is_unspecified());
+    (address.is_ipv6() == v6).then_some((specified, rest))
+}
+
+fn split_v4(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(':') {
+        Some((address, port)) => (address, Some(port)),
+        None => (text, None),
+    }
+}
+
+fn split_v6(text: &str) -> (&str, Option<&str>) {
+    if let Some((address, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        let port = port.strip_prefix([':', '.', 'p', '#']);
+        return (address, port);
+    }
+    // Without brackets a colon would belong to the address.
+    match text.split_once(['p', '#']) {
+        Some((address, port)) => (address, Some(port)),
+        None => (text, None),
+    }
+}

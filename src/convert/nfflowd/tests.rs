@@ -1,0 +1,386 @@
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{Config, Facility, LogScope, Severity, Target, Version};
+
+/// What the loader makes of the result: with it, every test here shows that the result is one.
+fn load(conversion: &Conversion) -> Config {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nattrail.toml");
+    std::fs::write(&file, &conversion.toml).unwrap();
+    let loaded = Config::load(Some(&file), std::iter::empty());
+    loaded
+        .unwrap_or_else(|error| panic!("{error}\n{}", conversion.toml))
+        .config
+}
+
+fn converted(text: &str) -> (Config, Vec<String>) {
+    let conversion = convert(text, "nfflowd.conf").unwrap();
+    let config = load(&conversion);
+    let notes: Vec<_> = conversion.notes.iter().map(Note::to_string).collect();
+    // Broken into lines, each of them a comment.
+    let unbroken = conversion.toml.replace("\n#  ", "");
+    for note in &notes {
+        assert!(
+            unbroken.contains(&format!("# - {note}\n")),
+            "{note}\n{unbroken}"
+        );
+    }
+    (config, notes)
+}
+
+use super::super::Note;
+
+const SENDER: &str = "<flow_send>\n args 192.0.2.1\n args 198.51.100.9\n args 9995\n</flow_send>\n";
+
+#[test]
+fn the_smallest_file_gives_what_nfflowd_does_with_it() {
+    let (config, notes) = converted(SENDER);
+    assert_eq!(notes, Vec::<String>::new());
+    assert_eq!(config.capture.log, LogScope::Nat);
+    assert_eq!(config.pending.ttl.as_secs(), DEFAULT_TTL);
+    let [collector] = config.collectors.as_slice() else {
+        panic!("{:?}", config.collectors);
+    };
+    assert_eq!(collector.address.to_string(), "198.51.100.9:9995");
+    assert_eq!(collector.version, Version::NetflowV5);
+    assert_eq!(collector.source.unwrap().ip().to_string(), "192.0.2.1");
+    assert!(collector.triplet && !collector.events && collector.post_nat_counters);
+    let [copy] = config.syslog.as_slice() else {
+        panic!("{:?}", config.syslog);
+    };
+    let path = "/dev/log".into();
+    assert_eq!(copy.target, Target::Local { path });
+    assert_eq!(copy.format, crate::config::Format::Csv);
+    assert_eq!(copy.facility, Facility::LOCAL6);
+    assert_eq!(copy.severity, Severity::Notice);
+    assert_eq!(copy.app_name, "conntrack");
+    assert_eq!(copy.exporter_address.to_string(), "192.0.2.1");
+}
+
+#[test]
+fn a_sender_of_0_lets_the_system_choose() {
+    for any in ["0", "0.0.0.0"] {
+        let text = SENDER.replace("192.0.2.1", any);
+        assert_eq!(converted(&text).0.collectors[0].source, None, "{any}");
+    }
+}
+
+#[test]
+fn ttl_copies_and_selection_are_taken_over() {
+    let text = format!(
+        "{SENDER}\
+<ct2ft>
+    ttl = 172800
+</ct2ft>
+<conntrack>
+    format -E -e NEW,DESTROY -o timestamp -p tcp --src=10.0.0.0/8 -m 7 -b 8388608
+</conntrack>
+<ptee>
+    <conf>
+        dispatchers screen
+        dispatchers remote
+        dispatchers syslog
+        dispatchers book
+        <syslog>
+            facility local3
+            ident    gate-7
+        </syslog>
+        <remote>
+            class     Log::Dispatch::Syslog
+            min_level info
+            facility  daemon
+            <socket>
+                type udp
+                host 198.51.100.8
+                port 5140
+            </socket>
+        </remote>
+        <book>
+            class     Log::Dispatch::File
+            min_level notice
+            filename  /var/log/nat flows.csv
+            mode      append
+        </book>
+    </conf>
+</ptee>
+"
+    );
+    let (config, notes) = converted(&text);
+    assert_eq!(
+        notes,
+        [
+            "line 10: conntrack.format: nattrail starts no other programs; what it selected is in [capture]"
+        ]
+    );
+    assert_eq!(config.pending.ttl.as_secs(), 172_800);
+    assert_eq!(config.capture.log, LogScope::All);
+    assert_eq!(config.capture.protocols.len(), 1);
+    assert_eq!(config.capture.source[0].length, 8);
+    assert_eq!(config.capture.mark.unwrap().value, 7);
+    assert_eq!(config.capture.receive_buffer, 8 << 20);
+    let targets: Vec<_> = config.syslog.iter().map(|copy| &copy.target).collect();
+    let expected = [
+        Target::Udp {
+            address: "198.51.100.8:5140".parse().unwrap(),
+        },
+        Target::Local {
+            path: "/dev/log".into(),
+        },
+        Target::File {
+            path: "/var/log/nat flows.csv".into(),
+        },
+    ];
+    assert_eq!(targets, expected.iter().collect::<Vec<_>>());
+    assert_eq!(config.syslog[1].app_name, "gate-7");
+    assert_ne!(config.syslog[1].facility, Facility::LOCAL6);
+}
+
+#[test]
+fn without_the_syslog_dispatcher_there_is_no_copy() {
+    let text = format!("{SENDER}<ptee>\n<conf>\ndispatchers screen\n</conf>\n</ptee>\n");
+    assert_eq!(converted(&text).0.syslog, []);
+}
+
+#[test]
+fn everything_else_is_named_with_its_line() {
+    let text = "\
+verbose yes
+<<include more.conf>>
+<flow_send>
+    progname /opt/flow-send
+    args 192.0.2.1
+    args 198.51.100.9
+    args 9995
+    format -V7 -s %s/%s/%s -x 5
+    colour blue
+</flow_send>
+<flow_import>
+    format -z0
+    depth 1
+</flow_import>
+<conntrack>
+    progname conntrack
+    init_format -L
+    format -E -e NEW -n 203.0.113.9 --label x
+    args 1
+</conntrack>
+<ct2ft>
+    ttl a week
+    <deep>
+        a 1
+    </deep>
+</ct2ft>
+<ptee>
+    <conf>
+        format %m
+        dispatchers mail
+        dispatchers quiet
+        dispatchers syslog
+        <mail>
+            class Log::Dispatch::Email::MailSend
+            to root
+        </mail>
+        <quiet>
+            class Log::Dispatch::Syslog
+            min_level error
+        </quiet>
+        <syslog>
+            ident has spaces
+            facility local9
+            logopt ndelay,pid
+            socket tcp
+        </syslog>
+        <old>
+            class Log::Dispatch::Syslog
+        </old>
+    </conf>
+</ptee>
+<colour>
+    b 2
+</colour>
+";
+    let (_, notes) = converted(text);
+    let said = |line: usize, part: &str| {
+        let prefix = format!("line {line}: ");
+        notes
+            .iter()
+            .any(|note| note.starts_with(&prefix) && note.contains(part))
+    };
+    let expected = [
+        (1, "verbose: unknown"),
+        (2, "include: no equivalent"),
+        (4, "flow_send.progname"),
+        (8, "-V7"),
+        (8, "-x"),
+        (9, "flow_send.colour: unknown"),
+        (12, "flow_import.format"),
+        (13, "flow_import.depth: unknown"),
+        (16, "conntrack.progname"),
+        (17, "conntrack.init_format"),
+        (18, "NEW and DESTROY"),
+        (18, "-n 203.0.113.9"),
+        (18, "--label x"),
+        (19, "conntrack.args"),
+        (22, "expected seconds, found \"a week\""),
+        (23, "ct2ft.deep: unknown"),
+        (24, "ct2ft.deep.a: unknown"),
+        (29, "ptee.conf.format"),
+        (30, "\"screen\" is missing"),
+        (34, "no equivalent of its class"),
+        (35, "ptee.conf.mail.to"),
+        (
+            39,
+            "ptee.conf.quiet.min_level: nfflowd logs its lines as notices",
+        ),
+        (44, "ptee.conf.syslog.logopt"),
+        (45, "ptee.conf.syslog.socket: \"tcp\" has no equivalent"),
+        (47, "ptee.conf.old: not in use"),
+        (52, "colour: unknown"),
+        (53, "colour.b: unknown"),
+    ];
+    for (line, part) in expected {
+        assert!(
+            said(line, part),
+            "line {line}: {part}\n{}",
+            notes.join("\n")
+        );
+    }
+}
+
+#[test]
+fn a_copy_whose_facility_and_name_are_none_has_the_defaults_and_says_so() {
+    let copy =
+        "<ptee>\n<conf>\n<syslog>\nident a b\nfacility local9\n</syslog>\n</conf>\n</ptee>\n";
+    let (config, notes) = converted(&format!("{SENDER}{copy}"));
+    assert_eq!(config.syslog[0].app_name, "nattrail");
+    assert_eq!(config.syslog[0].facility, Facility::LOCAL6);
+    let notes = notes.join("\n");
+    assert!(
+        notes.contains("line 9: ptee.conf.syslog.ident: expected"),
+        "{notes}"
+    );
+    assert!(
+        notes.contains("line 10: ptee.conf.syslog.facility: expected"),
+        "{notes}"
+    );
+}
+
+#[test]
+fn a_file_that_names_no_collector_gives_nothing() {
+    let cases = [
+        ("", "<flow_send>: expected three lines \"args\""),
+        (
+            "<flow_send>\nargs 1.2.3.4 5.6.7.8 9\n</flow_send>",
+            "line 1: <flow_send>: expected three lines",
+        ),
+        (
+            &SENDER.replace("198.51.100.9", "flows.example.net"),
+            "line 3: flow_send.args: expected an IP address",
+        ),
+        (
+            &SENDER.replace("9995", "0"),
+            "line 3: flow_send.args: expected the address of one host and a port",
+        ),
+        (
+            &SENDER.replace("9995", "99950"),
+            "line 3: flow_send.args: expected the address of one host and a port",
+        ),
+        (
+            &SENDER.replace("198.51.100.9", "255.255.255.255"),
+            "line 3: flow_send.args: expected the address of one host",
+        ),
+        (
+            &SENDER.replace("198.51.100.9", "2001:db8::1"),
+            "line 2: flow_send.args: expected a source and a collector",
+        ),
+        ("<flow_send>\n", "line 1: <flow_send>: expected its end"),
+    ];
+    for (text, expected) in cases {
+        let message = convert(text, "nfflowd.conf").unwrap_err().to_string();
+        assert!(message.starts_with(expected), "{message}");
+    }
+}
+
+/// Lines that mean something, in any order, with values that may mean anything.
+fn line() -> impl Strategy<Value = String> {
+    let words = prop::sample::select(vec![
+        "<flow_send>",
+        "</flow_send>",
+        "<ct2ft>",
+        "</ct2ft>",
+        "<ptee>",
+        "</ptee>",
+        "<conf>",
+        "</conf>",
+        "<conntrack>",
+        "</conntrack>",
+        "<syslog>",
+        "</syslog>",
+        "<socket>",
+        "</socket>",
+        "args 192.0.2.1",
+        "args 9995",
+        "dispatchers screen",
+        "dispatchers syslog",
+        "class Log::Dispatch::File",
+        "class Log::Dispatch::Syslog",
+        "filename /a//b",
+        "filename /a/b/",
+        "type udp",
+        "host 192.0.2.8",
+        "socket inet",
+        "ident a\\#\"b",
+        "mode >>",
+        "x <<E",
+        "E",
+        "/*",
+        "*/",
+        "a \\",
+    ]);
+    let names = prop::sample::select(vec![
+        "args",
+        "ttl",
+        "format",
+        "ident",
+        "facility",
+        "filename",
+        "min_level",
+        "max_level",
+        "socket",
+        "dispatchers",
+        "class",
+        "host",
+        "port",
+    ]);
+    prop_oneof![
+        3 => words.prop_map(str::to_owned),
+        1 => (names, "\\PC{0,20}").prop_map(|(name, value)| format!("{name} {value}")),
+        1 => any::<u64>().prop_map(|ttl| format!("ttl {ttl}")),
+        1 => "-[a-z] [0-9./x]{0,12}".prop_map(|flag| format!("format -E {flag}")),
+        1 => any::<String>(),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_converted_is_loaded(lines in prop::collection::vec(line(), 0..20), wrapped in any::<bool>()) {
+        let mut text = lines.join("\n");
+        if wrapped {
+            // So that most cases get as far as a result.
+            let settings = lines.iter().filter(|line| !line.trim_start().starts_with(['<', '/']) && !line.contains("<<"));
+            let settings: Vec<_> = settings.map(|line| line.replace(['\r', '\n', '\\'], "")).collect();
+            let settings = settings.join("\n");
+            text = format!(
+                "{SENDER}<ct2ft>\n{settings}\n</ct2ft>\n<conntrack>\n{settings}\n</conntrack>\n<ptee>\n<conf>\ndispatchers screen \
+                 syslog book\n<syslog>\n{settings}\n</syslog>\n<book>\nclass Log::Dispatch::File\n{settings}\n</book>\n\
+                 </conf>\n</ptee>\n"
+            );
+        }
+        if let Ok(conversion) = convert(&text, "a\nb") {
+            load(&conversion);
+        }
+    }
+}
