@@ -57,6 +57,8 @@ fn installed_upgraded_and_purged_it_leaves_nothing_behind() {
     piuparts.args(["--distribution", &release.codename]);
     piuparts.args(["--mirror", &format!("{} main", release.mirror)]);
     piuparts.args(["--no-eatmydata", "--warn-on-others"]);
+    // It tries the package's logrotate snippet, by which logrotate makes a file of its own.
+    piuparts.args(["--ignore", "/var/lib/logrotate/status"]);
     succeed(piuparts.arg(Built::shared().deb()), "");
 }
 
