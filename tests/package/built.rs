@@ -53,7 +53,7 @@ impl Built {
         debs
     }
 
-    /// The same package with another version, as a file beside it.
+    /// The same package with another version, in a file of its own.
     pub fn with_version(&self, version: &str) -> PathBuf {
         let tree = tempfile::tempdir().unwrap();
         let content = tree.path().join("content");
@@ -64,7 +64,9 @@ impl Built {
         let line = text.lines().find(|line| line.starts_with("Version: "));
         let text = text.replace(line.unwrap(), &format!("Version: {version}"));
         fs::write(control, text).unwrap();
-        let deb = self.directory.join(format!("nattrail-{version}.deb"));
+        let repacked = self.directory.join("repacked");
+        fs::create_dir_all(&repacked).unwrap();
+        let deb = repacked.join(format!("nattrail-{version}.deb"));
         let mut pack = Command::new("dpkg-deb");
         pack.args(["--root-owner-group", "-b"]).arg(&content);
         succeed(pack.arg(&deb), "");
