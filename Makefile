@@ -4,7 +4,9 @@
 
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-config
 RUN_PACKAGES := conntrack iproute2 iputils-ping nftables socat
-TEST_PACKAGES := $(RUN_PACKAGES) fish man-db mandoc nfdump rsyslog strace systemd tshark util-linux zsh
+DEB_PACKAGES := debhelper dpkg-dev
+TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) debootstrap fish lintian man-db mandoc nfdump piuparts rsyslog strace \
+  systemd systemd-container tshark util-linux zsh
 BENCH_PACKAGES := conntrack iproute2 nftables
 # Programs that nattrail is compared with; without one, its row is missing.
 PEER_PACKAGES := natlog ulogd2 ulogd2-sqlite3
@@ -31,19 +33,23 @@ ifdef TEST_AS_ROOT
   RUNNER := --config 'target."cfg(unix)".runner=["sudo","-E"]'
 endif
 
-.PHONY: help run test bench build build-packages run-packages test-packages bench-packages cargo sudo clean
+.PHONY: help run test bench build deb build-packages run-packages test-packages bench-packages deb-packages cargo sudo clean
 
 help:
 	@echo 'make run     show nattrail on a throw-away gateway made of network namespaces'
 	@echo 'make test    run all tests'
 	@echo 'make bench   measure nattrail and its peers under load; BENCH=--help says with which options'
 	@echo 'make build   build $(TARGET)/release/nattrail'
+	@echo 'make deb     build the Debian package, in $(TARGET)/deb'
 
 run: sudo build run-packages
 	$(AS_ROOT) tests/demo.sh '$(TARGET)/release/nattrail'
 
 build: build-packages cargo
 	$(AS_USER) cargo build --release --locked --target-dir '$(TARGET)'
+
+deb: build-packages deb-packages cargo
+	$(AS_USER) packaging/deb/build '$(TARGET)/deb'
 
 test: sudo build-packages test-packages cargo
 ifdef TEST_AS_ROOT
@@ -65,6 +71,9 @@ run-packages:
 
 test-packages:
 	@tests/packages.sh $(TEST_PACKAGES)
+
+deb-packages:
+	@tests/packages.sh $(DEB_PACKAGES)
 
 bench-packages:
 	@tests/packages.sh $(BENCH_PACKAGES)

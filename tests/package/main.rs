@@ -1,0 +1,302 @@
+//! The Debian package on a real system: built twice, looked at by Debian's own tools, and installed in a container with its
+//! own systemd, where it is upgraded under load, killed, starved, rebooted and removed.
+//!
+//! The sessions that the kernel made there are held against the records in the journal.
+
+#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "how long a real system takes needs the real clock"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod built;
+mod container;
+mod load;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use built::Built;
+use container::{Container, Release};
+use load::{Account, NETWORK};
+use support::can_run;
+use support::netns::succeed;
+
+/// The programs that building needs.
+const BUILD: [&str; 4] = ["dh", "dpkg-buildpackage", "dpkg-deb", "pkg-config"];
+
+#[test]
+fn two_builds_are_the_same_bytes_and_lintian_has_nothing_to_say() {
+    if !can_run(&[&BUILD[..], &["lintian"]].concat()) {
+        return;
+    }
+    let (first, second) = (Built::shared(), Built::again());
+    assert_eq!(first.debs(), second.debs());
+    for deb in first.debs() {
+        let same = fs::read(first.directory.join(&deb)).unwrap()
+            == fs::read(second.directory.join(&deb)).unwrap();
+        assert!(same, "{deb}: see diffoscope");
+    }
+    let mut lintian = Command::new("lintian");
+    lintian.args(["--fail-on", "error,warning", "--allow-root"]);
+    assert_eq!(succeed(lintian.arg(first.changes()), ""), "");
+}
+
+#[test]
+fn installed_upgraded_and_purged_it_leaves_nothing_behind() {
+    if !can_run(&[&BUILD[..], &["piuparts"]].concat()) || !container::is_possible() {
+        return;
+    }
+    let release = Release::of_this_machine();
+    let mut piuparts = Command::new("piuparts");
+    piuparts.arg("--basetgz").arg(release.archive());
+    piuparts.args(["--distribution", &release.codename]);
+    piuparts.args(["--mirror", &format!("{} main", release.mirror)]);
+    piuparts.args(["--no-eatmydata", "--warn-on-others"]);
+    // It tries the package's logrotate snippet, by which logrotate makes a file of its own.
+    piuparts.args(["--ignore", "/var/lib/logrotate/status"]);
+    succeed(piuparts.arg(Built::shared().deb()), "");
+}
+
+#[test]
+fn it_serves_and_goes_on_a_real_system() {
+    if !can_run(&[&BUILD[..], &["conntrack"]].concat()) || !container::is_possible() {
+        return;
+    }
+    let built = Built::shared();
+    let mut container = Container::boot(&Release::of_this_machine().archive());
+    install(&container, &built.deb());
+
+    logs_at_once(&container);
+    units_are_tight_and_sound(&container);
+    shipped_configurations_are_accepted(&container);
+    rsyslog_has_files_of_its_own(&container);
+    instances_stand_beside_it(&container);
+
+    container.run(NETWORK);
+    restarts_and_upgrades_lose_nothing(&container, built);
+    crashes_are_stated(&container);
+    a_full_disk_does_not_end_it(&container);
+    a_reboot_ends_what_was_open(&mut container);
+    goes_cleanly(&container);
+}
+
+/// As an operator does, without a network: what it depends on is there.
+fn install(container: &Container, deb: &Path) {
+    let name = deb.file_name().unwrap().to_str().unwrap();
+    fs::copy(deb, container.path("/root").join(name)).unwrap();
+    container.run(&format!(
+        "apt-get install --quiet --yes --allow-downgrades /root/{name}"
+    ));
+}
+
+/// The service runs, nothing is wrong, and a translation is in the journal: what the autopkgtest looks at.
+fn logs_at_once(container: &Container) {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/tests");
+    fs::copy(
+        Path::new(directory).join("traffic"),
+        container.path("/root/traffic"),
+    )
+    .unwrap();
+    container.run("/root/traffic");
+    assert_eq!(warnings(container), "");
+    let settings = "cd /proc/sys/net/netfilter; cat nf_conntrack_events nf_conntrack_acct nf_conntrack_timestamp";
+    assert_eq!(container.run(settings), "1\n1\n1\n");
+    let owner = "stat --format '%U %a' /var/lib/nattrail /run/nattrail";
+    assert_eq!(container.run(owner), "nattrail 750\nnattrail 750\n");
+}
+
+fn warnings(container: &Container) -> String {
+    container.run("journalctl --quiet --boot --unit='nattrail*' --priority=warning")
+}
+
+fn units_are_tight_and_sound(container: &Container) {
+    let units = "/lib/systemd/system/nattrail.service /lib/systemd/system/nattrail@.service";
+    let verified = container.attempt(&format!("systemd-analyze verify --man=no {units}"));
+    assert_eq!(String::from_utf8_lossy(&verified.stderr), "");
+    assert!(verified.status.success());
+    // In tenths.
+    let threshold = "systemd-analyze security --no-pager --offline=true --threshold=19";
+    for unit in ["nattrail.service", "nattrail@.service"] {
+        container.run(&format!("{threshold} {unit}"));
+    }
+}
+
+fn shipped_configurations_are_accepted(container: &Container) {
+    let shipped =
+        "dpkg --listfiles nattrail | grep -e '\\.toml$' -e '\\.yaml$' -e '\\.json$' -e '\\.ini$'";
+    let files = container.run(shipped);
+    assert!(files.contains("/etc/nattrail/nattrail.toml"), "{files}");
+    for file in files.lines() {
+        container.run(&format!("nattrail check --config {file}"));
+    }
+}
+
+/// One file has what the journal has, the other the records in RFC 5424 as they were sent.
+fn rsyslog_has_files_of_its_own(container: &Container) {
+    container.run("rsyslogd -N1");
+    container.run(
+        "cp /etc/nattrail/nattrail.toml /root
+cat >>/etc/nattrail/nattrail.toml <<'EOF'
+[[syslog]]
+target = \"udp\"
+address = \"127.0.0.1:5514\"
+format = \"rfc5424\"
+EOF
+systemctl reload nattrail
+/root/traffic",
+    );
+    let modes = "stat --format '%U %G %a' /var/log/nattrail /var/log/nattrail/*";
+    let line =
+        r#"^<182>1 [^ ]+Z gateway nattrail [0-9]+ SADD \[nsess ISADDR="192.0.2.2" .*PROTO="17"\]$"#;
+    container.wait_for(&format!("grep -E '{line}' /var/log/nattrail/rfc5424.log"));
+    container.wait_for(
+        "grep 'nattrail.* event=create .* pre_src=192.0.2.2 ' /var/log/nattrail/events.log",
+    );
+    assert_eq!(
+        container.run(modes),
+        "root adm 750\nroot adm 640\nroot adm 640\n"
+    );
+    assert!(!container.holds("grep event= /var/log/syslog"));
+    container
+        .run("logrotate --force /etc/logrotate.d/nattrail; test -e /var/log/nattrail/events.log-*");
+    container.run("cp /root/nattrail.toml /etc/nattrail/; systemctl reload nattrail");
+    assert_eq!(warnings(container), "");
+}
+
+/// One in the same network, one for a namespace from outside, one inside of a namespace, by the drop-ins that are shipped.
+fn instances_stand_beside_it(container: &Container) {
+    container.run(
+        "ip netns add red; ip netns add blue
+        examples=/usr/share/doc/nattrail/examples units=/etc/systemd/system
+        install -D -m 644 $examples/capture-namespace.conf $units/nattrail@red.service.d/x.conf
+        install -D -m 644 $examples/inside-namespace.conf $units/nattrail@blue.service.d/x.conf
+        echo 'capture.table = \"green\"' >/etc/nattrail/green.toml
+        printf '[capture]\\nset-sysctls = true\\nnamespace = \"red\"\\n' >/etc/nattrail/red.toml
+        printf '[capture]\\nset-sysctls = true\\n' >/etc/nattrail/blue.toml
+        systemctl daemon-reload
+        systemctl start nattrail@green nattrail@red nattrail@blue",
+    );
+    for name in ["green", "red", "blue"] {
+        container.run(&format!(
+            "RUNTIME_DIRECTORY=/run/nattrail@{name} nattrail --config /etc/nattrail/{name}.toml status
+            test -e /var/lib/nattrail@{name}/pending.db"
+        ));
+    }
+    for name in ["red", "blue"] {
+        container.run(&format!(
+            "ip netns exec {name} nft list table inet nattrail
+            test $(ip netns exec {name} cat /proc/sys/net/netfilter/nf_conntrack_acct) = 1"
+        ));
+    }
+    container.run(
+        "systemctl stop nattrail@red nattrail@blue; ip netns delete red; ip netns delete blue
+        rm -r /etc/systemd/system/nattrail@*.d; systemctl daemon-reload",
+    );
+    assert_eq!(warnings(container), "");
+}
+
+fn restarts_and_upgrades_lose_nothing(container: &Container, built: &Built) {
+    let process = |unit: &str| container.run(&format!("systemctl show --property=MainPID {unit}"));
+    let restart = || drop(container.run("systemctl restart nattrail"));
+    Account::of(container, restart).assert_lossless();
+    for version in ["99.0", "0.0.1"] {
+        let deb = built.with_version(version);
+        let before = [process("nattrail"), process("nattrail@green")];
+        let upgrade = || install(container, &deb);
+        Account::of(container, upgrade).assert_lossless();
+        let installed = "dpkg-query --show --showformat '${Version}' nattrail";
+        assert_eq!(container.run(installed), version);
+        assert_ne!(process("nattrail"), before[0]);
+        assert_ne!(process("nattrail@green"), before[1]);
+    }
+    assert_eq!(warnings(container), "");
+    container.run("systemctl stop nattrail@green");
+}
+
+fn crashes_are_stated(container: &Container) {
+    let restarts = || {
+        let count = container.run("systemctl show --property=NRestarts --value nattrail");
+        count.trim().parse::<u32>().unwrap()
+    };
+    container.run(
+        "mkdir /run/systemd/system/nattrail.service.d
+        printf '[Service]\\nWatchdogSec=2s\\n' >/run/systemd/system/nattrail.service.d/x.conf
+        systemctl daemon-reload; systemctl restart nattrail",
+    );
+    for signal in ["KILL", "STOP"] {
+        let before = restarts();
+        let crash = || {
+            container.run(&format!(
+                "systemctl kill --kill-who=main --signal={signal} nattrail"
+            ));
+            container.wait_for(&format!(
+                "test $(systemctl show --property=NRestarts --value nattrail) -gt {before}"
+            ));
+            container.wait_for("systemctl is-active nattrail");
+        };
+        Account::of(container, crash).assert_crash_is_stated();
+        assert_eq!(restarts(), before + 1);
+    }
+    container.run("rm -r /run/systemd/system/nattrail.service.d; systemctl daemon-reload");
+}
+
+/// The records go on while the database cannot, also when the service starts like that; it is back once there is room.
+fn a_full_disk_does_not_end_it(container: &Container) {
+    container.run(
+        "systemctl stop nattrail
+        mount -t tmpfs -o size=4m,mode=750 tmpfs /var/lib/nattrail
+        chown nattrail:nattrail /var/lib/nattrail
+        systemctl start nattrail",
+    );
+    let fill = "! dd if=/dev/zero of=/var/lib/nattrail/fill bs=64k 2>/dev/null";
+    Account::of(container, || drop(container.run(fill))).assert_lossless();
+    container.run("systemctl is-active nattrail");
+    container.wait_for("nattrail status | grep '^Store: .*failed [1-9]'");
+    container.run("rm /var/lib/nattrail/fill");
+    container.wait_for("nattrail status | grep '^Store: *available'");
+
+    container.run(&format!(
+        "systemctl stop nattrail; rm /var/lib/nattrail/*; {fill}; systemctl start nattrail
+        nattrail status | grep '^Store: *not available'"
+    ));
+    let free = || drop(container.run("rm /var/lib/nattrail/fill"));
+    // The gap between the two runs is stated once the database is there.
+    Account::of(container, free).assert_each_once();
+    container.wait_for("nattrail status | grep '^Store: *available'");
+    container.run("systemctl stop nattrail; umount /var/lib/nattrail; systemctl start nattrail");
+    // More than its usual limit has gone to the journal within its usual interval.
+    assert!(!container.holds("journalctl --unit=systemd-journald | grep Suppressed"));
+}
+
+/// What was open before is closed, once, as concluded; the service and the kernel's settings are there again.
+fn a_reboot_ends_what_was_open(container: &mut Container) {
+    container.run("ip netns exec client bash -c 'echo x >/dev/udp/203.0.113.7/7777'");
+    container.wait_for(
+        "journalctl --quiet --identifier=nattrail NAT_EVENT=create NAT_PRE_DPORT=7777 | grep .",
+    );
+    container.wait_for("nattrail pending | grep 203.0.113.7:7777");
+    container.reboot();
+    container.run("systemctl is-active nattrail; nattrail check");
+    let find =
+        "journalctl --quiet --output=cat --identifier=nattrail NAT_PRE_DPORT=7777 NAT_EVENT=delete";
+    container.wait_for(&format!("{find} | grep inferred=yes"));
+    assert_eq!(container.run(find).lines().count(), 1);
+    container.wait_for("! nattrail pending | grep 203.0.113.7:7777");
+    container.run("/root/traffic");
+}
+
+fn goes_cleanly(container: &Container) {
+    container.run("systemctl start nattrail@green; apt-get remove --quiet --yes nattrail");
+    assert!(!container.holds("systemctl is-active nattrail nattrail@green"));
+    assert!(!container.holds("nft list table inet nattrail"));
+    container.run("test -e /var/lib/nattrail/pending.db; test -e /etc/nattrail/green.toml");
+    container.run("apt-get purge --quiet --yes nattrail");
+    let left = "find / -xdev -name '*nattrail*' -not -path '/root/*' -not -path '/proc/*' -not -path '/tmp/*'";
+    assert_eq!(container.run(left), "");
+    assert_eq!(container.run("systemctl --failed --plain --no-legend"), "");
+}
