@@ -536,7 +536,8 @@ fn a_file_that_cannot_be_read_is_named() {
     );
     assert_eq!(
         load("/nonexistent/n.conf"),
-        "/nonexistent/n.conf: expected a name that ends in .toml, .yaml (.yml), .json or .ini"
+        "/nonexistent/n.conf: expected a readable text file, found: No such file or directory (os error 2)",
+        "that there is none goes before how it would have to be named"
     );
 }
 
