@@ -308,6 +308,12 @@ impl Dispatcher<'_> {
         notes: &mut Notes,
     ) {
         draft.section("[[syslog]]");
+        if matches!(target, Target::Local) {
+            draft.remark(
+                "Lines only: queries of the journal by field (journalctl NAT_POST_SRC=...) need one more [[syslog]] with \
+                 target = \"journal\".",
+            );
+        }
         let syslog = match target {
             Target::Local => {
                 draft.set("target", Text("local"));
