@@ -418,6 +418,7 @@ impl Daemon {
                 break;
             }
         }
+        self.now = clock::read();
         self.capture.finish(&mut self.engine, self.now);
         let malformed = self.capture.statistics().malformed;
         self.watch.finish(&mut self.engine, malformed, self.now);
