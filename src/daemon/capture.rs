@@ -48,6 +48,8 @@ pub struct Statistics {
     pub events: u64,
     /// Messages of dumps.
     pub dumped: u64,
+    /// Messages of dumps that could not be decoded.
+    pub dumped_malformed: u64,
     /// Messages of the kernel that could not be decoded, or were longer than any event.
     pub malformed: u64,
     /// Datagrams that did not come from the kernel.
@@ -373,6 +375,15 @@ impl Capture {
         engine.handle_events_drained(now);
     }
 
+    /// States what is not in a gap yet, as nothing will be said after this. While events are left to be read, that is for
+    /// whoever reads them.
+    pub fn finish(&mut self, engine: &mut Engine, now: Now) {
+        self.next_gap = now.up;
+        if !self.readable {
+            self.state_overflow(engine, now);
+        }
+    }
+
     /// States what overflows have cost until the queue was last read to its end.
     fn state_overflow(&mut self, engine: &mut Engine, now: Now) {
         let Some(from) = self.overflow_since.filter(|_| now.up >= self.next_gap) else {
@@ -493,7 +504,7 @@ fn read_messages(
                 return DumpState::Failed(io::Error::from_raw_os_error(number).to_string());
             }
             Ok(None) => {}
-            Err(Malformed) => statistics.malformed += 1,
+            Err(Malformed) => statistics.dumped_malformed += 1,
         }
     }
     DumpState::Continues

@@ -40,6 +40,8 @@ pub struct Keeper {
     listening: Listening,
     /// Until when records had been sent on as this run began.
     complete: Wall,
+    /// The same as it was last committed with all that the store had to know.
+    committed: Wall,
     /// Whether what was missed before is still to be looked for: a crash until then must not forget it.
     awaiting_audit: bool,
     /// How far the collectors have been served: by the last run, then by this one.
@@ -93,6 +95,7 @@ impl Keeper {
             listening_since: now.wall,
             listening,
             complete: now.wall,
+            committed: now.wall,
             awaiting_audit: false,
             exports: Vec::new(),
             statistics: Statistics::default(),
@@ -201,17 +204,23 @@ impl Keeper {
         let begun = clock::uptime();
         let served = outputs.served_until(heard);
         self.awaiting_audit &= !engine.has_audited();
+        let changes = engine.changes();
         let complete = if self.awaiting_audit {
             self.complete
-        } else {
+        } else if changes.whole {
             served
+        } else {
+            // Sessions whose records have left are not in the store as they are: whoever goes on from there repeats some, and
+            // has to say so.
+            self.committed
         };
-        let result = store.commit(&engine.changes(), &run, complete);
+        let result = store.commit(&changes, &run, complete);
         let took = clock::uptime().saturating_since(begun);
         self.statistics.longest_commit = self.statistics.longest_commit.max(took);
         match result {
             Ok(()) => {
                 self.statistics.commits += 1;
+                self.committed = complete;
                 self.note_success();
                 return engine.handle_committed();
             }
@@ -284,6 +293,7 @@ impl Keeper {
         if !kept && let Some(complete) = last_run.last_commit.or(heartbeat) {
             // Until the gap that is stated below has reached every output.
             self.complete = complete.min(now.wall);
+            self.committed = self.complete;
         }
         let noted = store.begin_run(&run, self.complete);
         if let Err(error) = &noted {

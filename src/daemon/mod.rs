@@ -424,6 +424,9 @@ impl Daemon {
                 break;
             }
         }
+        self.capture.finish(&mut self.engine, self.now);
+        let malformed = self.capture.statistics().malformed;
+        self.watch.finish(&mut self.engine, malformed, self.now);
         self.forward();
         let heard = self.heard_until();
         self.keeper
