@@ -2,7 +2,8 @@
 //!
 //! A damaged database is set aside and a new one begun. One that is not available (disk full, read-only) is tried again
 //! at each flush, and the daemon goes on without: records leave as before, only a crash would cost the early state. Both
-//! are logged as the state changes, not per attempt.
+//! are logged as the state changes, not per attempt. Whether it can become available in this process at all is a matter of
+//! what the daemon has confined itself to ([`super::confine`]).
 //!
 //! It also decides what there is to say of the time between two runs: nothing when the last one ended as planned and its
 //! event socket was kept; else a gap, and an audit looks for what was missed.
