@@ -183,7 +183,9 @@ impl Engine {
         if !self.filter.accepts(&session) || ended() {
             return;
         }
-        if self.is_full() && self.unkept.confirm(key, session.id, number) {
+        // Where no fingerprint finds room either it may have been announced: its records come with its DESTROY.
+        let known = self.unkept.confirm(key, session.id, number);
+        if self.is_full() && (known || self.is_unkept_full()) {
             return;
         }
         let start = flow.start.unwrap_or(now.wall);

@@ -439,10 +439,10 @@ impl Engine {
     fn begin_unkept(&mut self, key: Key, session: Session, time: Wall, provenance: Provenance) {
         self.statistics.beyond_max += 1;
         self.unkept_left_out &= self.unkept.count() > 0;
-        if self.unkept.count() < self.policy.max_pending.saturating_mul(UNKEPT_FACTOR) {
-            self.unkept.insert(key, session.id, self.audit.number());
-        } else {
+        if self.is_unkept_full() {
             self.statistics.forgotten += 1;
+        } else {
+            self.unkept.insert(key, session.id, self.audit.number());
         }
         self.emit_create(session, time, provenance);
     }
@@ -475,6 +475,10 @@ impl Engine {
         self.audit
             .note_session(now.up.saturating_add(self.policy.ttl));
         slot
+    }
+
+    fn is_unkept_full(&self) -> bool {
+        self.unkept.count() >= self.policy.max_pending.saturating_mul(UNKEPT_FACTOR)
     }
 
     /// Takes note that a session is no longer pending.
