@@ -25,9 +25,10 @@ pub fn read(text: &str, notes: &mut Notes) -> Vec<Given> {
     while let Some((index, first)) = lines.next() {
         let mut line = first.to_owned();
         // A comment can be continued too. The line feed stays, to count the lines by.
-        while let Some(kept) = line.strip_suffix('\\') {
-            let next = lines.next().map_or("", |(_, next)| next);
-            line = format!("{kept}\n{next}");
+        while line.ends_with('\\') {
+            line.pop();
+            line.push('\n');
+            line.push_str(lines.next().map_or("", |(_, next)| next));
         }
         let line = line.trim_end();
         if line.is_empty() || line.starts_with(['#', ';']) {
