@@ -5,7 +5,8 @@
 //! people. Field names end in the unit where it is not "how many".
 //!
 //! What always holds, whatever was lost on the way:
-//! - `sessions.creates + sessions.restored = sessions.deletes + sessions.pending`;
+//! - `sessions.creates + sessions.restored = sessions.deletes + sessions.pending + sessions.unkept + sessions.forgotten`,
+//!   of which the last two are zero as long as `pending.max` was never reached;
 //! - `events.new + events.destroy - sessions.filtered - sessions.duplicates + sessions.unannounced + sessions.adopted +
 //!   sessions.inferred_ends = sessions.creates + sessions.deletes`;
 //! - of a collector since the start: `records` is all creates, deletes and gaps, and `flow_records = sent + failed +
@@ -77,6 +78,8 @@ pub struct Events {
     pub batches: u64,
     /// Entries of the kernel's table that audits have read.
     pub dumped: u64,
+    /// Of those, the ones that could not be decoded.
+    pub dumped_malformed: u64,
     /// Messages of the kernel that could not be decoded, or were longer than any event.
     pub malformed: u64,
     /// Datagrams that did not come from the kernel.
@@ -140,8 +143,10 @@ pub struct Sessions {
     pub max: u64,
     /// Begun when so many were pending: logged, and not kept.
     pub beyond_max: u64,
-    /// Of those, the ones that have not ended, at most.
+    /// Of those, the ones whose end is waited for.
     pub unkept: u64,
+    /// Of those, the ones whose end was not seen, and is no longer waited for.
+    pub forgotten: u64,
     pub pending_peak: u64,
     /// When there were so many for the first time.
     pub pending_peak_time: Option<Time>,

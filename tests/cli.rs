@@ -171,6 +171,11 @@ fn a_configuration_that_is_not_there_is_a_configuration_error() {
         stdout(&output),
         "error   /nonexistent/n.toml: expected a readable text file, found: No such file or directory (os error 2)\n"
     );
+    let output = nattrail(&["check", "-c", "/nope"]).output().unwrap();
+    assert_eq!(
+        stdout(&output),
+        "error   /nope: expected a readable text file, found: No such file or directory (os error 2)\n"
+    );
 }
 
 #[test]

@@ -6,7 +6,11 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use support::conntrack::{Flow, Kind, Watch};
 use support::daemon::{CAPTURE, Daemon, Ended, Home, PROGRAM, STDOUT_TEXT};
@@ -222,4 +226,48 @@ fn a_session_older_than_the_first_run_is_adopted_too() {
     let deletes = wait_for_kind(&daemon, "delete", 1);
     record::assert_records(&deletes, &events[1..]);
     assert_eq!(daemon.printed().len(), 2, "a first run has no gap");
+}
+
+/// Whatever comes to stand in the place of a database in use: the sessions are those of the daemon that runs.
+fn a_database_is_moved(back: impl Fn(&Path, &Path)) {
+    let Some((scene, daemon)) = Scene::new() else {
+        return;
+    };
+    scene.udp(40_000).exchange(1, 1);
+    wait_for_kind(&daemon, "create", 1);
+    scene.wait_until_stored(1);
+    let aside = scene.home.path().join("aside");
+    back(&scene.home.state(), &aside);
+    let _ = daemon.wait_for_message("a new one is begun");
+    let _ = daemon.wait_for_message("what was in the place of the pending database is now");
+    scene.wait_until_stored(1);
+    let events = scene.end_connections();
+    wait_for_kind(&daemon, "delete", 1);
+    scene.wait_until_stored(0);
+    let first = daemon.terminate();
+    let second = scene.start_again();
+    let _ = second.wait_for_message("started");
+    let ended = [first, second.terminate()];
+    let printed: Vec<_> = ended.iter().flat_map(|run| run.stdout.clone()).collect();
+    let all = [of_kind(&printed, "create"), of_kind(&printed, "delete")].concat();
+    record::assert_records(&all, &events);
+}
+
+#[test]
+fn an_older_copy_in_the_place_of_the_database_ends_no_session_twice() {
+    a_database_is_moved(|state, aside| {
+        fs::copy(state.join("pending.db"), aside).unwrap();
+        fs::copy(state.join("pending.db-wal"), state.join("copy-wal")).unwrap();
+        fs::rename(state.join("copy-wal"), state.join("pending.db-wal")).unwrap();
+        fs::rename(aside, state.join("pending.db")).unwrap();
+    });
+}
+
+#[test]
+fn a_state_directory_that_goes_and_comes_back_ends_no_session_twice() {
+    a_database_is_moved(|state, aside| {
+        fs::rename(state, aside).unwrap();
+        thread::sleep(Duration::from_millis(500));
+        fs::rename(aside, state).unwrap();
+    });
 }

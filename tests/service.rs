@@ -457,8 +457,9 @@ fn with_systemctl(machine: &Machine, status: i32, arguments: &[&str]) -> (Said, 
     );
     fs::write(&systemctl, script).unwrap();
     fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
-    let booted =
-        "mount -t tmpfs none /run && mkdir -p /run/systemd/system && PATH=$0:$PATH exec \"$@\"";
+    let booted = "mount -t tmpfs none /run && mkdir -p /run/systemd/system && mount -t tmpfs none /etc && \
+                  mkdir /etc/nattrail && cp \"$0/../nattrail.toml\" /etc/nattrail/ && \
+                  cp \"$0/../nattrail.toml\" /etc/nattrail/blue.toml && PATH=$0:$PATH exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", booted]).arg(&programs);
     command.arg(PROGRAM).args(arguments);
@@ -494,6 +495,41 @@ fn where_systemd_runs_systemctl_does_it_and_its_status_is_handed_on() {
         said.stderr
     );
     assert!(!machine.pid_file().exists());
+}
+
+#[test]
+fn systemctl_does_not_stop_what_runs_for_a_configuration_that_is_wrong() {
+    let Some(machine) = Machine::new("wrong") else {
+        return;
+    };
+    assert!(can_run(&["unshare"]));
+    machine.configure("[capture]\nlgo = \"nat\"\n");
+    for (arguments, file) in [
+        (&["restart"][..], "/etc/nattrail/nattrail.toml"),
+        (&["reload"], "/etc/nattrail/nattrail.toml"),
+        (
+            &["restart", "--instance", "blue"],
+            "/etc/nattrail/blue.toml",
+        ),
+    ] {
+        let (said, asked) = with_systemctl(&machine, 0, arguments);
+        assert_eq!((said.code, asked.as_str()), (78, ""), "{arguments:?}");
+        let expected = format!("error: {file}: capture.lgo: unknown key, did you mean \"log\"");
+        assert!(said.stderr.contains(&expected), "{}", said.stderr);
+    }
+    let (said, asked) = with_systemctl(&machine, 0, &["restart", "--instance", "red"]);
+    assert_eq!((said.code, asked.as_str()), (78, ""));
+    assert!(
+        said.stderr.contains("/etc/nattrail/red.toml"),
+        "{}",
+        said.stderr
+    );
+    machine.configure("");
+    let (said, asked) = with_systemctl(&machine, 0, &["reload"]);
+    assert_eq!(
+        (said.code, asked.as_str()),
+        (0, "reload nattrail.service\n")
+    );
 }
 
 #[test]

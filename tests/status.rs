@@ -144,6 +144,36 @@ fn its_numbers_are_those_of_the_sessions_that_were_made() {
 }
 
 #[test]
+fn a_daemon_with_another_configuration_than_the_one_given_is_mentioned() {
+    let Some((net, home)) = scene() else {
+        return;
+    };
+    let daemon = Daemon::start(&net.gateway, &home);
+    let _ = daemon.wait_for_message("started");
+    let other = home.path().join("other.toml");
+    fs::copy(home.config(), &other).unwrap();
+    let said = |command: &str, file: &Path| {
+        let mut program = Command::new(PROGRAM);
+        program.args([command, "--config"]).arg(file);
+        home.dress(&mut program);
+        let child = net.gateway.spawn(&mut program).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(!output.stdout.is_empty(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let expected = format!(
+        "warning: the daemon that answers has the configuration {}, not {}: ",
+        home.config().display(),
+        other.display()
+    );
+    for command in ["status", "check"] {
+        assert_eq!(said(command, &home.config()), "", "{command}");
+        let found = said(command, &other);
+        assert!(found.starts_with(&expected), "{command}: {found}");
+    }
+}
+
+#[test]
 fn numbers_are_conserved_over_a_restart() {
     let Some((net, home)) = scene() else {
         return;

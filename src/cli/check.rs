@@ -16,7 +16,7 @@ use rustix::fs::{Access, access};
 use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::json;
 
-use super::Exit;
+use super::{Exit, remark, status};
 use crate::config::{Capture, Collector, Config, Loaded, Problem, Syslog, Target};
 use crate::kernel::namespace;
 use crate::kernel::sysctl::{self, Missing};
@@ -120,7 +120,15 @@ pub fn run(
     out: &mut impl Write,
 ) -> io::Result<Exit> {
     let findings = match Config::load(file, environment) {
-        Ok(loaded) => findings(&loaded),
+        Ok(loaded) => {
+            let socket = loaded.config.control.socket.as_deref();
+            if let (Some(file), Some(socket)) = (file, socket)
+                && let Some(message) = status::find_stranger(socket, file, control::PATIENCE)
+            {
+                remark(&message);
+            }
+            findings(&loaded)
+        }
         Err(error) => error.problems().into_iter().map(mistake).collect(),
     };
     if form.json {

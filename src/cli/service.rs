@@ -56,6 +56,12 @@ impl Service {
     fn unit(&self) -> String {
         format!("{}.service", self.name())
     }
+
+    /// That of an instance; the main one has the default, which need not be there.
+    fn configuration(&self) -> Option<PathBuf> {
+        let name = self.instance.as_ref()?;
+        Some(PathBuf::from(format!("/etc/nattrail/{name}.toml")))
+    }
 }
 
 /// Does what is asked and says what became of it. The number is an exit status: ours, or that of systemctl.
@@ -75,10 +81,8 @@ pub fn run(action: Action, options: Options, option: Option<PathBuf>, file: Opti
         }
         return systemd::run(action, &service);
     }
-    let file = match (&service.instance, file) {
-        (Some(name), None) => Some(PathBuf::from(format!("/etc/nattrail/{name}.toml"))),
-        (_, file) => file.map(Path::to_owned),
-    };
+    let file = file.map(Path::to_owned);
+    let file = file.or_else(|| service.configuration());
     plain::run(action, &service, file) as u8
 }
 

@@ -2,13 +2,16 @@
 //!
 //! Whatever the daemon does or does not do, an answer is waited for no longer than five seconds.
 
+use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::control::{Failure, PATIENCE, connect_by, left, printable};
-use super::{Exit, complain};
+use super::{Exit, complain, remark};
 use crate::config::Config;
 use crate::daemon::clock;
 use crate::metrics::Metrics;
@@ -49,13 +52,16 @@ pub fn run(
     };
     let mut first = true;
     loop {
-        let text = match answer(config.control.socket.as_deref(), form.json) {
-            Ok(text) => text,
+        let Answer { text, value } = match answer(config.control.socket.as_deref(), form.json) {
+            Ok(answer) => answer,
             Err(failure) => {
                 complain(&failure.to_string());
                 return Ok(failure.exit());
             }
         };
+        if first && let Some(message) = file.and_then(|file| stranger(&value, file)) {
+            remark(&message);
+        }
         if form.clear {
             out.write_all(CLEAR.as_bytes())?;
         } else if !first && !form.json {
@@ -71,23 +77,63 @@ pub fn run(
     }
 }
 
-/// The answer as it is printed, with its line feed.
-fn answer(socket: Option<&Path>, json: bool) -> Result<String, Failure> {
+/// What there is to say when a daemon that can be reached on `socket` within `patience` goes by another file than `file`.
+pub fn find_stranger(socket: &Path, file: &Path, patience: Duration) -> Option<String> {
+    let bytes = ask(socket, clock::uptime().saturating_add(patience)).ok()?;
+    stranger(&serde_json::from_slice(&bytes).ok()?, file)
+}
+
+/// The same of its answer. A path that is relative is one to the directory the daemon was started in: nothing is said of it.
+fn stranger(answer: &Value, file: &Path) -> Option<String> {
+    let theirs = match answer.get("configuration")? {
+        Value::Null => "no configuration file".to_owned(),
+        Value::String(theirs) => {
+            let same = same_file(Path::new(theirs), file);
+            if same || !theirs.starts_with('/') {
+                return None;
+            }
+            format!("the configuration {}", printable(theirs))
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "the daemon that answers has {theirs}, not {}: an instance is reached with its RUNTIME_DIRECTORY, such as \
+         /run/nattrail@NAME",
+        file.display()
+    ))
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    match (fs::canonicalize(one), fs::canonicalize(other)) {
+        (Ok(one), Ok(other)) => one == other,
+        _ => one == other,
+    }
+}
+
+/// What a daemon answered.
+struct Answer {
+    /// As it is printed, with its line feed.
+    text: String,
+    value: Value,
+}
+
+fn answer(socket: Option<&Path>, json: bool) -> Result<Answer, Failure> {
     let path = socket.ok_or(Failure::SwitchedOff)?;
     let refused = |message: String| Failure::Refused(path.to_owned(), message);
     let deadline = clock::uptime().saturating_add(PATIENCE);
     let bytes = ask(path, deadline).map_err(|error| Failure::explain(path, error))?;
-    let value: serde_json::Value = serde_json::from_slice(&bytes)
+    let value: Value = serde_json::from_slice(&bytes)
         .map_err(|error| refused(format!("expected a JSON object, found: {error}")))?;
-    if let Some(message) = value.get("error").and_then(serde_json::Value::as_str) {
+    if let Some(message) = value.get("error").and_then(Value::as_str) {
         return Err(refused(printable(message)));
     }
-    if json {
-        let text = String::from_utf8(bytes);
-        return text.map_err(|error| refused(error.to_string()));
-    }
-    let metrics = Metrics::from_json(&bytes).map_err(|error| refused(error.to_string()))?;
-    Ok(metrics.to_string())
+    let text = if json {
+        String::from_utf8(bytes).map_err(|error| refused(error.to_string()))?
+    } else {
+        let metrics = Metrics::from_json(&bytes).map_err(|error| refused(error.to_string()))?;
+        metrics.to_string()
+    };
+    Ok(Answer { text, value })
 }
 
 /// One request and its answer.

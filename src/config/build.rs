@@ -111,31 +111,50 @@ pub fn collectors(tables: Vec<Table>, problems: &mut Problems) -> Vec<Collector>
 
 /// All syslog targets that are free of mistakes.
 pub fn syslog(tables: Vec<Table>, problems: &mut Problems) -> Vec<Syslog> {
-    let mut built = Vec::with_capacity(tables.len());
-    let mut owners = HashMap::with_capacity(tables.len());
+    let mut built: Vec<Syslog> = Vec::with_capacity(tables.len());
+    let mut labels: Vec<String> = Vec::with_capacity(tables.len());
     for mut table in tables {
         if let Some(syslog) = syslog_target(&mut table, problems) {
-            // Two writers into one stream would tear each other's lines apart.
-            let exclusive = match syslog.target {
-                Target::File { .. } => Some(("path", "file")),
-                Target::Stdout => Some(("target", "target")),
-                Target::Local { .. } | Target::Udp { .. } | Target::Journal { .. } => None,
-            };
-            match (exclusive, owners.get(&syslog.target)) {
-                (Some((key, object)), Some(twin)) => {
-                    let message = format!("expected a {object} of its own, found that of {twin}");
-                    table.conflict(key, message, problems);
-                }
-                (Some(_), None) => {
-                    owners.insert(syslog.target.clone(), table.label.clone());
-                }
-                (None, _) => {}
+            if let Some(twin) = built.iter().position(|other| is_twin(other, &syslog)) {
+                refuse_twin(&syslog.target, &labels[twin], &table, problems);
             }
+            labels.push(table.label.clone());
             built.push(syslog);
         }
         table.finish(problems);
     }
     built
+}
+
+/// Whether a target would take the records that another has already.
+fn is_twin(one: &Syslog, other: &Syslog) -> bool {
+    let same_stream = one.target == other.target;
+    match one.target {
+        // Two writers into one stream would tear each other's lines apart, and the journal shows all it has at once.
+        Target::File { .. } | Target::Stdout | Target::Journal { .. } => same_stream,
+        // A syslog server sorts by these, so that each may have its own place there.
+        Target::Local { .. } | Target::Udp { .. } => {
+            same_stream
+                && one.format == other.format
+                && one.facility == other.facility
+                && one.severity == other.severity
+                && one.app_name == other.app_name
+        }
+    }
+}
+
+fn refuse_twin(target: &Target, twin: &str, table: &Table, problems: &mut Problems) {
+    let (key, own, theirs) = match target {
+        Target::File { .. } => ("path", "a file", "that"),
+        Target::Stdout | Target::Journal { .. } => ("target", "a target", "that"),
+        Target::Local { .. } | Target::Udp { .. } => (
+            "target",
+            "a target, format, facility, severity or app-name",
+            "those",
+        ),
+    };
+    let message = format!("expected {own} of its own, found {theirs} of {twin}");
+    table.conflict(key, message, problems);
 }
 
 fn collector(table: &mut Table, problems: &mut Problems) -> Option<Collector> {

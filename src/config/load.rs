@@ -207,9 +207,13 @@ fn standard_file(file: &Path) -> Result<Option<&Path>, Error> {
 }
 
 fn read(file: &Path) -> Result<(Contents, HashMap<String, Value>), Error> {
-    let format = format_of(file).ok_or_else(|| Error::UnknownFormat {
-        file: file.to_path_buf(),
-    })?;
+    let Some(format) = format_of(file) else {
+        // A name that is mistyped has no file; what ends it is then beside the point.
+        file::read(file)?;
+        return Err(Error::UnknownFormat {
+            file: file.to_path_buf(),
+        });
+    };
     let contents = file::read(file)?;
     let root = parse(format, &contents.text).map_err(|message| Error::Syntax {
         file: file.to_path_buf(),

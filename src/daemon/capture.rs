@@ -48,6 +48,8 @@ pub struct Statistics {
     pub events: u64,
     /// Messages of dumps.
     pub dumped: u64,
+    /// Messages of dumps that could not be decoded.
+    pub dumped_malformed: u64,
     /// Messages of the kernel that could not be decoded, or were longer than any event.
     pub malformed: u64,
     /// Datagrams that did not come from the kernel.
@@ -83,7 +85,9 @@ pub struct Capture {
     /// Since when there have been overflows that are not in a gap yet. The kernel drops events until the queue has been
     /// read to its end.
     overflow_since: Option<Wall>,
-    /// When they may be.
+    /// Whether the queue has been read to its end since.
+    overflow_over: bool,
+    /// When they may be in one.
     next_gap: Uptime,
     /// When events were last lost, while that counts as the present state.
     losing: Option<Uptime>,
@@ -145,6 +149,7 @@ impl Capture {
             complete_until: now.wall,
             drops,
             overflow_since,
+            overflow_over: false,
             next_gap: now.up,
             losing: None,
             statistics: Statistics::default(),
@@ -219,7 +224,7 @@ impl Capture {
     /// When the socket fails for another reason than an overflow.
     pub fn read_events(&mut self, engine: &mut Engine, now: Now) -> io::Result<usize> {
         let mut count = 0;
-        if !self.readable {
+        if now.up >= self.next_gap {
             self.state_overflow(engine, now);
         }
         for _ in 0..BATCHES_PER_TURN {
@@ -363,7 +368,7 @@ impl Capture {
     fn handle_drained(&mut self, engine: &mut Engine, now: Now) {
         self.readable = false;
         self.complete_until = now.wall;
-        self.state_overflow(engine, now);
+        self.overflow_over = self.overflow_since.is_some();
         if let Some(last) = self.losing
             && now.up.saturating_since(last) >= LOSS_MEMORY
         {
@@ -373,12 +378,20 @@ impl Capture {
         engine.handle_events_drained(now);
     }
 
-    /// States what overflows have cost until the queue was last read to its end.
+    /// States what is not in a gap yet, as nothing will be said after this. While events are left to be read, that is for
+    /// whoever reads them.
+    pub fn finish(&mut self, engine: &mut Engine, now: Now) {
+        self.state_overflow(engine, now);
+    }
+
+    /// States what overflows have cost, once the queue has been read to its end. Not in the same turn: the kernel drops
+    /// events until that end, and `now` is the turn's beginning.
     fn state_overflow(&mut self, engine: &mut Engine, now: Now) {
-        let Some(from) = self.overflow_since.filter(|_| now.up >= self.next_gap) else {
+        let Some(from) = self.overflow_since.filter(|_| self.overflow_over) else {
             return;
         };
         self.overflow_since = None;
+        self.overflow_over = false;
         self.next_gap = now.up.saturating_add(OVERFLOW_PAUSE);
         let drops = self.drops();
         let lost = drops.wrapping_sub(self.drops);
@@ -386,7 +399,7 @@ impl Capture {
         let gap = Gap {
             cause: GapCause::Overflow,
             from,
-            to: self.complete_until.max(from),
+            to: now.wall.max(from),
             lost: Some(u64::from(lost)),
         };
         engine.handle_gap(gap, now);
@@ -424,6 +437,7 @@ impl Capture {
     fn handle_overflow(&mut self, now: Now) {
         self.statistics.overflows += 1;
         self.overflow_since.get_or_insert(self.complete_until);
+        self.overflow_over = false;
         if self.losing.replace(now.up).is_none() {
             log::warn!(
                 "the kernel could not queue events: capture.receive-buffer was full, and capture.reliable is off; each \
@@ -493,7 +507,7 @@ fn read_messages(
                 return DumpState::Failed(io::Error::from_raw_os_error(number).to_string());
             }
             Ok(None) => {}
-            Err(Malformed) => statistics.malformed += 1,
+            Err(Malformed) => statistics.dumped_malformed += 1,
         }
     }
     DumpState::Continues

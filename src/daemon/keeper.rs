@@ -2,7 +2,8 @@
 //!
 //! A damaged database is set aside and a new one begun. One that is not available (disk full, read-only) is tried again
 //! at each flush, and the daemon goes on without: records leave as before, only a crash would cost the early state. Both
-//! are logged as the state changes, not per attempt.
+//! are logged as the state changes, not per attempt. Whether it can become available in this process at all is a matter of
+//! what the daemon has confined itself to ([`super::confine`]).
 //!
 //! It also decides what there is to say of the time between two runs: nothing when the last one ended as planned and its
 //! event socket was kept; else a gap, and an audit looks for what was missed.
@@ -31,6 +32,8 @@ pub struct Statistics {
 pub struct Keeper {
     config: config::Pending,
     store: Option<Store>,
+    /// Whether the engine has what an earlier run left: what a store holds that is opened later is not taken over.
+    restored: bool,
     /// Whether the last attempt to open or to write failed.
     failing: bool,
     next_flush: Uptime,
@@ -39,6 +42,8 @@ pub struct Keeper {
     listening: Listening,
     /// Until when records had been sent on as this run began.
     complete: Wall,
+    /// The same as it was last committed with all that the store had to know.
+    committed: Wall,
     /// Whether what was missed before is still to be looked for: a crash until then must not forget it.
     awaiting_audit: bool,
     /// How far the collectors have been served: by the last run, then by this one.
@@ -87,11 +92,13 @@ impl Keeper {
         let mut this = Self {
             config: config.clone(),
             store: None,
+            restored: false,
             failing: false,
             next_flush: now.up.saturating_add(config.flush),
             listening_since: now.wall,
             listening,
             complete: now.wall,
+            committed: now.wall,
             awaiting_audit: false,
             exports: Vec::new(),
             statistics: Statistics::default(),
@@ -181,9 +188,13 @@ impl Keeper {
             .up
             .saturating_add(self.config.flush.max(Duration::from_millis(1)));
         if self.store.is_none() {
-            match Opened::open(&self.config) {
-                Ok(opened) => self.restore(opened, engine, now),
-                Err(error) => self.note_failure(&error),
+            if self.restored {
+                self.begin_anew(engine, now);
+            } else {
+                match Opened::open(&self.config) {
+                    Ok(opened) => self.restore(opened, engine, now),
+                    Err(error) => self.note_failure(&error),
+                }
             }
         }
         self.exports.clear();
@@ -200,17 +211,23 @@ impl Keeper {
         let begun = clock::uptime();
         let served = outputs.served_until(heard);
         self.awaiting_audit &= !engine.has_audited();
+        let changes = engine.changes();
         let complete = if self.awaiting_audit {
             self.complete
-        } else {
+        } else if changes.whole {
             served
+        } else {
+            // Sessions whose records have left are not in the store as they are: whoever goes on from there repeats some, and
+            // has to say so.
+            self.committed
         };
-        let result = store.commit(&engine.changes(), &run, complete);
+        let result = store.commit(&changes, &run, complete);
         let took = clock::uptime().saturating_since(begun);
         self.statistics.longest_commit = self.statistics.longest_commit.max(took);
         match result {
             Ok(()) => {
                 self.statistics.commits += 1;
+                self.committed = complete;
                 self.note_success();
                 return engine.handle_committed();
             }
@@ -222,11 +239,7 @@ impl Keeper {
                 log::error!("{error}: a new one is begun");
                 // With its lock, before the new one is locked.
                 self.store = None;
-                match Store::open(&self.config.database) {
-                    Ok(store) => self.store = Some(store),
-                    Err(error) => self.note_failure(&error),
-                }
-                engine.handle_store_replaced();
+                self.begin_anew(engine, now);
             }
             Err(error) => {
                 engine.handle_commit_failed();
@@ -249,6 +262,7 @@ impl Keeper {
         });
         match loaded {
             Ok((store, last_run)) => {
+                self.restored = true;
                 engine.handle_store_opened();
                 self.note_success();
                 log::info!(
@@ -258,6 +272,7 @@ impl Keeper {
                 self.go_on(store, last_run, heartbeat, engine, now);
             }
             Err(Error::Damaged { reason, .. }) => {
+                self.restored = true;
                 self.replace(engine, &reason, now);
                 self.state_gap(engine, heartbeat, now);
                 engine.request_audit(now);
@@ -283,6 +298,7 @@ impl Keeper {
         if !kept && let Some(complete) = last_run.last_commit.or(heartbeat) {
             // Until the gap that is stated below has reached every output.
             self.complete = complete.min(now.wall);
+            self.committed = self.complete;
         }
         let noted = store.begin_run(&run, self.complete);
         if let Err(error) = &noted {
@@ -342,7 +358,7 @@ impl Keeper {
     fn replace(&mut self, engine: &mut Engine, reason: &str, now: Now) {
         let path = self.config.database.clone();
         self.store = None;
-        let fresh = store::set_aside(&path, now.wall)
+        let fresh = store::set_aside(&path, "damaged", now.wall)
             .map_err(|error| error.to_string())
             .and_then(|aside| {
                 self.statistics.set_aside += 1;
@@ -363,6 +379,37 @@ impl Keeper {
                 let reason = format!("{reason}; it could not be replaced: {error}");
                 self.note_failure(&Error::Damaged { path, reason });
             }
+        }
+    }
+
+    /// Writes what is pending to a database that has nothing in it yet. One that has, because it was put in the place of
+    /// this run's or because it is this run's own, moved away and back, is set aside: all that counts is known.
+    fn begin_anew(&mut self, engine: &mut Engine, now: Now) {
+        let path = self.config.database.clone();
+        let opened = Store::open(&path).and_then(|store| {
+            if store.last_run()?.last_commit.is_none() {
+                return Ok(store);
+            }
+            drop(store);
+            let aside = store::set_aside(&path, "replaced", now.wall);
+            let aside = aside.map_err(|error| Error::Unavailable {
+                path: path.clone(),
+                reason: format!("what is in its place could not be set aside: {error}"),
+            })?;
+            log::warn!(
+                "what was in the place of the pending database is now \"{}\"",
+                aside.display()
+            );
+            Store::open(&path)
+        });
+        match opened {
+            Ok(store) => {
+                self.store = Some(store);
+                self.note_success();
+                engine.handle_store_replaced();
+            }
+            Err(Error::Damaged { reason, .. }) => self.replace(engine, &reason, now),
+            Err(error) => self.note_failure(&error),
         }
     }
 

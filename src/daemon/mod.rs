@@ -283,8 +283,13 @@ impl Daemon {
         self.meter.observe(self.engine.statistics(), now);
         self.outputs.flush(now);
         let heard_until = self.heard_until();
+        let failed = self.keeper.statistics().failed;
         self.keeper
             .handle_timeout(&mut self.engine, &mut self.outputs, heard_until, now);
+        if self.keeper.statistics().failed > failed {
+            self.confinement
+                .warn_of_store_outside(&self.config.pending.database);
+        }
         self.notifier.handle_timeout(now);
         self.serve();
         ::log::logger().flush();
@@ -390,6 +395,7 @@ impl Daemon {
         self.capture.reconfigure(&new.capture, &self.engine);
         self.keeper.reconfigure(&new.pending);
         self.confinement.warn_of_targets_outside(&new);
+        self.confinement.warn_of_source_ports(&new);
         self.outputs.reconfigure(&new, now);
         self.outputs.reopen(now);
         self.config = new;
@@ -418,6 +424,10 @@ impl Daemon {
                 break;
             }
         }
+        self.now = clock::read();
+        self.capture.finish(&mut self.engine, self.now);
+        let malformed = self.capture.statistics().malformed;
+        self.watch.finish(&mut self.engine, malformed, self.now);
         self.forward();
         let heard = self.heard_until();
         self.keeper

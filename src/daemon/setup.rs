@@ -147,13 +147,11 @@ pub(super) fn explain(what: &str, error: &io::Error) -> Error {
     if error.kind() != io::ErrorKind::PermissionDenied {
         return Error::System(format!("{what}: {error}"));
     }
-    let capability = if error.to_string().starts_with("network namespace") {
-        "CAP_SYS_ADMIN"
+    let advice = if error.to_string().starts_with("network namespace") {
+        "the capability CAP_SYS_ADMIN is missing; run as root, or as a service with the drop-in \
+         /usr/share/doc/nattrail/examples/capture-namespace.conf"
     } else {
-        "CAP_NET_ADMIN"
+        "the capability CAP_NET_ADMIN is missing; run as root, or as a service with AmbientCapabilities=CAP_NET_ADMIN"
     };
-    Error::Permission(format!(
-        "{what}: {error}: the capability {capability} is missing; run as root, or as a service with \
-         AmbientCapabilities={capability}"
-    ))
+    Error::Permission(format!("{what}: {error}: {advice}"))
 }

@@ -118,7 +118,7 @@ impl Watch {
         if let Some(gap) = self.undecoded.count(malformed, now) {
             engine.state_gap(gap);
         }
-        self.check_pending(engine);
+        self.check_pending(engine, now);
         let looked = self.look(engine, now);
         match (looked, self.failing) {
             (Err(error), false) => {
@@ -132,6 +132,22 @@ impl Watch {
             _ => {}
         }
         Ok(())
+    }
+
+    /// States what is not in a gap yet, as nothing will be said after this.
+    pub fn finish(&mut self, engine: &mut Engine, malformed: u64, now: Now) {
+        for tally in [
+            &mut self.table_full,
+            &mut self.insert_failed,
+            &mut self.undecoded.tally,
+        ] {
+            tally.next = now.up;
+        }
+        if let Some(gap) = self.undecoded.count(malformed, now) {
+            engine.state_gap(gap);
+        }
+        // The namespace may be gone.
+        let _ = self.look(engine, now);
     }
 
     /// Compares how far the two clocks went from `before` to `now`.
@@ -184,7 +200,7 @@ impl Watch {
         Ok(())
     }
 
-    fn check_pending(&mut self, engine: &Engine) {
+    fn check_pending(&mut self, engine: &mut Engine, now: Now) {
         let pending = engine.pending();
         if engine.is_full() && !self.full {
             self.full = true;
@@ -192,9 +208,14 @@ impl Watch {
                 "{pending} sessions are pending, as many as pending.max allows: more are logged as before, but not kept, \
                  and a crash or restart forgets them; raise pending.max if there is memory for it"
             );
-        } else if self.full && engine.unkept() == 0 && !engine.is_full() {
-            self.full = false;
-            log::info!("every pending session is kept again");
+        } else if self.full && pending < engine.max_pending() / 20 * 19 {
+            if engine.unkept() > 0 {
+                // It keeps those that are still there.
+                engine.request_audit(now);
+            } else {
+                self.full = false;
+                log::info!("every pending session is kept again");
+            }
         }
     }
 

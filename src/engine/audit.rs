@@ -7,13 +7,14 @@
 //! the loop, and what is gone is closed: with an inferred end, which lies before this moment.
 //!
 //! While another listener is slow, the dying list is too long to be read for certain. What three such audits on end have
-//! not found is closed as well: should its DESTROY come after all, it is recognised.
+//! not found is closed as well, at most 131,072 sessions at a time: should a DESTROY come after all, it is recognised.
 //!
 //! Audits take place at the start, after every gap, and every `resync`. Without a resync, one is due when the oldest session
 //! reaches the TTL.
 
 use std::time::Duration;
 
+use super::recent;
 use super::table::Key;
 use super::{Engine, Slot, same_id};
 use crate::session::{EventKind, NatEvent, Provenance, Record};
@@ -30,6 +31,8 @@ const RETRY: Duration = Duration::from_secs(10);
 const IN_DOUBT: Duration = Duration::from_secs(60);
 /// So many of those, one after the other, are as good as a certain one.
 const DOUBTS: u32 = 3;
+/// Sessions closed after them, at most: their DESTROY may still come, and has to be recognised.
+const MAX_DOUBTED: usize = recent::CAPACITY / 2;
 
 #[derive(Debug)]
 pub(super) struct Audit {
@@ -53,6 +56,8 @@ pub(super) struct Audit {
 struct Doubted {
     first: u32,
     count: u32,
+    /// Sessions closed in spite of the doubt.
+    closed: usize,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -64,6 +69,11 @@ enum Phase {
     Draining,
     Closing {
         next_slot: usize,
+        since: Uptime,
+    },
+    /// Of those that are not kept, the ones that are gone are forgotten.
+    Forgetting {
+        next_shard: usize,
         since: Uptime,
     },
 }
@@ -95,7 +105,7 @@ impl Audit {
             Phase::Dumping(_) | Phase::Draining => None,
             // What is due is due at once.
             Phase::Due(_) => Some(Uptime::from_nanos(0)),
-            Phase::Closing { since, .. } => Some(since),
+            Phase::Closing { since, .. } | Phase::Forgetting { since, .. } => Some(since),
         }
     }
 
@@ -128,7 +138,6 @@ impl Engine {
             self.audit.due = None;
             self.audit.number += 1;
             self.audit.phase = Phase::Due(Listing::Table);
-            self.unkept.handle_audit_begin();
             self.statistics.audits += 1;
         }
         let Phase::Due(listing) = self.audit.phase else {
@@ -156,8 +165,11 @@ impl Engine {
         if self.audit.phase == Phase::Dumping(Listing::Dying) {
             self.audit.dying += 1;
             // One that is not known comes with its DESTROY.
-            if let Some(pending) = pending {
-                pending.audit = number;
+            match pending {
+                Some(pending) => pending.audit = number,
+                None => {
+                    self.unkept.confirm(key, flow.session.id, number);
+                }
             }
             return;
         }
@@ -171,20 +183,18 @@ impl Engine {
         if !self.filter.accepts(&session) || ended() {
             return;
         }
+        // Where no fingerprint finds room either it may have been announced: its records come with its DESTROY.
+        let known = self.unkept.confirm(key, session.id, number);
+        if self.is_full() && (known || self.is_unkept_full()) {
+            return;
+        }
         let start = flow.start.unwrap_or(now.wall);
-        let announced = self.unkept.may_contain(flow.start);
-        match (announced, self.is_full()) {
-            (true, true) => return self.unkept.confirm(),
-            (true, false) => {
-                self.unkept.take(flow.start);
+        if !self.unkept.remove(key, session.id) {
+            self.statistics.adopted += 1;
+            if self.is_full() {
+                return self.begin_unkept(key, session, start, Provenance::Inferred);
             }
-            (false, full) => {
-                self.statistics.adopted += 1;
-                if full {
-                    return self.begin_unkept(session, start, Provenance::Inferred);
-                }
-                self.emit_create(session, start, Provenance::Inferred);
-            }
+            self.emit_create(session, start, Provenance::Inferred);
         }
         let slot = self.keep(key, session, start, Provenance::Inferred, now);
         if let Some(pending) = self.table.at_mut(slot) {
@@ -214,10 +224,11 @@ impl Engine {
     /// audits on end.
     pub fn handle_dump_in_doubt(&mut self, now: Now) {
         let first = self.audit.number;
-        let doubted = self
-            .audit
-            .doubted
-            .get_or_insert(Doubted { first, count: 0 });
+        let doubted = self.audit.doubted.get_or_insert(Doubted {
+            first,
+            count: 0,
+            closed: 0,
+        });
         doubted.count += 1;
         if doubted.count == DOUBTS {
             self.audit.phase = Phase::Draining;
@@ -239,31 +250,65 @@ impl Engine {
     }
 
     pub(super) fn close_some(&mut self, now: Now) {
-        let Phase::Closing { next_slot, since } = self.audit.phase else {
-            return;
-        };
+        let oldest = self.oldest_seen();
+        match self.audit.phase {
+            Phase::Closing { next_slot, since } => {
+                let walked = self.close_slice(next_slot, oldest, now);
+                if walked == SLICE {
+                    let next_slot = next_slot + SLICE;
+                    self.audit.phase = Phase::Closing { next_slot, since };
+                } else if self.unkept.count() > 0 {
+                    let next_shard = 0;
+                    self.audit.phase = Phase::Forgetting { next_shard, since };
+                } else {
+                    self.conclude(now);
+                }
+            }
+            Phase::Forgetting { next_shard, since } => {
+                let (forgotten, next) = self.unkept.forget_unseen(next_shard, oldest);
+                self.statistics.forgotten += forgotten as u64;
+                match next {
+                    Some(next_shard) => self.audit.phase = Phase::Forgetting { next_shard, since },
+                    None => self.conclude(now),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The first audit of which a session that is there was seen by one.
+    fn oldest_seen(&self) -> u32 {
         let doubted = self.audit.doubted;
-        let oldest = doubted.map_or(self.audit.number, |doubted| doubted.first);
+        doubted.map_or(self.audit.number, |doubted| doubted.first)
+    }
+
+    /// Closes what is gone of a slice, and returns how much was walked.
+    fn close_slice(&mut self, next_slot: usize, oldest: u32, now: Now) -> usize {
         let mut walked = 0;
         for slot in self.table.slots(next_slot, SLICE) {
             walked += 1;
             let unseen = |pending: &super::Pending| pending.audit < oldest;
-            if let Some(pending) = self.table.at(slot).filter(|pending| unseen(pending)) {
-                let key = self.table.key(&pending.session);
-                self.close(key, slot, now);
+            let Some(pending) = self.table.at(slot).filter(|pending| unseen(pending)) else {
+                continue;
+            };
+            if let Some(doubted) = &mut self.audit.doubted {
+                if doubted.closed == MAX_DOUBTED {
+                    continue;
+                }
+                doubted.closed += 1;
             }
+            let key = self.table.key(&pending.session);
+            self.close(key, slot, now);
         }
-        if walked == SLICE {
-            let next_slot = next_slot + SLICE;
-            self.audit.phase = Phase::Closing { next_slot, since };
-        } else {
-            self.audit.phase = Phase::Idle;
-            self.audit.ended = Some(now.up);
-            self.audit.concluded = true;
-            self.audit.doubted = None;
-            self.unkept.handle_audit_end();
-            self.schedule_audit(now);
-        }
+        walked
+    }
+
+    fn conclude(&mut self, now: Now) {
+        self.audit.phase = Phase::Idle;
+        self.audit.ended = Some(now.up);
+        self.audit.concluded = true;
+        self.audit.doubted = None;
+        self.schedule_audit(now);
     }
 
     /// Sets the time of the next audit, when nothing asks for one before: all that is pending has just been seen, or no

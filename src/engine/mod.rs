@@ -10,8 +10,7 @@
 //! - an *audit* (a dump of the kernel's table) closes what the kernel no longer has and adopts what was not known, with
 //!   inferred records;
 //! - no more sessions are kept than [`Policy::max_pending`]: the records of those beyond leave at their times and complete, but
-//!   an end that the kernel does not report is not found, a repeated NEW is not recognised, and after a restart they are
-//!   adopted.
+//!   an end that the kernel does not report is counted and not recorded, and after a restart they are adopted.
 //!
 //! `CTA_ID` is a hash of addresses in memory and tuples, and comes again for a later connection with the same tuples. So
 //! a session is known by zone, protocol, both tuples, id and start time together, and NEW is paired with DESTROY in order.
@@ -48,6 +47,9 @@ const CLOCK_SLACK: Duration = Duration::from_secs(1);
 /// Sessions handed to the store at a time, as begun and as ended: a commit must not hold up the loop for long.
 const MAX_CHANGES: usize = 1 << 16;
 
+/// Of so many times the sessions that are kept a fingerprint is known beyond them.
+const UNKEPT_FACTOR: usize = 4;
+
 /// Counts since the start of the daemon.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Statistics {
@@ -72,6 +74,8 @@ pub struct Statistics {
     pub audits: u64,
     /// Sessions that began beyond the number that is kept.
     pub beyond_max: u64,
+    /// Of those, the ones whose end was not seen, and of which nothing is known any more.
+    pub forgotten: u64,
     pub pending_peak: usize,
 }
 
@@ -123,15 +127,19 @@ pub struct Engine {
     /// Pending sessions that would not be logged if they began now.
     left_out: usize,
     unkept: Unkept,
+    /// Whether the filter has changed since some of those began.
+    unkept_left_out: bool,
     statistics: Statistics,
 }
 
-/// What the store has to do to hold exactly the pending sessions.
+/// What the store has to do to hold exactly the pending sessions, or a part of it.
 pub struct Changes<'a> {
     table: &'a Table,
     begun: &'a VecDeque<(Slot, Row)>,
     /// Rows to delete.
     pub ended: &'a [Row],
+    /// Whether these are all changes there are.
+    pub whole: bool,
 }
 
 impl Changes<'_> {
@@ -156,13 +164,15 @@ impl Engine {
             begun: VecDeque::new(),
             ended: Vec::new(),
             left_out: 0,
-            unkept: Unkept::default(),
+            unkept: Unkept::new(),
+            unkept_left_out: false,
             statistics: Statistics::default(),
         }
     }
 
     /// Applies a changed configuration. Sessions that are pending stay so and get their delete record.
     pub fn reconfigure(&mut self, filter: Filter, policy: Policy, now: Now) {
+        self.unkept_left_out |= self.filter != filter;
         self.filter = filter;
         let pending = self.table.iter();
         self.left_out = pending
@@ -253,6 +263,7 @@ impl Engine {
             begun: &self.begun,
             // In any order: a row is used only once.
             ended: &self.ended[self.ended.len().saturating_sub(MAX_CHANGES)..],
+            whole: self.begun.len().max(self.ended.len()) <= MAX_CHANGES,
         }
     }
 
@@ -300,7 +311,7 @@ impl Engine {
     /// Whether every pending session would be logged if it began now. Not so after filters were made narrower.
     #[must_use]
     pub const fn accepts_all_pending(&self) -> bool {
-        self.left_out == 0
+        self.left_out == 0 && !(self.unkept_left_out && self.unkept.count() > 0)
     }
 
     /// Entries of the kernel's dying list, when an audit last counted them.
@@ -320,10 +331,16 @@ impl Engine {
         self.pending() >= self.policy.max_pending
     }
 
-    /// Sessions that have begun and are not kept, at most.
+    /// Sessions that have begun and are known by a fingerprint only.
     #[must_use]
-    pub const fn unkept(&self) -> u64 {
+    pub const fn unkept(&self) -> usize {
         self.unkept.count()
+    }
+
+    /// Sessions kept at a time.
+    #[must_use]
+    pub const fn max_pending(&self) -> usize {
+        self.policy.max_pending
     }
 
     #[must_use]
@@ -352,11 +369,15 @@ impl Engine {
                 self.statistics.duplicates += 1;
                 return;
             }
+            None if session.id.is_some() && self.unkept.contains(key, session.id) => {
+                self.statistics.duplicates += 1;
+                return;
+            }
             None => {}
         }
         let time = flow.event_time.unwrap_or(now.wall);
         if self.is_full() {
-            self.begin_unkept(session, time, Provenance::Kernel);
+            self.begin_unkept(key, session, time, Provenance::Kernel);
         } else {
             self.keep(key, session, time, Provenance::Kernel, now);
             self.emit_create(session, time, Provenance::Kernel);
@@ -382,11 +403,16 @@ impl Engine {
             self.emit_delete(flow, Some(start), end, provenance);
             return;
         }
-        if !self.filter.accepts(&flow.session) {
+        let announced = self.unkept.remove(key, flow.session.id);
+        if !announced && flow.start.is_none() && self.recent.take_inferred(key, flow.session.id) {
+            self.statistics.duplicates += 1;
+            return;
+        }
+        if !announced && !self.filter.accepts(&flow.session) {
             self.statistics.filtered += 1;
             return;
         }
-        if !self.unkept.take(flow.start) {
+        if !announced {
             self.statistics.unannounced += 1;
             let provenance = if flow.start.is_some() {
                 Provenance::Kernel
@@ -410,9 +436,14 @@ impl Engine {
     }
 
     /// A session begins beyond the number that is kept.
-    fn begin_unkept(&mut self, session: Session, time: Wall, provenance: Provenance) {
+    fn begin_unkept(&mut self, key: Key, session: Session, time: Wall, provenance: Provenance) {
         self.statistics.beyond_max += 1;
-        self.unkept.add(time);
+        self.unkept_left_out &= self.unkept.count() > 0;
+        if self.is_unkept_full() {
+            self.statistics.forgotten += 1;
+        } else {
+            self.unkept.insert(key, session.id, self.audit.number());
+        }
         self.emit_create(session, time, provenance);
     }
 
@@ -444,6 +475,10 @@ impl Engine {
         self.audit
             .note_session(now.up.saturating_add(self.policy.ttl));
         slot
+    }
+
+    fn is_unkept_full(&self) -> bool {
+        self.unkept.count() >= self.policy.max_pending.saturating_mul(UNKEPT_FACTOR)
     }
 
     /// Takes note that a session is no longer pending.

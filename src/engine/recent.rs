@@ -11,6 +11,8 @@ use crate::time::Wall;
 /// Power of two. Sets are found by the lowest bits of a fingerprint.
 const SETS: usize = 1 << 16;
 const WAYS: usize = 4;
+/// Ends that are remembered.
+pub(super) const CAPACITY: usize = SETS * WAYS;
 
 #[derive(Debug)]
 pub(super) struct RecentEnds {
@@ -65,6 +67,22 @@ impl RecentEnds {
         });
     }
 
+    /// Whether a DESTROY without the kernel's start time is that of a session that was closed without it. If so, the next
+    /// one like it is not.
+    pub(super) fn take_inferred(&mut self, key: Key, id: Option<u32>) -> bool {
+        let fingerprint = fingerprint(key, id);
+        let set = &mut self.sets[set_of(fingerprint)];
+        let closed = |place: &&mut Place| {
+            place.fingerprint == fingerprint && matches!(place.start, Start::Seen(_))
+        };
+        let found = set.iter_mut().find(closed);
+        let is_found = found.is_some();
+        if let Some(place) = found {
+            place.start = Start::Unknown;
+        }
+        is_found
+    }
+
     /// Whether an entry of a dump may be one that has ended. Without start times a later connection with the same tuples
     /// and id is taken for it as well; its own events tell of it.
     pub(super) fn may_contain(&self, key: Key, id: Option<u32>, start: Option<Wall>) -> bool {
@@ -104,7 +122,7 @@ const fn set_of(fingerprint: u64) -> usize {
 }
 
 /// The key is a good hash already; the id only has to reach all of its bits.
-fn fingerprint(key: Key, id: Option<u32>) -> u64 {
+pub(super) fn fingerprint(key: Key, id: Option<u32>) -> u64 {
     let id = id.map_or(0, |id| u64::from(id) + 1);
     key.0 ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

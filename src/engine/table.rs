@@ -71,7 +71,7 @@ pub(super) struct Key(pub(super) u64);
 pub(super) struct Slot(u32);
 
 /// Power of two.
-const SHARDS: usize = 256;
+pub(super) const SHARDS: usize = 256;
 /// Sessions for which a shard has room from the beginning, so that a quiet gateway never lets one grow.
 const ROOM: usize = 56;
 

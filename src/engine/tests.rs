@@ -147,6 +147,10 @@ fn audit(engine: &mut Engine, present: &[Flow], now: Now) {
     dump(engine, present, &[], now);
     engine.handle_events_drained(now);
     engine.handle_timeout(now);
+    // Those that are not kept are gone through in pieces.
+    while engine.unkept() > 0 && engine.poll_timeout().is_some_and(|due| due <= now.up) {
+        engine.handle_timeout(now);
+    }
 }
 
 #[test]

@@ -1,62 +1,108 @@
-//! Sessions that began when no more could be kept: their create record has left, and nothing else is known of them.
+//! Sessions that began when no more could be kept: their create record has left, and only a fingerprint of them is known.
 //!
-//! So the end of one cannot be told from that of a session whose beginning was missed. As long as there may be such
-//! sessions, an unknown one that began after the first of them is taken for one of them, and gets no second create.
+//! By it their end is told from that of a session whose beginning was missed, a repeated NEW from another session, and an
+//! audit knows what it need not announce again. A fingerprint costs 16 octets and its place in a table, where a kept
+//! session costs ten times as much. In shards, as the index of the kept ones, and with a bound of its own.
 
-use super::CLOCK_SLACK;
-use crate::time::Wall;
+use hashbrown::HashTable;
 
-#[derive(Debug, Default)]
+use super::recent::fingerprint;
+use super::table::{Key, SHARDS};
+
+/// Shards looked through in one turn of the loop when an audit is over.
+const SHARDS_PER_TURN: usize = 16;
+
+#[derive(Debug)]
 pub(super) struct Unkept {
-    /// How many there may be, at most.
-    count: u64,
-    /// Of those, the ones that the audit under way has seen, or that began during it.
-    confirmed: u64,
-    /// When the first of them began.
-    since: Wall,
+    shards: Box<[HashTable<Place>; SHARDS]>,
+    count: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    fingerprint: u64,
+    /// The last audit that has seen the session, or before whose successor it began.
+    audit: u32,
 }
 
 impl Unkept {
-    pub(super) const fn count(&self) -> u64 {
+    pub(super) fn new() -> Self {
+        Self {
+            shards: Box::new(std::array::from_fn(|_| HashTable::new())),
+            count: 0,
+        }
+    }
+
+    pub(super) const fn count(&self) -> usize {
         self.count
     }
 
-    pub(super) fn add(&mut self, begun: Wall) {
-        self.since = if self.count == 0 {
-            begun
-        } else {
-            self.since.min(begun)
-        };
+    pub(super) fn insert(&mut self, key: Key, id: Option<u32>, audit: u32) {
+        let fingerprint = fingerprint(key, id);
+        let place = Place { fingerprint, audit };
+        self.shards[shard_of(fingerprint)]
+            .insert_unique(fingerprint, place, |place| place.fingerprint);
         self.count += 1;
-        self.confirmed += 1;
     }
 
-    /// Whether an unknown session that the kernel says began at `start` may be one of them.
-    pub(super) fn may_contain(&self, start: Option<Wall>) -> bool {
-        self.count > 0 && start.is_none_or(|start| start.saturating_add(CLOCK_SLACK) >= self.since)
+    pub(super) fn contains(&self, key: Key, id: Option<u32>) -> bool {
+        let fingerprint = fingerprint(key, id);
+        self.count > 0
+            && self.shards[shard_of(fingerprint)]
+                .find(fingerprint, |place| place.fingerprint == fingerprint)
+                .is_some()
     }
 
-    /// One has ended, or can be kept after all. Returns false when it cannot have been one of them.
-    pub(super) fn take(&mut self, start: Option<Wall>) -> bool {
-        let taken = self.may_contain(start);
-        if taken {
-            self.count -= 1;
-            self.confirmed = self.confirmed.saturating_sub(1);
+    /// The session has ended, or is kept from now on. Says whether it was one of these.
+    pub(super) fn remove(&mut self, key: Key, id: Option<u32>) -> bool {
+        if self.count == 0 {
+            return false;
         }
-        taken
+        let fingerprint = fingerprint(key, id);
+        let found = self.shards[shard_of(fingerprint)]
+            .find_entry(fingerprint, |place| place.fingerprint == fingerprint);
+        match found {
+            Ok(entry) => {
+                entry.remove();
+                self.count -= 1;
+                true
+            }
+            Err(_) => false,
+        }
     }
 
-    pub(super) fn handle_audit_begin(&mut self) {
-        self.confirmed = 0;
+    /// An audit has found the session. Says whether it is one of these.
+    pub(super) fn confirm(&mut self, key: Key, id: Option<u32>, audit: u32) -> bool {
+        if self.count == 0 {
+            return false;
+        }
+        let fingerprint = fingerprint(key, id);
+        let mut found = false;
+        for place in self.shards[shard_of(fingerprint)].iter_hash_mut(fingerprint) {
+            if place.fingerprint == fingerprint {
+                place.audit = audit;
+                found = true;
+            }
+        }
+        found
     }
 
-    /// The audit has found one of them in the kernel's table.
-    pub(super) fn confirm(&mut self) {
-        self.confirmed += 1;
+    /// Forgets, in the shards from `first` on, those that no audit has seen since number `oldest`. Returns how many, and the
+    /// shard to go on with, if there is one.
+    pub(super) fn forget_unseen(&mut self, first: usize, oldest: u32) -> (usize, Option<usize>) {
+        let before = self.count;
+        let end = SHARDS.min(first + SHARDS_PER_TURN);
+        for shard in &mut self.shards[first..end] {
+            let length = shard.len();
+            shard.retain(|place| place.audit >= oldest);
+            self.count -= length - shard.len();
+        }
+        let next = (end < SHARDS && self.count > 0).then_some(end);
+        (before - self.count, next)
     }
+}
 
-    /// The audit is over: more than it has seen there are not.
-    pub(super) fn handle_audit_end(&mut self) {
-        self.count = self.count.min(self.confirmed);
-    }
+/// The fingerprint is a good hash: see [`super::table`] for which bits are free.
+const fn shard_of(fingerprint: u64) -> usize {
+    (fingerprint >> 32) as usize & (SHARDS - 1)
 }

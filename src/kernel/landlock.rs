@@ -19,6 +19,7 @@ const WRITE_FILE: u64 = 1 << 1;
 const READ_FILE: u64 = 1 << 2;
 const READ_DIR: u64 = 1 << 3;
 const REMOVE_FILE: u64 = 1 << 5;
+const MAKE_DIR: u64 = 1 << 7;
 const MAKE_REG: u64 = 1 << 8;
 const MAKE_SOCK: u64 = 1 << 9;
 const TRUNCATE: u64 = 1 << 14;
@@ -29,12 +30,15 @@ pub enum Access {
     Read,
     /// Also make, write and remove files and sockets, but no directories, links or devices.
     Write,
+    /// Also make directories.
+    MakeDirectories,
 }
 
 impl Access {
     const fn rights(self) -> u64 {
         match self {
             Self::Read => READ_FILE | READ_DIR,
+            Self::MakeDirectories => Self::Write.rights() | MAKE_DIR,
             Self::Write => {
                 READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | REMOVE_FILE | MAKE_REG | MAKE_SOCK
             }
@@ -83,12 +87,21 @@ pub fn abi() -> io::Result<u32> {
     u32::try_from(version).map_err(|_| io::Error::last_os_error())
 }
 
-/// Withholds from this thread, and from what it starts, everything but `rules`. What is not there is left out. To be called
-/// after `no_new_privs` was set. Returns the version in force.
+/// What [`restrict`] has come to.
+#[derive(Debug)]
+pub struct Restriction {
+    /// The version in force.
+    pub abi: u32,
+    /// The rules that could not be made, each with its path in the message: that path is withheld too.
+    pub left_out: Vec<io::Error>,
+}
+
+/// Withholds from this thread, and from what it starts, everything but `rules`. What is not there is left out without a
+/// word. To be called after `no_new_privs` was set.
 ///
 /// # Errors
 /// Those of [`abi`], or what else the kernel says; then nothing is withheld.
-pub fn restrict<'a>(rules: impl Iterator<Item = (&'a Path, Access)>) -> io::Result<u32> {
+pub fn restrict<'a>(rules: impl Iterator<Item = (&'a Path, Access)>) -> io::Result<Restriction> {
     let abi = abi()?;
     let handled = handled(abi);
     let attributes = RulesetAttributes {
@@ -109,17 +122,15 @@ pub fn restrict<'a>(rules: impl Iterator<Item = (&'a Path, Access)>) -> io::Resu
         .ok_or_else(io::Error::last_os_error)?;
     // SAFETY: the kernel has just opened it for nobody else.
     let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset) };
-    for (path, access) in rules {
-        match add(&ruleset, path, access.rights() & handled) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            added => added?,
-        }
-    }
+    let left_out = rules
+        .filter_map(|(path, access)| add(&ruleset, path, access.rights() & handled).err())
+        .filter(|error| error.kind() != io::ErrorKind::NotFound)
+        .collect();
     // SAFETY: no memory is involved.
     let result =
         unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0_u32) };
     if result == 0 {
-        Ok(abi)
+        Ok(Restriction { abi, left_out })
     } else {
         Err(io::Error::last_os_error())
     }
@@ -163,22 +174,27 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::fs;
-    use std::io::ErrorKind;
+    use std::io::{ErrorKind, Write as _};
     use std::thread;
 
     use rustix::thread::set_no_new_privs;
 
     use super::*;
 
-    /// Whether this kernel can be tested; says so where it cannot.
+    /// Whether this kernel can be tested. Says so past libtest's capture of the output where it cannot, and fails under
+    /// `CI=true`, where every test has to run.
     fn has_landlock() -> bool {
-        match abi() {
-            Ok(_) => true,
-            Err(error) => {
-                eprintln!("*** this kernel has no Landlock: {error} ***");
-                false
-            }
-        }
+        let Err(error) = abi() else {
+            return true;
+        };
+        let test = thread::current().name().unwrap_or("a test").to_owned();
+        let message = format!("\n*** {test} DID NOT RUN: it needs Landlock: {error} ***\n");
+        assert!(
+            std::env::var_os("CI").is_none_or(|ci| ci != "true"),
+            "{message}"
+        );
+        io::stderr().write_all(message.as_bytes()).unwrap();
+        false
     }
 
     #[test]
@@ -198,7 +214,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let base = directory.path().to_owned();
         let at = move |name: &str| base.join(name);
-        for name in ["state", "conf", "other"] {
+        for name in ["state", "conf", "disk", "other"] {
             fs::create_dir(at(name)).unwrap();
             fs::write(at(name).join("file"), "text").unwrap();
         }
@@ -206,13 +222,14 @@ mod tests {
         let results = thread::spawn(move || {
             set_no_new_privs(true).unwrap();
             let missing = at("missing");
-            let (state, conf) = (at("state"), at("conf"));
+            let (state, conf, disk) = (at("state"), at("conf"), at("disk"));
             let rules = [
                 (state.as_path(), Access::Write),
                 (conf.as_path(), Access::Read),
+                (disk.as_path(), Access::MakeDirectories),
                 (missing.as_path(), Access::Write),
             ];
-            restrict(rules.into_iter()).unwrap();
+            let restriction = restrict(rules.into_iter()).unwrap();
             let refused = |result: io::Result<()>| {
                 result.is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
             };
@@ -224,8 +241,42 @@ mod tests {
                 refused(fs::read(at("other").join("file")).map(drop)),
                 refused(fs::create_dir(state.join("sub"))),
                 refused(fs::File::open("/etc/passwd").map(drop)),
+                fs::create_dir_all(disk.join("new/sub")).is_ok(),
+                fs::write(disk.join("new/sub/file"), "x").is_ok(),
+                restriction.left_out.is_empty(),
             ]
         });
-        assert_eq!(results.join().unwrap(), [true; 7]);
+        assert_eq!(results.join().unwrap(), [true; 10]);
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_made_is_named_and_the_others_hold() {
+        if !has_landlock() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let [state, file] = ["state", "file"].map(|name| directory.path().join(name));
+        fs::create_dir(&state).unwrap();
+        fs::write(&file, "text").unwrap();
+        let below_a_file = file.join("below");
+        let place = below_a_file.clone();
+        let (left_out, inside, outside) = thread::spawn(move || {
+            set_no_new_privs(true).unwrap();
+            let rules = [
+                (place.as_path(), Access::Write),
+                (state.as_path(), Access::Write),
+            ];
+            let restriction = restrict(rules.into_iter()).unwrap();
+            let written = fs::write(state.join("new"), "x");
+            (restriction.left_out, written, fs::write(file, "x"))
+        })
+        .join()
+        .unwrap();
+        assert_eq!(left_out.len(), 1, "{left_out:?}");
+        assert_eq!(left_out[0].kind(), ErrorKind::NotADirectory);
+        let named = format!("\"{}\": ", below_a_file.display());
+        assert!(left_out[0].to_string().starts_with(&named), "{left_out:?}");
+        assert!(inside.is_ok(), "{inside:?}");
+        assert_eq!(outside.unwrap_err().kind(), ErrorKind::PermissionDenied);
     }
 }

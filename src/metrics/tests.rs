@@ -48,6 +48,7 @@ fn sample() -> Metrics {
             messages: 2_305,
             batches: 800,
             dumped: 20,
+            dumped_malformed: 0,
             malformed: 1,
             foreign: 2,
             overflows: 3,
@@ -65,6 +66,7 @@ fn sample() -> Metrics {
             max: 4_000_000,
             beyond_max: 14,
             unkept: 3,
+            forgotten: 2,
             pending_peak: 2_031,
             pending_peak_time: Some(at(3_600)),
             restored: 5,
@@ -171,10 +173,11 @@ events.new_by_protocol.gre events.new_by_protocol.sctp events.new_by_protocol.ot
 events.destroy_by_protocol.tcp events.destroy_by_protocol.udp events.destroy_by_protocol.icmp
 events.destroy_by_protocol.icmpv6 events.destroy_by_protocol.gre events.destroy_by_protocol.sctp
 events.destroy_by_protocol.other
-events.messages events.batches events.dumped events.malformed events.foreign events.overflows
+events.messages events.batches events.dumped events.dumped_malformed events.malformed events.foreign events.overflows
 kernel.receive_buffer_octets kernel.queued_octets kernel.drops
 kernel.table_entries kernel.table_limit kernel.dying
-sessions.pending sessions.max sessions.beyond_max sessions.unkept sessions.pending_peak sessions.pending_peak_time sessions.restored sessions.creates sessions.deletes
+sessions.pending sessions.max sessions.beyond_max sessions.unkept sessions.forgotten
+sessions.pending_peak sessions.pending_peak_time sessions.restored sessions.creates sessions.deletes
 sessions.unannounced sessions.adopted sessions.inferred_ends sessions.duplicates sessions.filtered sessions.audits
 rates.creates_1s rates.creates_1min rates.creates_5min rates.deletes_1s rates.deletes_1min rates.deletes_5min
 gaps.overflow.count gaps.overflow.lost gaps.overflow.last
@@ -249,7 +252,7 @@ Confined:   capabilities CAP_NET_ADMIN; no new privileges; files by Landlock ABI
 Natevents:  count start 1199, stop 1100
 Rate:       start 202.0/s, 1 min 180.2/s, 5 min 150.0/s
             stop  190.0/s, 1 min 177.1/s, 5 min 149.2/s
-Sessions:   pending 104 (peak 2031 reached 2023-11-14T23:13:20.123Z), max 4000000, beyond it 14 (3 now), restored 5
+Sessions:   pending 104 (peak 2031 reached 2023-11-14T23:13:20.123Z), max 4000000, beyond it 14 (3 now, 2 forgotten), restored 5
             unannounced 6, adopted 7, inferred ends 8, duplicates 9, filtered 12, audits 13
 Events:     new 1204, destroy 1100 in 2305 messages, 800 batches, dumped 20, malformed 1, foreign 2, overflows 3
   by protocol        tcp        udp       icmp     icmpv6        gre       sctp      other

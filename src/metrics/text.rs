@@ -65,8 +65,12 @@ impl Metrics {
         }
         writeln!(
             f,
-            "), max {}, beyond it {} ({} now), restored {}",
-            sessions.max, sessions.beyond_max, sessions.unkept, sessions.restored
+            "), max {}, beyond it {} ({} now, {} forgotten), restored {}",
+            sessions.max,
+            sessions.beyond_max,
+            sessions.unkept,
+            sessions.forgotten,
+            sessions.restored
         )?;
         writeln!(
             f,

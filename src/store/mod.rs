@@ -203,10 +203,16 @@ impl Store {
         run: &Run<'_>,
         complete: Wall,
     ) -> Result<(), Error> {
-        if identity(&self.path).ok() != Some(self.identity) {
-            return Err(Error::Gone {
-                path: self.path.clone(),
-            });
+        match identity(&self.path) {
+            Ok(identity) if identity == self.identity => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::unavailable(&self.path, &error));
+            }
+            _ => {
+                return Err(Error::Gone {
+                    path: self.path.clone(),
+                });
+            }
         }
         self.write(changes, run, complete)
             .map_err(|error| Error::of_sqlite(&self.path, &error))?;
@@ -273,12 +279,13 @@ pub fn heartbeat(path: &Path) -> Option<Wall> {
     Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
 }
 
-/// Renames a damaged database and its log files, so that a new one can be begun and the old one examined.
+/// Renames a database that is `what` (damaged, replaced) and its log files, so that a new one can be begun and the old one
+/// examined.
 ///
 /// # Errors
 /// When the file cannot be renamed.
-pub fn set_aside(path: &Path, now: Wall) -> io::Result<PathBuf> {
-    let stamp = format!(".damaged-{}", now.as_secs());
+pub fn set_aside(path: &Path, what: &str, now: Wall) -> io::Result<PathBuf> {
+    let stamp = format!(".{what}-{}", now.as_secs());
     let mut aside = suffixed(path, &stamp);
     let mut count = 1;
     while aside.exists() {

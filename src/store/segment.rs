@@ -2,8 +2,8 @@
 //!
 //! The sessions that one commit brings are written together, as one blob: a segment. When a session ends, its bit in the
 //! segment's bitmap is set; when all have ended, the segment is deleted, then or in one of the next commits. So a session
-//! costs the store some bytes and a bit, not a row to be inserted and found again. What is left of segments that have nearly emptied is written together in a
-//! new one.
+//! costs the store some bytes and a bit, not a row to be inserted and found again. What is left of segments that have
+//! nearly emptied is written together in a new one.
 //!
 //! This is the directory of the segments, in memory: rows in ascending order, in and over the segments.
 

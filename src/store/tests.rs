@@ -386,7 +386,7 @@ fn garbage_is_damaged_and_can_be_set_aside_for_a_new_beginning() {
     fs::write(&path, [0xa5; 8192]).unwrap();
     let error = Store::open(&path).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
-    let aside = set_aside(&path, NOW.wall).unwrap();
+    let aside = set_aside(&path, "damaged", NOW.wall).unwrap();
     assert_eq!(fs::read(&aside).unwrap(), [0xa5; 8192]);
     assert!(loaded(&mut Store::open(&path).unwrap()).is_empty());
 }
@@ -397,7 +397,7 @@ fn two_damaged_files_within_a_second_are_both_kept() {
     let path = directory.path().join("pending.db");
     for content in ["one", "two"] {
         fs::write(&path, content).unwrap();
-        let aside = set_aside(&path, NOW.wall).unwrap();
+        let aside = set_aside(&path, "damaged", NOW.wall).unwrap();
         assert_eq!(fs::read_to_string(aside).unwrap(), content);
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);

@@ -43,7 +43,12 @@ pub fn sum(value: &Value, ways: &[&str]) -> u64 {
 
 /// Holds of every daemon at every moment.
 pub fn assert_conserved(metrics: &Value) {
-    let ends = ["/sessions/deletes", "/sessions/pending", "/sessions/unkept"];
+    let ends = [
+        "/sessions/deletes",
+        "/sessions/pending",
+        "/sessions/unkept",
+        "/sessions/forgotten",
+    ];
     let begins = ["/sessions/creates", "/sessions/restored"];
     assert_eq!(sum(metrics, &begins), sum(metrics, &ends));
     let kernel = ["/events/new", "/events/destroy"];

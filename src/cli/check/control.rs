@@ -11,7 +11,7 @@ use super::Finding;
 use crate::daemon::clock;
 
 /// For a daemon that is there: it answers as soon as its loop has turned.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub const PATIENCE: Duration = Duration::from_secs(1);
 
 /// That no daemon runs is no mistake: whoever checks may be about to start it.
 pub fn look(socket: Option<&Path>) -> Finding {

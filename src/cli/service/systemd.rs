@@ -1,13 +1,22 @@
 //! The service where systemd runs: systemctl(1) does it, and says itself what went wrong.
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
+use std::iter;
 use std::process::Command;
 
-use super::super::{Exit, complain};
+use super::super::{Exit, complain, remark};
 use super::{Action, Service};
+use crate::config::{self, Config};
 
-/// Runs systemctl and hands on its exit status.
+/// Runs systemctl and hands on its exit status. What runs is not stopped for a configuration that is wrong: the start
+/// would fail, and systemd then discards the event socket that it keeps.
 pub fn run(action: Action, service: &Service) -> u8 {
+    if matches!(action, Action::Restart | Action::Reload)
+        && let Err(mistakes) = check(service)
+    {
+        complain(&mistakes);
+        return Exit::Config as u8;
+    }
     let arguments = arguments(action, service);
     let status = match Command::new("systemctl").args(&arguments).status() {
         Ok(status) => status,
@@ -29,6 +38,24 @@ pub fn run(action: Action, service: &Service) -> u8 {
     ));
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     code.unwrap_or(Exit::Os as u8)
+}
+
+/// Whether the configuration that the unit names is one. The variables of whoever asks are not those of the unit.
+fn check(service: &Service) -> Result<(), String> {
+    match Config::load(service.configuration().as_deref(), iter::empty()) {
+        Ok(_) => Ok(()),
+        // Who may ask systemd need not be allowed to read it.
+        Err(config::Error::Unreadable { file, error })
+            if error.kind() == ErrorKind::PermissionDenied =>
+        {
+            remark(&format!(
+                "{}: {error}: the configuration is not checked before",
+                file.display()
+            ));
+            Ok(())
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn arguments(action: Action, service: &Service) -> Vec<String> {

@@ -407,7 +407,7 @@ fn contradictions_between_the_keys_of_a_syslog_target_are_refused() {
 }
 
 #[test]
-fn two_targets_do_not_share_a_file_or_the_standard_output() {
+fn two_targets_do_not_take_the_same_records_to_the_same_place() {
     let file = "[[syslog]]\ntarget = \"file\"\npath = \"/x\"\n";
     assert_eq!(
         message(&file.repeat(2)),
@@ -418,8 +418,30 @@ fn two_targets_do_not_share_a_file_or_the_standard_output() {
         message(&stdout.repeat(2)),
         "n.toml: syslog[1].target: expected a target of its own, found that of syslog[0]"
     );
-    let local = "[[syslog]]\ntarget = \"local\"\n";
-    assert_eq!(load(&local.repeat(2)).unwrap().syslog.len(), 2);
+    let journal = "[[syslog]]\ntarget = \"journal\"\n";
+    assert_eq!(
+        message(&format!("{journal}{journal}format = \"json\"\n")),
+        "n.toml: syslog[1].target: expected a target of its own, found that of syslog[0]"
+    );
+    for syslog in [
+        "[[syslog]]\ntarget = \"local\"\n",
+        "[[syslog]]\ntarget = \"udp\"\naddress = \"192.0.2.1\"\n",
+    ] {
+        assert_eq!(
+            message(&syslog.repeat(2)),
+            "n.toml: syslog[1].target: expected a target, format, facility, severity or app-name of its own, found \
+             those of syslog[0]"
+        );
+        for own in [
+            "format = \"json\"",
+            "facility = \"local0\"",
+            "severity = \"debug\"",
+            "app-name = \"nat\"",
+        ] {
+            let both = load(&format!("{syslog}{syslog}{own}\n")).unwrap();
+            assert_eq!(both.syslog.len(), 2, "{own}");
+        }
+    }
 }
 
 #[test]
@@ -514,7 +536,8 @@ fn a_file_that_cannot_be_read_is_named() {
     );
     assert_eq!(
         load("/nonexistent/n.conf"),
-        "/nonexistent/n.conf: expected a name that ends in .toml, .yaml (.yml), .json or .ini"
+        "/nonexistent/n.conf: expected a readable text file, found: No such file or directory (os error 2)",
+        "that there is none goes before how it would have to be named"
     );
 }
 

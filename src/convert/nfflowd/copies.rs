@@ -10,7 +10,7 @@ use super::super::Notes;
 use super::super::draft::{Draft, Text};
 use super::super::general::{Block, Setting};
 use super::{named, unknown_block};
-use crate::config::{quoted, values};
+use crate::config::{Facility, quoted, values};
 
 /// Log::Dispatch's levels in order.
 const LEVELS: [&str; 8] = [
@@ -32,6 +32,7 @@ struct Dispatcher<'a> {
 }
 
 /// Where a dispatcher's lines go to here.
+#[derive(Debug)]
 enum Target {
     Local,
     Udp(String),
@@ -79,6 +80,7 @@ pub fn convert(blocks: &[&Block], exporter: Option<&str>, draft: &mut Draft, not
     }
     let mut seen = HashSet::new();
     let mut files = HashSet::new();
+    let mut copies = HashSet::new();
     for (line, name) in names {
         if !seen.insert(name) {
             continue;
@@ -88,7 +90,15 @@ pub fn convert(blocks: &[&Block], exporter: Option<&str>, draft: &mut Draft, not
             name,
             block: block.copied(),
         };
-        dispatcher.convert(line, exporter, &mut files, draft, notes);
+        let Some(target) = dispatcher.target(line, &mut files, notes) else {
+            continue;
+        };
+        if !matches!(target, Target::File(_)) && !copies.insert(dispatcher.stream(&target)) {
+            let message = "another dispatcher sends the same lines to the same place: left out";
+            notes.add(dispatcher.line("class", line), &dispatcher.path(), message);
+            continue;
+        }
+        dispatcher.write(&target, line, exporter, draft, notes);
     }
 }
 
@@ -121,21 +131,20 @@ impl Dispatcher<'_> {
         format!("ptee.conf.{}", quoted(self.name))
     }
 
-    fn convert(
+    /// Where its lines go to, if they go anywhere here; what has no equivalent is in the notes.
+    fn target(
         &self,
         line: usize,
-        exporter: Option<&str>,
         files: &mut HashSet<PathBuf>,
-        draft: &mut Draft,
         notes: &mut Notes,
-    ) {
+    ) -> Option<Target> {
         let path = self.path();
         let class = self.value("class").unwrap_or_default();
         let kind = class.strip_prefix("Log::Dispatch::").unwrap_or(class);
         self.note_options(kind, notes);
         let target = match kind {
             // nfflowd's way to the next program of its pipe.
-            "Screen" => return,
+            "Screen" => return None,
             "Syslog" => self.syslog_target(line, notes),
             "File" => self.file_target(line, files, notes),
             _ => {
@@ -144,15 +153,22 @@ impl Dispatcher<'_> {
                     quoted(class)
                 );
                 notes.add(self.line("class", line), &path, message);
-                return;
+                return None;
             }
         };
         if self.is_mute(line, notes) {
-            return;
+            return None;
         }
-        if let Some(target) = target {
-            self.write(&target, line, exporter, draft, notes);
-        }
+        target
+    }
+
+    /// What tells its lines from those of another dispatcher, as the loader has it.
+    fn stream(&self, target: &Target) -> String {
+        let facility = self.value("facility").unwrap_or("user");
+        let facility = values::facility(facility).unwrap_or(Facility::LOCAL6);
+        let ident = self.value("ident").unwrap_or("nfflowd").to_owned();
+        let ident = values::app_name(&ident).unwrap_or_else(|_| "nattrail".to_owned());
+        format!("{target:?} {facility:?} {ident}")
     }
 
     /// Names every option that the result does not have.

@@ -303,6 +303,21 @@ fn a_file_that_names_no_collector_gives_nothing() {
         assert!(message.starts_with(expected), "{message}");
     }
 }
+#[test]
+fn two_dispatchers_with_the_same_lines_for_the_same_place_give_one_copy() {
+    let text = |more: &str| {
+        format!(
+            "{SENDER}<ptee>\n<conf>\ndispatchers screen a b\n<a>\nclass Log::Dispatch::Syslog\n</a>\n\
+             <b>\nclass Log::Dispatch::Syslog\n{more}</b>\n</conf>\n</ptee>\n"
+        )
+    };
+    let (config, notes) = converted(&text(""));
+    assert_eq!(config.syslog.len(), 1);
+    let named = |note: &String| note.contains("same lines to the same place");
+    assert!(notes.iter().any(named), "{notes:#?}");
+    let (config, _) = converted(&text("facility local3\n"));
+    assert_eq!(config.syslog.len(), 2);
+}
 
 /// Lines that mean something, in any order, with values that may mean anything.
 fn line() -> impl Strategy<Value = String> {
