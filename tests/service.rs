@@ -269,6 +269,32 @@ fn reload_lets_the_daemon_read_its_configuration_again() {
 }
 
 #[test]
+fn a_reload_does_not_end_a_daemon_that_does_not_listen_yet() {
+    let Some(machine) = Machine::new("early") else {
+        return;
+    };
+    for _ in 0..8 {
+        let mut start = machine
+            .namespace
+            .spawn(&mut machine.command("start"))
+            .unwrap();
+        // Without a pause between two looks: the daemon listens some milliseconds later.
+        let pid = loop {
+            let text = fs::read_to_string(machine.pid_file()).unwrap_or_default();
+            if let Some(number) = text.strip_suffix('\n') {
+                break Pid::from_raw(number.parse().unwrap()).unwrap();
+            }
+            assert!(start.try_wait().unwrap().is_none(), "no pid file");
+        };
+        kill_process(pid, Signal::HUP).unwrap();
+        let output = start.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        machine.succeed("stop");
+    }
+}
+
+#[test]
 fn a_daemon_that_cannot_start_says_why_and_hands_on_its_status() {
     let Some(machine) = Machine::new("fails") else {
         return;
@@ -298,6 +324,24 @@ fn records_for_a_standard_output_that_is_not_there_are_refused() {
     let said = machine.nattrail("start");
     assert_eq!(said.code, 78);
     assert!(said.stderr.contains("standard output"), "{}", said.stderr);
+}
+
+#[test]
+fn records_for_nothing_but_a_journal_that_is_not_there_are_refused() {
+    let Some(machine) = Machine::new("lost") else {
+        return;
+    };
+    let journal = "[[syslog]]\ntarget = \"journal\"\npath = \"/nonexistent/journal\"\n";
+    machine.home.configure(journal);
+    let said = machine.nattrail("start");
+    assert_eq!(said.code, 78, "{}", said.stderr);
+    for part in ["(/nonexistent/journal)", "use target = \"local\""] {
+        assert!(said.stderr.contains(part), "{}", said.stderr);
+    }
+    assert!(!machine.pid_file().exists());
+    let collector = "[[collector]]\naddress = \"127.0.0.1:2055\"\nversion = \"v9\"\n";
+    machine.home.configure(&format!("{journal}{collector}"));
+    machine.succeed("start");
 }
 
 #[test]

@@ -2,20 +2,21 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::process::{setsid, umask};
-use signal_hook::consts::SIGHUP;
 
 use super::{Exit, environment};
 use crate::config::Config;
 use crate::daemon::notify::Environment;
 use crate::daemon::{self, log::Prefix};
+use crate::kernel::inherited;
 
 /// Runs the daemon until a signal ends it; its log goes to the standard error. The configuration is `file`'s, read again
 /// at each SIGHUP.
 pub fn run(file: Option<&Path>, background: bool) -> Exit {
+    // First of all: whoever knows the process may send one at once, and the daemon does not listen yet.
+    inherited::ignore_hangup();
     let environment_of_manager = Environment {
         only_start: background,
         ..Environment::of_process()
@@ -44,8 +45,6 @@ pub fn run(file: Option<&Path>, background: bool) -> Exit {
 /// Leaves the terminal, the directory and the umask of whoever started this.
 fn leave() -> io::Result<()> {
     setsid()?;
-    // A "nattrail reload" may come before the daemon listens to it, and must not end it then.
-    signal_hook::flag::register(SIGHUP, Arc::default())?;
     umask(Mode::RWXG | Mode::RWXO);
     std::env::set_current_dir("/")
 }

@@ -30,6 +30,12 @@ impl Built {
 
     fn build(name: &str) -> Self {
         let directory = Self::directory(name);
+        // Of a version before.
+        for old in Self::names(&directory) {
+            if old.starts_with("nattrail_") || old.starts_with("nattrail-dbgsym_") {
+                fs::remove_file(directory.join(old)).unwrap();
+            }
+        }
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/build");
         let mut command = as_who_compiles();
         succeed(command.arg(script).arg(&directory), "");
@@ -47,7 +53,7 @@ impl Built {
 
     /// Every package that the build made.
     pub fn debs(&self) -> Vec<String> {
-        let mut debs: Vec<String> = self.names();
+        let mut debs: Vec<String> = Self::names(&self.directory);
         debs.retain(|name| name.ends_with(".deb"));
         debs.sort();
         debs
@@ -78,13 +84,13 @@ impl Built {
     }
 
     fn find(&self, is_it: impl Fn(&str) -> bool) -> PathBuf {
-        let name = self.names().into_iter().find(|name| is_it(name));
         let directory = &self.directory;
+        let name = Self::names(directory).into_iter().find(|name| is_it(name));
         directory.join(name.unwrap_or_else(|| panic!("not in {}", directory.display())))
     }
 
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.directory).unwrap();
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten();
         entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect()

@@ -139,8 +139,13 @@ fn shipped_configurations_are_accepted(container: &Container) {
 /// One file has what the journal has, the other the records in RFC 5424 as they were sent.
 fn rsyslog_has_files_of_its_own(container: &Container) {
     container.run("rsyslogd -N1");
+    let port = "ss --udp --listening --numeric --no-header 'sport = 5514'";
+    assert_eq!(container.run(port), "", "nobody has asked for it");
     container.run(
-        "cp /etc/nattrail/nattrail.toml /root
+        "cp /etc/nattrail/nattrail.toml /etc/rsyslog.d/20-nattrail.conf /root
+sed -i '/^#module/,$s/^#//' /etc/rsyslog.d/20-nattrail.conf
+rsyslogd -N1
+systemctl restart rsyslog
 cat >>/etc/nattrail/nattrail.toml <<'EOF'
 [[syslog]]
 target = \"udp\"
@@ -164,7 +169,10 @@ systemctl reload nattrail
     assert!(!container.holds("grep event= /var/log/syslog"));
     container
         .run("logrotate --force /etc/logrotate.d/nattrail; test -e /var/log/nattrail/events.log-*");
-    container.run("cp /root/nattrail.toml /etc/nattrail/; systemctl reload nattrail");
+    container.run(
+        "cp /root/20-nattrail.conf /etc/rsyslog.d/; systemctl restart rsyslog
+        cp /root/nattrail.toml /etc/nattrail/; systemctl reload nattrail",
+    );
     assert_eq!(warnings(container), "");
 }
 
@@ -293,7 +301,14 @@ fn a_reboot_ends_what_was_open(container: &mut Container) {
 fn goes_cleanly(container: &Container) {
     container.run("systemctl start nattrail@green; apt-get remove --quiet --yes nattrail");
     assert!(!container.holds("systemctl is-active nattrail nattrail@green"));
-    assert!(!container.holds("nft list table inet nattrail"));
+    assert_eq!(container.run("nft list tables inet"), "");
+    // What is left of the package must not make logrotate fail.
+    container.run(
+        "rm /var/log/nattrail/*-2*
+        setpriv --reuid nattrail --regid nattrail --clear-groups sh -c 'echo x >/var/lib/nattrail/nat.log'
+        logrotate --force /etc/logrotate.d/nattrail
+        test -e /var/lib/nattrail/nat.log-*",
+    );
     container.run("test -e /var/lib/nattrail/pending.db; test -e /etc/nattrail/green.toml");
     container.run("apt-get purge --quiet --yes nattrail");
     let left = "find / -xdev -name '*nattrail*' -not -path '/root/*' -not -path '/proc/*' -not -path '/tmp/*'";

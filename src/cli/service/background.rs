@@ -70,6 +70,8 @@ pub fn start(
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::from(writer));
+    // The daemon's number is known to others before its first instruction.
+    inherited::ignore_hangup();
     let mut child = command.spawn()?;
     // The command has the pipe's other end, whose closing is to tell of the daemon's end.
     drop(command);

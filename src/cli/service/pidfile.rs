@@ -153,13 +153,14 @@ impl Claim {
     }
 }
 
+/// Whoever may read the file could lock it (flock(2) asks for no more), and so keep the daemon from being started.
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     let flags = OFlags::NOFOLLOW | OFlags::CLOEXEC;
     options
         .read(true)
         .write(true)
-        .mode(0o644)
+        .mode(0o600)
         .custom_flags(flags.bits().cast_signed());
     options
 }
@@ -232,6 +233,8 @@ mod tests {
             panic!("not found");
         };
         assert_eq!(running.pid, own());
+        let mode = fs::metadata(file.path()).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "whoever reads it can lock it");
         assert!(file.claim().unwrap().is_none());
         file.clear().unwrap();
         assert!(file.path().exists(), "the file of a living daemon stays");

@@ -257,6 +257,10 @@ impl Daemon {
             overlaid(&self.directories).into_iter(),
         );
         let loaded = loaded.map_err(|error| Failure(Exit::Config, error.to_string()))?;
+        let origin = loaded.file.map_or_else(
+            || "no configuration file".to_owned(),
+            |file| file.display().to_string(),
+        );
         let printed = |target: &Target| matches!(target, Target::Stdout);
         if loaded
             .config
@@ -264,25 +268,35 @@ impl Daemon {
             .iter()
             .any(|syslog| printed(&syslog.target))
         {
-            let origin = loaded.file.map_or_else(
-                || "no configuration file".to_owned(),
-                |file| file.display().to_string(),
-            );
             let message = format!(
                 "{origin}: records would go to the standard output, which a daemon in the background does not have: add a \
                  [[collector]], or a [[syslog]] of target \"local\" or \"file\""
             );
             return Err(Failure(Exit::Config, message));
         }
-        for syslog in &loaded.config.syslog {
-            if let Target::Journal { path } = &syslog.target
-                && !path.exists()
-            {
-                remark(&format!(
-                    "the journal is not there ({}), and records for it are lost: use target = \"local\" without systemd",
-                    path.display()
-                ));
-            }
+        let absent = |target: &Target| match target {
+            Target::Journal { path } if !path.exists() => Some(path.display().to_string()),
+            _ => None,
+        };
+        let copies = &loaded.config.syslog;
+        let missing: Vec<_> = copies
+            .iter()
+            .filter_map(|syslog| absent(&syslog.target))
+            .collect();
+        if let Some(path) = missing.first()
+            && missing.len() == copies.len()
+            && loaded.config.collectors.is_empty()
+        {
+            let message = format!(
+                "{origin}: every record would be lost: the journal is not there ({path}), and there is no other output: use \
+                 target = \"local\" without systemd, or add a [[collector]]"
+            );
+            return Err(Failure(Exit::Config, message));
+        }
+        for path in missing {
+            remark(&format!(
+                "the journal is not there ({path}), and records for it are lost: use target = \"local\" without systemd"
+            ));
         }
         Ok(())
     }

@@ -74,7 +74,7 @@ const fn done(action: Action) -> &'static str {
     match action {
         Action::Start => "started",
         Action::Stop => "stopped",
-        Action::Restart => "restarted; events that came meanwhile were kept",
+        Action::Restart => "restarted",
         Action::Reload => "has read its configuration again; its log says so if that was wrong",
         Action::Install => "started, also from now on when the machine starts",
     }
