@@ -47,8 +47,8 @@ pub enum Kind {
     Ulogd,
     /// ulogd2 to SQLite.
     UlogdSqlite,
-    /// natlog to a file. It does not tell connections apart that come from one address and port at the same time, and
-    /// here all do.
+    /// natlog to a file. All connections come from one address and port here, which may be why it keeps so few: that was not
+    /// looked into.
     Natlog,
 }
 
