@@ -47,8 +47,9 @@ const CLOCK_SLACK: Duration = Duration::from_secs(1);
 /// Sessions handed to the store at a time, as begun and as ended: a commit must not hold up the loop for long.
 const MAX_CHANGES: usize = 1 << 16;
 
-/// Of so many times the sessions that are kept a fingerprint is known beyond them.
+/// Of so many times the sessions that are kept a fingerprint is known beyond them, and of this many in any case.
 const UNKEPT_FACTOR: usize = 4;
+const LEAST_UNKEPT: usize = 1 << 20;
 
 /// Counts since the start of the daemon.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -127,6 +128,8 @@ pub struct Engine {
     /// Pending sessions that would not be logged if they began now.
     left_out: usize,
     unkept: Unkept,
+    /// How many fingerprints are kept.
+    max_unkept: usize,
     /// Whether the filter has changed since some of those began.
     unkept_left_out: bool,
     statistics: Statistics,
@@ -165,6 +168,7 @@ impl Engine {
             ended: Vec::new(),
             left_out: 0,
             unkept: Unkept::new(),
+            max_unkept: max_unkept(&policy),
             unkept_left_out: false,
             statistics: Statistics::default(),
         }
@@ -180,6 +184,7 @@ impl Engine {
             .count();
         if self.policy != policy {
             self.policy = policy;
+            self.max_unkept = max_unkept(&policy);
             self.schedule_audit(now);
         }
     }
@@ -478,7 +483,7 @@ impl Engine {
     }
 
     fn is_unkept_full(&self) -> bool {
-        self.unkept.count() >= self.policy.max_pending.saturating_mul(UNKEPT_FACTOR)
+        self.unkept.count() >= self.max_unkept
     }
 
     /// Takes note that a session is no longer pending.
@@ -527,6 +532,11 @@ impl Engine {
 /// could only be opened late keep theirs.
 fn first_row(now: Now) -> i64 {
     i64::try_from(now.wall.as_secs() << 30).unwrap_or(1)
+}
+
+fn max_unkept(policy: &Policy) -> usize {
+    let factored = policy.max_pending.saturating_mul(UNKEPT_FACTOR);
+    factored.max(LEAST_UNKEPT)
 }
 
 /// Whether two sessions with the same tuples may be the same, by their ids.
