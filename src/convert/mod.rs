@@ -9,6 +9,8 @@ mod draft;
 mod general;
 pub mod ipt_netflow;
 pub mod nfflowd;
+#[cfg(test)]
+mod testing;
 
 use std::fmt;
 

@@ -525,8 +525,10 @@ fn what_a_commit_takes_is_bounded_and_the_rest_follows() {
         engine.handle_event(&new(numbered(number)), at(1));
     }
     assert_eq!(engine.changes().begun().count(), MAX_CHANGES);
+    assert!(!engine.changes().whole);
     assert!(engine.handle_committed());
     assert_eq!(engine.changes().begun().count(), 10);
+    assert!(engine.changes().whole);
     assert!(!engine.handle_committed());
 
     for number in 0..COUNT {
@@ -534,6 +536,7 @@ fn what_a_commit_takes_is_bounded_and_the_rest_follows() {
     }
     let mut ended: Vec<_> = engine.changes().ended.to_vec();
     assert_eq!(ended.len(), MAX_CHANGES);
+    assert!(!engine.changes().whole);
     assert!(engine.handle_committed());
     ended.extend_from_slice(engine.changes().ended);
     assert!(!engine.handle_committed());

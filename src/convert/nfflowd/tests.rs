@@ -1,37 +1,16 @@
+//! Files of nfflowd, and what each part becomes: a key of the result, or a note with its line.
+
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 
+use super::super::testing::{load, loaded};
 use super::*;
 use crate::config::{Config, Facility, LogScope, Severity, Target, Version};
 
-/// What the loader makes of the result: with it, every test here shows that the result is one.
-fn load(conversion: &Conversion) -> Config {
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("nattrail.toml");
-    std::fs::write(&file, &conversion.toml).unwrap();
-    let loaded = Config::load(Some(&file), std::iter::empty());
-    loaded
-        .unwrap_or_else(|error| panic!("{error}\n{}", conversion.toml))
-        .config
-}
-
 fn converted(text: &str) -> (Config, Vec<String>) {
-    let conversion = convert(text, "nfflowd.conf").unwrap();
-    let config = load(&conversion);
-    let notes: Vec<_> = conversion.notes.iter().map(Note::to_string).collect();
-    // Broken into lines, each of them a comment.
-    let unbroken = conversion.toml.replace("\n#  ", "");
-    for note in &notes {
-        assert!(
-            unbroken.contains(&format!("# - {note}\n")),
-            "{note}\n{unbroken}"
-        );
-    }
-    (config, notes)
+    loaded(&convert(text, "nfflowd.conf").unwrap())
 }
-
-use super::super::Note;
 
 const SENDER: &str = "<flow_send>\n args 192.0.2.1\n args 198.51.100.9\n args 9995\n</flow_send>\n";
 

@@ -1,0 +1,31 @@
+//! What every test of a conversion shows of its result: the loader accepts it, and each note stands in it as a comment.
+
+#![allow(clippy::unwrap_used)]
+
+use super::{Conversion, Note};
+use crate::config::Config;
+
+/// What the loader makes of the result.
+pub(super) fn load(conversion: &Conversion) -> Config {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nattrail.toml");
+    std::fs::write(&file, &conversion.toml).unwrap();
+    let loaded = Config::load(Some(&file), std::iter::empty());
+    loaded
+        .unwrap_or_else(|error| panic!("{error}\n{}", conversion.toml))
+        .config
+}
+
+/// The same, and the notes.
+pub(super) fn loaded(conversion: &Conversion) -> (Config, Vec<String>) {
+    let notes: Vec<_> = conversion.notes.iter().map(Note::to_string).collect();
+    // Broken into lines, each of them a comment.
+    let unbroken = conversion.toml.replace("\n#  ", "");
+    for note in &notes {
+        assert!(
+            unbroken.contains(&format!("# - {note}\n")),
+            "{note}\n{unbroken}"
+        );
+    }
+    (load(conversion), notes)
+}
