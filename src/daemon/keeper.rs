@@ -203,15 +203,16 @@ impl Keeper {
             engine.handle_commit_failed();
             return false;
         };
+        let changes = engine.changes();
         let run = Run {
             socket: self.listening.socket,
-            stopped,
+            // A stop is planned once the store holds all there is: killed before, the next run must not rely on it.
+            stopped: stopped.filter(|_| changes.whole),
             exports: &self.exports,
         };
         let begun = clock::uptime();
         let served = outputs.served_until(heard);
         self.awaiting_audit &= !engine.has_audited();
-        let changes = engine.changes();
         let complete = if self.awaiting_audit {
             self.complete
         } else if changes.whole {
