@@ -157,13 +157,13 @@ fn the_journal_finds_a_session_by_its_fields() {
 
 fn target(target: Target, format: Format) -> SyslogTarget {
     let config = Syslog {
+        name: None,
         target,
         format,
         facility: Facility::LOCAL6,
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),
         exporter_address: POST_SRC.parse().unwrap(),
-        queue: 1 << 20,
     };
     let host = Host {
         hostname: "gw.example.net".to_owned(),

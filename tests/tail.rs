@@ -26,9 +26,7 @@ use support::{PATIENCE, wait_for};
 fn scene() -> Option<(Gateway, Home)> {
     let net = Gateway::new(&[])?;
     net.nft(MASQUERADE);
-    // What a test reads as slowly as it likes.
-    let queue = "queue = \"64MiB\"";
-    let config = format!("{CAPTURE}{STDOUT_JSON}{queue}\n[pending]\nflush = \"100ms\"\n");
+    let config = format!("{CAPTURE}{STDOUT_JSON}\n[pending]\nflush = \"100ms\"\n");
     Some((net, Home::new(&config)))
 }
 

@@ -9,7 +9,7 @@ use super::problem::Problems;
 use super::tree::{Table, Wrong};
 use super::values::{self, RecordKind, TargetKind};
 use super::{
-    Capture, Collector, Control, Format, NatEventValues, Pending, Syslog, Target, Version,
+    Capture, Collector, Control, Format, Log, NatEventValues, Pending, Syslog, Target, Version,
 };
 
 const LARGEST_BUFFER: usize = 1 << 30;
@@ -68,6 +68,17 @@ pub fn pending(
     })
 }
 
+/// The same for `[log]`.
+pub fn log(mut table: Table, problems: &mut Problems) -> Option<Log> {
+    let size = table.take("size", values::size(16 << 20..=1 << 40), problems);
+    let age = table.take("age", at_least_a_second(), problems);
+    table.finish(problems);
+    Some(Log {
+        size: size?,
+        age: age?,
+    })
+}
+
 /// The same for `[control]`, whose socket is in `runtime_directory` unless the key says otherwise.
 pub fn control(
     mut table: Table,
@@ -87,6 +98,7 @@ pub fn control(
 pub fn collectors(tables: Vec<Table>, problems: &mut Problems) -> Vec<Collector> {
     let mut built = Vec::with_capacity(tables.len());
     let mut owners = HashMap::with_capacity(tables.len());
+    let mut names = HashMap::new();
     for mut table in tables {
         if let Some(collector) = collector(&mut table, problems) {
             let identity = (
@@ -102,6 +114,7 @@ pub fn collectors(tables: Vec<Table>, problems: &mut Problems) -> Vec<Collector>
             } else {
                 owners.insert(identity, table.label.clone());
             }
+            refuse_second(collector.name.as_deref(), &mut names, &table, problems);
             built.push(collector);
         }
         table.finish(problems);
@@ -113,17 +126,35 @@ pub fn collectors(tables: Vec<Table>, problems: &mut Problems) -> Vec<Collector>
 pub fn syslog(tables: Vec<Table>, problems: &mut Problems) -> Vec<Syslog> {
     let mut built: Vec<Syslog> = Vec::with_capacity(tables.len());
     let mut labels: Vec<String> = Vec::with_capacity(tables.len());
+    let mut names = HashMap::new();
     for mut table in tables {
         if let Some(syslog) = syslog_target(&mut table, problems) {
             if let Some(twin) = built.iter().position(|other| is_twin(other, &syslog)) {
                 refuse_twin(&syslog.target, &labels[twin], &table, problems);
             }
+            refuse_second(syslog.name.as_deref(), &mut names, &table, problems);
             labels.push(table.label.clone());
             built.push(syslog);
         }
         table.finish(problems);
     }
     built
+}
+
+/// An output is known by its name: where it goes on in the record log, and to whoever reads the status.
+fn refuse_second(
+    name: Option<&str>,
+    owners: &mut HashMap<String, String>,
+    table: &Table,
+    problems: &mut Problems,
+) {
+    let Some(name) = name else { return };
+    if let Some(twin) = owners.get(name) {
+        let message = format!("expected a name of its own, found that of {twin}");
+        table.conflict("name", message, problems);
+    } else {
+        owners.insert(name.to_owned(), table.label.clone());
+    }
 }
 
 /// Whether a target would take the records that another has already.
@@ -158,6 +189,7 @@ fn refuse_twin(target: &Target, twin: &str, table: &Table, problems: &mut Proble
 }
 
 fn collector(table: &mut Table, problems: &mut Problems) -> Option<Collector> {
+    let name = table.take("name", values::output_name, problems);
     let version = table.take("version", values::version, problems);
     let records = table.take_list("records", values::record_kind, problems);
     let records = records.and_then(|kinds| record_kinds(&kinds, table, problems));
@@ -187,6 +219,7 @@ fn collector(table: &mut Table, problems: &mut Problems) -> Option<Collector> {
     transport?;
     let (events, triplet) = records?;
     let collector = Collector {
+        name,
         address: address?,
         version: version?,
         source,
@@ -293,6 +326,7 @@ fn refuse_contradictions(collector: &Collector, table: &Table, problems: &mut Pr
 }
 
 fn syslog_target(table: &mut Table, problems: &mut Problems) -> Option<Syslog> {
+    let name = table.take("name", values::output_name, problems);
     let kind = table.take("target", values::target, problems);
     let (address_given, path_given) = (table.is_set("address"), table.is_set("path"));
     let address = table.take("address", values::destination, problems);
@@ -303,8 +337,6 @@ fn syslog_target(table: &mut Table, problems: &mut Problems) -> Option<Syslog> {
     let app_name = table.take("app-name", values::app_name, problems);
     let exporter_given = table.is_set("exporter-address");
     let exporter_address = table.take("exporter-address", values::address, problems);
-    let queue = values::size(64 << 10..=LARGEST_BUFFER);
-    let queue = table.take("queue", queue, problems);
     let kind = kind?;
     let format = format.unwrap_or(default_format(kind));
     if exporter_given && format != Format::Csv {
@@ -326,13 +358,13 @@ fn syslog_target(table: &mut Table, problems: &mut Problems) -> Option<Syslog> {
         table.missing("path", problems);
     }
     Some(Syslog {
+        name,
         target: target(kind, address, path)?,
         format,
         facility: facility?,
         severity: severity?,
         app_name: app_name?,
         exporter_address: exporter_address.unwrap_or(IpAddr::from([127, 0, 0, 1])),
-        queue: queue?,
     })
 }
 

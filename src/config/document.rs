@@ -20,6 +20,7 @@ pub const FILE_VARIABLE: &str = "NATTRAIL_CONFIG";
 pub struct Document {
     pub capture: Table,
     pub pending: Table,
+    pub log: Table,
     pub control: Table,
     pub collectors: Vec<Table>,
     pub syslog: Vec<Table>,
@@ -38,6 +39,7 @@ impl Document {
         let document = Self {
             capture: single(Section::Capture, take(Section::Capture), problems),
             pending: single(Section::Pending, take(Section::Pending), problems),
+            log: single(Section::Log, take(Section::Log), problems),
             control: single(Section::Control, take(Section::Control), problems),
             collectors: list(
                 Section::Collector,
@@ -97,6 +99,7 @@ impl Document {
     fn single(&mut self, section: Section) -> &mut Table {
         match section {
             Section::Capture => &mut self.capture,
+            Section::Log => &mut self.log,
             Section::Control => &mut self.control,
             _ => &mut self.pending,
         }
@@ -175,7 +178,7 @@ fn section_advice(name: &str) -> String {
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return format!("as a key it belongs into [{}]", key.section.name());
     }
-    "expected capture, pending, control, collector or syslog".to_owned()
+    "expected capture, pending, log, control, collector or syslog".to_owned()
 }
 
 fn entries_of(
@@ -211,18 +214,18 @@ fn list(
     problems: &mut Problems,
 ) -> Vec<Table> {
     let name = section.name();
-    let labelled: Vec<(String, Value)> = match value.map(|value| value.kind) {
+    let labelled: Vec<(String, Option<String>, Value)> = match value.map(|value| value.kind) {
         None | Some(ValueKind::Nil) => Vec::new(),
         Some(ValueKind::Array(values)) => values
             .into_iter()
             .enumerate()
-            .map(|(index, value)| (format!("{name}[{index}]"), value))
+            .map(|(index, value)| (format!("{name}[{index}]"), None, value))
             .collect(),
         Some(ValueKind::Table(entries)) if entries.values().all(is_table) => {
             let sorted: BTreeMap<_, _> = entries.into_iter().collect();
             sorted
                 .into_iter()
-                .map(|(entry, value)| (format!("{name}.{}", quoted(&entry)), value))
+                .map(|(entry, value)| (format!("{name}.{}", quoted(&entry)), Some(entry), value))
                 .collect()
         }
         Some(other) => {
@@ -240,8 +243,12 @@ fn list(
     };
     labelled
         .into_iter()
-        .map(|(label, value)| {
-            let entries = entries_of(value, &label, section, origin, problems);
+        .map(|(label, entry, value)| {
+            let mut entries = entries_of(value, &label, section, origin, problems);
+            if let Some(entry) = entry {
+                let named = entries.entry("name".to_owned());
+                named.or_insert_with(|| Value::new(None, entry));
+            }
             Table::new(section, label, origin, entries)
         })
         .collect()

@@ -8,15 +8,17 @@
 pub enum Section {
     Capture,
     Pending,
+    Log,
     Control,
     Collector,
     Syslog,
 }
 
 impl Section {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Capture,
         Self::Pending,
+        Self::Log,
         Self::Control,
         Self::Collector,
         Self::Syslog,
@@ -27,6 +29,7 @@ impl Section {
         match self {
             Self::Capture => "capture",
             Self::Pending => "pending",
+            Self::Log => "log",
             Self::Control => "control",
             Self::Collector => "collector",
             Self::Syslog => "syslog",
@@ -39,6 +42,10 @@ impl Section {
         match self {
             Self::Capture => "What is read from the kernel, and how.",
             Self::Pending => "The connections that are still open.",
+            Self::Log => {
+                "The record log: the database keeps the records that an output has not taken yet, within these bounds. \
+                 Beyond them the oldest go, and each output that had not taken them states one gap with their number."
+            }
             Self::Control => "How a running nattrail is asked about itself.",
             Self::Collector => {
                 "A NetFlow or IPFIX collector. Instead of [[collector]], [collector.NAME] is possible: in INI files, \
@@ -162,7 +169,9 @@ const fn key(
 }
 
 use Preset::{Required, Unset, Value, Varies};
-use Section::{Capture, Collector, Control, Pending, Syslog};
+use Section::{Capture, Collector, Control, Log, Pending, Syslog};
+
+const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" and \".\"";
 
 pub const KEYS: &[Key] = &[
     key(
@@ -281,12 +290,34 @@ pub const KEYS: &[Key] = &[
          after a crash or a restart nattrail does not know of them. The kernel's own bound is nf_conntrack_max.",
     ),
     key(
+        Log,
+        "size",
+        Value("\"1GiB\""),
+        "a size from 16MiB to 1TiB",
+        "Most bytes (KiB, MiB, GiB, TiB) of records that wait in the database, from 16MiB to 1TiB.",
+    ),
+    key(
+        Log,
+        "age",
+        Value("\"7d\""),
+        "a duration of at least 1s, such as \"7d\"",
+        "Age (ms, s, m, h, d) after which a record waits no longer.",
+    ),
+    key(
         Control,
         "socket",
         Value("\"/run/nattrail/control.sock\""),
         "an absolute path of at most 107 bytes, or \"\" for no socket",
         "Unix socket that \"nattrail status\" and \"nattrail tail\" ask. Default: control.sock in the runtime directory ($RUNTIME_DIRECTORY, or \
          /run/nattrail), which is made when it is missing. \"\": none.",
+    ),
+    key(
+        Collector,
+        "name",
+        Unset,
+        OUTPUT_NAME,
+        "The collector's name, which no other collector has; it keeps its place in the record log when its address changes. In \
+         [collector.NAME] the default is NAME.",
     ),
     key(
         Collector,
@@ -400,6 +431,14 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         Syslog,
+        "name",
+        Unset,
+        OUTPUT_NAME,
+        "The copy's name, which no other copy has; it keeps its place in the record log when its target changes. In [syslog.NAME] \
+         the default is NAME.",
+    ),
+    key(
+        Syslog,
         "target",
         Required("\"local\""),
         "\"local\", \"udp\", \"file\", \"stdout\" or \"journal\"",
@@ -457,14 +496,6 @@ pub const KEYS: &[Key] = &[
         Varies("\"127.0.0.1\""),
         "an IP address",
         "What the csv format puts into its field exaddr. Only for csv.",
-    ),
-    key(
-        Syslog,
-        "queue",
-        Value("\"1MiB\""),
-        "a size from 64KiB to 1GiB",
-        "Most bytes (KiB, MiB, GiB) that wait for a target that cannot take them; what is beyond is counted and \
-         stated. At least 64KiB.",
     ),
 ];
 
@@ -575,6 +606,7 @@ mod tests {
         assert_eq!(config.pending, Config::default().pending);
         assert_eq!(config.control, Config::default().control);
         let bare = load("[[collector]]\naddress = \"192.0.2.10\"\n[[syslog]]\ntarget = \"local\"");
+        assert_eq!(config.log, Config::default().log);
         assert_eq!(config.collectors, bare.collectors);
         assert_eq!(config.syslog, bare.syslog);
     }

@@ -152,17 +152,21 @@ fn assemble(
     }
     let capture = build::capture(document.capture, &mut problems);
     let pending = build::pending(document.pending, &state_directory, &mut problems);
+    let log = build::log(document.log, &mut problems);
     let control = build::control(document.control, &runtime_directory, &mut problems);
     let collectors = build::collectors(document.collectors, &mut problems);
     let syslog = build::syslog(document.syslog, &mut problems);
-    match (capture, pending, control) {
-        (Some(capture), Some(pending), Some(control)) if problems.is_empty() => Ok(Config {
-            capture,
-            pending,
-            control,
-            collectors,
-            syslog,
-        }),
+    match (capture, pending, log, control) {
+        (Some(capture), Some(pending), Some(log), Some(control)) if problems.is_empty() => {
+            Ok(Config {
+                capture,
+                pending,
+                log,
+                control,
+                collectors,
+                syslog,
+            })
+        }
         _ => Err(problems.into_vec(origin)),
     }
 }

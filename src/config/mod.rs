@@ -32,6 +32,7 @@ use crate::session::Protocol;
 pub struct Config {
     pub capture: Capture,
     pub pending: Pending,
+    pub log: Log,
     pub control: Control,
     pub collectors: Vec<Collector>,
     /// Never empty together with `collectors`: without either, records go to the standard output as text.
@@ -156,6 +157,14 @@ pub struct Pending {
     pub max: usize,
 }
 
+/// `[log]`: how much of the records that an output has not taken yet the database keeps. Beyond either bound the oldest go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// Bytes.
+    pub size: u64,
+    pub age: Duration,
+}
+
 /// `[control]`: how a running daemon is asked about itself.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Control {
@@ -166,6 +175,8 @@ pub struct Control {
 /// `[[collector]]`: one NetFlow or IPFIX receiver.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collector {
+    /// No other collector has it; `None` when the configuration gives none.
+    pub name: Option<String>,
     pub address: SocketAddr,
     pub version: Version,
     /// Local address to send from; port 0 lets the kernel choose.
@@ -226,6 +237,8 @@ pub enum NatEventValues {
 /// `[[syslog]]`: one target for copies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Syslog {
+    /// No other target has it; `None` when the configuration gives none.
+    pub name: Option<String>,
     pub target: Target,
     pub format: Format,
     pub facility: Facility,
@@ -234,8 +247,6 @@ pub struct Syslog {
     pub app_name: String,
     /// The `exaddr` field of the csv format.
     pub exporter_address: IpAddr,
-    /// Most bytes kept while the target cannot take them.
-    pub queue: usize,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]

@@ -13,7 +13,8 @@ const DURATION_UNITS: [(&str, u64); 5] = [
     ("ms", 1),
 ];
 
-const SIZE_UNITS: [(&str, u64); 4] = [
+const SIZE_UNITS: [(&str, u64); 5] = [
+    ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
     ("KiB", 1 << 10),
@@ -26,11 +27,10 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATION_UNITS).map(Duration::from_millis)
 }
 
-/// Reads a size in bytes: a whole number, alone or with `KiB`, `MiB` or `GiB`. `None` for anything else, and for what
-/// does not fit in memory.
+/// Reads a size in bytes: a whole number, alone or with `KiB`, `MiB`, `GiB` or `TiB`. `None` for anything else, and from 2^64 on.
 #[must_use]
-pub fn parse_size(text: &str) -> Option<usize> {
-    parse(text, &SIZE_UNITS)?.try_into().ok()
+pub fn parse_size(text: &str) -> Option<u64> {
+    parse(text, &SIZE_UNITS)
 }
 
 /// Prints a duration (to the millisecond) or a size (to the byte) in the largest unit that leaves no remainder.
@@ -47,12 +47,12 @@ impl fmt::Display for Human<Duration> {
     }
 }
 
-impl fmt::Display for Human<usize> {
+impl fmt::Display for Human<u64> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 == 0 {
             return f.write_str("0");
         }
-        write(f, self.0 as u64, &SIZE_UNITS)
+        write(f, self.0, &SIZE_UNITS)
     }
 }
 
@@ -128,6 +128,7 @@ mod tests {
             ("4KiB", 4096),
             ("64MiB", 64 << 20),
             ("1GiB", 1 << 30),
+            ("1TiB", 1 << 40),
         ];
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), Some(bytes), "{text}");
@@ -144,7 +145,7 @@ mod tests {
             "1 MiB",
             "-1",
             "1.5MiB",
-            "17179869184GiB",
+            "16777216TiB",
         ] {
             assert_eq!(parse_size(text), None, "{text}");
         }
@@ -156,9 +157,9 @@ mod tests {
         assert_eq!(Human(Duration::from_secs(604_800)).to_string(), "7d");
         assert_eq!(Human(Duration::from_millis(1500)).to_string(), "1500ms");
         assert_eq!(Human(Duration::ZERO).to_string(), "0s");
-        assert_eq!(Human(64_usize << 20).to_string(), "64MiB");
-        assert_eq!(Human(1500_usize).to_string(), "1500");
-        assert_eq!(Human(0_usize).to_string(), "0");
+        assert_eq!(Human(64_u64 << 20).to_string(), "64MiB");
+        assert_eq!(Human(1500_u64).to_string(), "1500");
+        assert_eq!(Human(0_u64).to_string(), "0");
     }
 
     proptest! {
@@ -169,7 +170,7 @@ mod tests {
         }
 
         #[test]
-        fn a_printed_size_reads_back(bytes: usize) {
+        fn a_printed_size_reads_back(bytes: u64) {
             prop_assert_eq!(parse_size(&Human(bytes).to_string()), Some(bytes));
         }
 

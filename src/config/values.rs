@@ -246,6 +246,11 @@ pub fn app_name(text: &str) -> Parsed<String> {
     named(text, !text.is_empty(), 48, "_./-")
 }
 
+/// The name of an output. It may begin with a digit: an address makes a good name.
+pub fn output_name(text: &str) -> Parsed<String> {
+    named(text, !text.is_empty(), 64, "-_.")
+}
+
 pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
     move |text| {
         let value = parse_duration(text).filter(|value| range.contains(value));
@@ -262,9 +267,10 @@ pub fn interval(text: &str) -> Parsed<Option<Duration>> {
     }
 }
 
-pub fn size(range: RangeInclusive<usize>) -> impl Fn(&str) -> Parsed<usize> {
+pub fn size<T: TryFrom<u64> + PartialOrd>(range: RangeInclusive<T>) -> impl Fn(&str) -> Parsed<T> {
     move |text| {
-        let value = parse_size(text).filter(|value| range.contains(value));
+        let value = parse_size(text).and_then(|bytes| bytes.try_into().ok());
+        let value = value.filter(|value| range.contains(value));
         value.ok_or(Wrong::Value)
     }
 }
@@ -409,6 +415,9 @@ mod tests {
         }
         for text in ["", "na t", "nat:", "nat[1]", &"x".repeat(49)] {
             assert_eq!(app_name(text), Err(Wrong::Value), "{text}");
+        }
+        for text in ["", "na t", "a/b", "[::1]", &"x".repeat(65)] {
+            assert_eq!(output_name(text), Err(Wrong::Value), "{text}");
         }
     }
 

@@ -27,6 +27,9 @@ const DRAINING_DELAY: Duration = Duration::from_millis(1);
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LAST_DELAY: Duration = Duration::from_secs(1);
 
+/// Most bytes kept while the target cannot take them.
+const QUEUE: usize = 1 << 20;
+
 /// How long a UDP receiver must not refuse anything to count as back.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(30);
 
@@ -102,14 +105,14 @@ impl SyslogTarget {
     /// A target that opens its socket or file when it has something to write.
     #[must_use]
     pub fn new(config: &Syslog, host: &Host) -> Self {
-        Self::with_transport(config, host, Transport::new(&config.target))
+        Self::with_transport(config, host, Transport::new(&config.target), QUEUE)
     }
 
-    fn with_transport(config: &Syslog, host: &Host, transport: Transport) -> Self {
+    fn with_transport(config: &Syslog, host: &Host, transport: Transport, queue: usize) -> Self {
         Self {
             name: name(&config.target),
             encoder: Encoder::new(config, host),
-            queue: Queue::new(config.queue),
+            queue: Queue::new(queue),
             transport,
             health: Health::Working,
             retry_at: None,

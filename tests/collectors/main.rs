@@ -269,6 +269,7 @@ fn tshark_reads_the_fields_of_dummy_flows() {
 
 fn collector(version: Version) -> config::Collector {
     config::Collector {
+        name: None,
         address: "127.0.0.1:0".parse().unwrap(),
         version,
         source: None,

@@ -160,8 +160,7 @@ impl Drop for Done<'_> {
 /// Replaces the daemon several times in the middle of thousands of sessions per second, and lets every one of them end.
 fn restarts_under_load(capture: &str) {
     const RESTARTS: usize = 5;
-    // The reader of the standard output may be slower than the daemon catches up.
-    let Some(scene) = Scene::new(capture, "queue = \"64MiB\"\n") else {
+    let Some(scene) = Scene::new(capture, "") else {
         return;
     };
     let done = AtomicBool::new(false);

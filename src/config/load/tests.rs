@@ -93,13 +93,16 @@ capture:
 pending:
   ttl: 2h
 collector:
-  - address: 192.0.2.1
+  - name: a
+    address: 192.0.2.1
     version: 9
     records: [events, triplet]
     mtu: 1400
-  - address: '[2001:db8::1]:4740'
+  - name: b
+    address: '[2001:db8::1]:4740'
 syslog:
-  - target: file
+  - name: one
+    target: file
     path: /var/log/nat.csv
 ";
     let json = r#"{
@@ -107,8 +110,8 @@ syslog:
                     "source": ["10.0.0.0/8"], "reliable": false},
         "pending": {"ttl": "2h"},
         "collector": [
-            {"address": "192.0.2.1", "version": 9, "records": ["events", "triplet"], "mtu": 1400},
-            {"address": "[2001:db8::1]:4740"}],
+            {"name": "a", "address": "192.0.2.1", "version": 9, "records": ["events", "triplet"], "mtu": 1400},
+            {"name": "b", "address": "[2001:db8::1]:4740"}],
         "syslog": {"one": {"target": "file", "path": "/var/log/nat.csv"}}
     }"#;
     let ini = "
@@ -258,8 +261,8 @@ fn an_unknown_section_is_named_with_its_nearest() {
         "n.toml: captur: unknown section, did you mean \"capture\""
     );
     assert_eq!(
-        message("log = \"nat\""),
-        "n.toml: log: unknown section, as a key it belongs into [capture]"
+        message("mark = 16"),
+        "n.toml: mark: unknown section, as a key it belongs into [capture]"
     );
 }
 
@@ -494,6 +497,51 @@ fn a_file_that_others_can_write_is_a_warning() {
             "{}: expected a file that only its owner can write, found mode 0664: run chmod go-w on it",
             file.display()
         )]
+    );
+}
+
+#[test]
+fn an_output_is_known_by_the_name_of_its_table_unless_a_key_gives_another() {
+    let config = load(
+        "[collector.near]\naddress = \"192.0.2.1\"\n[collector.far]\naddress = \"192.0.2.2\"\nname = \"10.0.0.1\"",
+    );
+    let names: Vec<_> = config
+        .unwrap()
+        .collectors
+        .into_iter()
+        .map(|c| c.name)
+        .collect();
+    assert_eq!(
+        names,
+        [Some("10.0.0.1".to_owned()), Some("near".to_owned())]
+    );
+    let listed = load("[[syslog]]\ntarget = \"stdout\"").unwrap();
+    assert_eq!(listed.syslog[0].name, None);
+}
+
+#[test]
+fn two_outputs_of_a_kind_have_two_names() {
+    let targets = "[[syslog]]\nname = \"a\"\ntarget = \"stdout\"\n[[syslog]]\nname = \"a\"\ntarget = \"local\"";
+    assert_eq!(
+        message(targets),
+        "n.toml: syslog[1].name: expected a name of its own, found that of syslog[0]"
+    );
+    let collectors = "[collector.a]\naddress = \"192.0.2.1\"\n[collector.b]\naddress = \"192.0.2.2\"\nname = \"a\"";
+    assert_eq!(
+        message(collectors),
+        "n.toml: collector.b.name: expected a name of its own, found that of collector.a"
+    );
+    let kinds = "[collector.a]\naddress = \"192.0.2.1\"\n[syslog.a]\ntarget = \"stdout\"";
+    assert!(load(kinds).is_ok());
+}
+
+#[test]
+fn the_log_has_bounds_that_have_bounds() {
+    let log = load("[log]\nsize = \"1TiB\"\nage = \"1s\"").unwrap().log;
+    assert_eq!((log.size, log.age), (1 << 40, Duration::from_secs(1)));
+    assert_eq!(
+        message("[log]\nsize = \"1MiB\""),
+        "n.toml: log.size: expected a size from 16MiB to 1TiB, found \"1MiB\""
     );
 }
 

@@ -12,6 +12,7 @@ use crate::wire::samples::{create, nat66, snat};
 
 fn config(address: SocketAddr, version: Version) -> config::Collector {
     config::Collector {
+        name: None,
         address,
         version,
         source: None,

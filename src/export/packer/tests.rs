@@ -19,6 +19,7 @@ const START: u64 = 1_795_206_288_000;
 
 fn collector(version: Version) -> config::Collector {
     config::Collector {
+        name: None,
         address: "192.0.2.1:2055".parse().unwrap(),
         version,
         source: None,
@@ -446,6 +447,7 @@ fn templates_that_do_not_fit_one_message_take_several() {
         (Version::Ipfix, "[2001:db8::1]:4739", 300),
     ] {
         let config = config::Collector {
+            name: None,
             address: address.parse().unwrap(),
             mtu,
             triplet: true,

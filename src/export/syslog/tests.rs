@@ -11,15 +11,15 @@ use super::*;
 use crate::config::{Facility, Format, Severity};
 use crate::session::{EventKind, NatEvent, Protocol, Provenance, Session, Tuple, Zone};
 
-fn config(target: Target, queue: usize) -> Syslog {
+fn config(target: Target) -> Syslog {
     Syslog {
+        name: None,
         target,
         format: Format::Text,
         facility: Facility::LOCAL6,
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),
         exporter_address: "192.0.2.1".parse().unwrap(),
-        queue,
     }
 }
 
@@ -31,12 +31,13 @@ fn host() -> Host {
 }
 
 fn target(target: Target, queue: usize) -> SyslogTarget {
-    SyslogTarget::new(&config(target, queue), &host())
+    let transport = Transport::new(&target);
+    SyslogTarget::with_transport(&config(target), &host(), transport, queue)
 }
 
 fn fake_target(queue: usize) -> SyslogTarget {
     let transport = Transport::Fake(Fake::default());
-    SyslogTarget::with_transport(&config(Target::Stdout, queue), &host(), transport)
+    SyslogTarget::with_transport(&config(Target::Stdout), &host(), transport, queue)
 }
 
 fn fake(target: &mut SyslogTarget) -> &mut Fake {
@@ -230,10 +231,10 @@ fn a_target_at_its_limit_does_not_take_and_lose_in_turn() {
 
 #[test]
 fn a_record_of_several_messages_is_queued_whole_or_not_at_all() {
-    let mut config = config(Target::Stdout, 250);
+    let mut config = config(Target::Stdout);
     config.format = Format::Csv;
     let mut target =
-        SyslogTarget::with_transport(&config, &host(), Transport::Fake(Fake::default()));
+        SyslogTarget::with_transport(&config, &host(), Transport::Fake(Fake::default()), 250);
     let Record::Event(mut event) = record(0, at(0)) else {
         unreachable!("an event");
     };

@@ -154,13 +154,13 @@ fn journal() -> Target {
 
 fn encoder(target: Target, format: Format) -> Encoder {
     let config = Syslog {
+        name: None,
         target,
         format,
         facility: Facility::LOCAL6,
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),
         exporter_address: "192.0.2.1".parse().unwrap(),
-        queue: 1 << 20,
     };
     let host = Host {
         hostname: "gw1.example.net".to_owned(),

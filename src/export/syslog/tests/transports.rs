@@ -410,5 +410,5 @@ fn a_closed_pipe_ends_the_target() {
 
 fn stdout(fd: OwnedFd, queue: usize) -> SyslogTarget {
     let transport = Transport::Stdout(Stdout::new(Ok(fd)));
-    SyslogTarget::with_transport(&config(Target::Stdout, queue), &host(), transport)
+    SyslogTarget::with_transport(&config(Target::Stdout), &host(), transport, queue)
 }
