@@ -5,7 +5,7 @@
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-config
 RUN_PACKAGES := conntrack iproute2 iputils-ping nftables socat
 DEB_PACKAGES := debhelper dpkg-dev
-TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) debootstrap fish lintian man-db mandoc nfdump piuparts rsyslog strace \
+TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) debootstrap fish lintian man-db mandoc nfdump piuparts prometheus rsyslog strace \
   systemd systemd-container tshark util-linux zsh
 BENCH_PACKAGES := conntrack iproute2 nftables
 # Programs that nattrail is compared with; without one, its row is missing.

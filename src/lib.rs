@@ -20,12 +20,13 @@
 
 pub mod cli;
 pub mod config;
-pub mod convert;
-pub mod daemon;
+mod convert;
+mod daemon;
 pub mod engine;
 pub mod export;
 pub mod kernel;
 pub mod metrics;
+pub mod place;
 pub mod session;
 pub mod store;
 pub mod time;

@@ -1,18 +1,21 @@
 //! Everything that is counted, at one moment, as plain values.
 //!
-//! The names of the fields are those of the JSON object that `nattrail status --json` prints, and stay as they are; others
-//! may be added. Counters begin at zero with the daemon, and never go back while it runs. Displayed, it is the form for
-//! people. Field names end in the unit where it is not "how many".
+//! A counter is declared once, as a line of a table below: name, kind, type, meaning. The part that counts it has the table's
+//! struct as its statistics. The line makes the field in the JSON object of `nattrail status --json`, whose names stay as
+//! they are (others may be added), the words for people and the metric for Prometheus. Counters begin at zero with the daemon, and never go back while it runs. Names end in the unit where
+//! it is not "how many".
 //!
 //! What always holds, whatever was lost on the way:
 //! - `sessions.creates + sessions.restored = sessions.deletes + sessions.pending + sessions.unkept + sessions.forgotten`,
 //!   of which the last two are zero as long as `pending.max` was never reached;
 //! - `events.new + events.destroy - sessions.filtered - sessions.duplicates + sessions.unannounced + sessions.adopted +
 //!   sessions.inferred_ends = sessions.creates + sessions.deletes`;
-//! - of a collector since the start: `records` is all creates, deletes and gaps, and `flow_records = sent + failed +
-//!   dropped + queued`;
-//! - of a syslog target: `records = sent + failed + dropped + queued`.
+//! - `log.records` is all creates, deletes and gaps, and of an output that has been there since the start
+//!   `records + behind + lost` is as much, and what an earlier run left it.
 
+mod histogram;
+mod prometheus;
+mod section;
 mod text;
 
 use std::collections::BTreeMap;
@@ -21,10 +24,14 @@ use std::fmt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub(crate) use self::histogram::micros;
+pub use self::histogram::{Bucket, Histogram};
+pub(crate) use self::prometheus::CONTENT_TYPE;
+use self::section::{Flag, Micros, Moment, Number, Octets, Rate, Section, Word, section};
 use crate::session::Protocol;
 use crate::time::Wall;
 
-/// All counters of a daemon. What a daemon of another version does not say is zero.
+/// All metrics of a daemon. What a daemon of another version does not say is zero.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Metrics {
@@ -39,16 +46,16 @@ pub struct Metrics {
     /// The configuration file; none when the built-in defaults hold.
     pub configuration: Option<String>,
     pub confinement: Confinement,
-    pub events: Events,
-    pub kernel: Kernel,
     pub sessions: Sessions,
     pub rates: Rates,
-    /// By cause; each cause that there is, but for `undelivered`, which is of one output and counted there.
+    pub events: Events,
+    pub kernel: Kernel,
+    /// By cause; each cause that there is.
     pub gaps: BTreeMap<String, Gaps>,
+    pub log: Log,
     pub store: Store,
     pub turns: Turns,
-    pub collectors: Vec<Collector>,
-    pub syslog: Vec<Syslog>,
+    pub outputs: Vec<Output>,
 }
 
 /// What the daemon has given up.
@@ -58,51 +65,181 @@ pub struct Confinement {
     /// Capabilities that it still has.
     pub capabilities: Vec<String>,
     pub no_new_privileges: bool,
-    /// Version of Landlock that withholds all files but its own; none when the kernel does not.
-    pub landlock_abi: Option<u32>,
 }
 
-/// What came from the kernel.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Events {
-    /// NEW events, logged or not.
-    pub new: u64,
-    /// DESTROY events, logged or not.
-    pub destroy: u64,
-    pub new_by_protocol: ByProtocol,
-    pub destroy_by_protocol: ByProtocol,
-    /// Messages of the event socket: `new`, `destroy`, `malformed`, and others, of which the kernel sends none.
-    pub messages: u64,
-    /// System calls that returned events.
-    pub batches: u64,
-    /// Entries of the kernel's table that audits have read.
-    pub dumped: u64,
-    /// Of those, the ones that could not be decoded.
-    pub dumped_malformed: u64,
-    /// Messages of the kernel that could not be decoded, or were longer than any event.
-    pub malformed: u64,
-    /// Datagrams that did not come from the kernel.
-    pub foreign: u64,
-    /// How often events were lost because the receive buffer was full; never with `capture.reliable`.
-    pub overflows: u64,
+section! {
+    /// The session state machine.
+    Sessions "sessions" {
+        creates: counter Number, "Sessions whose create record left";
+        deletes: counter Number, "Sessions whose delete record left";
+        pending: gauge Number, "Sessions that have begun and have not ended";
+        max: gauge Number, "Sessions that are kept at most (pending.max)";
+        pending_peak: gauge Number, "The most sessions that were ever pending";
+        pending_peak_time: gauge Moment, "When so many were pending for the first time";
+        beyond_max: counter Number, "Sessions that began when pending.max were kept: logged, and not kept";
+        unkept: gauge Number, "Sessions beyond pending.max whose end is waited for";
+        forgotten: counter Number, "Sessions beyond pending.max whose end was not seen, and is no longer waited for";
+        restored: counter Number, "Sessions taken back from the store at the start";
+        unannounced: counter Number, "Deletes whose create was not seen, and left with it";
+        adopted: counter Number, "Sessions found in the kernel's table without an event";
+        inferred_ends: counter Number, "Sessions closed because the kernel no longer had them";
+        duplicates: counter Number, "Events that repeated one that was already recorded";
+        filtered: counter Number, "Events of sessions that the filters leave out";
+        audits: counter Number, "Comparisons of the pending sessions with the kernel's table";
+    }
 }
 
-/// Counts by transport protocol.
+section! {
+    /// Records per second, averaged over the last whole second, minute and five minutes; over the time since the start
+    /// while that is shorter.
+    Rates "rates" {
+        creates_1s: detail Rate, "Creates in the last second";
+        creates_1min: detail Rate, "Creates in the last minute";
+        creates_5min: detail Rate, "Creates in the last five minutes";
+        deletes_1s: detail Rate, "Deletes in the last second";
+        deletes_1min: detail Rate, "Deletes in the last minute";
+        deletes_5min: detail Rate, "Deletes in the last five minutes";
+    }
+}
+
+section! {
+    /// What came from the kernel.
+    Events "events" {
+        new: detail Number, "NEW events, logged or not";
+        destroy: detail Number, "DESTROY events, logged or not";
+        messages: counter Number, "Messages of the event socket: new, destroy, malformed, and others, of which the kernel sends none";
+        batches: counter Number, "System calls that returned events";
+        dumped: counter Number, "Entries of the kernel's table that audits have read";
+        dumped_malformed: counter Number, "Entries of the kernel's table that could not be decoded";
+        malformed: counter Number, "Messages of the kernel that could not be decoded, or were longer than any event";
+        foreign: counter Number, "Datagrams that did not come from the kernel";
+        overflows: counter Number, "How often events were lost because the receive buffer was full; never with capture.reliable";
+        new_by_protocol: counter ByProtocol, "NEW events, logged or not, by protocol";
+        destroy_by_protocol: counter ByProtocol, "DESTROY events, logged or not, by protocol";
+    }
+}
+
+section! {
+    /// Counts by transport protocol.
+    #[derive(Copy, Eq)]
+    ByProtocol "protocol" {
+        tcp: counter Number, "TCP";
+        udp: counter Number, "UDP";
+        icmp: counter Number, "ICMP";
+        icmpv6: counter Number, "ICMPv6";
+        gre: counter Number, "GRE";
+        sctp: counter Number, "SCTP";
+        other: counter Number, "All others";
+    }
+}
+
+section! {
+    /// The state of the event socket and of connection tracking.
+    Kernel "kernel" {
+        receive_buffer_octets: gauge Octets, "Room of the event socket, as the kernel counts it: twice what was asked for";
+        queued_octets: gauge Octets, "What waits in the event socket";
+        drops: counter Number, "How often an event did not fit at first: with capture.reliable a sign of pressure, not of loss";
+        table_entries: gauge Number, "Connections in the kernel's table, with those that have ended and could not be reported yet";
+        table_limit: gauge Number, "The most connections in the kernel's table (nf_conntrack_max); 0 when the kernel does not say";
+        dying: gauge Number, "Connections that had ended and could not be reported yet, when an audit last counted them";
+    }
+}
+
+section! {
+    /// The gaps of one cause.
+    #[derive(Copy)]
+    Gaps "gaps" {
+        count: counter Number, "Gap records, each an interval in which records may be missing";
+        lost: counter Number, "Events, packets or records lost in gaps, where that is known";
+        last: gauge Moment, "End of the last gap";
+    }
+}
+
+section! {
+    /// The log of records, which the outputs follow.
+    Log "log" {
+        records: counter Number, "Records that entered the log: creates, deletes and gaps";
+        serial: gauge Number, "Serial number of the newest record";
+        oldest: gauge Number, "Serial number of the oldest record that is kept";
+        octets: gauge Octets, "What the log takes in the database";
+        limit_octets: gauge Octets, "What the log may take in the database";
+    }
+}
+
+section! {
+    /// The database of pending sessions and records.
+    Store "store" {
+        available: gauge Flag, "Whether the database could be written the last time";
+        commits: counter Number, "Transactions that succeeded";
+        failed: counter Number, "Attempts to open or to write the database that failed";
+        set_aside: counter Number, "Damaged databases set aside";
+        longest_commit_microseconds: gauge Micros, "The longest time that a commit took";
+        commit_histogram: histogram Histogram, "How long commits took, those that failed included";
+    }
+}
+
+section! {
+    /// Turns of the daemon's loop: each from the end of a wait to the beginning of the next.
+    Turns "turns" {
+        count: detail Number, "Turns";
+        longest_microseconds: gauge Micros, "The longest time that a turn took";
+        longest_last_minute_microseconds: gauge Micros, "The longest time that a turn took in the last minute";
+        histogram: histogram Histogram, "How long turns of the daemon's loop took";
+    }
+}
+
+section! {
+    /// A collector or a copy.
+    Output "output" {
+        name: label Word, "As the log names it";
+        format: label Word, "ipfix, v9, v5, text, json, csv or rfc5424";
+        target: label Word, "udp, file, journal, local or stdout";
+        state: gauge State, "Whether records are taken: 1 for the state that it is in";
+        records: counter Number, "Records of the log that it has taken";
+        behind: gauge Number, "Records of the log that it has not taken yet";
+        lost: counter Number, "Records of the log that it can never get";
+        not_representable: counter Number, "Records for which its format has no form";
+        flow_records: counter Number, "Flow records made of the records: none, one or several for each";
+        messages: counter Number, "Messages that it has taken";
+        octets: counter Octets, "What it has taken, without headers of IP and UDP";
+        gaps: counter Number, "Gap records written to it";
+        refused: counter Number, "Messages to which its host answered that nobody listens on the port";
+        errors: counter Number, "Failed attempts to open, connect or write";
+        sequence: detail Number, "Sequence number of the next message";
+        template_sends: counter Number, "How many times templates were sent";
+        observation_domain: detail Number, "Observation domain, source id, or engine";
+    }
+}
+
+/// How an output fares.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct ByProtocol {
-    pub tcp: u64,
-    pub udp: u64,
-    pub icmp: u64,
-    pub icmpv6: u64,
-    pub gre: u64,
-    pub sctp: u64,
-    pub other: u64,
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    #[default]
+    Working,
+    /// The last attempt failed; it is tried again.
+    Failing,
+    /// Its host says that nobody listens; it is tried again.
+    Refused,
+    /// It can take nothing any more, such as a closed standard output.
+    Ended,
+}
+
+impl State {
+    pub(crate) const ALL: [Self; 4] = [Self::Working, Self::Failing, Self::Refused, Self::Ended];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Working => "working",
+            Self::Failing => "failing",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+        }
+    }
 }
 
 impl ByProtocol {
-    pub const fn count(&mut self, protocol: Protocol) {
+    pub(crate) const fn count(&mut self, protocol: Protocol) {
         let counter = match protocol {
             Protocol::TCP => &mut self.tcp,
             Protocol::UDP => &mut self.udp,
@@ -114,175 +251,6 @@ impl ByProtocol {
         };
         *counter += 1;
     }
-}
-
-/// The state of the event socket and of connection tracking.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Kernel {
-    /// As the kernel counts it: twice what was asked for.
-    pub receive_buffer_octets: u64,
-    /// What waits in it now.
-    pub queued_octets: u64,
-    /// How often an event did not fit at first: with `capture.reliable` a sign of pressure, not of loss.
-    pub drops: u64,
-    /// Connections in the kernel's table, those included that have ended and could not be reported yet.
-    pub table_entries: u64,
-    /// `nf_conntrack_max`; 0 when the kernel does not say.
-    pub table_limit: u64,
-    /// Connections that had ended and could not be reported yet, when an audit last counted them.
-    pub dying: u64,
-}
-
-/// The session state machine.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Sessions {
-    pub pending: u64,
-    /// `pending.max`.
-    pub max: u64,
-    /// Begun when so many were pending: logged, and not kept.
-    pub beyond_max: u64,
-    /// Of those, the ones whose end is waited for.
-    pub unkept: u64,
-    /// Of those, the ones whose end was not seen, and is no longer waited for.
-    pub forgotten: u64,
-    pub pending_peak: u64,
-    /// When there were so many for the first time.
-    pub pending_peak_time: Option<Time>,
-    /// Taken back from the store at the start.
-    pub restored: u64,
-    pub creates: u64,
-    pub deletes: u64,
-    /// Deletes whose create was not seen, and left with it.
-    pub unannounced: u64,
-    /// Found in the kernel's table without an event.
-    pub adopted: u64,
-    /// Closed because the kernel no longer had them.
-    pub inferred_ends: u64,
-    /// Events that repeated one that was already recorded.
-    pub duplicates: u64,
-    /// Events of sessions that the filters leave out.
-    pub filtered: u64,
-    pub audits: u64,
-}
-
-/// Records per second, averaged over the last whole second, minute and five minutes; over the time since the start while
-/// that is shorter.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Rates {
-    pub creates_1s: f64,
-    pub creates_1min: f64,
-    pub creates_5min: f64,
-    pub deletes_1s: f64,
-    pub deletes_1min: f64,
-    pub deletes_5min: f64,
-}
-
-/// The gaps of one cause.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Gaps {
-    pub count: u64,
-    /// Events or packets lost in them, where that is known.
-    pub lost: u64,
-    /// End of the last one.
-    pub last: Option<Time>,
-}
-
-/// The database of pending sessions.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Store {
-    pub available: bool,
-    pub commits: u64,
-    pub failed: u64,
-    /// Damaged databases set aside.
-    pub set_aside: u64,
-    pub longest_commit_microseconds: u64,
-}
-
-/// Turns of the daemon's loop: each from the end of a wait to the beginning of the next.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Turns {
-    pub count: u64,
-    pub longest_microseconds: u64,
-    pub longest_last_minute_microseconds: u64,
-    /// By time taken, from short to long.
-    pub histogram: Vec<Bucket>,
-}
-
-/// How many turns took less than this, and not less than the bucket before.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Bucket {
-    /// A power of two; none in the last bucket.
-    pub below_microseconds: Option<u64>,
-    pub turns: u64,
-}
-
-/// A NetFlow or IPFIX collector.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Collector {
-    pub address: String,
-    /// `v5`, `v9` or `ipfix`.
-    pub version: String,
-    pub observation_domain: u32,
-    /// Records handed to it: creates, deletes and gaps.
-    pub records: u64,
-    /// Of these, the ones for which the format has no record.
-    pub not_representable: u64,
-    /// Flow records made of the creates and deletes: none, one or several for each.
-    pub flow_records: u64,
-    /// Flow records that the network took.
-    pub sent: u64,
-    /// Flow records in messages that are too large for the way to the collector.
-    pub failed: u64,
-    /// Flow records for which the queue had no room.
-    pub dropped: u64,
-    /// Flow records that wait, for their message to fill or for the socket.
-    pub queued: u64,
-    /// Messages that the network took, and their octets without IP and UDP headers.
-    pub messages: u64,
-    pub octets: u64,
-    /// Gaps in them, also those that say which records this collector missed.
-    pub gaps: u64,
-    /// Messages to which the collector's host answered that nobody listens on the port.
-    pub refused: u64,
-    /// Messages that wait for the socket.
-    pub queued_messages: u64,
-    pub queued_octets: u64,
-    /// The most octets that ever waited.
-    pub peak_octets: u64,
-    /// Sequence number of the next message.
-    pub sequence: u32,
-    /// How many times the templates were sent; never for v5, which has none.
-    pub template_sends: u64,
-}
-
-/// A target for copies.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
-#[serde(default)]
-pub struct Syslog {
-    /// As the log names it.
-    pub target: String,
-    /// Records handed to it, without those that its format does not write.
-    pub records: u64,
-    pub sent: u64,
-    pub failed: u64,
-    pub dropped: u64,
-    pub queued: u64,
-    /// Datagrams that the receiver refused; they are among the sent.
-    pub refused: u64,
-    /// Failed attempts to open, connect or write.
-    pub errors: u64,
-    /// Gaps written into the copy where records are missing that this target could not take.
-    pub own_gaps: u64,
-    pub queued_octets: u64,
-    pub peak_octets: u64,
 }
 
 /// A time in JSON: RFC 3339 in UTC, to the millisecond.
@@ -311,9 +279,23 @@ impl<'de> Deserialize<'de> for Time {
 }
 
 impl Metrics {
+    /// All that is made of tables but for the gaps, of which there is one table for each cause.
+    fn sections(&self) -> Vec<&dyn Section> {
+        let mut sections: Vec<&dyn Section> = vec![
+            &self.sessions,
+            &self.rates,
+            &self.events,
+            &self.kernel,
+            &self.log,
+            &self.store,
+            &self.turns,
+        ];
+        sections.extend(self.outputs.iter().map(|output| output as &dyn Section));
+        sections
+    }
+
     /// The JSON object, on one line.
-    #[must_use]
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("text, numbers and names of fields are always JSON")
     }
 

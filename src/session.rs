@@ -192,23 +192,47 @@ pub struct CounterPart {
 }
 
 impl Counters {
-    /// The counters in as few parts as fit 32 bits, at least one; their sums are exact. Spread evenly, so that octets go with
-    /// packets in every part as far as there are packets for it.
-    pub fn parts(self) -> impl ExactSizeIterator<Item = CounterPart> {
+    /// Most parts there are: about 280 TB. Counters beyond that are damaged rather than large.
+    const MAX_PARTS: u64 = 1 << 16;
+
+    /// The counters in as few parts as fit 32 bits, at least one, no two of them alike: collectors drop what they take for a
+    /// repetition. Their sums are exact. Spread evenly, so that octets go with packets in every part as far as there are
+    /// packets for it; only that the larger counter grows by at least one from part to part.
+    ///
+    /// `None` for counters that would need more than 65,536 parts.
+    #[must_use]
+    pub fn parts(self) -> Option<impl ExactSizeIterator<Item = CounterPart>> {
+        const MOST: u64 = u32::MAX as u64;
         let largest = self.packets.max(self.octets);
-        // A quotient of two 64-bit numbers by nearly 2^32 has 33 bits at most.
-        let count = largest.div_ceil(u64::from(u32::MAX)).max(1) as usize;
-        (0..count).map(move |index| CounterPart {
-            packets: share(self.packets, index, count),
-            octets: share(self.octets, index, count),
+        let mut count = largest.div_ceil(MOST).clamp(1, Self::MAX_PARTS);
+        // Of parts that differ only the last can be the largest number there is.
+        if largest > count * MOST - steps(count) {
+            count += 1;
+        }
+        let share = move |total: u64, index: u64| {
+            let (total, step) = if total == largest {
+                (total - steps(count), index)
+            } else {
+                (total, 0)
+            };
+            // What is left over goes to the last parts.
+            let more = index >= count - total % count;
+            // Fits, by the choice of `count`.
+            (total / count + u64::from(more) + step) as u32
+        };
+        (count <= Self::MAX_PARTS).then(|| {
+            // A count of parts fits an usize.
+            (0..count as usize).map(move |index| CounterPart {
+                packets: share(self.packets, index as u64),
+                octets: share(self.octets, index as u64),
+            })
         })
     }
 }
 
-/// The share of part number `index` in `total`: what is left over goes to the first ones. Fits, by the choice of `count`.
-const fn share(total: u64, index: usize, count: usize) -> u32 {
-    let (index, count) = (index as u64, count as u64);
-    (total / count) as u32 + (index < total % count) as u32
+/// 0 + 1 + … for that many parts.
+const fn steps(count: u64) -> u64 {
+    count * (count - 1) / 2
 }
 
 /// The counters of both directions.
@@ -322,6 +346,15 @@ pub enum Record {
 }
 
 impl Record {
+    /// The earliest time that it tells of: the event's, or the begin of a gap.
+    #[must_use]
+    pub fn since(&self) -> Wall {
+        match self {
+            Self::Event(event) => event.time,
+            Self::Gap(gap) => gap.from.min(gap.to),
+        }
+    }
+
     /// When it happened: the event's time, the end of a gap.
     #[must_use]
     pub const fn time(&self) -> Wall {
@@ -334,17 +367,50 @@ impl Record {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use proptest::prelude::*;
 
     use super::*;
 
+    /// Also just where one more part is needed.
+    fn any_counter() -> impl Strategy<Value = u64> {
+        let near = (0_u64..1 << 12, -9_i64..9)
+            .prop_map(|(parts, off)| (parts * u64::from(u32::MAX)).saturating_add_signed(off));
+        let near_steps = (1_u64..1 << 12, -9_i64..9).prop_map(|(parts, off)| {
+            (parts * u64::from(u32::MAX) - steps(parts)).saturating_add_signed(off)
+        });
+        prop_oneof![0_u64..1 << 44, 0_u64..100, near, near_steps]
+    }
+
+    #[test]
+    fn damaged_counters_have_no_parts() {
+        let parts = |packets, octets| Counters { packets, octets }.parts().map(|all| all.len());
+        let most = (1 << 16) * u64::from(u32::MAX) - steps(1 << 16);
+        assert_eq!(parts(1, most), Some(1 << 16));
+        assert_eq!(parts(most, most), Some(1 << 16));
+        for damaged in [most + 1, 1 << 48, 1 << 63, u64::MAX] {
+            assert_eq!(parts(1, damaged), None);
+            assert_eq!(parts(damaged, 1), None);
+        }
+    }
+
     proptest! {
         #[test]
-        fn counters_in_parts_have_exact_sums(packets in 0_u64..1 << 44, octets in 0_u64..1 << 44) {
-            let parts: Vec<_> = Counters { packets, octets }.parts().collect();
+        fn counters_in_parts_have_exact_sums_and_no_two_parts_are_alike(
+            (packets, octets) in (any_counter(), any_counter()),
+        ) {
+            let parts: Vec<_> = Counters { packets, octets }.parts().unwrap().collect();
             prop_assert_eq!(parts.iter().map(|part| u64::from(part.packets)).sum::<u64>(), packets);
             prop_assert_eq!(parts.iter().map(|part| u64::from(part.octets)).sum::<u64>(), octets);
-            prop_assert_eq!(parts.len() as u64, packets.max(octets).div_ceil(u64::from(u32::MAX)).max(1));
+            let grows = |value: fn(&CounterPart) -> u32| {
+                parts.windows(2).all(|pair| value(&pair[0]) < value(&pair[1]))
+            };
+            prop_assert!(grows(|part| part.packets) || grows(|part| part.octets));
+            // One fewer would not hold the larger one in numbers that differ.
+            let (largest, fewer) = (packets.max(octets), parts.len() as u64 - 1);
+            let held: u64 = (0..fewer).map(|step| u64::from(u32::MAX) - step).sum();
+            prop_assert!(fewer == 0 || held < largest);
         }
     }
 }

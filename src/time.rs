@@ -180,20 +180,29 @@ impl fmt::Display for Age {
 pub struct BootTime {
     /// Since 1970; negative while the clock of a machine has not been set yet.
     millis: i64,
+    /// The earliest time that can be told from a recent one, since 1970.
+    oldest: i64,
 }
 
 impl BootTime {
+    /// How far back SysUptime reaches: 2^32 ms without an hour, in which the message may fill and leave.
+    pub const SPAN: Duration = Duration::from_millis((1 << 32) - 3_600_000);
+
     #[must_use]
     pub const fn new(now: Now) -> Self {
         // Nanoseconds of 64 bits have milliseconds of 45.
-        let millis = now.wall.as_millis() as i64 - now.up.as_millis() as i64;
-        Self { millis }
+        let wall = now.wall.as_millis() as i64;
+        let millis = wall - now.up.as_millis() as i64;
+        let oldest = wall - Self::SPAN.as_millis() as i64;
+        Self { millis, oldest }
     }
 
-    /// SysUptime at `time`, modulo 2^32 ms (49.7 days) like the field in the header; also for times before boot.
+    /// SysUptime at `time`, modulo 2^32 ms (49.7 days) like the field in the header; also for times before boot. A time more
+    /// than [`Self::SPAN`] ago would be read as a recent one, so that it becomes the oldest which is not.
     #[must_use]
-    pub const fn sys_uptime(self, time: Wall) -> u32 {
-        (time.as_millis() as i64 - self.millis) as u32
+    pub fn sys_uptime(self, time: Wall) -> u32 {
+        let millis = (time.as_millis() as i64).max(self.oldest);
+        (millis - self.millis) as u32
     }
 
     /// Civil time in whole milliseconds at `up`.
@@ -251,6 +260,21 @@ mod tests {
         assert_eq!(boot.sys_uptime(now.wall), 5);
         assert_eq!(boot.sys_uptime(Wall::from_millis(999_990)), u32::MAX - 4);
         assert_eq!(boot.sys_uptime(Wall::from_millis(1_000_010)), 15);
+    }
+
+    #[test]
+    fn a_time_too_long_ago_is_the_oldest_that_can_be_said() {
+        let now = Now::new(
+            Wall::from_millis(1 << 40),
+            Uptime::from_millis((1 << 33) + 7),
+        );
+        let boot = BootTime::new(now);
+        let age = |ago| 7_u32.wrapping_sub(boot.sys_uptime(now.wall.saturating_sub(ago)));
+        let most = BootTime::SPAN.as_millis() as u32;
+        assert_eq!(age(BootTime::SPAN - Duration::from_millis(1)), most - 1);
+        for longer in [0, 1, 3_600_000, 1 << 33] {
+            assert_eq!(age(BootTime::SPAN + Duration::from_millis(longer)), most);
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 fn nattrail(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nattrail"));
     command.args(arguments);
+    // Lest systemd is asked for a nattrail that is installed here.
+    command.env("PATH", "/nonexistent");
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("NATTRAIL_")
@@ -128,16 +130,6 @@ error: FILE: capture.marc: unknown key, did you mean \"mark\"
     let mut command = nattrail(&["run", "-c", &file]);
     let output = command.env("JOURNAL_STREAM", "8:1").output().unwrap();
     assert!(stderr(&output).lines().all(|line| line.starts_with("<3>")));
-}
-
-#[test]
-fn a_configuration_that_nests_without_end_is_a_configuration_error() {
-    let (code, text) = check("n.yaml", &"- ".repeat(200_000));
-    assert_eq!(code, 78);
-    assert_eq!(
-        text,
-        "error   FILE: line 1: expected at most 16 levels of lists and tables, found more\n"
-    );
 }
 
 #[test]
@@ -372,4 +364,82 @@ fn strict_makes_a_warning_fail() {
         // The machine lacks more than that, which --strict does not hide.
         assert_eq!(status_of(&["--strict"]), plain);
     }
+}
+
+/// What `check` finds where `systemctl show` prints these properties of the unit, and how it ends.
+fn check_with_unit(directory: &Path, properties: &str, file: &str) -> (i32, String) {
+    let programs = directory.join("bin");
+    fs::create_dir_all(&programs).unwrap();
+    let systemctl = programs.join("systemctl");
+    let script =
+        format!("#!/bin/sh\ntest \"$1 $3\" = 'show nattrail.service' && echo '{properties}'\n");
+    fs::write(&systemctl, script).unwrap();
+    fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", programs.display());
+    let output = nattrail(&["check", "-c", file]).env("PATH", path).output();
+    let output = output.unwrap();
+    (status(&output), stdout(&output))
+}
+
+#[test]
+fn check_judges_files_by_the_rights_of_the_service() {
+    let directory = tempfile::tempdir().unwrap();
+    let copies = directory.path().join("copies");
+    fs::create_dir(&copies).unwrap();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(directory.path(), 0o755);
+    let text = format!(
+        "[pending]\ndatabase = \"{0}/pending.db\"\n\
+         [[syslog]]\ntarget = \"file\"\npath = \"{0}/nat.csv\"\n",
+        copies.display()
+    );
+    let (_configuration, file) = configuration("n.toml", &text);
+    let unit = |more: &str| {
+        format!("LoadState=loaded\nUser=nobody\nProtectHome=yes\nPrivateTmp=no\n{more}")
+    };
+    let strict = unit("ProtectSystem=strict");
+    let open = unit(&format!(
+        "ProtectSystem=strict\nReadWritePaths={}",
+        copies.display()
+    ));
+    let copy_with = |properties: &str| {
+        let (status, found) = check_with_unit(directory.path(), properties, &file);
+        (status, line_about(&found, "syslog[0]").to_owned(), found)
+    };
+
+    mode(&copies, 0o777);
+    let (status, copy, found) = copy_with(&strict);
+    assert_eq!(status, 77, "{found}");
+    assert!(
+        copy.starts_with("error ") && copy.contains("ProtectSystem=strict of nattrail.service"),
+        "{copy}"
+    );
+    let rights = line_about(&found, "rights to files");
+    assert!(
+        rights.contains("nattrail.service") && rights.contains("user nobody"),
+        "{rights}"
+    );
+    let (_, copy, _) = copy_with(&open);
+    assert!(copy.starts_with("ok "), "{copy}");
+
+    mode(&copies, 0o755);
+    let (status, copy, found) = copy_with(&open);
+    assert_eq!(status, 77, "{found}");
+    assert!(
+        copy.starts_with("error ") && copy.contains("owner and mode"),
+        "{copy}"
+    );
+    mode(directory.path(), 0o700);
+    mode(&copies, 0o777);
+    let (_, copy, _) = copy_with(&open);
+    assert!(copy.contains("is closed to user nobody"), "{copy}");
+
+    let (_, copy, found) = copy_with("LoadState=not-found");
+    assert!(copy.starts_with("ok "), "{copy}");
+    assert!(
+        line_about(&found, "rights to files").contains("who checks"),
+        "{found}"
+    );
 }

@@ -315,6 +315,9 @@ fn keys_page() -> String {
 fn write_key(key: &Key, page: &mut String) {
     writeln!(page, ".TP\n.B {}\n{}", typed(key.name), roff(key.doc)).unwrap();
     writeln!(page, ".br\nExpected: {}.", roff(key.expected)).unwrap();
+    if key.is_fixed() {
+        writeln!(page, ".br\nA change takes a restart.").unwrap();
+    }
     // Where the default follows from something else, the sentence above says so.
     let said = key.doc.contains("Default: ");
     let default = match key.preset {

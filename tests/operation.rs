@@ -70,23 +70,6 @@ fn sighup_with_a_wrong_configuration_keeps_the_old_one() {
 }
 
 #[test]
-fn sighup_with_a_configuration_that_nests_without_end_keeps_the_old_one() {
-    let Some((net, home)) = scene(&[]) else {
-        return;
-    };
-    let daemon = Daemon::start(&net.gateway, &home);
-    let key = vec!["a"; 79].join(".");
-    let nested = format!("{key} = {{").repeat(78);
-    home.configure(&format!("{nested}a = 1{}", "}".repeat(78)));
-    daemon.signal(Signal::HUP);
-    let _ = daemon.wait_for_message("the configuration stays as it was");
-    let _ = daemon.wait_for_message("expected at most 16 levels");
-    udp(&net, 40_000);
-    let _ = daemon.wait_for_records(1, record::parse_text);
-    daemon.terminate();
-}
-
-#[test]
 fn sighup_takes_a_right_configuration() {
     let Some((net, home)) = scene(&[]) else {
         return;
@@ -152,13 +135,11 @@ fn sigusr1_logs_statistics() {
     ping(&net.client, CLIENT, SERVER, 1, 1);
     let _ = daemon.wait_for_records(7, record::parse_text);
     daemon.signal(Signal::USR1);
-    let message = daemon.wait_for_message("Natevents: ");
+    let message = daemon.wait_for_message("Sessions: ");
     assert!(
-        message.ends_with("Natevents:  count start 4, stop 3"),
+        message.contains("Sessions:   creates 4, deletes 3, pending 1, "),
         "{message}"
     );
-    let sessions = daemon.wait_for_message("Sessions:  ");
-    assert!(sessions.contains("pending 1 (peak "), "{sessions}");
     daemon.terminate();
 }
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use support::conntrack::{Flow, Kind, Watch};
 use support::daemon::{CAPTURE, Daemon, Ended, Home, PROGRAM, STDOUT_TEXT};
 use support::gateway::{CLIENT, CLIENT6, Gateway, MASQUERADE, SERVER, SERVER6};
@@ -227,7 +228,7 @@ fn a_session_older_than_the_first_run_is_adopted_too() {
 }
 
 /// Whatever comes to stand in the place of a database in use: the sessions are those of the daemon that runs.
-fn a_database_is_moved(back: impl Fn(&Daemon, &Path, &Path)) {
+fn a_database_is_moved(back: impl Fn(&Scene, &Daemon, &Path, &Path)) {
     let Some((scene, daemon)) = Scene::new() else {
         return;
     };
@@ -235,7 +236,7 @@ fn a_database_is_moved(back: impl Fn(&Daemon, &Path, &Path)) {
     wait_for_kind(&daemon, "create", 1);
     scene.wait_until_stored(1);
     let aside = scene.home.path().join("aside");
-    back(&daemon, &scene.home.state(), &aside);
+    back(&scene, &daemon, &scene.home.state(), &aside);
     let _ = daemon.wait_for_message("a new one is begun");
     let _ = daemon.wait_for_message("what was in the place of the pending database is now");
     scene.wait_until_stored(1);
@@ -253,7 +254,7 @@ fn a_database_is_moved(back: impl Fn(&Daemon, &Path, &Path)) {
 
 #[test]
 fn an_older_copy_in_the_place_of_the_database_ends_no_session_twice() {
-    a_database_is_moved(|_, state, aside| {
+    a_database_is_moved(|_, _, state, aside| {
         fs::copy(state.join("pending.db"), aside).unwrap();
         fs::copy(state.join("pending.db-wal"), state.join("copy-wal")).unwrap();
         fs::rename(state.join("copy-wal"), state.join("pending.db-wal")).unwrap();
@@ -263,9 +264,11 @@ fn an_older_copy_in_the_place_of_the_database_ends_no_session_twice() {
 
 #[test]
 fn a_state_directory_that_goes_and_comes_back_ends_no_session_twice() {
-    a_database_is_moved(|daemon, state, aside| {
+    a_database_is_moved(|scene, daemon, state, aside| {
         fs::rename(state, aside).unwrap();
         let _ = daemon.wait_for_message("a new one is begun");
-        fs::rename(aside, state).unwrap();
+        // The daemon makes the directory again; the new one is in use once it holds the session.
+        scene.wait_until_stored(1);
+        renameat_with(CWD, aside, CWD, state, RenameFlags::EXCHANGE).unwrap();
     });
 }

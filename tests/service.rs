@@ -1,25 +1,58 @@
-//! The service commands on a machine without systemd, with the real daemon: `nattrail start` and the rest.
+//! `nattrail start` and the rest: what systemctl is asked where systemd runs, and elsewhere the real init script, with the real
+//! start-stop-daemon, setpriv, logger and daemon.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
 use support::daemon::{Home, PROGRAM};
 use support::netns::{Namespace, unique};
 use support::{can_run, wait_for};
 
-/// A machine of one namespace, whose daemon is ended with it.
+const COPY: &str = "[[syslog]]\ntarget = \"file\"\npath = \"/var/lib/nattrail/nat.log\"\n";
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/nattrail.init");
+
+/// What a machine without systemd has: the script, the user, a syslog, and directories of its own. It stays until it is killed.
+const INIT: &str = r#"
+set -e
+mount -t tmpfs none /mnt
+mkdir -p /mnt/etc/init.d /mnt/etc/default /mnt/etc/nattrail /mnt/dev
+cp "$2" /mnt/etc/init.d/nattrail
+chmod 755 /mnt/etc/init.d/nattrail
+cp /etc/passwd /etc/group /mnt/etc/
+echo 'nattrail:x:970:970::/nonexistent:/usr/sbin/nologin' >>/mnt/etc/passwd
+echo 'nattrail:x:970:' >>/mnt/etc/group
+echo DAEMON=/run/program/nattrail >/mnt/etc/default/nattrail
+mount -t tmpfs none /run
+mkdir /run/program
+touch /run/program/nattrail
+mount --bind "$1" /run/program/nattrail
+mount -t tmpfs none /var/lib
+mount -t tmpfs none /mnt/dev
+mknod -m 666 /mnt/dev/null c 1 3
+ln -s "$3" /mnt/dev/log
+mount --bind /mnt/dev /dev
+mount --bind /mnt/etc /etc
+echo ready
+exec sleep infinity
+"#;
+
+/// A machine of one network namespace and one mount namespace, whose daemon is ended with it.
 struct Machine {
-    namespace: Namespace,
+    _namespace: Namespace,
+    init: Child,
     home: Home,
+    syslog: UnixDatagram,
 }
 
 /// What a command said and how it ended.
@@ -31,87 +64,126 @@ struct Said {
 
 impl Machine {
     fn new(name: &str) -> Option<Self> {
-        can_run(&["ip"]).then(|| {
-            let home = Home::new("");
-            let machine = Self {
-                namespace: Namespace::new(unique(), name),
-                home,
-            };
-            machine.configure("");
-            machine
-        })
+        let needed = [
+            "ip",
+            "unshare",
+            "nsenter",
+            "start-stop-daemon",
+            "setpriv",
+            "logger",
+        ];
+        if !can_run(&needed) {
+            return None;
+        }
+        let home = Home::new("");
+        let log = home.path().join("log");
+        let syslog = UnixDatagram::bind(&log).unwrap();
+        syslog.set_nonblocking(true).unwrap();
+        let namespace = Namespace::new(unique(), name);
+        let mut init = Command::new("unshare");
+        init.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            INIT,
+            "sh",
+        ])
+        .args([PROGRAM, SCRIPT])
+        .arg(log);
+        home.dress(&mut init);
+        let mut init = namespace.spawn(init.stderr(Stdio::inherit())).unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(init.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        let machine = Self {
+            _namespace: namespace,
+            init,
+            home,
+            syslog,
+        };
+        machine.configure(COPY);
+        Some(machine)
     }
 
-    fn configure(&self, more: &str) {
-        let log = self.home.path().join("nat.log");
-        self.home.configure(&format!(
-            "[[syslog]]\ntarget = \"file\"\npath = \"{}\"\n{more}",
-            log.display()
-        ));
+    /// A path as the machine sees it.
+    fn inside(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
     }
 
-    fn command(&self, action: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
-        command.args([action, "--no-systemd", "--config"]);
-        command.arg(self.home.config());
-        self.home.dress(&mut command);
-        command
-    }
-
-    fn nattrail(&self, action: &str) -> Said {
-        self.output(&mut self.command(action))
+    fn configure(&self, text: &str) {
+        fs::write(self.inside("/etc/nattrail/nattrail.toml"), text).unwrap();
     }
 
     /// The pipes of the command end with it: were one left open in the daemon, this would wait for the daemon's end.
-    fn output(&self, command: &mut Command) -> Said {
-        let child = self.namespace.spawn(command).unwrap();
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = child.wait_with_output().unwrap();
-        Said {
-            code: status.code().unwrap(),
-            stdout: String::from_utf8(stdout).unwrap(),
-            stderr: String::from_utf8(stderr).unwrap(),
-        }
+    fn run(&self, words: &[&str]) -> Said {
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--mount", "--net", "--target", &self.init.id().to_string()])
+            .args(words);
+        self.home.dress(&mut command);
+        command
+            .env_remove("RUNTIME_DIRECTORY")
+            .env_remove("STATE_DIRECTORY");
+        said(command.output().unwrap())
+    }
+
+    fn nattrail(&self, words: &[&str]) -> Said {
+        self.run(&[&["/run/program/nattrail"], words].concat())
+    }
+
+    fn script(&self, action: &str) -> i32 {
+        self.run(&["/etc/init.d/nattrail", action]).code
     }
 
     /// # Panics
     /// When the command fails.
-    fn succeed(&self, action: &str) -> String {
-        let said = self.nattrail(action);
-        assert_eq!(said.code, 0, "{action}: {}", said.stderr);
-        said.stdout
-    }
-
-    fn pid_file(&self) -> PathBuf {
-        self.home.runtime().join("nattrail.pid")
+    fn succeed(&self, action: &str) {
+        let said = self.nattrail(&[action]);
+        assert_eq!(said.code, 0, "{action}: {}{}", said.stdout, said.stderr);
     }
 
     fn pid(&self) -> Pid {
-        let text = fs::read_to_string(self.pid_file()).unwrap();
+        let text = fs::read_to_string(self.inside("/run/nattrail.pid")).unwrap();
         Pid::from_raw(text.trim().parse().unwrap()).unwrap()
     }
 
     /// What the daemon says of itself on its control socket.
     fn status(&self) -> serde_json::Value {
-        let mut command = Command::new(PROGRAM);
-        command
-            .args(["status", "--json", "--config"])
-            .arg(self.home.config());
-        self.home.dress(&mut command);
-        let said = self.output(&mut command);
+        let said = self.nattrail(&["status", "--json"]);
         assert_eq!(said.code, 0, "{}", said.stderr);
         serde_json::from_str(&said.stdout).unwrap()
+    }
+
+    /// Waits for such a line in syslog; all lines so far.
+    fn wait_for_log(&self, part: &str) -> Vec<String> {
+        let mut room = [0; 2048];
+        let mut lines = Vec::new();
+        wait_for(part, || {
+            while let Ok(count) = self.syslog.recv(&mut room) {
+                lines.push(String::from_utf8_lossy(&room[..count]).into_owned());
+            }
+            lines.iter().any(|line| line.contains(part)).then_some(())
+        });
+        lines
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        if self.pid_file().exists() {
-            self.nattrail("stop");
-        }
+        self.script("stop");
+        self.init.kill().unwrap();
+        self.init.wait().unwrap();
+    }
+}
+
+fn said(output: Output) -> Said {
+    Said {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 
@@ -124,83 +196,38 @@ fn is_alive(pid: Pid) -> bool {
 }
 
 #[test]
-fn start_returns_when_the_daemon_is_ready_and_in_a_session_of_its_own() {
+fn the_script_starts_a_daemon_that_answers_as_its_own_user_with_one_capability() {
     let Some(machine) = Machine::new("start") else {
-        return;
-    };
-    let said = machine.nattrail("start");
-    assert_eq!(said.code, 0, "{}", said.stderr);
-    let pid = machine.pid();
-    let expected = format!("nattrail is running, process {}", pid.as_raw_nonzero());
-    assert!(said.stdout.starts_with(&expected), "{}", said.stdout);
-    assert!(
-        said.stderr.contains("nattrail 0.1.0 started"),
-        "shows the log: {}",
-        said.stderr
-    );
-    assert_eq!(
-        machine.status()["pid"],
-        pid.as_raw_nonzero().get(),
-        "answers at once"
-    );
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap();
-    let fields: Vec<_> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    // State, parent, process group, session, terminal (proc_pid_stat(5)).
-    let number = pid.as_raw_nonzero().to_string();
-    assert_eq!(fields[2..5], [number.as_str(), number.as_str(), "0"]);
-    let files = fs::read_dir(machine.home.runtime()).unwrap();
-    let mut files: Vec<_> = files
-        .map(|file| file.unwrap().file_name().into_string().unwrap())
-        .collect();
-    files.sort();
-    assert_eq!(
-        files,
-        ["control.sock", "nattrail.pid"],
-        "nothing else is left"
-    );
-}
-
-#[test]
-fn a_second_start_finds_the_first() {
-    let Some(machine) = Machine::new("second") else {
         return;
     };
     machine.succeed("start");
     let pid = machine.pid();
-    assert!(machine.succeed("start").contains("is running already"));
-    assert_eq!(machine.pid(), pid);
-}
-
-#[test]
-fn starts_at_the_same_time_give_one_daemon() {
-    let Some(machine) = Machine::new("race") else {
-        return;
-    };
-    let children: Vec<_> = (0..5)
-        .map(|_| {
-            machine
-                .namespace
-                .spawn(&mut machine.command("start"))
-                .unwrap()
-        })
+    let number = pid.as_raw_nonzero().get();
+    assert_eq!(machine.status()["pid"], number, "answers at once");
+    let held = fs::read_to_string(format!("/proc/{number}/status")).unwrap();
+    for line in [
+        "Uid:\t970\t970\t970\t970",
+        "Gid:\t970\t970\t970\t970",
+        "Umask:\t0077",
+        "CapBnd:\t0000000000001000",
+        "CapEff:\t0000000000001000",
+        "NoNewPrivs:\t1",
+    ] {
+        assert!(held.contains(line), "{line}: {held}");
+    }
+    let left: Vec<_> = fs::read_dir(machine.inside("/run"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("nattrail."))
         .collect();
-    let outputs: Vec<_> = children
-        .into_iter()
-        .map(|child| child.wait_with_output().unwrap())
-        .collect();
-    let said = |part: &str| {
-        let texts = outputs
-            .iter()
-            .map(|output| String::from_utf8_lossy(&output.stdout));
-        texts.filter(|text| text.contains(part)).count()
-    };
-    assert_eq!(said("is running, process"), 1);
-    assert!(is_alive(machine.pid()));
+    assert_eq!(
+        left,
+        ["nattrail.pid"],
+        "the pipe of the log has no name any more"
+    );
+    assert_eq!(machine.script("status"), 0);
+    machine.succeed("start");
+    assert_eq!(machine.pid(), pid, "a second start finds the first");
 }
 
 #[test]
@@ -210,10 +237,10 @@ fn stop_waits_for_the_end_and_another_stop_has_nothing_to_do() {
     };
     machine.succeed("start");
     let pid = machine.pid();
-    assert!(machine.succeed("stop").contains("has stopped"));
+    machine.succeed("stop");
     assert!(!is_alive(pid));
-    assert!(!machine.pid_file().exists());
-    assert_eq!(machine.succeed("stop"), "nattrail is not running\n");
+    assert_eq!(machine.script("status"), 3);
+    machine.succeed("stop");
 }
 
 #[test]
@@ -221,11 +248,10 @@ fn restart_replaces_the_daemon_and_starts_one_where_there_is_none() {
     let Some(machine) = Machine::new("restart") else {
         return;
     };
-    assert!(machine.succeed("restart").contains("is running, process"));
+    machine.succeed("restart");
     let first = machine.pid();
     machine.succeed("restart");
     assert!(!is_alive(first));
-    assert_ne!(machine.pid(), first);
     assert_eq!(
         machine.status()["pid"],
         machine.pid().as_raw_nonzero().get()
@@ -233,23 +259,31 @@ fn restart_replaces_the_daemon_and_starts_one_where_there_is_none() {
 }
 
 #[test]
-fn a_wrong_configuration_does_not_cost_the_running_daemon() {
+fn a_wrong_configuration_starts_nothing_and_does_not_cost_the_running_daemon() {
     let Some(machine) = Machine::new("wrong") else {
         return;
     };
-    machine.succeed("start");
-    let pid = machine.pid();
     machine.configure("[capture]\nlgo = \"nat\"\n");
-    for action in ["restart", "reload"] {
-        let said = machine.nattrail(action);
+    let refused = |action| {
+        let said = machine.nattrail(&[action]);
         assert_eq!(said.code, 78, "{}", said.stderr);
         assert!(
             said.stderr.contains("did you mean \"log\""),
             "{}",
             said.stderr
         );
-    }
-    assert_eq!(machine.pid(), pid);
+        // 6 is "program is not configured" (LSB).
+        assert_eq!(machine.script(action), 6);
+    };
+    refused("start");
+    assert_eq!(machine.script("status"), 3);
+    machine.configure(COPY);
+    machine.succeed("start");
+    let pid = machine.pid();
+    machine.configure("[capture]\nlgo = \"nat\"\n");
+    refused("restart");
+    assert!(is_alive(pid));
+    assert_eq!(machine.nattrail(&["reload"]).code, 78);
     assert!(is_alive(pid));
 }
 
@@ -258,10 +292,18 @@ fn reload_lets_the_daemon_read_its_configuration_again() {
     let Some(machine) = Machine::new("reload") else {
         return;
     };
-    let said = machine.nattrail("reload");
-    assert_eq!(said.code, 69, "{}", said.stderr);
+    assert_eq!(
+        machine.nattrail(&["reload"]).code,
+        7,
+        "is not running (LSB)"
+    );
     machine.succeed("start");
-    let count = |machine: &Machine| machine.status()["collectors"].as_array().unwrap().len();
+    let count = |machine: &Machine| {
+        let status = machine.status();
+        let outputs = status["outputs"].as_array().unwrap().iter();
+        let names = outputs.map(|output| output["name"].as_str().unwrap());
+        names.filter(|name| name.starts_with("collector ")).count()
+    };
     assert_eq!(count(&machine), 0);
     machine.configure("[[collector]]\naddress = \"127.0.0.1:2055\"\nversion = \"v9\"\n");
     machine.succeed("reload");
@@ -274,56 +316,37 @@ fn a_reload_does_not_end_a_daemon_that_does_not_listen_yet() {
         return;
     };
     for _ in 0..8 {
-        let mut start = machine
-            .namespace
-            .spawn(&mut machine.command("start"))
-            .unwrap();
-        // Without a pause between two looks: the daemon listens some milliseconds later.
-        let pid = loop {
-            let text = fs::read_to_string(machine.pid_file()).unwrap_or_default();
-            if let Some(number) = text.strip_suffix('\n') {
-                break Pid::from_raw(number.parse().unwrap()).unwrap();
+        let file = machine.inside("/run/nattrail.pid");
+        let started = thread::scope(|scope| {
+            let start = scope.spawn(|| machine.nattrail(&["start"]));
+            // Without a pause between two looks: the daemon listens some milliseconds later.
+            while !start.is_finished() {
+                let text = fs::read_to_string(&file).unwrap_or_default();
+                if let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) {
+                    kill_process(pid, Signal::HUP).unwrap();
+                    break;
+                }
             }
-            assert!(start.try_wait().unwrap().is_none(), "no pid file");
-        };
-        kill_process(pid, Signal::HUP).unwrap();
-        let output = start.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(0), "{said}");
+            start.join().unwrap()
+        });
+        assert_eq!(started.code, 0, "{}", started.stderr);
         machine.succeed("stop");
     }
 }
 
 #[test]
-fn a_daemon_that_cannot_start_says_why_and_hands_on_its_status() {
+fn a_daemon_that_cannot_start_is_said_to_have_ended_and_its_log_says_why() {
     let Some(machine) = Machine::new("fails") else {
         return;
     };
-    machine.configure("[capture]\nnamespace = \"nattrail-test-none\"\n");
-    let said = machine.nattrail("start");
-    assert_eq!(said.code, 71, "{}", said.stderr);
-    assert!(
-        said.stderr.contains("nattrail-test-none"),
-        "{}",
-        said.stderr
-    );
-    assert!(
-        said.stderr.contains("could not be started"),
-        "{}",
-        said.stderr
-    );
-    assert!(!machine.pid_file().exists());
-}
-
-#[test]
-fn records_for_a_standard_output_that_is_not_there_are_refused() {
-    let Some(machine) = Machine::new("stdout") else {
-        return;
-    };
-    machine.home.configure("[capture]\nlog = \"nat\"\n");
-    let said = machine.nattrail("start");
-    assert_eq!(said.code, 78);
-    assert!(said.stderr.contains("standard output"), "{}", said.stderr);
+    machine.configure(&format!(
+        "[capture]\nnamespace = \"nattrail-test-none\"\n{COPY}"
+    ));
+    let said = machine.nattrail(&["start"]);
+    assert_eq!(said.code, 1, "{}", said.stderr);
+    assert!(said.stderr.contains("has ended at once"), "{}", said.stderr);
+    machine.wait_for_log("nattrail-test-none");
+    assert_eq!(machine.script("status"), 3);
 }
 
 #[test]
@@ -331,33 +354,19 @@ fn records_for_nothing_but_a_journal_that_is_not_there_are_refused() {
     let Some(machine) = Machine::new("lost") else {
         return;
     };
-    let journal = "[[syslog]]\ntarget = \"journal\"\npath = \"/nonexistent/journal\"\n";
-    machine.home.configure(journal);
-    let said = machine.nattrail("start");
+    let journal = "[[syslog]]\ntarget = \"journal\"\n";
+    machine.configure(journal);
+    let said = machine.nattrail(&["start"]);
     assert_eq!(said.code, 78, "{}", said.stderr);
-    for part in ["(/nonexistent/journal)", "use target = \"local\""] {
-        assert!(said.stderr.contains(part), "{}", said.stderr);
-    }
-    assert!(!machine.pid_file().exists());
-    let collector = "[[collector]]\naddress = \"127.0.0.1:2055\"\nversion = \"v9\"\n";
-    machine.home.configure(&format!("{journal}{collector}"));
-    machine.succeed("start");
-}
-
-#[test]
-fn records_for_a_journal_that_is_not_there_are_mentioned() {
-    let Some(machine) = Machine::new("journal") else {
-        return;
-    };
-    machine.configure("[[syslog]]\ntarget = \"journal\"\npath = \"/nonexistent/journal\"\n");
-    let said = machine.nattrail("start");
-    assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(
-        said.stderr
-            .contains("warning: the journal is not there (/nonexistent/journal)"),
+        said.stderr.contains("use target = \"local\""),
         "{}",
         said.stderr
     );
+    machine.configure(&format!(
+        "{journal}[[collector]]\naddress = \"127.0.0.1:2055\"\n"
+    ));
+    machine.succeed("start");
 }
 
 #[test]
@@ -375,80 +384,74 @@ fn after_a_kill_the_pid_file_is_stale_and_nobody_is_signalled() {
         .stdin(Stdio::null())
         .spawn()
         .unwrap();
-    let mut file = fs::File::create(machine.pid_file()).unwrap();
-    writeln!(file, "{}", stranger.id()).unwrap();
-    drop(file);
-    assert_eq!(machine.succeed("stop"), "nattrail is not running\n");
+    fs::write(
+        machine.inside("/run/nattrail.pid"),
+        format!("{}\n", stranger.id()),
+    )
+    .unwrap();
+    machine.succeed("stop");
     assert!(stranger.try_wait().unwrap().is_none(), "the stranger lives");
+    machine.succeed("start");
+    assert_ne!(
+        machine.pid().as_raw_nonzero().get().cast_unsigned(),
+        stranger.id()
+    );
     stranger.kill().unwrap();
     stranger.wait().unwrap();
-    assert!(machine.succeed("start").contains("is running, process"));
 }
 
 #[test]
-fn the_daemon_logs_to_syslog_and_says_nothing_of_a_service_manager() {
+fn the_daemon_logs_to_syslog_with_its_priorities() {
     let Some(machine) = Machine::new("log") else {
         return;
     };
-    assert!(can_run(&["unshare"]));
-    let path = machine.home.path().join("log");
-    let syslog = UnixDatagram::bind(&path).unwrap();
-    syslog.set_nonblocking(true).unwrap();
-    // A mount namespace whose /dev/log is this one.
-    let script = "mount -t tmpfs none /mnt && mknod -m 666 /mnt/null c 1 3 && ln -s \"$0\" /mnt/log && \
-                  mount --bind /mnt /dev && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script]).arg(&path);
-    command.args([PROGRAM, "start", "--no-systemd", "--config"]);
-    command.arg(machine.home.config());
-    machine.home.dress(&mut command);
-    let said = machine.output(&mut command);
-    assert_eq!(said.code, 0, "{}", said.stderr);
+    machine.succeed("start");
     let tag = format!(" nattrail[{}]: ", machine.pid().as_raw_nonzero());
-    let mut lines = received(&syslog);
-    machine.succeed("reload");
-    wait_for("the reload in syslog", || {
-        lines.extend(received(&syslog));
-        let read = |line: &String| line.contains("configuration read again");
-        lines.iter().any(read).then_some(())
-    });
+    let mut lines = machine.wait_for_log("nattrail 0.1.0 started");
+    machine.configure("[capture]\nlgo = \"nat\"\n");
+    kill_process(machine.pid(), Signal::HUP).unwrap();
+    lines.extend(machine.wait_for_log("did you mean"));
     machine.succeed("stop");
-    lines.extend(received(&syslog));
+    lines.extend(machine.wait_for_log("sessions stay pending"));
     assert!(lines.iter().all(|line| line.contains(&tag)), "{lines:#?}");
-    let about = |part: &str| lines.iter().any(|line| line.contains(part));
-    assert!(about("nattrail 0.1.0 started"), "{lines:#?}");
-    assert!(about("sessions stay pending"), "{lines:#?}");
-    assert!(!about("service manager"), "{lines:#?}");
-}
-
-fn received(socket: &UnixDatagram) -> Vec<String> {
-    let mut room = [0; 2048];
-    let datagrams = std::iter::from_fn(|| {
-        let count = socket.recv(&mut room).ok()?;
-        Some(String::from_utf8_lossy(&room[..count]).into_owned())
-    });
-    datagrams.collect()
+    let priority = |part: &str| {
+        let line = lines.iter().find(|line| line.contains(part)).unwrap();
+        line.split_once('>').unwrap().0.to_owned()
+    };
+    // Facility daemon (3): error and information.
+    assert_eq!(priority("did you mean"), "<27");
+    assert_eq!(priority("nattrail 0.1.0 started"), "<30");
 }
 
 #[test]
-fn a_path_that_is_relative_is_that_of_the_caller() {
-    let Some(machine) = Machine::new("relative") else {
+fn an_instance_has_files_of_its_own() {
+    let Some(machine) = Machine::new("instance") else {
         return;
     };
-    let mut command = Command::new(PROGRAM);
-    command.args(["start", "--no-systemd", "--config", "nattrail.toml"]);
-    machine.home.dress(&mut command);
-    command.current_dir(machine.home.path());
-    let said = machine.output(&mut command);
+    let blue = "[[syslog]]\ntarget = \"local\"\n[capture]\ntable = \"blue\"\n";
+    fs::write(machine.inside("/etc/nattrail/blue.toml"), blue).unwrap();
+    let said = machine.nattrail(&["start", "--instance", "blue"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
-    let file = machine.home.config().display().to_string();
-    assert!(machine.status().to_string().contains(&file));
+    for path in [
+        "/run/nattrail@blue.pid",
+        "/var/lib/nattrail@blue/pending.db",
+    ] {
+        assert!(machine.inside(path).exists(), "{path}");
+    }
+    assert_eq!(
+        machine.script("status"),
+        3,
+        "the main instance does not run"
+    );
+    let said = machine.nattrail(&["stop", "--instance", "blue"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(!machine.inside("/run/nattrail@blue.pid").exists());
 }
 
 /// Runs the command where systemd seems to run and `systemctl` writes down what it was asked and ends with a status.
-fn with_systemctl(machine: &Machine, status: i32, arguments: &[&str]) -> (Said, String) {
-    let asked = machine.home.path().join("asked");
-    let programs = machine.home.path().join("bin");
+fn with_systemctl(home: &Home, status: i32, arguments: &[&str]) -> (Said, String) {
+    let asked = home.path().join("asked");
+    let programs = home.path().join("bin");
     fs::create_dir_all(&programs).unwrap();
     let systemctl = programs.join("systemctl");
     let script = format!(
@@ -463,18 +466,18 @@ fn with_systemctl(machine: &Machine, status: i32, arguments: &[&str]) -> (Said, 
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", booted]).arg(&programs);
     command.arg(PROGRAM).args(arguments);
-    machine.home.dress(&mut command);
-    let said = machine.output(&mut command);
+    home.dress(&mut command);
+    let said = said(command.output().unwrap());
     (said, fs::read_to_string(asked).unwrap_or_default())
 }
 
 #[test]
 fn where_systemd_runs_systemctl_does_it_and_its_status_is_handed_on() {
-    let Some(machine) = Machine::new("systemd") else {
+    if !can_run(&["unshare"]) {
         return;
-    };
-    assert!(can_run(&["unshare"]));
-    let (said, asked) = with_systemctl(&machine, 0, &["install"]);
+    }
+    let home = Home::new(COPY);
+    let (said, asked) = with_systemctl(&home, 0, &["install"]);
     assert_eq!(
         (said.code, asked.as_str()),
         (0, "enable --now nattrail.service\n")
@@ -484,7 +487,7 @@ fn where_systemd_runs_systemctl_does_it_and_its_status_is_handed_on() {
         "{}",
         said.stdout
     );
-    let (said, asked) = with_systemctl(&machine, 5, &["restart", "--instance", "blue"]);
+    let (said, asked) = with_systemctl(&home, 5, &["restart", "--instance", "blue"]);
     assert_eq!(
         (said.code, asked.as_str()),
         (5, "restart nattrail@blue.service\n")
@@ -494,38 +497,38 @@ fn where_systemd_runs_systemctl_does_it_and_its_status_is_handed_on() {
         "{}",
         said.stderr
     );
-    assert!(!machine.pid_file().exists());
 }
 
 #[test]
 fn systemctl_does_not_stop_what_runs_for_a_configuration_that_is_wrong() {
-    let Some(machine) = Machine::new("wrong") else {
+    if !can_run(&["unshare"]) {
         return;
-    };
-    assert!(can_run(&["unshare"]));
-    machine.configure("[capture]\nlgo = \"nat\"\n");
+    }
+    let home = Home::new(COPY);
+    home.configure("[capture]\nlgo = \"nat\"\n");
     for (arguments, file) in [
         (&["restart"][..], "/etc/nattrail/nattrail.toml"),
         (&["reload"], "/etc/nattrail/nattrail.toml"),
+        (&["start"], "/etc/nattrail/nattrail.toml"),
         (
             &["restart", "--instance", "blue"],
             "/etc/nattrail/blue.toml",
         ),
     ] {
-        let (said, asked) = with_systemctl(&machine, 0, arguments);
+        let (said, asked) = with_systemctl(&home, 0, arguments);
         assert_eq!((said.code, asked.as_str()), (78, ""), "{arguments:?}");
         let expected = format!("error: {file}: capture.lgo: unknown key, did you mean \"log\"");
         assert!(said.stderr.contains(&expected), "{}", said.stderr);
     }
-    let (said, asked) = with_systemctl(&machine, 0, &["restart", "--instance", "red"]);
+    let (said, asked) = with_systemctl(&home, 0, &["restart", "--instance", "red"]);
     assert_eq!((said.code, asked.as_str()), (78, ""));
     assert!(
         said.stderr.contains("/etc/nattrail/red.toml"),
         "{}",
         said.stderr
     );
-    machine.configure("");
-    let (said, asked) = with_systemctl(&machine, 0, &["reload"]);
+    home.configure(COPY);
+    let (said, asked) = with_systemctl(&home, 0, &["reload"]);
     assert_eq!(
         (said.code, asked.as_str()),
         (0, "reload nattrail.service\n")
@@ -534,11 +537,11 @@ fn systemctl_does_not_stop_what_runs_for_a_configuration_that_is_wrong() {
 
 #[test]
 fn a_configuration_that_systemd_would_not_use_is_refused() {
-    let Some(machine) = Machine::new("unit") else {
+    if !can_run(&["unshare"]) {
         return;
-    };
-    assert!(can_run(&["unshare"]));
-    let (said, asked) = with_systemctl(&machine, 0, &["start", "--config", "/etc/other.toml"]);
+    }
+    let home = Home::new(COPY);
+    let (said, asked) = with_systemctl(&home, 0, &["start", "--config", "/etc/other.toml"]);
     assert_eq!((said.code, asked.as_str()), (64, ""));
     assert!(said.stderr.contains("/etc/other.toml"), "{}", said.stderr);
 }

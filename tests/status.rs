@@ -89,7 +89,7 @@ fn its_numbers_are_those_of_the_sessions_that_were_made() {
     let _ = daemon.wait_for_records(11, record::parse_text);
     let metrics = wait_for("the records to be sent", || {
         let metrics = ask(&home);
-        (number(&metrics, "/collectors/0/sent") == 11).then_some(metrics)
+        (number(&metrics, "/outputs/0/records") == 11).then_some(metrics)
     });
     assert_conserved(&metrics);
 
@@ -110,19 +110,28 @@ fn its_numbers_are_those_of_the_sessions_that_were_made() {
         ("/sessions/pending_peak", 5),
         ("/sessions/restored", 0),
         ("/gaps/overflow/count", 0),
-        ("/collectors/0/records", 11),
-        ("/collectors/0/flow_records", 11),
-        ("/collectors/0/sequence", 12),
-        ("/collectors/0/template_sends", 1),
-        ("/collectors/1/records", 11),
-        ("/collectors/1/flow_records", 9),
-        ("/collectors/1/not_representable", 2),
-        ("/collectors/1/sequence", 9),
-        ("/syslog/0/sent", 11),
-        ("/syslog/0/queued", 0),
+        ("/gaps/undelivered/count", 0),
+        ("/log/records", 11),
+        ("/outputs/0/behind", 0),
+        ("/outputs/0/lost", 0),
+        ("/outputs/0/flow_records", 11),
+        ("/outputs/0/sequence", 12),
+        ("/outputs/0/template_sends", 1),
+        ("/outputs/1/records", 11),
+        ("/outputs/1/flow_records", 9),
+        ("/outputs/1/not_representable", 2),
+        ("/outputs/1/sequence", 9),
+        ("/outputs/2/records", 11),
+        ("/outputs/2/behind", 0),
     ];
     for (way, expected) in expected {
         assert_eq!(number(&metrics, way), expected, "{way}: {metrics:#}");
+    }
+    for output in 0..3 {
+        assert_eq!(
+            metrics["outputs"][output]["state"], "working",
+            "{metrics:#}"
+        );
     }
     assert!(metrics["sessions"]["pending_peak_time"].is_string());
     assert!(number(&metrics, "/kernel/receive_buffer_octets") > 0);
@@ -133,10 +142,9 @@ fn its_numbers_are_those_of_the_sessions_that_were_made() {
     assert_eq!(people.status.code(), Some(0));
     let people = text(&people.stdout);
     for line in [
-        "Natevents:  count start 6, stop 5\n",
-        "Sessions:   pending 1 (peak 5 reached 2",
-        "Collector 127.0.0.1:",
-        "Copies to standard output\n  records sent 11, failed 0, ",
+        "Sessions:   creates 6, deletes 5, pending 1, ",
+        "Output:     collector 127.0.0.1:",
+        "Output:     standard output, format text, target stdout, state working, records 11, behind 0, lost 0,",
     ] {
         assert!(people.contains(line), "{line:?} in {people}");
     }
@@ -190,6 +198,41 @@ fn numbers_are_conserved_over_a_restart() {
     assert_eq!(number(&metrics, "/sessions/restored"), 1);
     assert_eq!(number(&metrics, "/gaps/restart/count"), 1);
     daemon.terminate();
+}
+
+#[test]
+fn check_fails_while_an_output_takes_no_records() {
+    let Some((net, home)) = scene() else {
+        return;
+    };
+    let check = || {
+        let mut program = Command::new(PROGRAM);
+        program.args(["check", "--config"]).arg(home.config());
+        home.dress(&mut program);
+        // Lest systemd is asked for a nattrail that is installed here.
+        program.env("PATH", "/nonexistent").stdout(Stdio::piped());
+        let child = net.gateway.spawn(&mut program).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), text(&output.stdout))
+    };
+    home.configure(&config(
+        "[[syslog]]\ntarget = \"file\"\npath = \"/dev/full\"\n",
+    ));
+    let daemon = Daemon::start(&net.gateway, &home);
+    let _ = daemon.wait_for_message("started");
+    let (status, found) = check();
+    let well = "\nok      records: no gap and no loss since ";
+    assert!(found.contains(well), "{found}");
+    assert_eq!(status, Some(0), "{found}");
+    make_sessions(&net);
+    let (status, found) = wait_for("the file to fail", || {
+        let (status, found) = check();
+        (status != Some(0)).then_some((status, found))
+    });
+    let failing = "\nerror   file /dev/full: failing now, ";
+    assert!(found.contains(failing), "{found}");
+    assert_eq!(status, Some(69), "{found}");
+    daemon.kill();
 }
 
 #[test]

@@ -1,28 +1,26 @@
-//! `nattrail check`: whether the daemon would do its work here, one line for each thing it needs.
+//! `nattrail check`: whether the daemon would do its work here, and whether one that runs does, one line for each thing.
 //!
 //! Nothing is changed: no file is made, no packet is sent, no setting is touched.
 
 mod control;
+mod files;
+mod health;
+mod rights;
 
 use std::fmt;
-use std::fs;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use rustix::fs::{Access, access};
 use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::json;
 
-use super::{Exit, remark, status};
+use self::rights::Rights;
+use super::Exit;
 use crate::config::{Capture, Collector, Config, Loaded, Problem, Syslog, Target};
 use crate::kernel::namespace;
 use crate::kernel::sysctl::{self, Missing};
-
-/// Open connections of everybody behind the gateway are nobody else's business.
-const WIDEST_MODE: u32 = 0o750;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Verdict {
@@ -102,7 +100,7 @@ impl fmt::Display for Finding {
 
 /// How to look, and to print.
 #[derive(Clone, Copy, Debug)]
-pub struct Form {
+pub(super) struct Form {
     /// Whether a warning is as bad as something unavailable.
     pub strict: bool,
     pub json: bool,
@@ -113,23 +111,15 @@ pub struct Form {
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn run(
+pub(super) fn run(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     form: Form,
     out: &mut impl Write,
 ) -> io::Result<Exit> {
     let findings = match Config::load(file, environment) {
-        Ok(loaded) => {
-            let socket = loaded.config.control.socket.as_deref();
-            if let (Some(file), Some(socket)) = (file, socket)
-                && let Some(message) = status::find_stranger(socket, file, control::PATIENCE)
-            {
-                remark(&message);
-            }
-            findings(&loaded)
-        }
-        Err(error) => error.problems().into_iter().map(mistake).collect(),
+        Ok(loaded) => findings(&loaded, file),
+        Err(error) => error.0.into_iter().map(mistake).collect(),
     };
     if form.json {
         print_json(&findings, out)?;
@@ -141,7 +131,8 @@ pub fn run(
     Ok(worst(&findings, form.strict))
 }
 
-fn findings(loaded: &Loaded) -> Vec<Finding> {
+/// `file` is the configuration as it was asked for.
+fn findings(loaded: &Loaded, file: Option<&Path>) -> Vec<Finding> {
     let config = &loaded.config;
     let mut findings = vec![match &loaded.file {
         Some(file) => Finding::ok("configuration", file.display().to_string()),
@@ -153,13 +144,16 @@ fn findings(loaded: &Loaded) -> Vec<Finding> {
             .iter()
             .map(|warning| Finding::warning(&warning.origin, &warning.message, "")),
     );
-    findings.push(state_directory(&config.pending.database));
-    findings.extend(database(&config.pending.database));
+    let rights = Rights::of_service(loaded.file.as_deref());
+    findings.push(rights.finding());
+    findings.push(files::state_directory(&config.pending.database, &rights));
+    findings.extend(files::database(&config.pending.database, &rights));
     findings.extend(permissions(&config.capture));
     findings.extend(kernel_settings(&config.capture));
     findings.extend(config.collectors.iter().enumerate().map(collector));
-    findings.extend(config.syslog.iter().enumerate().map(syslog));
-    findings.push(control::look(config.control.socket.as_deref()));
+    let copies = config.syslog.iter().enumerate();
+    findings.extend(copies.map(|copy| syslog(copy, &rights)));
+    findings.extend(control::look(config.control.socket.as_deref(), file));
     findings
 }
 
@@ -209,69 +203,6 @@ fn print_json(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
         .collect();
     serde_json::to_writer_pretty(&mut *out, &array)?;
     writeln!(out)
-}
-
-/// The database, if there is one already.
-fn database(path: &Path) -> Option<Finding> {
-    let object = format!("pending database {}", path.display());
-    let metadata = fs::symlink_metadata(path).ok()?;
-    if !metadata.is_file() {
-        let found = "expected a regular file, found something else";
-        let advice = "move it away, or change pending.database";
-        return Some(Finding::error(Exit::Unavailable, object, found, advice));
-    }
-    if let Err(error) = access(path, Access::READ_OK | Access::WRITE_OK) {
-        let found = format!("expected to be readable and writable, found: {error}");
-        let advice = "give it to the user that runs nattrail (chown)";
-        return Some(Finding::error(Exit::NoPermission, object, found, advice));
-    }
-    Some(Finding::ok(object, "readable and writable"))
-}
-
-fn state_directory(database: &Path) -> Finding {
-    // The path is absolute, so it has a parent unless it is the root itself.
-    let directory = database.parent().unwrap_or(database);
-    let object = format!("state directory {}", directory.display());
-    let advice =
-        "create it for the user that runs nattrail (chown, chmod 0750), or change pending.database";
-    match fs::metadata(directory) {
-        Ok(metadata) if !metadata.is_dir() => {
-            Finding::error(Exit::Unavailable, object, "is not a directory", advice)
-        }
-        Ok(metadata) => {
-            let mode = metadata.permissions().mode() & 0o7777;
-            if let Err(error) = access(directory, Access::WRITE_OK | Access::EXEC_OK) {
-                let found = format!("expected to be writable, found: {error}");
-                return Finding::error(Exit::NoPermission, object, found, advice);
-            }
-            if mode & 0o777 & !WIDEST_MODE != 0 {
-                let found = format!("expected mode 0750 or narrower, found {mode:04o}");
-                let advice = "others may see that and when there are records: give pending.database a directory of its own";
-                return Finding::warning(object, found, advice);
-            }
-            Finding::ok(object, format!("writable, mode {mode:04o}"))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let existing = directory.ancestors().find(|ancestor| ancestor.exists());
-            let existing = existing.unwrap_or(Path::new("/"));
-            match access(existing, Access::WRITE_OK | Access::EXEC_OK) {
-                Ok(()) if existing.is_dir() => {
-                    Finding::ok(object, "not there yet, made at the first start")
-                }
-                _ => {
-                    let found = format!(
-                        "expected to exist or to be made, found {} not writable",
-                        existing.display()
-                    );
-                    Finding::error(Exit::NoPermission, object, found, advice)
-                }
-            }
-        }
-        Err(error) => {
-            let found = format!("expected to be readable, found: {error}");
-            Finding::error(Exit::NoPermission, object, found, advice)
-        }
-    }
 }
 
 fn permissions(capture: &Capture) -> Vec<Finding> {
@@ -399,7 +330,7 @@ fn route(object: String, source: Option<SocketAddr>, address: SocketAddr) -> Fin
     }
 }
 
-fn syslog((index, syslog): (usize, &Syslog)) -> Finding {
+fn syslog((index, syslog): (usize, &Syslog), rights: &Rights) -> Finding {
     let object = |what: &str| format!("syslog[{index}] {what}");
     match &syslog.target {
         Target::Stdout => Finding::ok(object("stdout"), "always there"),
@@ -412,7 +343,7 @@ fn syslog((index, syslog): (usize, &Syslog)) -> Finding {
             let advice = "start systemd-journald, or change path";
             socket(object(&path.display().to_string()), path, advice)
         }
-        Target::File { path } => log_file(object(&path.display().to_string()), path),
+        Target::File { path } => files::log_file(object(&path.display().to_string()), path, rights),
     }
 }
 
@@ -428,37 +359,6 @@ fn socket(object: String, path: &Path, advice: &'static str) -> Finding {
             let found = format!("expected a socket on which somebody listens, found: {error}");
             Finding::error(exit, object, found, advice)
         }
-    }
-}
-
-fn log_file(object: String, path: &Path) -> Finding {
-    let refused = |found: String| {
-        let advice = "make it writable for the user that runs nattrail, or change path";
-        Finding::error(Exit::NoPermission, object.clone(), found, advice)
-    };
-    if path.is_dir() {
-        let advice = "name a file in it";
-        let found = "expected a file, found a directory";
-        return Finding::error(Exit::Unavailable, object, found, advice);
-    }
-    if path.exists() {
-        return match access(path, Access::WRITE_OK) {
-            Ok(()) => Finding::ok(object, "writable"),
-            Err(error) => refused(format!("expected to be writable, found: {error}")),
-        };
-    }
-    let directory = path.parent().unwrap_or(path);
-    if !directory.is_dir() {
-        let found = format!("expected a directory {}, found none", directory.display());
-        let advice = "create the directory, or change path";
-        return Finding::error(Exit::Unavailable, object, found, advice);
-    }
-    match access(directory, Access::WRITE_OK | Access::EXEC_OK) {
-        Ok(()) => Finding::ok(object, "not there yet, made at the first start"),
-        Err(error) => refused(format!(
-            "expected a writable directory {}, found: {error}",
-            directory.display()
-        )),
     }
 }
 
@@ -487,43 +387,6 @@ mod tests {
     }
 
     #[test]
-    fn a_state_directory_that_others_can_read_is_a_warning() {
-        let directory = tempfile::tempdir().unwrap();
-        let verdict = |mode| {
-            fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
-            state_directory(&directory.path().join("pending.db")).verdict
-        };
-        assert_eq!(verdict(0o750), Verdict::Ok);
-        assert_eq!(verdict(0o755), Verdict::Warning);
-    }
-
-    #[test]
-    fn a_state_directory_that_can_be_made_is_well() {
-        let directory = tempfile::tempdir().unwrap();
-        let database = directory.path().join("a/b/pending.db");
-        assert_eq!(state_directory(&database).verdict, Verdict::Ok);
-        assert!(!directory.path().join("a").exists());
-    }
-
-    #[test]
-    fn a_file_in_the_place_of_the_state_directory_is_an_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let file = directory.path().join("file");
-        fs::write(&file, "").unwrap();
-        let finding = state_directory(&file.join("pending.db"));
-        // The kernel says ENOTDIR where the parent of a path is a file.
-        assert!(error(&finding).is_some(), "{finding}");
-    }
-
-    #[test]
-    fn a_database_that_is_a_directory_is_an_error_and_one_that_is_not_there_is_none() {
-        let directory = tempfile::tempdir().unwrap();
-        assert!(database(&directory.path().join("pending.db")).is_none());
-        let finding = database(directory.path()).unwrap();
-        assert_eq!(error(&finding), Some(Exit::Unavailable));
-    }
-
-    #[test]
     fn a_socket_needs_a_listener() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
@@ -534,16 +397,6 @@ mod tests {
         drop(listener);
         let stale = socket("log".to_owned(), &path, "");
         assert_eq!(error(&stale), Some(Exit::Unavailable));
-    }
-
-    #[test]
-    fn a_log_file_needs_its_directory() {
-        let directory = tempfile::tempdir().unwrap();
-        let look = |name: &str| log_file(name.to_owned(), &directory.path().join(name));
-        assert_eq!(look("nat.csv").verdict, Verdict::Ok);
-        assert!(!directory.path().join("nat.csv").exists());
-        assert_eq!(error(&look("none/nat.csv")), Some(Exit::Unavailable));
-        assert_eq!(error(&look("")), Some(Exit::Unavailable));
     }
 
     #[test]

@@ -18,7 +18,7 @@ const OTHER_FORMATS: [&str; 7] = ["yml", "yaml", "json", "jsn", "xml", "ini", "p
 
 /// Whose configuration it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub enum Program {
+pub(super) enum Program {
     /// nfflowd.conf, in the format of Perl's Config::General
     Nfflowd,
     /// Options of the kernel module, in a file of modprobe.d or sysctl.d
@@ -29,7 +29,7 @@ pub enum Program {
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn run(
+pub(super) fn run(
     program: Program,
     file: &Path,
     output: Option<&Path>,

@@ -41,22 +41,6 @@ pub enum Exit {
     Config = 78,
 }
 
-impl Exit {
-    /// The one of this number, as another nattrail ends.
-    const fn of_code(code: i32) -> Option<Self> {
-        Some(match code {
-            0 => Self::Success,
-            64 => Self::Usage,
-            65 => Self::Data,
-            69 => Self::Unavailable,
-            71 => Self::Os,
-            77 => Self::NoPermission,
-            78 => Self::Config,
-            _ => return None,
-        })
-    }
-}
-
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -78,7 +62,8 @@ struct Arguments {
 const CHECK_STATUSES: &str = "\
 Exit status: that of the worst line.
   0   all is well, or there are warnings only: the daemon can do its work, the records may lack something
-  69  something is not there: a route, a socket, events of the kernel; with --strict also for warnings
+  69  something is not there: a route, a socket, events of the kernel; or the daemon that runs loses records; with
+      --strict also for warnings
   71  the system refused to say
   77  a permission is missing
   78  the configuration is wrong";
@@ -86,12 +71,8 @@ Exit status: that of the worst line.
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)
-    Run {
-        /// As `nattrail start` runs it
-        #[arg(long, hide = true)]
-        background: bool,
-    },
-    /// Start the service: by systemctl where systemd runs, else as a daemon in the background, and wait until it is ready
+    Run,
+    /// Start the service, by systemctl where systemd runs, else by the init script, and wait until it is ready
     Start(service::Options),
     /// Stop the service, and wait until it has ended
     Stop(service::Options),
@@ -101,7 +82,7 @@ enum Command {
     Reload(service::Options),
     /// Start the service now and whenever the machine starts
     Install(service::Options),
-    /// Check configuration, permissions, kernel settings, collectors, syslog targets, and whether the daemon runs
+    /// Check configuration, permissions, kernel settings, collectors, syslog targets, and how the daemon fares if it runs
     #[command(after_help = CHECK_STATUSES)]
     Check {
         /// Fail for warnings too
@@ -112,16 +93,15 @@ enum Command {
         json: bool,
     },
     /// List the connections that were open at the daemon's last flush
-    Pending {
-        /// Print one JSON object per line
-        #[arg(long)]
-        json: bool,
-    },
+    Pending(pending::Form),
     /// Ask the running daemon what it has counted
     Status {
         /// Print the JSON object as the daemon sends it, on one line
         #[arg(long)]
         json: bool,
+        /// Print what Prometheus gets, in its text format
+        #[arg(long, conflicts_with = "json")]
+        prometheus: bool,
         /// Print it again and again, every 2 seconds if not said otherwise
         #[arg(
             long,
@@ -177,27 +157,37 @@ fn dispatch(arguments: Arguments) -> ExitCode {
     let option = arguments.config;
     let file = configuration_file(option.clone(), std::env::var_os(FILE_VARIABLE));
     let file = file.as_deref();
-    let serve = |action, options| service::run(action, options, option, file).into();
+    let serve = |action, options| service::run(action, options, option.as_deref()).into();
     let exit = match arguments.command {
         Command::Start(options) => return serve(Action::Start, options),
         Command::Stop(options) => return serve(Action::Stop, options),
         Command::Restart(options) => return serve(Action::Restart, options),
         Command::Reload(options) => return serve(Action::Reload, options),
         Command::Install(options) => return serve(Action::Install, options),
-        Command::Run { background } => run::run(file, background),
+        Command::Run => run::run(file),
         Command::Check { strict, json } => {
             let form = check::Form { strict, json };
             printed(|out| check::run(file, environment(), form, out))
         }
-        Command::Pending { json } => {
+        Command::Pending(form) => {
             let now = clock::read().wall;
-            printed(|out| pending::run(file, environment(), json, now, out))
+            printed(|out| pending::run(file, environment(), form, now, out))
         }
-        Command::Status { json, watch } => {
+        Command::Status {
+            json,
+            prometheus,
+            watch,
+        } => {
+            let audience = match (json, prometheus) {
+                (true, _) => status::Audience::Json,
+                (_, true) => status::Audience::Prometheus,
+                _ => status::Audience::People,
+            };
+            let people = audience == status::Audience::People;
             let form = status::Form {
-                json,
+                audience,
                 again: watch.map(|seconds| Duration::from_secs(seconds.into())),
-                clear: watch.is_some() && !json && io::stdout().is_terminal(),
+                clear: watch.is_some() && people && io::stdout().is_terminal(),
             };
             printed(|out| status::run(file, environment(), form, out))
         }

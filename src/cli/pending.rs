@@ -16,15 +16,30 @@ use crate::store;
 use crate::time::{Age, Now, Uptime, Wall};
 use crate::wire::syslog::{Encoder, Message};
 
-/// Prints the sessions of the configured database, as a table or as one JSON object per line: the session's create
-/// record, as the copies have it. A daemon may be using the database meanwhile. What prevents it is said on the standard error.
+/// How the sessions are printed.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::Args)]
+pub(super) struct Form {
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
+    /// Print comma-separated values, the first line the names of the columns
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
+}
+
+/// The columns of [`print_csv`].
+const CSV: &str = "time,nat,proto,pre_src,pre_sport,pre_dst,pre_dport,post_src,post_sport,post_dst,post_dport,mark,zone,id,inferred";
+
+/// Prints the sessions of the configured database: as a table, as comma-separated values, or as one JSON object per line,
+/// the session's create record as the copies have it. A daemon may be using the database meanwhile. What prevents it is
+/// said on the standard error.
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn run(
+pub(super) fn run(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
-    json: bool,
+    form: Form,
     now: Wall,
     out: &mut impl Write,
 ) -> io::Result<Exit> {
@@ -39,16 +54,18 @@ pub fn run(
     let mut encoder = Encoder::json_lines();
     let mut printed = Ok(());
     // Not before something could be read: a heading is no answer.
-    let mut headed = json;
+    let mut headed = form.json;
     let read = store::read(&config.pending.database, |stored| {
         // The store has no way to be stopped; after the first failure the rest is read for nothing.
         if printed.is_ok() && !headed {
             headed = true;
-            printed = print_heading(&mut out);
+            printed = print_heading(form, &mut out);
         }
         if printed.is_ok() {
-            printed = if json {
+            printed = if form.json {
                 print_json(&stored, &mut encoder, &mut out)
+            } else if form.csv {
+                print_csv(&stored, &mut out)
             } else {
                 print_row(&stored, now, &mut out)
             };
@@ -56,7 +73,7 @@ pub fn run(
     });
     printed?;
     if read.is_ok() && !headed {
-        print_heading(&mut out)?;
+        print_heading(form, &mut out)?;
     }
     out.flush()?;
     match read {
@@ -68,8 +85,11 @@ pub fn run(
     }
 }
 
-/// Prints the heading of [`print_row`].
-fn print_heading(out: &mut impl Write) -> io::Result<()> {
+/// Prints the heading of [`print_csv`] or [`print_row`].
+fn print_heading(form: Form, out: &mut impl Write) -> io::Result<()> {
+    if form.csv {
+        return writeln!(out, "{CSV}");
+    }
     let columns = [
         "PROTO",
         "PRE-NAT SOURCE",
@@ -114,6 +134,37 @@ fn print_row(stored: &StoredSession, now: Wall, out: &mut impl Write) -> io::Res
         session.zone.id.to_string(),
     ];
     print_columns(columns, out)
+}
+
+/// Prints one line, in which nothing needs quotes. For ICMP the source ports are the identifier of the query and the
+/// destination ports type * 256 + code, as NetFlow has them.
+fn print_csv(stored: &StoredSession, out: &mut impl Write) -> io::Result<()> {
+    let session = &stored.session;
+    write!(
+        out,
+        "{},{},{}",
+        stored.begun,
+        session.translation().name(),
+        session.protocol
+    )?;
+    for tuple in [session.pre_nat(), session.post_nat()] {
+        let Tuple {
+            src,
+            src_port,
+            dst,
+            dst_port,
+        } = tuple;
+        write!(out, ",{src},{src_port},{dst},{dst_port}")?;
+    }
+    write!(out, ",{:#x},{},", session.mark, session.zone.id)?;
+    if let Some(id) = session.id {
+        write!(out, "{id}")?;
+    }
+    let inferred = match stored.provenance {
+        Provenance::Inferred => "yes",
+        Provenance::Kernel => "no",
+    };
+    writeln!(out, ",{inferred}")
 }
 
 /// Prints one JSON object and a line feed.
@@ -168,9 +219,10 @@ mod tests {
     use super::*;
     use crate::engine::{Engine, Filter, Policy, Row};
     use crate::session::{Protocol, Session, Zone, ZoneDirection};
-    use crate::store::{Run, Store};
+    use crate::store::Store;
+    use crate::store::tests::only;
     use crate::time::{Now, Uptime};
-    use crate::wire::ctnetlink::{Event, Flow};
+    use crate::wire::ctnetlink::{Entry, Event};
 
     fn tuple(src: &str, src_port: u16, dst: &str, dst_port: u16) -> Tuple {
         Tuple {
@@ -211,7 +263,7 @@ mod tests {
 
     #[test]
     fn a_row_has_every_column_below_its_heading() {
-        let heading = text(print_heading);
+        let heading = text(|out| print_heading(Form::default(), out));
         let now = START.saturating_add(Duration::from_secs(75));
         let line = text(|out| print_row(&stored(Provenance::Kernel), now, out));
         let columns = [
@@ -265,14 +317,19 @@ mod tests {
         );
     }
 
+    const JSON: Form = Form {
+        json: true,
+        csv: false,
+    };
+
     /// Runs the command on a database in `directory`, with the daemon's store still open.
-    fn pending(directory: &Path, json: bool) -> (Exit, String) {
+    fn pending(directory: &Path, form: Form) -> (Exit, String) {
         let database = directory.join("pending.db").display().to_string();
         let variables = [("NATTRAIL_PENDING_DATABASE".to_owned(), database)];
         let file = directory.join("n.toml");
         std::fs::write(&file, "").unwrap();
         let mut out = Vec::new();
-        let exit = run(Some(&file), variables.into_iter(), json, START, &mut out).unwrap();
+        let exit = run(Some(&file), variables.into_iter(), form, START, &mut out).unwrap();
         (exit, String::from_utf8(out).unwrap())
     }
 
@@ -283,7 +340,7 @@ mod tests {
         let config = Config::default();
         let filter = Filter::new(&config.capture);
         let mut engine = Engine::new(filter, Policy::new(&config), now);
-        let flow = Flow {
+        let flow = Entry {
             session: stored(Provenance::Kernel).session,
             totals: None,
             start: None,
@@ -292,15 +349,25 @@ mod tests {
         };
         engine.handle_event(&Event::New(flow), now);
         let mut store = Store::open(&directory.path().join("pending.db")).unwrap();
-        store
-            .commit(&engine.changes(), &Run::default(), START)
-            .unwrap();
-        let (exit, table) = pending(directory.path(), false);
+        store.commit(&only(&engine.changes())).unwrap();
+        let (exit, table) = pending(directory.path(), Form::default());
         assert_eq!(exit, Exit::Success);
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(lines.len(), 2);
         assert!(lines[1].starts_with("tcp     10.0.0.2:40000 "), "{table}");
-        let (_, json) = pending(directory.path(), true);
+        let csv = Form {
+            csv: true,
+            json: false,
+        };
+        let (_, csv) = pending(directory.path(), csv);
+        assert_eq!(
+            csv,
+            format!(
+                "{CSV}\n2023-11-14T22:13:20.123Z,snat,tcp,10.0.0.2,40000,198.51.100.7,443,203.0.113.1,51000,198.51.100.7,443,0x10,7,\
+                 42,no\n"
+            )
+        );
+        let (_, json) = pending(directory.path(), JSON);
         assert_eq!(
             json,
             text(|out| print_json(&stored(Provenance::Kernel), &mut Encoder::json_lines(), out))
@@ -310,8 +377,8 @@ mod tests {
     #[test]
     fn a_database_that_is_not_there_is_unavailable() {
         let directory = tempfile::tempdir().unwrap();
-        for json in [true, false] {
-            let (exit, printed) = pending(directory.path(), json);
+        for form in [JSON, Form::default()] {
+            let (exit, printed) = pending(directory.path(), form);
             assert_eq!((exit, printed.as_str()), (Exit::Unavailable, ""));
         }
         assert!(!directory.path().join("pending.db").exists());

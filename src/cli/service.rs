@@ -1,25 +1,27 @@
 //! `nattrail start | stop | restart | reload | install`: the service, as those know it who come from nfflowd.
 //!
-//! Where systemd runs, these are systemctl's, and its exit status is handed on; elsewhere nattrail is its own daemon, with a
-//! lock on its pid file (see [`plain`]).
+//! Where systemd runs, these are systemctl's commands, elsewhere those of the init script; what they say is shown, and their
+//! exit status is handed on. Only the configuration is looked at here, before anything is asked: what runs is not stopped
+//! for one that is wrong.
 
-mod background;
-mod pidfile;
-mod plain;
-mod systemd;
-
+use std::io::{self, Write as _};
+use std::iter;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use super::{Exit, complain};
+use crate::config::{Config, Target};
 
 /// Exists while systemd is the init of this machine (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
+
+const SCRIPT: &str = "/etc/init.d/nattrail";
 
 /// The longest name that makes a unit's name and a directory's.
 const LONGEST_NAME: usize = 64;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Action {
+pub(super) enum Action {
     Start,
     Stop,
     Restart,
@@ -27,67 +29,137 @@ pub enum Action {
     Install,
 }
 
+impl Action {
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Start | Self::Install => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Reload => "reload",
+        }
+    }
+
+    const fn done(self) -> &'static str {
+        match self {
+            Self::Start => "started",
+            Self::Stop => "stopped",
+            Self::Restart => "restarted",
+            Self::Reload => "has read its configuration again; its log says so if that was wrong",
+            Self::Install => "started, also from now on when the machine starts",
+        }
+    }
+}
+
 /// What the command line says of the service.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Options {
+pub(super) struct Options {
     /// Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml
     #[arg(long, value_name = "NAME", value_parser = instance)]
     instance: Option<String>,
-    /// Do not ask systemd, even where it runs: be a daemon with a pid file
-    #[arg(long)]
-    no_systemd: bool,
 }
 
-/// The service, by the names of all that is its own.
-#[derive(Clone, Debug)]
-struct Service {
-    instance: Option<String>,
-}
-
-impl Service {
-    /// `nattrail`, or `nattrail@NAME`.
-    fn name(&self) -> String {
-        match &self.instance {
-            Some(instance) => format!("nattrail@{instance}"),
-            None => "nattrail".to_owned(),
-        }
+/// Does what is asked and says what became of it. The number is an exit status: ours, or that of systemctl or of the script.
+pub(super) fn run(action: Action, options: Options, option: Option<&Path>) -> u8 {
+    let instance = options.instance.as_deref();
+    let name = instance.map_or("nattrail".to_owned(), |name| format!("nattrail@{name}"));
+    if let Some(option) = option {
+        complain(&format!(
+            "--config {}: the service {name} has the configuration that its unit or {SCRIPT} names: change that one, or use \
+             --instance",
+            option.display()
+        ));
+        return Exit::Usage as u8;
     }
-
-    fn unit(&self) -> String {
-        format!("{}.service", self.name())
+    let systemd = Path::new(BOOTED).is_dir();
+    if !systemd && action == Action::Install && instance.is_some() {
+        complain(&format!(
+            "{SCRIPT} starts the main instance only: let a script of its own run \"nattrail start\" with the name of {name}"
+        ));
+        return Exit::Usage as u8;
     }
-
-    /// That of an instance; the main one has the default, which need not be there.
-    fn configuration(&self) -> Option<PathBuf> {
-        let name = self.instance.as_ref()?;
-        Some(PathBuf::from(format!("/etc/nattrail/{name}.toml")))
+    if action != Action::Stop
+        && let Err(mistakes) = check(instance, systemd)
+    {
+        complain(&mistakes);
+        return Exit::Config as u8;
     }
-}
-
-/// Does what is asked and says what became of it. The number is an exit status: ours, or that of systemctl.
-pub fn run(action: Action, options: Options, option: Option<PathBuf>, file: Option<&Path>) -> u8 {
-    let service = Service {
-        instance: options.instance,
+    let log = if systemd {
+        format!("\"journalctl -u {name}.service\"")
+    } else {
+        "its log in syslog".to_owned()
     };
-    if uses_systemd(options.no_systemd, Path::new(BOOTED)) {
-        if let Some(option) = option {
-            complain(&format!(
-                "--config {}: systemd starts {} with the configuration that its unit names; change the unit (systemctl edit), or \
-                 use --no-systemd",
-                option.display(),
-                service.unit()
-            ));
-            return Exit::Usage as u8;
+    let failed = commands(action, instance, &name, systemd)
+        .into_iter()
+        .find_map(|command| call(command, &log));
+    match failed {
+        Some(code) => code,
+        None => {
+            // Nobody is left to be told when the standard output is gone.
+            let _ = writeln!(io::stdout(), "{name}: {}", action.done());
+            Exit::Success as u8
         }
-        return systemd::run(action, &service);
     }
-    let file = file.map(Path::to_owned);
-    let file = file.or_else(|| service.configuration());
-    plain::run(action, &service, file) as u8
 }
 
-fn uses_systemd(refused: bool, booted: &Path) -> bool {
-    !refused && booted.is_dir()
+/// What is wrong with the configuration that the service has. The variables of whoever asks are not those of the service.
+fn check(instance: Option<&str>, systemd: bool) -> Result<(), String> {
+    let file = instance.map(|name| PathBuf::from(format!("/etc/nattrail/{name}.toml")));
+    let config = Config::load(file.as_deref(), iter::empty()).map_err(|error| error.to_string())?;
+    let config = config.config;
+    let absent = |target: &Target| matches!(target, Target::Journal { path } if !path.exists());
+    let mut targets = config.syslog.iter().map(|syslog| &syslog.target);
+    if !systemd && config.collectors.is_empty() && targets.all(absent) {
+        return Err(
+            "every record would be lost: the journal is not there, and there is no other output: use target = \"local\" \
+             without systemd, or add a [[collector]]"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn commands(action: Action, instance: Option<&str>, name: &str, systemd: bool) -> Vec<Command> {
+    if systemd {
+        let mut systemctl = Command::new("systemctl");
+        if action == Action::Install {
+            systemctl.args(["enable", "--now"]);
+        } else {
+            systemctl.arg(action.verb());
+        }
+        systemctl.arg(format!("{name}.service"));
+        return vec![systemctl];
+    }
+    let mut commands = Vec::new();
+    if action == Action::Install {
+        let mut registered = Command::new("update-rc.d");
+        registered.args(["nattrail", "defaults"]);
+        commands.push(registered);
+    }
+    let mut script = Command::new(SCRIPT);
+    // As service(8): the daemon is to be the same whoever starts it.
+    script.env_clear().arg(action.verb()).args(instance);
+    commands.push(script);
+    commands
+}
+
+/// Runs the command; its exit status if it fails.
+fn call(mut command: Command, log: &str) -> Option<u8> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let (code, reason) = match command.status() {
+        Ok(status) if status.success() => return None,
+        Ok(status) => (status.code(), status.to_string()),
+        Err(error) => (None, error.to_string()),
+    };
+    let arguments: Vec<_> = command
+        .get_args()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    complain(&format!(
+        "{program} {}: {reason}; {log} and \"nattrail check\" may say why",
+        arguments.join(" ")
+    ));
+    let code = code.and_then(|code| u8::try_from(code).ok());
+    Some(code.unwrap_or(Exit::Os as u8))
 }
 
 /// A name that a unit and a directory can have.
@@ -105,18 +177,7 @@ fn instance(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
-
-    #[test]
-    fn systemd_is_asked_where_it_runs_and_is_not_refused() {
-        let booted = tempfile::tempdir().unwrap();
-        let elsewhere = booted.path().join("none");
-        assert!(uses_systemd(false, booted.path()));
-        assert!(!uses_systemd(true, booted.path()));
-        assert!(!uses_systemd(false, &elsewhere));
-    }
 
     #[test]
     fn an_instance_has_a_name_that_cannot_be_a_path_or_an_option() {

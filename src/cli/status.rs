@@ -23,10 +23,19 @@ const ANSWER_LIMIT: usize = 16 << 20;
 /// From the upper left corner on, an empty screen (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
+/// For whom to print the answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Audience {
+    People,
+    /// As the daemon sends it.
+    Json,
+    Prometheus,
+}
+
 /// How to print the answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Form {
-    pub json: bool,
+pub(super) struct Form {
+    pub audience: Audience,
     /// Time between two answers; `None` for one answer.
     pub again: Option<Duration>,
     /// Whether each answer takes the place of the one before, as on a terminal.
@@ -37,7 +46,7 @@ pub struct Form {
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn run(
+pub(super) fn run(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
     form: Form,
@@ -52,7 +61,7 @@ pub fn run(
     };
     let mut first = true;
     loop {
-        let Answer { text, value } = match answer(config.control.socket.as_deref(), form.json) {
+        let Answer { text, value } = match answer(config.control.socket.as_deref(), form.audience) {
             Ok(answer) => answer,
             Err(failure) => {
                 complain(&failure.to_string());
@@ -64,7 +73,7 @@ pub fn run(
         }
         if form.clear {
             out.write_all(CLEAR.as_bytes())?;
-        } else if !first && !form.json {
+        } else if !first && form.audience == Audience::People {
             out.write_all(b"\n")?;
         }
         first = false;
@@ -77,14 +86,9 @@ pub fn run(
     }
 }
 
-/// What there is to say when a daemon that can be reached on `socket` within `patience` goes by another file than `file`.
-pub fn find_stranger(socket: &Path, file: &Path, patience: Duration) -> Option<String> {
-    let bytes = ask(socket, clock::uptime().saturating_add(patience)).ok()?;
-    stranger(&serde_json::from_slice(&bytes).ok()?, file)
-}
-
-/// The same of its answer. A path that is relative is one to the directory the daemon was started in: nothing is said of it.
-fn stranger(answer: &Value, file: &Path) -> Option<String> {
+/// What there is to say when the daemon that answered goes by another file than `file`. A path that is relative is one to the
+/// directory it was started in: nothing is said of it.
+pub(super) fn stranger(answer: &Value, file: &Path) -> Option<String> {
     let theirs = match answer.get("configuration")? {
         Value::Null => "no configuration file".to_owned(),
         Value::String(theirs) => {
@@ -117,7 +121,7 @@ struct Answer {
     value: Value,
 }
 
-fn answer(socket: Option<&Path>, json: bool) -> Result<Answer, Failure> {
+fn answer(socket: Option<&Path>, audience: Audience) -> Result<Answer, Failure> {
     let path = socket.ok_or(Failure::SwitchedOff)?;
     let refused = |message: String| Failure::Refused(path.to_owned(), message);
     let deadline = clock::uptime().saturating_add(PATIENCE);
@@ -127,17 +131,17 @@ fn answer(socket: Option<&Path>, json: bool) -> Result<Answer, Failure> {
     if let Some(message) = value.get("error").and_then(Value::as_str) {
         return Err(refused(printable(message)));
     }
-    let text = if json {
-        String::from_utf8(bytes).map_err(|error| refused(error.to_string()))?
-    } else {
-        let metrics = Metrics::from_json(&bytes).map_err(|error| refused(error.to_string()))?;
-        metrics.to_string()
+    let metrics = || Metrics::from_json(&bytes).map_err(|error| refused(error.to_string()));
+    let text = match audience {
+        Audience::People => metrics()?.to_string(),
+        Audience::Prometheus => metrics()?.to_prometheus(),
+        Audience::Json => String::from_utf8(bytes).map_err(|error| refused(error.to_string()))?,
     };
     Ok(Answer { text, value })
 }
 
 /// One request and its answer.
-fn ask(path: &Path, deadline: Uptime) -> io::Result<Vec<u8>> {
+pub(super) fn ask(path: &Path, deadline: Uptime) -> io::Result<Vec<u8>> {
     let mut stream = connect_by(path, deadline)?;
     stream.set_write_timeout(Some(left(deadline)?))?;
     stream.write_all(b"status\n")?;

@@ -8,7 +8,7 @@ use super::Exit;
 ///
 /// # Errors
 /// When `out` cannot be written to.
-pub fn run(out: &mut impl Write) -> io::Result<Exit> {
+pub(super) fn run(out: &mut impl Write) -> io::Result<Exit> {
     writeln!(out, "nattrail {}", env!("CARGO_PKG_VERSION"))?;
     Ok(Exit::Success)
 }

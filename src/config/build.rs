@@ -1,26 +1,28 @@
 //! From sections to the typed configuration: every value valid, no combination impossible.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::problem::Problems;
+use super::problem::Problem;
 use super::tree::{Table, Wrong};
 use super::values::{self, RecordKind, TargetKind};
 use super::{
-    Capture, Collector, Control, Format, Log, NatEventValues, Pending, Syslog, Target, Version,
+    Capture, Collector, Control, Format, Log, Metrics, NatEventValues, Pending, Syslog, Target,
+    Version,
 };
 
 const LARGEST_BUFFER: usize = 1 << 30;
 const MINUTE: Duration = Duration::from_secs(60);
+const METRICS_PORT: u16 = 9469;
 const SYSLOG_PORT: u16 = 514;
 const LOCAL_SOCKET: &str = "/dev/log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 const IPV6_MINIMUM_MTU: u16 = 1280;
 
 /// `None` when there is a mistake in the section; it is among the `problems` then.
-pub fn capture(mut table: Table, problems: &mut Problems) -> Option<Capture> {
+pub(super) fn capture(mut table: Table, problems: &mut Vec<Problem>) -> Option<Capture> {
     let namespace = table.take("namespace", values::namespace, problems);
     let name = table.take("table", values::table_name, problems);
     let log = table.take("log", values::log_scope, problems);
@@ -49,10 +51,10 @@ pub fn capture(mut table: Table, problems: &mut Problems) -> Option<Capture> {
 }
 
 /// The same for `[pending]`, whose database is in `state_directory` unless the key says otherwise.
-pub fn pending(
+pub(super) fn pending(
     mut table: Table,
     state_directory: &Path,
-    problems: &mut Problems,
+    problems: &mut Vec<Problem>,
 ) -> Option<Pending> {
     let database = table.take("database", values::absolute_path, problems);
     let ttl = table.take("ttl", at_least_a_second(), problems);
@@ -69,7 +71,7 @@ pub fn pending(
 }
 
 /// The same for `[log]`.
-pub fn log(mut table: Table, problems: &mut Problems) -> Option<Log> {
+pub(super) fn log(mut table: Table, problems: &mut Vec<Problem>) -> Option<Log> {
     let size = table.take("size", values::size(16 << 20..=1 << 40), problems);
     let age = table.take("age", at_least_a_second(), problems);
     table.finish(problems);
@@ -80,10 +82,10 @@ pub fn log(mut table: Table, problems: &mut Problems) -> Option<Log> {
 }
 
 /// The same for `[control]`, whose socket is in `runtime_directory` unless the key says otherwise.
-pub fn control(
+pub(super) fn control(
     mut table: Table,
     runtime_directory: &Path,
-    problems: &mut Problems,
+    problems: &mut Vec<Problem>,
 ) -> Option<Control> {
     let given = table.is_given("socket");
     let socket = table.take("socket", values::optional_socket, problems);
@@ -94,8 +96,18 @@ pub fn control(
     })
 }
 
+/// The same for `[metrics]`, in which nothing but a value can be wrong.
+pub fn metrics(mut table: Table, problems: &mut Vec<Problem>) -> Metrics {
+    let listen = table.take("listen", values::endpoint, problems);
+    table.finish(problems);
+    let address = |(ip, port): (_, Option<u16>)| SocketAddr::new(ip, port.unwrap_or(METRICS_PORT));
+    Metrics {
+        listen: listen.map(address),
+    }
+}
+
 /// All collectors that are free of mistakes.
-pub fn collectors(tables: Vec<Table>, problems: &mut Problems) -> Vec<Collector> {
+pub(super) fn collectors(tables: Vec<Table>, problems: &mut Vec<Problem>) -> Vec<Collector> {
     let mut built = Vec::with_capacity(tables.len());
     let mut owners = HashMap::with_capacity(tables.len());
     let mut names = HashMap::new();
@@ -123,7 +135,7 @@ pub fn collectors(tables: Vec<Table>, problems: &mut Problems) -> Vec<Collector>
 }
 
 /// All syslog targets that are free of mistakes.
-pub fn syslog(tables: Vec<Table>, problems: &mut Problems) -> Vec<Syslog> {
+pub(super) fn syslog(tables: Vec<Table>, problems: &mut Vec<Problem>) -> Vec<Syslog> {
     let mut built: Vec<Syslog> = Vec::with_capacity(tables.len());
     let mut labels: Vec<String> = Vec::with_capacity(tables.len());
     let mut names = HashMap::new();
@@ -146,7 +158,7 @@ fn refuse_second(
     name: Option<&str>,
     owners: &mut HashMap<String, String>,
     table: &Table,
-    problems: &mut Problems,
+    problems: &mut Vec<Problem>,
 ) {
     let Some(name) = name else { return };
     if let Some(twin) = owners.get(name) {
@@ -174,7 +186,7 @@ fn is_twin(one: &Syslog, other: &Syslog) -> bool {
     }
 }
 
-fn refuse_twin(target: &Target, twin: &str, table: &Table, problems: &mut Problems) {
+fn refuse_twin(target: &Target, twin: &str, table: &Table, problems: &mut Vec<Problem>) {
     let (key, own, theirs) = match target {
         Target::File { .. } => ("path", "a file", "that"),
         Target::Stdout | Target::Journal { .. } => ("target", "a target", "that"),
@@ -188,7 +200,7 @@ fn refuse_twin(target: &Target, twin: &str, table: &Table, problems: &mut Proble
     table.conflict(key, message, problems);
 }
 
-fn collector(table: &mut Table, problems: &mut Problems) -> Option<Collector> {
+fn collector(table: &mut Table, problems: &mut Vec<Problem>) -> Option<Collector> {
     let name = table.take("name", values::output_name, problems);
     let version = table.take("version", values::version, problems);
     let records = table.take_list("records", values::record_kind, problems);
@@ -243,7 +255,7 @@ fn collector(table: &mut Table, problems: &mut Problems) -> Option<Collector> {
 fn record_kinds(
     kinds: &[RecordKind],
     table: &Table,
-    problems: &mut Problems,
+    problems: &mut Vec<Problem>,
 ) -> Option<(bool, bool)> {
     let count = |kind| kinds.iter().filter(|other| **other == kind).count();
     let (events, triplet) = (count(RecordKind::Events), count(RecordKind::Triplet));
@@ -262,7 +274,7 @@ fn record_kinds(
 fn source_address(
     table: &mut Table,
     address: Option<SocketAddr>,
-    problems: &mut Problems,
+    problems: &mut Vec<Problem>,
 ) -> Option<SocketAddr> {
     let (ip, port) = table.take("source", values::endpoint, problems)?;
     if let Some(address) = address.filter(|address| address.is_ipv4() != ip.is_ipv4()) {
@@ -277,7 +289,7 @@ fn source_address(
 }
 
 /// NetFlow v5 has one fixed record: what describes templates or their elements is a mistake.
-fn refuse_templates(table: &Table, problems: &mut Problems) {
+fn refuse_templates(table: &Table, problems: &mut Vec<Problem>) {
     let keys = [
         ("nat-event", "has no natEvent"),
         ("template-refresh", "has no templates"),
@@ -291,7 +303,7 @@ fn refuse_templates(table: &Table, problems: &mut Problems) {
     }
 }
 
-fn refuse_contradictions(collector: &Collector, table: &Table, problems: &mut Problems) {
+fn refuse_contradictions(collector: &Collector, table: &Table, problems: &mut Vec<Problem>) {
     let v5 = collector.version == Version::NetflowV5;
     if !collector.destination && v5 {
         let message =
@@ -325,7 +337,7 @@ fn refuse_contradictions(collector: &Collector, table: &Table, problems: &mut Pr
     }
 }
 
-fn syslog_target(table: &mut Table, problems: &mut Problems) -> Option<Syslog> {
+fn syslog_target(table: &mut Table, problems: &mut Vec<Problem>) -> Option<Syslog> {
     let name = table.take("name", values::output_name, problems);
     let kind = table.take("target", values::target, problems);
     let (address_given, path_given) = (table.is_set("address"), table.is_set("path"));
@@ -336,7 +348,7 @@ fn syslog_target(table: &mut Table, problems: &mut Problems) -> Option<Syslog> {
     let severity = table.take("severity", values::severity, problems);
     let app_name = table.take("app-name", values::app_name, problems);
     let exporter_given = table.is_set("exporter-address");
-    let exporter_address = table.take("exporter-address", values::address, problems);
+    let exporter_address = table.take("exporter-address", values::ipv4_address, problems);
     let kind = kind?;
     let format = format.unwrap_or(default_format(kind));
     if exporter_given && format != Format::Csv {
@@ -364,7 +376,7 @@ fn syslog_target(table: &mut Table, problems: &mut Problems) -> Option<Syslog> {
         facility: facility?,
         severity: severity?,
         app_name: app_name?,
-        exporter_address: exporter_address.unwrap_or(IpAddr::from([127, 0, 0, 1])),
+        exporter_address: exporter_address.unwrap_or(Ipv4Addr::LOCALHOST),
     })
 }
 

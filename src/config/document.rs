@@ -9,28 +9,33 @@ use std::collections::{BTreeMap, HashMap};
 use config::{Value, ValueKind};
 
 use super::keys::{self, KEYS, Key, Section};
-use super::problem::{Problem, Problems, quoted};
+use super::problem::{Problem, quoted};
 use super::tree::{Table, found};
 
 /// What every variable of the environment that configures begins with.
 const PREFIX: &str = "NATTRAIL_";
 /// Names the configuration file; it is for the command line to read.
-pub const FILE_VARIABLE: &str = "NATTRAIL_CONFIG";
+pub(crate) const FILE_VARIABLE: &str = "NATTRAIL_CONFIG";
 
-pub struct Document {
+pub(super) struct Document {
     pub capture: Table,
     pub pending: Table,
     pub log: Table,
     pub control: Table,
+    pub metrics: Table,
     pub collectors: Vec<Table>,
     pub syslog: Vec<Table>,
 }
 
 impl Document {
     /// Sorts what `origin` holds into sections; what has no place becomes a problem.
-    pub fn new(mut root: HashMap<String, Value>, origin: &str, problems: &mut Problems) -> Self {
+    pub(super) fn new(
+        mut root: HashMap<String, Value>,
+        origin: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         let mut take = |section: Section| root.remove(section.name());
-        let single = |section: Section, value: Option<Value>, problems: &mut Problems| {
+        let single = |section: Section, value: Option<Value>, problems: &mut Vec<Problem>| {
             let entries = value.map_or_else(HashMap::new, |value| {
                 entries_of(value, section.name(), section, origin, problems)
             });
@@ -41,6 +46,7 @@ impl Document {
             pending: single(Section::Pending, take(Section::Pending), problems),
             log: single(Section::Log, take(Section::Log), problems),
             control: single(Section::Control, take(Section::Control), problems),
+            metrics: single(Section::Metrics, take(Section::Metrics), problems),
             collectors: list(
                 Section::Collector,
                 take(Section::Collector),
@@ -52,7 +58,7 @@ impl Document {
         let mut rest: Vec<_> = root.into_keys().collect();
         rest.sort();
         for name in rest {
-            problems.add(|| Problem {
+            problems.push(Problem {
                 origin: origin.to_owned(),
                 key: quoted(&name),
                 message: format!("unknown section, {}", section_advice(&name)),
@@ -62,10 +68,10 @@ impl Document {
     }
 
     /// Puts the variables that begin with `NATTRAIL_` on top; others are none of our business.
-    pub fn overlay(
+    pub(super) fn overlay(
         &mut self,
         environment: impl Iterator<Item = (String, String)>,
-        problems: &mut Problems,
+        problems: &mut Vec<Problem>,
     ) {
         let mut variables: Vec<_> = environment
             .filter(|(name, _)| name.starts_with(PREFIX) && name != FILE_VARIABLE)
@@ -80,7 +86,7 @@ impl Document {
                     list.push((key, value));
                 }
                 Some((key, None)) => self.single(key.section).set(key, value),
-                None => problems.add(|| Problem {
+                None => problems.push(Problem {
                     message: format!("unknown variable, {}", variable_advice(&name)),
                     key: String::new(),
                     origin: name,
@@ -101,6 +107,7 @@ impl Document {
             Section::Capture => &mut self.capture,
             Section::Log => &mut self.log,
             Section::Control => &mut self.control,
+            Section::Metrics => &mut self.metrics,
             _ => &mut self.pending,
         }
     }
@@ -127,8 +134,7 @@ impl Table {
 }
 
 /// The name of the variable for a key; `index` for the sections that are lists.
-#[must_use]
-pub fn variable_name(key: &Key, index: usize) -> String {
+fn variable_name(key: &Key, index: usize) -> String {
     let section = key.section.name().to_ascii_uppercase();
     let suffix = key.variable_suffix();
     if key.section.is_list() {
@@ -147,9 +153,7 @@ fn key_of_variable(name: &str) -> Option<(&'static Key, Option<usize>)> {
     })?;
     let (index, rest) = if section.is_list() {
         let (digits, rest) = rest.split_once('_')?;
-        // More than four digits are a slip, not a thousandth collector.
-        let plain = digits.len() <= 4 && digits.bytes().all(|byte| byte.is_ascii_digit());
-        (Some(digits.parse().ok().filter(|_| plain)?), rest)
+        (Some(digits.parse().ok()?), rest)
     } else {
         (None, rest)
     };
@@ -178,7 +182,7 @@ fn section_advice(name: &str) -> String {
     if let Some(key) = KEYS.iter().find(|key| key.name == name) {
         return format!("as a key it belongs into [{}]", key.section.name());
     }
-    "expected capture, pending, log, control, collector or syslog".to_owned()
+    "expected capture, pending, log, control, metrics, collector or syslog".to_owned()
 }
 
 fn entries_of(
@@ -186,14 +190,14 @@ fn entries_of(
     label: &str,
     section: Section,
     origin: &str,
-    problems: &mut Problems,
+    problems: &mut Vec<Problem>,
 ) -> HashMap<String, Value> {
     match value.kind {
         ValueKind::Table(entries) => entries,
         // YAML writes a section without keys as null.
         ValueKind::Nil => HashMap::new(),
         _ => {
-            problems.add(|| Problem {
+            problems.push(Problem {
                 origin: origin.to_owned(),
                 key: label.to_owned(),
                 message: format!(
@@ -211,7 +215,7 @@ fn list(
     section: Section,
     value: Option<Value>,
     origin: &str,
-    problems: &mut Problems,
+    problems: &mut Vec<Problem>,
 ) -> Vec<Table> {
     let name = section.name();
     let labelled: Vec<(String, Option<String>, Value)> = match value.map(|value| value.kind) {
@@ -233,7 +237,7 @@ fn list(
                 ValueKind::Table(_) => format!("[{name}]"),
                 _ => found(&Value::new(None, other)),
             };
-            problems.add(|| Problem {
+            problems.push(Problem {
                 origin: origin.to_owned(),
                 key: name.to_owned(),
                 message: format!("expected [[{name}]] or [{name}.NAME], found {shown}"),

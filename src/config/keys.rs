@@ -2,7 +2,10 @@
 //!
 //! The parser takes its defaults and its "expected" from here, messages about misspelt keys their suggestions, the
 //! environment its variable names, and `conf/nattrail.toml` and the manual page nattrail.toml(5) every line: a key exists
-//! when it is in [`KEYS`]. `NATTRAIL_WRITE=1 cargo test` writes both anew.
+//! when it is in [`KEYS`]. `NATTRAIL_WRITE=1 cargo test` writes both anew. A key that a reload cannot change says here how it
+//! is kept, for [`Config::reloaded`] and for the manual page.
+
+use super::Config;
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Section {
@@ -10,16 +13,18 @@ pub enum Section {
     Pending,
     Log,
     Control,
+    Metrics,
     Collector,
     Syslog,
 }
 
 impl Section {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Capture,
         Self::Pending,
         Self::Log,
         Self::Control,
+        Self::Metrics,
         Self::Collector,
         Self::Syslog,
     ];
@@ -31,6 +36,7 @@ impl Section {
             Self::Pending => "pending",
             Self::Log => "log",
             Self::Control => "control",
+            Self::Metrics => "metrics",
             Self::Collector => "collector",
             Self::Syslog => "syslog",
         }
@@ -47,6 +53,7 @@ impl Section {
                  Beyond them the oldest go, and each output that had not taken them states one gap with their number."
             }
             Self::Control => "How a running nattrail is asked about itself.",
+            Self::Metrics => "Metrics for Prometheus.",
             Self::Collector => {
                 "A NetFlow or IPFIX collector. Instead of [[collector]], [collector.NAME] is possible: in INI files, \
                  where it is the only way, and in all others."
@@ -69,8 +76,11 @@ impl Section {
     }
 }
 
+/// Puts the value that is in use in the place of the new one, and says whether they differ.
+type Keep = fn(&Config, &mut Config) -> bool;
+
 /// One key of the configuration.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Key {
     pub section: Section,
     pub name: &'static str,
@@ -79,6 +89,8 @@ pub struct Key {
     pub expected: &'static str,
     /// What it means for an operator: the comment in `conf/nattrail.toml`.
     pub doc: &'static str,
+    /// For a key of something that stays open over a reload: how it is kept as it is.
+    keep: Option<Keep>,
 }
 
 /// What holds where a key is not set. Values are in TOML's notation.
@@ -105,26 +117,52 @@ impl Preset {
 }
 
 impl Key {
+    const fn fixed(mut self, keep: Keep) -> Self {
+        self.keep = Some(keep);
+        self
+    }
+
+    /// Whether a change takes a restart: a reload leaves the key as it is.
+    #[must_use]
+    pub const fn is_fixed(&self) -> bool {
+        self.keep.is_some()
+    }
+
     /// The key's part of a variable name: upper case, `_` for `-`.
     #[must_use]
-    pub fn variable_suffix(&self) -> String {
+    pub(crate) fn variable_suffix(&self) -> String {
         self.name.to_ascii_uppercase().replace('-', "_")
+    }
+}
+
+impl Config {
+    /// What holds after a reload: the new configuration, but for the keys that take a restart; with the names of those of them
+    /// that differ.
+    #[must_use]
+    pub(crate) fn reloaded(&self, mut new: Self) -> (Self, Vec<String>) {
+        let mut differing = Vec::new();
+        for key in KEYS {
+            if key.keep.is_some_and(|keep| keep(self, &mut new)) {
+                differing.push(format!("{}.{}", key.section.name(), key.name));
+            }
+        }
+        (new, differing)
     }
 }
 
 /// The key `name` of `section`.
 #[must_use]
-pub fn find(section: Section, name: &str) -> Option<&'static Key> {
+pub(crate) fn find(section: Section, name: &str) -> Option<&'static Key> {
     section.keys().find(|key| key.name == name)
 }
 
 /// The candidate that a misspelt word most likely meant; `None` when none is close.
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let length = word.chars().count();
-    let limit = (length / 3).max(1);
+pub(crate) fn nearest<'a>(
+    word: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let limit = (word.chars().count() / 3).max(1);
     candidates
-        // At least the difference in length has to be inserted; this also keeps very long words from being compared.
-        .filter(|candidate| candidate.chars().count().abs_diff(length) <= limit)
         .map(|candidate| (distance(word, candidate), candidate))
         .filter(|(distance, _)| *distance <= limit)
         .min_by_key(|(distance, _)| *distance)
@@ -165,15 +203,22 @@ const fn key(
         preset,
         expected,
         doc,
+        keep: None,
     }
 }
 
+fn keep<T: Clone + PartialEq>(current: &T, new: &mut T) -> bool {
+    let differs = current != new;
+    new.clone_from(current);
+    differs
+}
+
 use Preset::{Required, Unset, Value, Varies};
-use Section::{Capture, Collector, Control, Log, Pending, Syslog};
+use Section::{Capture, Collector, Control, Log, Metrics, Pending, Syslog};
 
 const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" and \".\"";
 
-pub const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     key(
         Capture,
         "namespace",
@@ -181,7 +226,8 @@ pub const KEYS: &[Key] = &[
         "the name of a network namespace or an absolute path to one",
         "The network namespace whose translations are logged, by name (ip netns) or path. Empty: the one nattrail is \
          started in.",
-    ),
+    )
+    .fixed(|current, new| keep(&current.capture.namespace, &mut new.capture.namespace)),
     key(
         Capture,
         "table",
@@ -189,7 +235,8 @@ pub const KEYS: &[Key] = &[
         "a name of at most 63 letters, digits, \"_\", \".\" and \"-\" that begins with a letter",
         "Name of nattrail's own nftables table (family inet). Its only rule keeps connection tracking switched on; it \
          goes when nattrail stops, unless a service manager keeps the event socket for the next start.",
-    ),
+    )
+    .fixed(|current, new| keep(&current.capture.table, &mut new.capture.table)),
     key(
         Capture,
         "log",
@@ -233,7 +280,8 @@ pub const KEYS: &[Key] = &[
         "true or false",
         "Whether nattrail itself sets net.netfilter.nf_conntrack_events, _acct and _timestamp to 1 at start. With \
          false it only says which are off.",
-    ),
+    )
+    .fixed(|current, new| keep(&current.capture.set_sysctls, &mut new.capture.set_sysctls)),
     key(
         Capture,
         "receive-buffer",
@@ -241,7 +289,8 @@ pub const KEYS: &[Key] = &[
         "a size from 4KiB to 1GiB",
         "Room for events that wait in the kernel, in bytes (KiB, MiB, GiB). 64MiB holds about 100,000 events; memory \
          is used only while they wait.",
-    ),
+    )
+    .fixed(|current, new| keep(&current.capture.receive_buffer, &mut new.capture.receive_buffer)),
     key(
         Capture,
         "reliable",
@@ -249,7 +298,8 @@ pub const KEYS: &[Key] = &[
         "true or false",
         "Whether the kernel keeps the end of a connection until nattrail could take it. The price: while nattrail is \
          stalled, ended connections still count toward nf_conntrack_max.",
-    ),
+    )
+    .fixed(|current, new| keep(&current.capture.reliable, &mut new.capture.reliable)),
     key(
         Capture,
         "resync",
@@ -265,7 +315,8 @@ pub const KEYS: &[Key] = &[
         "an absolute path",
         "SQLite file of the connections that are still open. Default: pending.db in the state directory \
          ($STATE_DIRECTORY, or /var/lib/nattrail).",
-    ),
+    )
+    .fixed(|current, new| keep(&current.pending.database, &mut new.pending.database)),
     key(
         Pending,
         "ttl",
@@ -310,7 +361,8 @@ pub const KEYS: &[Key] = &[
         "an absolute path of at most 107 bytes, or \"\" for no socket",
         "Unix socket that \"nattrail status\" and \"nattrail tail\" ask. Default: control.sock in the runtime directory ($RUNTIME_DIRECTORY, or \
          /run/nattrail), which is made when it is missing. \"\": none.",
-    ),
+    )
+    .fixed(|current, new| keep(&current.control.socket, &mut new.control.socket)),
     key(
         Collector,
         "name",
@@ -319,6 +371,15 @@ pub const KEYS: &[Key] = &[
         "The collector's name, which no other collector has; it keeps its place in the record log when its address changes. In \
          [collector.NAME] the default is NAME.",
     ),
+    key(
+        Metrics,
+        "listen",
+        Unset,
+        "an IP address, with or without a port, such as \"127.0.0.1:9469\"",
+        "Where Prometheus may fetch metrics (http, /metrics): an IP address and a TCP port, by default 9469. Anyone who \
+         reaches it can read them: neither password nor encryption. Empty: nowhere.",
+    )
+    .fixed(|current, new| keep(&current.metrics.listen, &mut new.metrics.listen)),
     key(
         Collector,
         "address",
@@ -494,8 +555,8 @@ pub const KEYS: &[Key] = &[
         Syslog,
         "exporter-address",
         Varies("\"127.0.0.1\""),
-        "an IP address",
-        "What the csv format puts into its field exaddr. Only for csv.",
+        "an IPv4 address",
+        "What the csv format puts into its field exaddr, which has 32 bits. Only for csv.",
     ),
 ];
 
@@ -529,7 +590,22 @@ mod tests {
         assert_eq!(nearest("recieve-buffer", names()), Some("receive-buffer"));
         assert_eq!(nearest("colour", names()), None);
         assert_eq!(nearest("", names()), None);
-        assert_eq!(nearest(&"receive-buffer".repeat(80_000), names()), None);
+    }
+
+    #[test]
+    fn a_reload_keeps_the_keys_that_take_a_restart_and_names_those_that_differ() {
+        let current =
+            load("[capture]\ntable = \"a\"\n[control]\nsocket = \"/a\"\n[pending]\nttl = \"1d\"");
+        let read =
+            load("[capture]\ntable = \"b\"\n[control]\nsocket = \"/b\"\n[pending]\nttl = \"2d\"");
+        let (merged, differing) = current.reloaded(read.clone());
+        assert_eq!(differing, ["capture.table", "control.socket"]);
+        assert_eq!(
+            (&merged.capture, &merged.control),
+            (&current.capture, &current.control)
+        );
+        assert_eq!(merged.pending, read.pending);
+        assert!(merged.reloaded(merged.clone()).1.is_empty());
     }
 
     /// `conf/nattrail.toml`, as it follows from the table.
@@ -605,6 +681,7 @@ mod tests {
         assert_eq!(config.capture, Config::default().capture);
         assert_eq!(config.pending, Config::default().pending);
         assert_eq!(config.control, Config::default().control);
+        assert_eq!(config.metrics, Config::default().metrics);
         let bare = load("[[collector]]\naddress = \"192.0.2.10\"\n[[syslog]]\ntarget = \"local\"");
         assert_eq!(config.log, Config::default().log);
         assert_eq!(config.collectors, bare.collectors);

@@ -5,28 +5,30 @@
 
 mod build;
 mod document;
-mod file;
 pub mod keys;
 mod load;
-mod nesting;
 mod problem;
 mod syntax;
 mod tree;
-pub mod units;
+mod units;
 pub(crate) mod values;
 
-pub use document::{FILE_VARIABLE, variable_name};
-pub use load::{DEFAULT_FILE, Error, Loaded, runtime_directory};
+pub(crate) use document::FILE_VARIABLE;
+pub(crate) use load::DEFAULT_FILE;
+pub use load::{Error, Loaded};
 pub use problem::Problem;
 pub(crate) use problem::quoted;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use crate::session::Protocol;
+pub use crate::wire::flow::NatEventValues;
+use crate::wire::syslog::Style;
+pub use crate::wire::syslog::{Facility, Format, Severity, Target};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -34,6 +36,7 @@ pub struct Config {
     pub pending: Pending,
     pub log: Log,
     pub control: Control,
+    pub metrics: Metrics,
     pub collectors: Vec<Collector>,
     /// Never empty together with `collectors`: without either, records go to the standard output as text.
     pub syslog: Vec<Syslog>,
@@ -172,6 +175,13 @@ pub struct Control {
     pub socket: Option<PathBuf>,
 }
 
+/// `[metrics]`: what Prometheus fetches.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metrics {
+    /// The TCP address to listen on; `None` for none.
+    pub listen: Option<SocketAddr>,
+}
+
 /// `[[collector]]`: one NetFlow or IPFIX receiver.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collector {
@@ -225,13 +235,16 @@ pub enum Version {
     Ipfix,
 }
 
-/// Which natEvent values stand for create and delete.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum NatEventValues {
-    /// 4 and 5 (NAT44 session create and delete); 1 and 2 for IPv6, for which the RFC has none.
-    Rfc8158,
-    /// 1 and 2 for every family.
-    Legacy,
+impl Version {
+    /// As in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NetflowV5 => "v5",
+            Self::NetflowV9 => "v9",
+            Self::Ipfix => "ipfix",
+        }
+    }
 }
 
 /// `[[syslog]]`: one target for copies.
@@ -246,68 +259,20 @@ pub struct Syslog {
     /// APP-NAME, tag or SYSLOG_IDENTIFIER.
     pub app_name: String,
     /// The `exaddr` field of the csv format.
-    pub exporter_address: IpAddr,
+    pub exporter_address: Ipv4Addr,
 }
 
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
-pub enum Target {
-    /// A local syslog socket (`/dev/log`), RFC 3164.
-    Local {
-        path: PathBuf,
-    },
-    /// A syslog server over UDP, RFC 5424 (RFC 5426).
-    Udp {
-        address: SocketAddr,
-    },
-    /// A file, one line per record, reopened on SIGHUP.
-    File {
-        path: PathBuf,
-    },
-    Stdout,
-    /// The systemd journal's native protocol.
-    Journal {
-        path: PathBuf,
-    },
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Format {
-    Csv,
-    Text,
-    Json,
-    Rfc5424,
-}
-
-/// A syslog facility (RFC 5424 section 6.2.1).
-#[derive(Clone, Copy, Debug)]
-pub struct Facility(pub syslog::Facility);
-
-impl Facility {
-    pub const LOCAL6: Self = Self(syslog::Facility::LOG_LOCAL6);
-
-    /// The facility's number times eight, ready to have a severity added: the base of PRI.
+impl Syslog {
+    /// How its messages are made.
     #[must_use]
-    pub const fn base(self) -> u8 {
-        self.0 as u8
+    pub fn style(&self) -> Style<'_> {
+        Style {
+            target: &self.target,
+            format: self.format,
+            facility: self.facility,
+            severity: self.severity,
+            app_name: &self.app_name,
+            exporter_address: self.exporter_address,
+        }
     }
-}
-
-impl PartialEq for Facility {
-    fn eq(&self, other: &Self) -> bool {
-        self.base() == other.base()
-    }
-}
-
-/// Syslog severity (RFC 5424 section 6.2.1), by its number.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-#[repr(u8)]
-pub enum Severity {
-    Emergency = 0,
-    Alert = 1,
-    Critical = 2,
-    Error = 3,
-    Warning = 4,
-    Notice = 5,
-    Informational = 6,
-    Debug = 7,
 }

@@ -1,112 +1,110 @@
-//! Syntax errors in words for people: which line, what was expected, what was found.
+//! From the text of a file to sections and keys, as the crate `config` reads the four formats.
 //!
-//! The parsers say what their grammar misses; here the line they stop at is looked at for the slips that are usual. Where
-//! it is none of these, the parser's reason stays, beside the line.
+//! What a parser says of a syntax error is made better only for the slips that are usual: text without quotes in TOML, a
+//! line of INI that is neither a key nor a section.
 
-use config::{FileFormat, Format as _};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 
-use super::problem::quoted;
+use config::{FileFormat, Format as _, Value, ValueKind};
 
-/// What is wrong with the text that a parser has refused with this message, which is one line.
-#[must_use]
-pub fn explain(format: FileFormat, text: &str, message: String) -> String {
-    let better = match format {
-        FileFormat::Toml => toml(text, &message),
-        FileFormat::Ini => ini(text),
-        _ => None,
-    };
-    better.unwrap_or(message)
+/// Reads the text. The error is what is wrong in it, with the line where the parser gives one.
+pub(super) fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Value>, String> {
+    let root = format.parse(None, text).map_err(|error| {
+        let message = error.to_string();
+        let better = match format {
+            FileFormat::Toml => toml(text, &message),
+            FileFormat::Ini => ini(text),
+            _ => None,
+        };
+        better.unwrap_or(message)
+    })?;
+    if format != FileFormat::Ini {
+        return Ok(root);
+    }
+    match duplicate(text) {
+        Some(message) => Err(message),
+        None => Ok(nested(root)),
+    }
 }
 
+/// The message has the line and column, a drawing of the line, and then the reason.
 fn toml(text: &str, message: &str) -> Option<String> {
-    let rest = message.strip_prefix("TOML parse error at line ")?;
-    let (number, rest) = rest.split_once(", column ")?;
-    let (_, reason) = rest.split_once(": ")?;
-    let line = number.parse::<usize>().ok()?.checked_sub(1)?;
-    let line = text.lines().nth(line)?.trim();
-    Some(match unquoted_value(line) {
-        Some(suggestion) => format!(
-            "line {number}: expected text in quotes, {suggestion}, found {}",
-            shown(line)
-        ),
-        None => format!("line {number}: {reason}; found {}", shown(line)),
+    let place = message.strip_prefix("TOML parse error at line ")?;
+    let (number, _) = place.split_once(',')?;
+    let line = text.lines().nth(number.parse::<usize>().ok()? - 1)?.trim();
+    let reason = message.lines().rev().find(|line| !line.is_empty())?;
+    let is_value = reason.starts_with("invalid") || reason.starts_with("string");
+    Some(if is_value && !line.contains(['"', '\'']) {
+        format!(
+            "line {number}: expected text in quotes, such as \"nat\" or [\"tcp\", \"udp\"], found {line}"
+        )
+    } else {
+        format!("line {number}: {reason}; found {line}")
     })
 }
 
-/// `key = "value"` for `key = value`, and the same for the elements of a list.
-fn unquoted_value(line: &str) -> Option<String> {
-    let (key, rest) = line.split_once('=')?;
-    let value = rest.split('#').next()?.trim();
-    let is_bare = |text: &str| !text.is_empty() && !text.contains(['"', '\'', '[', ']', '{', '}']);
-    let is_value = |text: &str| FileFormat::Toml.parse(None, &format!("a = {text}")).is_ok();
-    let put = |text: &str| {
-        if is_value(text) {
-            text.to_owned()
-        } else {
-            format!("\"{text}\"")
-        }
+fn ini(text: &str) -> Option<String> {
+    let is_right = |line: &str| match line.chars().next() {
+        None | Some(';' | '#') => true,
+        Some('[') => line.contains(']'),
+        Some('=' | ':') => false,
+        Some(_) => line.contains(['=', ':']),
     };
-    if is_value(value) {
-        return None;
-    }
-    let list = value
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    let suggestion = match list {
-        Some(list) => {
-            let elements: Vec<_> = list.split(',').map(str::trim).collect();
-            let elements = elements.into_iter().filter(|element| !element.is_empty());
-            let elements: Vec<_> = elements
-                .map(|text| is_bare(text).then(|| put(text)))
-                .collect();
-            format!(
-                "[{}]",
-                elements.into_iter().collect::<Option<Vec<_>>>()?.join(", ")
-            )
-        }
-        None if is_bare(value) => put(value),
-        None => return None,
-    };
-    let whole = format!("{} = {suggestion}", key.trim());
-    let helps = FileFormat::Toml.parse(None, &whole).is_ok();
-    helps.then(|| shown(&whole))
+    let mut lines = text.lines().map(str::trim).enumerate();
+    let (index, line) = lines.find(|(_, line)| !is_right(line))?;
+    let number = index + 1;
+    Some(format!(
+        "line {number}: expected key = value or [section], found {line}"
+    ))
 }
 
-fn ini(text: &str) -> Option<String> {
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        let expected = if line.is_empty() || line.starts_with([';', '#']) {
-            continue;
-        } else if line.starts_with('[') {
-            if line.contains(']') {
-                continue;
+/// The crate keeps the last of two sections or keys of a name, and drops the first without a word: a copy of
+/// `[collector.a]` whose name was not changed would cost a collector.
+fn duplicate(text: &str) -> Option<String> {
+    let mut seen = HashSet::new();
+    let mut section = "";
+    for (index, line) in text.lines().map(str::trim).enumerate() {
+        let header = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+        let key = match (header, line.split_once(['=', ':'])) {
+            (Some((name, _)), _) => {
+                section = name.trim();
+                ""
             }
-            "a ] behind the name of the section"
-        } else {
-            match line.split_once(['=', ':']) {
-                Some((name, _)) if name.trim().is_empty() => "the name of a key before the =",
-                Some((_, value)) if is_open(value.trim()) => "a quote at the end of the value",
-                Some(_) => continue,
-                None => "key = value, or a [section]",
-            }
+            (None, Some((key, _))) if !line.starts_with([';', '#']) => key.trim(),
+            _ => continue,
         };
-        return Some(format!(
-            "line {}: expected {expected}, found {}",
-            index + 1,
-            shown(line)
-        ));
+        if !seen.insert((section, key)) {
+            let number = index + 1;
+            return Some(format!(
+                "line {number}: expected each section and key once, found {line} again"
+            ));
+        }
     }
     None
 }
 
-/// Whether a quote begins that does not end.
-fn is_open(value: &str) -> bool {
-    let rest = value.strip_prefix('"').map(|rest| (rest, '"'));
-    let rest = rest.or_else(|| value.strip_prefix('\'').map(|rest| (rest, '\'')));
-    rest.is_some_and(|(rest, quote)| !rest.contains(quote))
-}
-
-/// A line as a message shows it, where nothing else is in quotes.
-fn shown(line: &str) -> String {
-    quoted(line).replace("\\\"", "\"").replace("\\'", "'")
+/// INI has no tables in tables: `[collector.NAME]` is one by its name.
+fn nested(root: HashMap<String, Value>) -> HashMap<String, Value> {
+    let mut nested = HashMap::new();
+    for (name, value) in root {
+        let (section, value) = match name.split_once('.') {
+            Some((section, entry)) => {
+                let list = HashMap::from([(entry.to_owned(), value)]);
+                (section.to_owned(), Value::new(None, list))
+            }
+            None => (name, value),
+        };
+        match nested.entry(section) {
+            Entry::Vacant(place) => drop(place.insert(value)),
+            Entry::Occupied(place) => {
+                let all: &mut Value = place.into_mut();
+                if let (ValueKind::Table(all), ValueKind::Table(more)) = (&mut all.kind, value.kind)
+                {
+                    all.extend(more);
+                }
+            }
+        }
+    }
+    nested
 }

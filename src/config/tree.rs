@@ -7,28 +7,27 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::sync::LazyLock;
 
 use config::{FileFormat, Format, Value, ValueKind};
 
 use super::keys::{self, KEYS, Key, Preset, Section};
-use super::problem::{Problem, Problems, quoted};
+use super::problem::{Problem, quoted};
 
 /// Why a text is not a value.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Wrong {
+pub(crate) enum Wrong {
     /// It is not what the key's table entry says it must be.
     Value,
     /// It is not this, which is more to the point than the table entry.
     Expected(String),
 }
 
-pub type Parsed<T> = Result<T, Wrong>;
+pub(super) type Parsed<T> = Result<T, Wrong>;
 
 impl Wrong {
     /// What was expected; `usual` where the value itself has nothing more to the point.
     #[must_use]
-    pub fn expected(self, usual: &str) -> String {
+    pub(crate) fn expected(self, usual: &str) -> String {
         match self {
             Self::Value => usual.to_owned(),
             Self::Expected(expected) => expected,
@@ -37,7 +36,7 @@ impl Wrong {
 }
 
 /// One section, or one entry of a list of sections, while its keys are taken.
-pub struct Table {
+pub(super) struct Table {
     pub section: Section,
     /// `capture`, `collector[0]` or `collector.NAME`.
     pub label: String,
@@ -49,7 +48,7 @@ pub struct Table {
 
 impl Table {
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         section: Section,
         label: String,
         origin: &str,
@@ -66,11 +65,11 @@ impl Table {
 
     /// The value of the key, or its preset. `None` after a mistake, which is then among the `problems`; also for a key
     /// that varies or is unset by default and was left out.
-    pub fn take<T>(
+    pub(super) fn take<T>(
         &mut self,
         name: &str,
         parse: impl Fn(&str) -> Parsed<T>,
-        problems: &mut Problems,
+        problems: &mut Vec<Problem>,
     ) -> Option<T> {
         let (key, value) = self.take_value(name, problems)?;
         let result = match text_of(&value) {
@@ -81,25 +80,25 @@ impl Table {
     }
 
     /// The same for a list.
-    pub fn take_list<T>(
+    pub(super) fn take_list<T>(
         &mut self,
         name: &str,
         parse: impl Fn(&str) -> Parsed<T>,
-        problems: &mut Problems,
+        problems: &mut Vec<Problem>,
     ) -> Option<Vec<T>> {
         let (key, value) = self.take_value(name, problems)?;
-        let elements = match &value.kind {
-            ValueKind::Array(elements) => Cow::Borrowed(elements.as_slice()),
-            ValueKind::String(text) if text.trim().is_empty() => Cow::Borrowed(&[][..]),
-            ValueKind::String(text) => text
+        let elements = match value.kind {
+            ValueKind::Array(elements) => elements,
+            ValueKind::String(text) if text.trim().is_empty() => Vec::new(),
+            ValueKind::String(ref text) => text
                 .split(',')
                 .map(|part| element(&value, part.trim()))
                 .collect(),
-            _ => Cow::Borrowed(std::slice::from_ref(&*value)),
+            _ => vec![value],
         };
         let mut list = Vec::with_capacity(elements.len());
         let mut complete = true;
-        for value in elements.iter() {
+        for value in &elements {
             let result = match text_of(value) {
                 Some(text) => parse(text.trim()),
                 None => Err(Wrong::Value),
@@ -114,22 +113,27 @@ impl Table {
 
     /// Whether the key is set to something, and not yet taken.
     #[must_use]
-    pub fn is_set(&self, name: &str) -> bool {
+    pub(super) fn is_set(&self, name: &str) -> bool {
         self.entries.get(name).is_some_and(|value| !is_blank(value))
     }
 
     /// Whether the key is set, be it to the empty text, and not yet taken.
     #[must_use]
-    pub fn is_given(&self, name: &str) -> bool {
+    pub(super) fn is_given(&self, name: &str) -> bool {
         let value = self.entries.get(name);
         value.is_some_and(|value| !matches!(value.kind, ValueKind::Nil))
     }
 
     /// Adds a mistake about a key that is right by itself, but not together with others.
-    pub fn conflict(&self, name: &str, message: impl Into<String>, problems: &mut Problems) {
+    pub(super) fn conflict(
+        &self,
+        name: &str,
+        message: impl Into<String>,
+        problems: &mut Vec<Problem>,
+    ) {
         let waiting = self.entries.get(name).and_then(Value::origin);
         let origin = waiting.or_else(|| self.taken.get(name).map(String::as_str));
-        problems.add(|| Problem {
+        problems.push(Problem {
             origin: origin.unwrap_or(&self.origin).to_owned(),
             key: format!("{}.{name}", self.label),
             message: message.into(),
@@ -137,23 +141,21 @@ impl Table {
     }
 
     /// Adds a mistake about a key that was left out.
-    pub fn missing(&self, name: &str, problems: &mut Problems) {
-        problems.add(|| {
-            let expected = keys::find(self.section, name).map_or("a value", |key| key.expected);
-            Problem {
-                origin: self.origin.clone(),
-                key: format!("{}.{name}", self.label),
-                message: format!("expected {expected}, found nothing"),
-            }
+    pub(super) fn missing(&self, name: &str, problems: &mut Vec<Problem>) {
+        let expected = keys::find(self.section, name).map_or("a value", |key| key.expected);
+        problems.push(Problem {
+            origin: self.origin.clone(),
+            key: format!("{}.{name}", self.label),
+            message: format!("expected {expected}, found nothing"),
         });
     }
 
     /// Every key that nobody took is unknown.
-    pub fn finish(self, problems: &mut Problems) {
+    pub(super) fn finish(self, problems: &mut Vec<Problem>) {
         let mut rest: Vec<_> = self.entries.into_iter().collect();
         rest.sort_by(|left, right| left.0.cmp(&right.0));
         for (name, value) in rest {
-            problems.add(|| Problem {
+            problems.push(Problem {
                 origin: value.origin().unwrap_or(&self.origin).to_owned(),
                 key: format!("{}.{}", self.label, quoted(&name)),
                 message: format!("unknown key, {}", advice(self.section, &name)),
@@ -164,8 +166,8 @@ impl Table {
     fn take_value(
         &mut self,
         name: &str,
-        problems: &mut Problems,
-    ) -> Option<(&'static Key, Cow<'static, Value>)> {
+        problems: &mut Vec<Problem>,
+    ) -> Option<(&'static Key, Value)> {
         let key = keys::find(self.section, name).expect("every key that is taken is in the table");
         let given = self.entries.remove(name);
         let given = given.filter(|value| match key.preset {
@@ -177,9 +179,9 @@ impl Table {
                 if let Some(origin) = value.origin() {
                     self.taken.insert(key.name, origin.to_owned());
                 }
-                Some((key, Cow::Owned(value)))
+                Some((key, value))
             }
-            (None, Preset::Value(text)) => Some((key, Cow::Borrowed(preset(text)))),
+            (None, Preset::Value(text)) => Some((key, literal(text))),
             (None, Preset::Required(_)) => {
                 self.missing(name, problems);
                 None
@@ -193,13 +195,13 @@ impl Table {
         key: &Key,
         value: &Value,
         result: Parsed<T>,
-        problems: &mut Problems,
+        problems: &mut Vec<Problem>,
     ) -> Option<T> {
         let expected = match result {
             Ok(parsed) => return Some(parsed),
             Err(wrong) => wrong.expected(key.expected),
         };
-        problems.add(|| Problem {
+        problems.push(Problem {
             origin: value.origin().unwrap_or(&self.origin).to_owned(),
             key: format!("{}.{}", self.label, key.name),
             message: format!("expected {expected}, found {}", found(value)),
@@ -210,7 +212,7 @@ impl Table {
 
 /// A value the way a message shows it.
 #[must_use]
-pub fn found(value: &Value) -> String {
+pub(super) fn found(value: &Value) -> String {
     match &value.kind {
         ValueKind::Nil => "nothing".to_owned(),
         ValueKind::String(text) => format!("\"{}\"", quoted(text)),
@@ -221,18 +223,7 @@ pub fn found(value: &Value) -> String {
     }
 }
 
-/// A value written in TOML's notation in the table of keys. Each is parsed once: a file can have very many entries.
-fn preset(text: &'static str) -> &'static Value {
-    static PARSED: LazyLock<HashMap<&str, Value>> = LazyLock::new(|| {
-        let presets = KEYS.iter().filter_map(|key| match key.preset {
-            Preset::Value(text) => Some((text, literal(text))),
-            _ => None,
-        });
-        presets.collect()
-    });
-    &PARSED[text]
-}
-
+/// A value written in TOML's notation in the table of keys.
 fn literal(text: &str) -> Value {
     let mut document = FileFormat::Toml
         .parse(None, &format!("value = {text}"))

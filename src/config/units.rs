@@ -1,8 +1,7 @@
 //! Durations and sizes as an operator writes them: `30s`, `7d`, `64MiB`.
 //!
-//! A number and one unit, nothing between them; what [`Human`] prints, the parsers read back to the same value.
+//! A number and one unit, nothing between them.
 
-use std::fmt;
 use std::time::Duration;
 
 const DURATION_UNITS: [(&str, u64); 5] = [
@@ -23,37 +22,14 @@ const SIZE_UNITS: [(&str, u64); 5] = [
 
 /// Reads a duration: a whole number and `ms`, `s`, `m`, `h` or `d`. `None` for anything else, and above 2^64 ms.
 #[must_use]
-pub fn parse_duration(text: &str) -> Option<Duration> {
+pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATION_UNITS).map(Duration::from_millis)
 }
 
 /// Reads a size in bytes: a whole number, alone or with `KiB`, `MiB`, `GiB` or `TiB`. `None` for anything else, and from 2^64 on.
 #[must_use]
-pub fn parse_size(text: &str) -> Option<u64> {
+pub(super) fn parse_size(text: &str) -> Option<u64> {
     parse(text, &SIZE_UNITS)
-}
-
-/// Prints a duration (to the millisecond) or a size (to the byte) in the largest unit that leaves no remainder.
-#[derive(Clone, Copy, Debug)]
-pub struct Human<T>(pub T);
-
-impl fmt::Display for Human<Duration> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        if millis == 0 {
-            return f.write_str("0s");
-        }
-        write(f, millis, &DURATION_UNITS)
-    }
-}
-
-impl fmt::Display for Human<u64> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == 0 {
-            return f.write_str("0");
-        }
-        write(f, self.0, &SIZE_UNITS)
-    }
 }
 
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
@@ -62,16 +38,6 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
     // An empty number does not parse, a sign was not counted as a digit.
     number.parse::<u64>().ok()?.checked_mul(*factor)
-}
-
-fn write(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)]) -> fmt::Result {
-    // The last unit is 1, so one is always found.
-    for (name, factor) in units {
-        if value.is_multiple_of(*factor) {
-            return write!(f, "{}{name}", value / factor);
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -151,29 +117,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_largest_exact_unit_is_printed() {
-        assert_eq!(Human(Duration::from_secs(90)).to_string(), "90s");
-        assert_eq!(Human(Duration::from_secs(604_800)).to_string(), "7d");
-        assert_eq!(Human(Duration::from_millis(1500)).to_string(), "1500ms");
-        assert_eq!(Human(Duration::ZERO).to_string(), "0s");
-        assert_eq!(Human(64_u64 << 20).to_string(), "64MiB");
-        assert_eq!(Human(1500_u64).to_string(), "1500");
-        assert_eq!(Human(0_u64).to_string(), "0");
-    }
-
     proptest! {
-        #[test]
-        fn a_printed_duration_reads_back(millis: u64) {
-            let duration = Duration::from_millis(millis);
-            prop_assert_eq!(parse_duration(&Human(duration).to_string()), Some(duration));
-        }
-
-        #[test]
-        fn a_printed_size_reads_back(bytes: u64) {
-            prop_assert_eq!(parse_size(&Human(bytes).to_string()), Some(bytes));
-        }
-
         #[test]
         fn no_text_makes_the_parsers_panic(text: String) {
             let _ = parse_duration(&text);

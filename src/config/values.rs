@@ -14,7 +14,7 @@ use crate::session::Protocol;
 
 /// Which kind of syslog target; its address or path are keys of their own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum TargetKind {
+pub(crate) enum TargetKind {
     Local,
     Udp,
     File,
@@ -23,29 +23,29 @@ pub enum TargetKind {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum RecordKind {
+pub(crate) enum RecordKind {
     Events,
     Triplet,
 }
 
 /// The one value `transport` has so far.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Udp;
+pub(crate) struct Udp;
 
-pub fn flag(text: &str) -> Parsed<bool> {
+pub(crate) fn flag(text: &str) -> Parsed<bool> {
     choice(text, &[("true", true), ("false", false)])
 }
 
-pub fn log_scope(text: &str) -> Parsed<LogScope> {
+pub(crate) fn log_scope(text: &str) -> Parsed<LogScope> {
     choice(text, &[("nat", LogScope::Nat), ("all", LogScope::All)])
 }
 
-pub fn transport(text: &str) -> Parsed<Udp> {
+pub(crate) fn transport(text: &str) -> Parsed<Udp> {
     choice(text, &[("udp", Udp)])
 }
 
 /// A version by name, or by the number in its header.
-pub fn version(text: &str) -> Parsed<Version> {
+pub(crate) fn version(text: &str) -> Parsed<Version> {
     choice(
         text,
         &[
@@ -59,7 +59,7 @@ pub fn version(text: &str) -> Parsed<Version> {
     )
 }
 
-pub fn record_kind(text: &str) -> Parsed<RecordKind> {
+pub(crate) fn record_kind(text: &str) -> Parsed<RecordKind> {
     choice(
         text,
         &[
@@ -69,7 +69,7 @@ pub fn record_kind(text: &str) -> Parsed<RecordKind> {
     )
 }
 
-pub fn nat_event(text: &str) -> Parsed<NatEventValues> {
+pub(crate) fn nat_event(text: &str) -> Parsed<NatEventValues> {
     choice(
         text,
         &[
@@ -79,7 +79,7 @@ pub fn nat_event(text: &str) -> Parsed<NatEventValues> {
     )
 }
 
-pub fn target(text: &str) -> Parsed<TargetKind> {
+pub(crate) fn target(text: &str) -> Parsed<TargetKind> {
     choice(
         text,
         &[
@@ -92,7 +92,7 @@ pub fn target(text: &str) -> Parsed<TargetKind> {
     )
 }
 
-pub fn format(text: &str) -> Parsed<Format> {
+pub(crate) fn format(text: &str) -> Parsed<Format> {
     choice(
         text,
         &[
@@ -104,7 +104,7 @@ pub fn format(text: &str) -> Parsed<Format> {
     )
 }
 
-pub fn severity(text: &str) -> Parsed<Severity> {
+pub(crate) fn severity(text: &str) -> Parsed<Severity> {
     choice(
         text,
         &[
@@ -123,16 +123,16 @@ pub fn severity(text: &str) -> Parsed<Severity> {
     )
 }
 
-pub fn facility(text: &str) -> Parsed<Facility> {
+pub(crate) fn facility(text: &str) -> Parsed<Facility> {
     text.parse().map(Facility).map_err(|()| Wrong::Value)
 }
 
-pub fn protocol(text: &str) -> Parsed<Protocol> {
+pub(crate) fn protocol(text: &str) -> Parsed<Protocol> {
     Protocol::parse(text).ok_or(Wrong::Value)
 }
 
 /// `value`, or `value/mask`. A value with bits that the mask clears would match nothing.
-pub fn mark(text: &str) -> Parsed<MarkFilter> {
+pub(crate) fn mark(text: &str) -> Parsed<MarkFilter> {
     let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
     let (Some(value), Some(mask)) = (number(value), number(mask)) else {
         return Err(Wrong::Value);
@@ -147,7 +147,7 @@ pub fn mark(text: &str) -> Parsed<MarkFilter> {
 }
 
 /// An address prefix; an address alone is the prefix of its full length.
-pub fn prefix(text: &str) -> Parsed<Prefix> {
+pub(crate) fn prefix(text: &str) -> Parsed<Prefix> {
     let (address, length) = match text.split_once('/') {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
@@ -173,7 +173,7 @@ pub fn prefix(text: &str) -> Parsed<Prefix> {
 }
 
 /// An address with an optional port: `192.0.2.1:2055`, `192.0.2.1`, `[2001:db8::1]:2055`, `2001:db8::1`.
-pub fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
+pub(crate) fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok((address.ip(), Some(address.port())));
     }
@@ -188,7 +188,7 @@ pub fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
 }
 
 /// The same for where something is sent: neither the address nor the port can be "any".
-pub fn destination(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
+pub(crate) fn destination(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
     match endpoint(text)? {
         (_, Some(0)) => Err(Wrong::Expected("a port from 1 to 65535".to_owned())),
         (address, _) if address.is_unspecified() || address == Ipv4Addr::BROADCAST => {
@@ -198,22 +198,17 @@ pub fn destination(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
     }
 }
 
-pub fn address(text: &str) -> Parsed<IpAddr> {
+pub(crate) fn ipv4_address(text: &str) -> Parsed<Ipv4Addr> {
     text.parse().map_err(|_| Wrong::Value)
 }
 
-pub fn absolute_path(text: &str) -> Parsed<PathBuf> {
+pub(crate) fn absolute_path(text: &str) -> Parsed<PathBuf> {
     let path = PathBuf::from(text);
-    // A path with a NUL byte can never be opened.
-    if path.is_absolute() && !text.contains('\0') {
-        Ok(path)
-    } else {
-        Err(Wrong::Value)
-    }
+    path.is_absolute().then_some(path).ok_or(Wrong::Value)
 }
 
 /// The path of a Unix socket; the empty text for none.
-pub fn optional_socket(text: &str) -> Parsed<Option<PathBuf>> {
+pub(crate) fn optional_socket(text: &str) -> Parsed<Option<PathBuf>> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -225,33 +220,31 @@ pub fn optional_socket(text: &str) -> Parsed<Option<PathBuf>> {
 }
 
 /// A name as `ip netns` accepts it, or an absolute path.
-pub fn namespace(text: &str) -> Parsed<Namespace> {
+pub(crate) fn namespace(text: &str) -> Parsed<Namespace> {
     if text.contains('/') {
-        return absolute_path(text).map(Namespace);
+        absolute_path(text).map(Namespace)
+    } else {
+        Ok(Namespace(PathBuf::from(text)))
     }
-    let usable = !matches!(text, "." | "..") && !text.contains('\0') && text.len() <= 255;
-    usable
-        .then(|| Namespace(PathBuf::from(text)))
-        .ok_or(Wrong::Value)
 }
 
 /// A name that nft can print and read back, and that leaves room for a suffix below its limit.
-pub fn table_name(text: &str) -> Parsed<String> {
+pub(crate) fn table_name(text: &str) -> Parsed<String> {
     let begins = text.starts_with(|c: char| c.is_ascii_alphabetic());
     named(text, begins, 63, "_.-")
 }
 
 /// An APP-NAME (RFC 5424 section 6.2.5: 48 characters) that is also a tag in RFC 3164's sense.
-pub fn app_name(text: &str) -> Parsed<String> {
+pub(crate) fn app_name(text: &str) -> Parsed<String> {
     named(text, !text.is_empty(), 48, "_./-")
 }
 
 /// The name of an output. It may begin with a digit: an address makes a good name.
-pub fn output_name(text: &str) -> Parsed<String> {
+pub(crate) fn output_name(text: &str) -> Parsed<String> {
     named(text, !text.is_empty(), 64, "-_.")
 }
 
-pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
+pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
     move |text| {
         let value = parse_duration(text).filter(|value| range.contains(value));
         value.ok_or(Wrong::Value)
@@ -259,7 +252,7 @@ pub fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Dura
 }
 
 /// A duration from 1 s; 0 is never.
-pub fn interval(text: &str) -> Parsed<Option<Duration>> {
+pub(crate) fn interval(text: &str) -> Parsed<Option<Duration>> {
     match parse_duration(text) {
         Some(Duration::ZERO) => Ok(None),
         Some(value) if value >= Duration::from_secs(1) => Ok(Some(value)),
@@ -267,7 +260,9 @@ pub fn interval(text: &str) -> Parsed<Option<Duration>> {
     }
 }
 
-pub fn size<T: TryFrom<u64> + PartialOrd>(range: RangeInclusive<T>) -> impl Fn(&str) -> Parsed<T> {
+pub(crate) fn size<T: TryFrom<u64> + PartialOrd>(
+    range: RangeInclusive<T>,
+) -> impl Fn(&str) -> Parsed<T> {
     move |text| {
         let value = parse_size(text).and_then(|bytes| bytes.try_into().ok());
         let value = value.filter(|value| range.contains(value));
@@ -275,7 +270,7 @@ pub fn size<T: TryFrom<u64> + PartialOrd>(range: RangeInclusive<T>) -> impl Fn(&
     }
 }
 
-pub fn whole<T: std::str::FromStr + PartialOrd>(
+pub(crate) fn whole<T: std::str::FromStr + PartialOrd>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Parsed<T> {
     move |text| {

@@ -9,7 +9,7 @@ use crate::config::quoted;
 const WIDTH: usize = 118;
 
 /// A TOML basic string.
-pub struct Text<'a>(pub &'a str);
+pub(super) struct Text<'a>(pub &'a str);
 
 impl Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -26,7 +26,7 @@ impl Display for Text<'_> {
 }
 
 /// A TOML array of basic strings.
-pub struct List<'a>(pub &'a [String]);
+pub(super) struct List<'a>(pub &'a [String]);
 
 impl Display for List<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,28 +40,28 @@ impl Display for List<'_> {
 }
 
 #[derive(Debug, Default)]
-pub struct Draft {
+pub(super) struct Draft {
     body: String,
 }
 
 impl Draft {
     /// Begins a section, `[capture]` or `[[collector]]`.
-    pub fn section(&mut self, header: &str) {
+    pub(super) fn section(&mut self, header: &str) {
         self.body += &format!("\n{header}\n");
     }
 
-    pub fn set(&mut self, key: &str, value: impl Display) {
+    pub(super) fn set(&mut self, key: &str, value: impl Display) {
         self.body += &format!("{key} = {value}\n");
     }
 
     /// A comment about the key that follows.
-    pub fn remark(&mut self, text: &str) {
+    pub(super) fn remark(&mut self, text: &str) {
         self.body += &comment(text);
     }
 
     /// The whole text, which says where it comes from and what is not in it.
     #[must_use]
-    pub fn finish(&self, origin: &str, notes: &[Note]) -> String {
+    pub(super) fn finish(&self, origin: &str, notes: &[Note]) -> String {
         let version = env!("CARGO_PKG_VERSION");
         let mut text = comment(&format!(
             "Converted from {} by nattrail {version}. Check it with \"nattrail check\"; every key is explained in nattrail.toml(5).",

@@ -10,7 +10,7 @@ use crate::config::quoted;
 const DEEPEST: usize = 16;
 
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Block {
+pub(super) struct Block {
     /// `name`, or `name ident` for `<name ident>`.
     pub name: String,
     pub line: usize,
@@ -19,14 +19,14 @@ pub struct Block {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Setting {
+pub(super) struct Setting {
     pub name: String,
     pub value: String,
     pub line: usize,
 }
 
 /// Reads a whole file into a block without a name.
-pub fn parse(text: &str) -> Result<Block, Unfit> {
+pub(super) fn parse(text: &str) -> Result<Block, Unfit> {
     let mut open = vec![Block::default()];
     let mut lines = Lines::new(text);
     while let Some((line, text)) = lines.next_logical() {

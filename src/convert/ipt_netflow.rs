@@ -22,7 +22,7 @@ const BUFFER: std::ops::RangeInclusive<u64> = 4 << 10..=1 << 30;
 ///
 /// # Errors
 /// When no option of the module is in the text, or no destination is left that could be sent to.
-pub fn convert(text: &str, origin: &str) -> Result<Conversion, Unfit> {
+pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Unfit> {
     let mut notes = Notes::default();
     let given = lines::read(text, &mut notes);
     if given.is_empty() {

@@ -7,8 +7,8 @@
 
 mod draft;
 mod general;
-pub mod ipt_netflow;
-pub mod nfflowd;
+pub(crate) mod ipt_netflow;
+pub(crate) mod nfflowd;
 #[cfg(test)]
 mod testing;
 
@@ -18,7 +18,7 @@ use self::draft::Draft;
 
 /// What became of a file.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Conversion {
+pub(crate) struct Conversion {
     /// A whole `nattrail.toml`, with the notes in comments.
     pub toml: String,
     pub notes: Vec<Note>,
@@ -26,7 +26,7 @@ pub struct Conversion {
 
 /// Something that has no equivalent, or another one than it seems, and what to do instead.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Note {
+pub(crate) struct Note {
     /// Where it is said, counted from 1; 0 for what the file as a whole says, or does not say.
     pub line: usize,
     /// The option by its name; empty where it has none.
@@ -48,7 +48,7 @@ impl fmt::Display for Note {
 
 /// Why nothing can be made of a file.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Unfit(pub Note);
+pub(crate) struct Unfit(pub Note);
 
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -23,7 +23,7 @@ const NO_PROGRAMS: &str = "no equivalent: nattrail starts no other programs";
 ///
 /// # Errors
 /// When the text is not in the format of Config::General, or names no collector that could be sent to.
-pub fn convert(text: &str, origin: &str) -> Result<Conversion, Unfit> {
+pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Unfit> {
     let root = general::parse(text)?;
     let mut notes = Notes::default();
     for option in &root.options {
@@ -182,7 +182,7 @@ impl Sender {
         }
         Ok(Self {
             source: source_address,
-            exporter: exporter.map(|ip| ip.to_string()),
+            exporter: exporter.filter(IpAddr::is_ipv4).map(|ip| ip.to_string()),
             collector,
         })
     }

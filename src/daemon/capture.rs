@@ -10,13 +10,13 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 
-use super::takeover::{Kept, Listening};
+use super::takeover::Kept;
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket};
 use crate::kernel::filter::Program;
 use crate::kernel::namespace::within;
-use crate::metrics::ByProtocol;
+use crate::metrics;
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{DumpReply, Event, Listing};
@@ -38,36 +38,6 @@ const OVERFLOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long nothing must be lost before the log says that it is over.
 const LOSS_MEMORY: Duration = Duration::from_secs(10);
-
-/// Counts since the start of the daemon.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Statistics {
-    /// System calls that returned events.
-    pub batches: u64,
-    /// Messages of the event socket.
-    pub events: u64,
-    /// Messages of dumps.
-    pub dumped: u64,
-    /// Messages of dumps that could not be decoded.
-    pub dumped_malformed: u64,
-    /// Messages of the kernel that could not be decoded, or were longer than any event.
-    pub malformed: u64,
-    /// Datagrams that did not come from the kernel.
-    pub foreign: u64,
-    /// How often events were lost because the socket's buffer was full (never in reliable mode).
-    pub overflows: u64,
-    pub new_by_protocol: ByProtocol,
-    pub destroy_by_protocol: ByProtocol,
-}
-
-impl Statistics {
-    const fn count(&mut self, event: &Event) {
-        match event {
-            Event::New(flow) => self.new_by_protocol.count(flow.session.protocol),
-            Event::Destroy(flow) => self.destroy_by_protocol.count(flow.session.protocol),
-        }
-    }
-}
 
 /// The sockets to the kernel.
 pub struct Capture {
@@ -91,8 +61,7 @@ pub struct Capture {
     next_gap: Uptime,
     /// When events were last lost, while that counts as the present state.
     losing: Option<Uptime>,
-    listening: Listening,
-    statistics: Statistics,
+    statistics: metrics::Events,
 }
 
 struct Dump {
@@ -118,27 +87,17 @@ impl Capture {
     /// # Errors
     /// What the kernel says: a namespace that is not there, or a missing permission.
     pub fn open(config: &config::Capture, kept: Option<Kept>, now: Now) -> io::Result<Self> {
-        let kept_on = kept.is_some();
-        let kept = match kept {
+        let (events, drops, overflow_since) = match kept {
             Some(kept) => {
                 kept.socket.configure(config)?;
-                kept
+                (kept.socket, kept.drops, kept.overflow_since)
             }
             None => {
                 let open = || EventSocket::open(config);
-                Kept::new(within(config.namespace.as_ref(), open)??)
+                (within(config.namespace.as_ref(), open)??, 0, None)
             }
         };
-        let Kept {
-            socket: events,
-            drops,
-            overflow_since,
-        } = kept;
         Ok(Self {
-            listening: Listening {
-                socket: events.cookie().ok(),
-                kept: kept_on,
-            },
             config: config.clone(),
             events,
             batch: Batch::new(),
@@ -152,7 +111,7 @@ impl Capture {
             overflow_over: false,
             next_gap: now.up,
             losing: None,
-            statistics: Statistics::default(),
+            statistics: metrics::Events::default(),
         })
     }
 
@@ -180,9 +139,10 @@ impl Capture {
         self.events.as_fd()
     }
 
+    /// [Cookie](EventSocket::cookie) of that socket, if the kernel tells.
     #[must_use]
-    pub const fn listening(&self) -> Listening {
-        self.listening
+    pub fn cookie(&self) -> Option<u64> {
+        self.events.cookie().ok()
     }
 
     /// # Errors
@@ -325,7 +285,7 @@ impl Capture {
     }
 
     #[must_use]
-    pub const fn statistics(&self) -> &Statistics {
+    pub const fn statistics(&self) -> &metrics::Events {
         &self.statistics
     }
 
@@ -411,7 +371,7 @@ impl Capture {
             let bytes = match datagram {
                 Datagram::Kernel(bytes) => bytes,
                 Datagram::Truncated => {
-                    self.statistics.events += 1;
+                    self.statistics.messages += 1;
                     self.statistics.malformed += 1;
                     continue;
                 }
@@ -421,10 +381,10 @@ impl Capture {
                 }
             };
             for message in Messages::new(bytes) {
-                self.statistics.events += 1;
+                self.statistics.messages += 1;
                 match message.and_then(|message| Event::decode(&message)) {
                     Ok(Some(event)) => {
-                        self.statistics.count(&event);
+                        count(&event, &mut self.statistics);
                         engine.handle_event(&event, now);
                     }
                     Ok(None) => {}
@@ -457,7 +417,12 @@ impl Capture {
 }
 
 impl Dump {
-    fn read(&mut self, engine: &mut Engine, statistics: &mut Statistics, now: Now) -> DumpState {
+    fn read(
+        &mut self,
+        engine: &mut Engine,
+        statistics: &mut metrics::Events,
+        now: Now,
+    ) -> DumpState {
         let datagram = match self.socket.receive() {
             Ok(datagram) => datagram,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -479,12 +444,25 @@ impl Dump {
     }
 }
 
+fn count(event: &Event, statistics: &mut metrics::Events) {
+    match event {
+        Event::New(flow) => {
+            statistics.new += 1;
+            statistics.new_by_protocol.count(flow.session.protocol);
+        }
+        Event::Destroy(flow) => {
+            statistics.destroy += 1;
+            statistics.destroy_by_protocol.count(flow.session.protocol);
+        }
+    }
+}
+
 /// Hands the entries of one datagram to the engine.
 fn read_messages(
     datagram: &[u8],
     sequence: u32,
     engine: &mut Engine,
-    statistics: &mut Statistics,
+    statistics: &mut metrics::Events,
     now: Now,
 ) -> DumpState {
     for message in Messages::new(datagram) {
@@ -498,7 +476,7 @@ fn read_messages(
             DumpReply::decode(&message)
         });
         match reply {
-            Ok(Some(DumpReply::Flow(flow))) => {
+            Ok(Some(DumpReply::Entry(flow))) => {
                 statistics.dumped += 1;
                 engine.handle_dumped(&flow, now);
             }

@@ -15,17 +15,16 @@
 mod file;
 mod viewer;
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use mio::net::{UnixListener, UnixStream};
 use mio::{Interest, Registry, Token};
 use serde_json::json;
 
-use self::file::SocketFile;
-pub use self::file::Unusable;
+use self::file::{SocketFile, Unusable};
 use self::viewer::Viewer;
+use super::exchange::{self, Door, PATIENCE, Progress};
 use crate::export::view::filter::Filter;
 use crate::export::view::{Line, View};
 use crate::session::Record;
@@ -39,13 +38,6 @@ const VIEWERS: usize = 8;
 const REQUEST_LIMIT: usize = 1024;
 /// Longest answer, with its line feed.
 const ANSWER_LIMIT: usize = 1 << 20;
-/// How long a client may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Connections accepted in one turn of the loop.
-const ACCEPTS: usize = 32;
-/// Wait after a connection that could not be accepted, such as for want of a descriptor.
-const ACCEPT_RETRY: Duration = Duration::from_secs(1);
-
 /// What a client may ask that only the rest of the daemon can answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Request {
@@ -63,10 +55,7 @@ pub struct Control {
     listener: UnixListener,
     /// Removed when this goes away.
     _file: SocketFile,
-    /// Connections may wait. mio reports readiness by edges.
-    acceptable: bool,
-    /// Nothing is accepted before.
-    retry: Option<Uptime>,
+    door: Door,
     first: Token,
     clients: [Option<Client>; CLIENTS],
     /// What all viewers share.
@@ -116,8 +105,7 @@ impl Control {
         Ok(Self {
             listener,
             _file: file,
-            acceptable: true,
-            retry: None,
+            door: Door::new(),
             first,
             clients: [const { None }; CLIENTS],
             line: Line::default(),
@@ -130,7 +118,7 @@ impl Control {
             return;
         };
         match offset.checked_sub(1) {
-            None => self.acceptable = true,
+            None => self.door.handle_ready(),
             Some(slot) => self.go_on(slot),
         }
     }
@@ -138,13 +126,12 @@ impl Control {
     /// When to call [`Self::handle_timeout`] at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
-        let accept = self.acceptable.then(|| self.retry.unwrap_or_default());
         let clients = self
             .clients
             .iter()
             .flatten()
             .filter_map(Client::poll_timeout);
-        clients.chain(accept).min()
+        clients.chain(self.door.poll_timeout()).min()
     }
 
     /// Closes the clients whose time is over, accepts new ones, and writes to the viewers what goes. Spurious calls do
@@ -156,34 +143,12 @@ impl Control {
                 *slot = None;
             }
         }
-        self.accept(registry, now);
+        let accept = || self.listener.accept().map(|(stream, _)| stream);
+        for stream in self.door.accept(now, accept) {
+            self.welcome(stream, registry, now);
+        }
         self.admit(now);
         self.write_to_viewers(now);
-    }
-
-    fn accept(&mut self, registry: &Registry, now: Now) {
-        if !self.acceptable || self.retry.is_some_and(|at| now.up < at) {
-            return;
-        }
-        self.retry = None;
-        for _ in 0..ACCEPTS {
-            match self.listener.accept() {
-                Ok((stream, _)) => self.welcome(stream, registry, now),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.acceptable = false;
-                    return;
-                }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        ErrorKind::Interrupted | ErrorKind::ConnectionAborted
-                    ) => {}
-                Err(_) => {
-                    self.retry = Some(now.up.saturating_add(ACCEPT_RETRY));
-                    return;
-                }
-            }
-        }
     }
 
     /// A client with a complete request, until it has been answered.
@@ -371,43 +336,22 @@ impl Client {
         let Phase::Asking(request) = &mut self.phase else {
             return Ok(None);
         };
-        loop {
-            let mut room = [0; REQUEST_LIMIT];
-            let left = REQUEST_LIMIT - request.len();
-            let ended = match self.stream.read(&mut room[..left]) {
-                Ok(0) if request.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
-                Ok(0) => true,
-                Ok(count) => {
-                    request.extend_from_slice(&room[..count]);
-                    request.contains(&b'\n')
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error),
-            };
-            if ended {
-                return Ok(Some(next_phase(request)));
-            }
-            if request.len() == REQUEST_LIMIT {
-                return Ok(Some(failing("expected a line of at most 1024 bytes")));
-            }
-        }
+        let is_whole = |request: &[u8]| request.contains(&b'\n');
+        let progress = exchange::read(&mut self.stream, request, REQUEST_LIMIT, is_whole)?;
+        Ok(match progress {
+            Progress::Partial => None,
+            Progress::Whole => Some(next_phase(request)),
+            Progress::TooLong => Some(failing("expected a line of at most 1024 bytes")),
+        })
     }
 
     fn write(&mut self) -> io::Result<Fate> {
-        let Phase::Answering { answer, sent } = &mut self.phase else {
-            return Ok(Fate::Stays);
-        };
-        while *sent < answer.len() {
-            match self.stream.write(&answer[*sent..]) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => *sent += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Fate::Stays),
-                Err(error) => return Err(error),
-            }
+        if let Phase::Answering { answer, sent } = &mut self.phase
+            && exchange::write(&mut self.stream, answer, sent)?
+        {
+            return Ok(Fate::Goes);
         }
-        Ok(Fate::Goes)
+        Ok(Fate::Stays)
     }
 }
 

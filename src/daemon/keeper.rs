@@ -1,133 +1,166 @@
-//! Keeping the store: opening it, one commit per flush, and what to do when the disk fails.
+//! Keeping the database: opening it, one commit per flush, and what to do when the disk fails.
 //!
-//! A damaged database is set aside and a new one begun. One that is not available (disk full, read-only) is tried again
-//! at each flush, and the daemon goes on without: records leave as before, only a crash would cost the early state. Both
-//! are logged as the state changes, not per attempt. Whether it can become available in this process at all is a matter of
-//! what the daemon has confined itself to ([`super::confine`]).
+//! A damaged database is set aside and a new one begun. One that is not available (disk full, read-only, another
+//! program's) is tried again at each flush, and the daemon goes on without: records leave from memory, only a crash would
+//! cost what it has not sent. Both are logged as the state changes, not per attempt.
 //!
-//! It also decides what there is to say of the time between two runs: nothing when the last one ended as planned and its
-//! event socket was kept; else a gap, and an audit looks for what was missed.
-
-use std::time::Duration;
+//! A commit holds the pending sessions, the records and the places of the outputs as they are at one moment. Records leave
+//! only after it, so that a crash repeats what left since the last commit, with the same ids and times, and nothing else.
 
 use super::clock;
 use super::outputs::Outputs;
-use super::takeover::Listening;
+use super::takeover::Left;
 use crate::config;
 use crate::engine::Engine;
-use crate::session::{Gap, GapCause};
-use crate::store::{self, Error, Export, LastRun, Run, Store};
+use crate::metrics;
+use crate::place::{Place, Serial, Span};
+use crate::session::{Gap, GapCause, Record};
+use crate::store::record_log::{Reading, RecordLog};
+use crate::store::{self, Commit, Error, LastRun, Places, Store, Stored};
 use crate::time::{Now, Uptime, Wall};
 
-/// Counts since the start of the daemon.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Statistics {
-    pub commits: u64,
-    pub failed: u64,
-    /// Damaged databases set aside.
-    pub set_aside: u64,
-    pub longest_commit: Duration,
-}
+/// A commit is made before its time when so many records wait for it: it must not hold up the loop for long, and a
+/// commit in pieces would not be of one moment.
+const MANY_RECORDS: u64 = 1 << 17;
+/// The same for pending sessions that the database has to learn of.
+const MANY_CHANGES: usize = (1 << 16) - 4096;
+/// Blocks of the log that one commit gives up for want of room, beside as many as it writes.
+const MAX_EVICTED: usize = 8;
 
 pub struct Keeper {
-    config: config::Pending,
+    pending: config::Pending,
+    bounds: config::Log,
     store: Option<Store>,
+    log: RecordLog,
     /// Whether the engine has what an earlier run left: what a store holds that is opened later is not taken over.
     restored: bool,
     /// Whether the last attempt to open or to write failed.
     failing: bool,
+    /// Whether this run has made a commit.
+    has_committed: bool,
     next_flush: Uptime,
+    last_flush: Uptime,
     /// Since when events have been heard in this run.
     listening_since: Wall,
-    listening: Listening,
-    /// Until when records had been sent on as this run began.
-    complete: Wall,
-    /// The same as it was last committed with all that the store had to know.
-    committed: Wall,
-    /// Whether what was missed before is still to be looked for: a crash until then must not forget it.
-    awaiting_audit: bool,
-    /// How far the collectors have been served: by the last run, then by this one.
-    exports: Vec<Export>,
-    statistics: Statistics,
+    /// Cookie of the socket that it listens with.
+    socket: Option<u64>,
+    places: Places,
+    statistics: metrics::Store,
 }
 
-/// The store, opened but not read yet: what the last run left decides which event socket is used.
+/// The database, opened but not read yet: what the last run left decides which event socket is used.
 pub struct Opened {
-    store: Result<(Store, LastRun), Error>,
-    /// The same moment as in [`LastRun::last_commit`], as a file beside the database has it.
+    store: Result<(Store, LastRun, Places), Error>,
     heartbeat: Option<Wall>,
 }
 
 impl Opened {
     /// # Errors
-    /// Only when the database is not for this daemon to use ([`Error::Refused`]).
+    /// Only when another daemon is using the database ([`Error::Locked`]).
     pub fn open(config: &config::Pending) -> Result<Self, Error> {
         let heartbeat = store::heartbeat(&config.database);
         let store = Store::open(&config.database).and_then(|store| {
-            let last_run = store.last_run()?;
-            Ok((store, last_run))
+            let (last_run, places) = (store.last_run()?, store.places()?);
+            Ok((store, last_run, places))
         });
         match store {
-            Err(error @ Error::Refused { .. }) => Err(error),
+            Err(error @ Error::Locked { .. }) => Err(error),
             store => Ok(Self { store, heartbeat }),
         }
     }
 
     #[must_use]
-    pub fn last_run(&self) -> Option<&LastRun> {
-        self.store.as_ref().ok().map(|(_, last_run)| last_run)
+    pub fn left(&self) -> Left {
+        Left {
+            run: self.store.as_ref().ok().map(|(_, last_run, _)| *last_run),
+            heartbeat: self.heartbeat,
+        }
     }
 }
 
+/// How events are heard in this run.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    pub since: Wall,
+    /// Cookie of the socket, if the kernel told.
+    pub socket: Option<u64>,
+}
+
 impl Keeper {
-    /// Gives the sessions of the store back to the engine.
+    /// Gives the sessions of the database back to the engine, and the places of the outputs to the caller.
     #[must_use]
     pub fn new(
-        config: &config::Pending,
+        config: &config::Config,
         opened: Opened,
         listening: Listening,
         engine: &mut Engine,
         now: Now,
-    ) -> Self {
+    ) -> (Self, Places) {
         let mut this = Self {
-            config: config.clone(),
+            pending: config.pending.clone(),
+            bounds: config.log.clone(),
             store: None,
+            log: RecordLog::new(Serial(1)),
             restored: false,
             failing: false,
-            next_flush: now.up.saturating_add(config.flush),
-            listening_since: now.wall,
-            listening,
-            complete: now.wall,
-            committed: now.wall,
-            awaiting_audit: false,
-            exports: Vec::new(),
-            statistics: Statistics::default(),
+            has_committed: false,
+            next_flush: now.up,
+            last_flush: now.up,
+            listening_since: listening.since,
+            socket: listening.socket,
+            places: Places::new(),
+            statistics: metrics::Store::default(),
         };
-        this.restore(opened, engine, now);
-        if this.store.is_none() {
-            engine.request_audit(now);
+        let places = match opened.store {
+            Ok((store, last_run, places)) => {
+                this.log = RecordLog::new(last_run.next);
+                // If it is damaged, its log goes with it: outputs find that their records are gone.
+                this.restore(store, engine, now);
+                places
+            }
+            Err(Error::Damaged { reason, .. }) => {
+                this.restored = true;
+                this.replace(engine, None, &reason, now);
+                Places::new()
+            }
+            Err(error) => {
+                this.note_failure(&error);
+                Places::new()
+            }
+        };
+        engine.request_audit(now);
+        (this, places)
+    }
+
+    /// Applies a changed interval and changed bounds; another database needs a restart.
+    pub fn reconfigure(&mut self, config: &config::Config) {
+        self.pending.flush = config.pending.flush;
+        self.pending.ttl = config.pending.ttl;
+        self.bounds = config.log.clone();
+    }
+
+    /// Adds a record to the log.
+    pub fn push(&mut self, record: &Record) {
+        self.log.push(record);
+    }
+
+    /// The log, for those that follow it.
+    pub const fn reading(&mut self) -> Reading<'_> {
+        Reading {
+            log: &mut self.log,
+            store: self.store.as_ref(),
         }
-        // A store that can only be opened later: its run ended before this one went without it.
-        this.listening.kept = false;
-        this
     }
 
-    /// How far the collectors had been served when the last run ended.
     #[must_use]
-    pub fn take_exports(&mut self) -> Vec<Export> {
-        std::mem::take(&mut self.exports)
+    pub const fn log(&self) -> &RecordLog {
+        &self.log
     }
 
-    /// Until when records had been sent on as this run began: later only if nothing may be missing.
+    /// Octets of the log in the database.
     #[must_use]
-    pub const fn complete(&self) -> Wall {
-        self.complete
-    }
-
-    /// Applies a changed interval; another database needs a restart.
-    pub fn reconfigure(&mut self, config: &config::Pending) {
-        self.config.flush = config.flush;
-        self.config.ttl = config.ttl;
+    pub fn log_octets(&self) -> u64 {
+        self.store.as_ref().map_or(0, Store::log_octets)
     }
 
     #[must_use]
@@ -135,7 +168,7 @@ impl Keeper {
         self.next_flush
     }
 
-    /// Commits when the interval has passed. `heard` is until when the kernel has been heard.
+    /// Commits when the interval has passed or much waits for it. `heard` is until when the kernel has been heard.
     pub fn handle_timeout(
         &mut self,
         engine: &mut Engine,
@@ -143,7 +176,10 @@ impl Keeper {
         heard: Wall,
         now: Now,
     ) {
-        if now.up >= self.next_flush && self.commit(engine, outputs, heard, None, now) {
+        let is_much =
+            self.log.waiting() >= MANY_RECORDS || engine.changes_waiting() >= MANY_CHANGES;
+        let is_due = now.up >= self.next_flush || is_much && !self.failing;
+        if is_due && self.commit(engine, outputs, heard, None, now) {
             self.next_flush = now.up;
         }
     }
@@ -153,7 +189,8 @@ impl Keeper {
         while self.commit(engine, outputs, heard, None, now) {}
     }
 
-    /// The last commit of a run that ends as planned. `drops` are those of the event socket that are in a gap.
+    /// The last commit of a run that ends as planned. `drops` are those of the event socket that are in a gap. Says whether
+    /// the database has it: if not, the next run must not rely on the socket.
     pub fn finish(
         &mut self,
         engine: &mut Engine,
@@ -161,12 +198,13 @@ impl Keeper {
         heard: Wall,
         drops: u32,
         now: Now,
-    ) {
+    ) -> bool {
         while self.commit(engine, outputs, heard, Some(drops), now) {}
+        self.store.is_some() && !self.failing
     }
 
     #[must_use]
-    pub const fn statistics(&self) -> &Statistics {
+    pub const fn statistics(&self) -> &metrics::Store {
         &self.statistics
     }
 
@@ -184,155 +222,181 @@ impl Keeper {
         stopped: Option<u32>,
         now: Now,
     ) -> bool {
-        self.next_flush = now
-            .up
-            .saturating_add(self.config.flush.max(Duration::from_millis(1)));
-        if self.store.is_none() {
-            if self.restored {
-                self.begin_anew(engine, now);
-            } else {
-                match Opened::open(&self.config) {
-                    Ok(opened) => self.restore(opened, engine, now),
-                    Err(error) => self.note_failure(&error),
+        self.next_flush = now.up.saturating_add(self.pending.flush);
+        let since = now.up.saturating_since(self.last_flush);
+        self.last_flush = now.up;
+        self.open_late(engine, outputs, now);
+        self.log.close_block();
+        let needed = outputs.needed(self.log.next());
+        if self.store.is_some() {
+            let begun = clock::uptime();
+            let (result, more) = self.write(engine, outputs, heard, stopped, now);
+            let took = clock::uptime().saturating_since(begun);
+            let longest = &mut self.statistics.longest_commit_microseconds;
+            *longest = metrics::micros(took).max(*longest);
+            self.statistics.commit_histogram.count(took);
+            match result {
+                Ok(()) => {
+                    self.statistics.commits += 1;
+                    self.has_committed = true;
+                    self.log.handle_stored(needed, since);
+                    self.note_success();
+                    return more;
                 }
+                Err(Error::Damaged { reason, .. }) => {
+                    self.replace(engine, Some(outputs), &reason, now);
+                }
+                Err(error @ Error::Gone { .. }) => {
+                    log::error!("{error}: a new one is begun");
+                    // With its lock, before the new one is locked.
+                    self.store = None;
+                    self.begin_anew(engine, outputs, now);
+                }
+                Err(error) => self.note_failure(&error),
             }
-        }
-        self.exports.clear();
-        self.exports.extend(outputs.exports());
-        let Some(store) = &mut self.store else {
-            engine.handle_commit_failed();
-            return false;
-        };
-        let changes = engine.changes();
-        let run = Run {
-            socket: self.listening.socket,
-            // A stop is planned once the store holds all there is: killed before, the next run must not rely on it.
-            stopped: stopped.filter(|_| changes.whole),
-            exports: &self.exports,
-        };
-        let begun = clock::uptime();
-        let served = outputs.served_until(heard);
-        self.awaiting_audit &= !engine.has_audited();
-        let complete = if self.awaiting_audit {
-            self.complete
-        } else if changes.whole {
-            served
         } else {
-            // Sessions whose records have left are not in the store as they are: whoever goes on from there repeats some, and
-            // has to say so.
-            self.committed
-        };
-        let result = store.commit(&changes, &run, complete);
-        let took = clock::uptime().saturating_since(begun);
-        self.statistics.longest_commit = self.statistics.longest_commit.max(took);
-        match result {
-            Ok(()) => {
-                self.statistics.commits += 1;
-                self.committed = complete;
-                self.note_success();
-                return engine.handle_committed();
-            }
-            Err(Error::Damaged { reason, .. }) => {
-                engine.handle_commit_failed();
-                self.replace(engine, &reason, now);
-            }
-            Err(error @ Error::Gone { .. }) => {
-                log::error!("{error}: a new one is begun");
-                // With its lock, before the new one is locked.
-                self.store = None;
-                self.begin_anew(engine, now);
-            }
-            Err(error) => {
-                engine.handle_commit_failed();
-                self.note_failure(&error);
-            }
+            engine.handle_commit_failed();
+        }
+        while let Some(span) = self.log.handle_not_stored(needed, since) {
+            outputs.handle_evicted(&span);
         }
         false
     }
 
-    /// Goes on from what the store holds, or notes that it is not available.
-    fn restore(&mut self, opened: Opened, engine: &mut Engine, now: Now) {
-        let Opened { store, heartbeat } = opened;
-        let mut count = 0_u64;
-        let loaded = store.and_then(|(mut store, last_run)| {
-            store.load(|session| {
-                count += 1;
-                engine.restore(session);
-            })?;
-            Ok((store, last_run))
-        });
-        match loaded {
-            Ok((store, last_run)) => {
-                self.restored = true;
-                engine.handle_store_opened();
-                self.note_success();
-                log::info!(
-                    "pending database \"{}\": {count} sessions of an earlier run",
-                    self.config.database.display()
-                );
-                self.go_on(store, last_run, heartbeat, engine, now);
+    /// Writes all there is to the database, or the first piece of it. Says whether there is more.
+    fn write(
+        &mut self,
+        engine: &mut Engine,
+        outputs: &mut Outputs,
+        heard: Wall,
+        stopped: Option<u32>,
+        now: Now,
+    ) -> (Result<(), Error>, bool) {
+        let evicted = match self.evicted(outputs, now) {
+            Ok(evicted) => evicted,
+            Err(error) => {
+                engine.handle_commit_failed();
+                return (Err(error), false);
+            }
+        };
+        for stored in &evicted {
+            outputs.handle_evicted(&stored.span);
+        }
+        self.places.clear();
+        let places = outputs.places();
+        self.places
+            .extend(places.map(|(key, place)| (key.to_owned(), place)));
+        let changes = engine.changes();
+        let commit = Commit {
+            changes: &changes,
+            blocks: self.log.unstored().collect(),
+            evicted: &evicted,
+            places: &self.places,
+            needed: outputs.needed(self.log.next()),
+            next: self.log.next(),
+            heard,
+            socket: self.socket,
+            // A stop is planned once the database holds all there is: killed before, the next run must not rely on it.
+            stopped: stopped.filter(|_| changes.whole),
+            durable: !self.has_committed || stopped.is_some(),
+        };
+        let result = match &mut self.store {
+            Some(store) => store.commit(&commit),
+            None => Ok(()),
+        };
+        let more = result.is_ok() && engine.handle_committed();
+        if result.is_err() {
+            engine.handle_commit_failed();
+        }
+        (result, more)
+    }
+
+    /// The blocks that have to go although not every output has taken them.
+    fn evicted(&self, outputs: &Outputs, now: Now) -> Result<Vec<Stored>, Error> {
+        let Some(store) = self.store.as_ref().filter(|store| store.log_octets() > 0) else {
+            return Ok(Vec::new());
+        };
+        let fresh: Vec<usize> = self.log.unstored().map(|block| block.bytes.len()).collect();
+        let mut octets = store.log_octets() + fresh.iter().sum::<usize>() as u64;
+        let needed = outputs.needed(self.log.next());
+        let oldest_time = now.wall.saturating_sub(self.bounds.age);
+        let mut evicted = Vec::new();
+        for stored in store.oldest_blocks(fresh.len() + MAX_EVICTED)? {
+            let is_needed = stored.span.end > needed;
+            if is_needed && octets <= self.bounds.size && stored.span.until >= oldest_time {
+                break;
+            }
+            octets = octets.saturating_sub(stored.octets);
+            if is_needed {
+                evicted.push(stored);
+            }
+        }
+        Ok(evicted)
+    }
+
+    /// Opens a database that was not there before.
+    fn open_late(&mut self, engine: &mut Engine, outputs: &mut Outputs, now: Now) {
+        if self.store.is_some() {
+            return;
+        }
+        if self.restored {
+            return self.begin_anew(engine, outputs, now);
+        }
+        match Opened::open(&self.pending).and_then(|opened| opened.store) {
+            Ok((mut store, last_run, places)) => {
+                // Its serials are not those of this run: this run's records are written in the place of its own.
+                if let Some(gap) = untaken(&last_run, &places) {
+                    engine.state_gap(gap);
+                }
+                if let Err(error) = store.clear_log() {
+                    return self.note_failure(&error);
+                }
+                if self.restore(store, engine, now) {
+                    self.state_gap(engine, last_run.heard, now);
+                    engine.request_audit(now);
+                }
             }
             Err(Error::Damaged { reason, .. }) => {
                 self.restored = true;
-                self.replace(engine, &reason, now);
-                self.state_gap(engine, heartbeat, now);
-                engine.request_audit(now);
+                self.replace(engine, Some(outputs), &reason, now);
             }
             Err(error) => self.note_failure(&error),
         }
     }
 
-    /// Draws the conclusions from how the last run ended.
-    fn go_on(
-        &mut self,
-        mut store: Store,
-        last_run: LastRun,
-        heartbeat: Option<Wall>,
-        engine: &mut Engine,
-        now: Now,
-    ) {
-        let run = Run {
-            socket: self.listening.socket,
-            ..Run::default()
-        };
-        let kept = last_run.stopped.is_some() && self.listening.kept;
-        if !kept && let Some(complete) = last_run.last_commit.or(heartbeat) {
-            // Until the gap that is stated below has reached every output.
-            self.complete = complete.min(now.wall);
-            self.committed = self.complete;
-        }
-        let noted = store.begin_run(&run, self.complete);
-        if let Err(error) = &noted {
-            self.note_failure(error);
-        }
-        self.store = Some(store);
-        // An end that could not be noted may be taken for that of this run by the next: so it does not count.
-        let planned = last_run.stopped.is_some() && noted.is_ok();
-        self.exports = last_run.exports;
-        if !planned {
-            for export in &mut self.exports {
-                export.past = export.past.leaping();
-            }
-        }
-        // Nothing was missed if the socket was kept, but the last run may have had an audit to make.
-        engine.request_audit(now);
-        if planned && self.listening.kept {
-            log::info!("the event socket was kept since the last run");
-        } else {
-            if last_run.last_commit.is_none() && heartbeat.is_some() {
-                log::warn!(
-                    "pending database \"{}\" is empty, though there was an earlier run: ends of sessions that only it knew \
-                     are lost",
-                    self.config.database.display()
+    /// Goes on with the sessions that the database holds. A damaged one is replaced. Returns whether it was sound.
+    fn restore(&mut self, mut store: Store, engine: &mut Engine, now: Now) -> bool {
+        let mut count = 0_u64;
+        let loaded = store.load(|session| {
+            count += 1;
+            engine.restore(session);
+        });
+        self.restored = true;
+        match loaded {
+            Ok(()) => {
+                self.store = Some(store);
+                engine.handle_store_opened();
+                self.note_success();
+                log::info!(
+                    "database \"{}\": {count} sessions of an earlier run",
+                    self.pending.database.display()
                 );
+                true
             }
-            self.awaiting_audit = true;
-            self.state_gap(engine, last_run.last_commit.or(heartbeat), now);
+            Err(error) => {
+                drop(store);
+                let reason = match error {
+                    Error::Damaged { reason, .. } => reason,
+                    other => other.to_string(),
+                };
+                self.replace(engine, None, &reason, now);
+                false
+            }
         }
     }
 
-    /// States that records may be missing between `from`, until when an earlier run was complete, and the start of this one.
-    fn state_gap(&self, engine: &mut Engine, from: Option<Wall>, now: Now) {
+    /// States that records may be missing between `from`, until when an earlier run listened, and the start of this one.
+    pub fn state_gap(&self, engine: &mut Engine, from: Option<Wall>, now: Now) {
         let Some(from) = from else {
             return;
         };
@@ -343,7 +407,7 @@ impl Keeper {
             );
         } else {
             log::warn!(
-                "records from {from} to {to} may be missing: nattrail did not run, or had not sent them yet when it ended"
+                "records from {from} to {to} may be missing: nattrail did not run, or was ended before it had written them down"
             );
         }
         let gap = Gap {
@@ -356,26 +420,29 @@ impl Keeper {
     }
 
     /// Sets a damaged database aside and begins a new one with what is pending now.
-    fn replace(&mut self, engine: &mut Engine, reason: &str, now: Now) {
-        let path = self.config.database.clone();
+    fn replace(
+        &mut self,
+        engine: &mut Engine,
+        outputs: Option<&mut Outputs>,
+        reason: &str,
+        now: Now,
+    ) {
+        let path = self.pending.database.clone();
         self.store = None;
         let fresh = store::set_aside(&path, "damaged", now.wall)
             .map_err(|error| error.to_string())
             .and_then(|aside| {
                 self.statistics.set_aside += 1;
                 log::error!(
-                    "pending database \"{}\" is damaged ({reason}): set aside as \"{}\", a new one is begun; ends of \
-                     sessions that only it knew are lost",
+                    "database \"{}\" is damaged ({reason}): set aside as \"{}\", a new one is begun; ends of sessions and \
+                     records that only it knew are lost",
                     path.display(),
                     aside.display()
                 );
                 Store::open(&path).map_err(|error| error.to_string())
             });
         match fresh {
-            Ok(store) => {
-                self.store = Some(store);
-                engine.handle_store_replaced();
-            }
+            Ok(store) => self.go_on_with(store, engine, outputs, now),
             Err(error) => {
                 let reason = format!("{reason}; it could not be replaced: {error}");
                 self.note_failure(&Error::Damaged { path, reason });
@@ -385,32 +452,55 @@ impl Keeper {
 
     /// Writes what is pending to a database that has nothing in it yet. One that has, because it was put in the place of
     /// this run's or because it is this run's own, moved away and back, is set aside: all that counts is known.
-    fn begin_anew(&mut self, engine: &mut Engine, now: Now) {
-        let path = self.config.database.clone();
+    fn begin_anew(&mut self, engine: &mut Engine, outputs: &mut Outputs, now: Now) {
+        let path = self.pending.database.clone();
         let opened = Store::open(&path).and_then(|store| {
-            if store.last_run()?.last_commit.is_none() {
+            if store.last_run()?.heard.is_none() {
                 return Ok(store);
             }
             drop(store);
             let aside = store::set_aside(&path, "replaced", now.wall);
             let aside = aside.map_err(|error| Error::Unavailable {
                 path: path.clone(),
-                reason: format!("what is in its place could not be set aside: {error}"),
+                reason: format!("the file in its place could not be set aside: {error}"),
             })?;
             log::warn!(
-                "what was in the place of the pending database is now \"{}\"",
+                "the file that was in the place of the database is now \"{}\"",
                 aside.display()
             );
             Store::open(&path)
         });
         match opened {
             Ok(store) => {
-                self.store = Some(store);
+                self.go_on_with(store, engine, Some(outputs), now);
                 self.note_success();
-                engine.handle_store_replaced();
             }
-            Err(Error::Damaged { reason, .. }) => self.replace(engine, &reason, now),
+            Err(Error::Damaged { reason, .. }) => self.replace(engine, Some(outputs), &reason, now),
             Err(error) => self.note_failure(&error),
+        }
+    }
+
+    /// Goes on with an empty database: the records that only the one before had are lost.
+    fn go_on_with(
+        &mut self,
+        store: Store,
+        engine: &mut Engine,
+        outputs: Option<&mut Outputs>,
+        now: Now,
+    ) {
+        self.store = Some(store);
+        engine.handle_store_replaced();
+        let first = self.log.handle_store_replaced();
+        if let Some(outputs) = outputs {
+            let needed = outputs.needed(first);
+            let span = Span {
+                first: needed,
+                end: first,
+                // How old they are stood beside them.
+                since: self.listening_since,
+                until: now.wall,
+            };
+            outputs.handle_evicted(&span);
         }
     }
 
@@ -419,8 +509,8 @@ impl Keeper {
         if !self.failing {
             self.failing = true;
             log::error!(
-                "{error}; records leave as before, but a crash would lose what is pending; trying again every {:?}",
-                self.config.flush
+                "{error}; records leave from memory as before, but a crash would lose what is pending; trying again every {:?}",
+                self.pending.flush
             );
         }
     }
@@ -429,9 +519,22 @@ impl Keeper {
         if self.failing {
             self.failing = false;
             log::info!(
-                "pending database \"{}\" is available again",
-                self.config.database.display()
+                "database \"{}\" is available again",
+                self.pending.database.display()
             );
         }
     }
+}
+
+/// The records of a log that is given up, as far as the output that is furthest behind has not taken them.
+fn untaken(last_run: &LastRun, places: &Places) -> Option<Gap> {
+    let behind = |place: &Place| last_run.next.0.saturating_sub(place.position.serial.0);
+    let most = places.iter().map(|(_, place)| behind(place)).max()?;
+    let until = last_run.heard.unwrap_or_default();
+    (most > 0).then_some(Gap {
+        cause: GapCause::Undelivered,
+        from: until,
+        to: until,
+        lost: Some(most),
+    })
 }

@@ -1,13 +1,11 @@
 //! The daemon's own log, on the standard error.
 //!
-//! Under systemd each line begins with its priority (sd-daemon(3): `<4>`), so that the journal files it under the right
-//! one; elsewhere with a word for people. A line is one write(2), so that lines of several processes do not mix.
+//! Under systemd, and the init script's logger(1), each line begins with its priority (sd-daemon(3): `<4>`), so that the
+//! journal or syslog files it under the right one; elsewhere with a word for people. A line is one write(2), so that lines of several processes do not mix.
 //!
 //! The daemon never waits for whoever reads: a line that the standard error does not take at once (a full pipe, a stopped
 //! terminal, a stopped journald, a closed one) is lost as a whole and counted, and as soon as lines are taken again one
 //! says how many there were.
-
-mod local;
 
 use std::fmt::Write as _;
 use std::io;
@@ -16,16 +14,11 @@ use std::sync::{Mutex, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-use self::local::Local;
-use super::clock;
 use crate::export::stream::Stream;
-
-/// Where the local syslog listens.
-const SYSLOG: &str = "/dev/log";
 
 /// How a line shows its level.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Prefix {
+pub(crate) enum Prefix {
     /// `<4>`, for the journal.
     Priority,
     /// `warning: `, for people; nothing before information.
@@ -35,7 +28,7 @@ pub enum Prefix {
 impl Prefix {
     /// What fits the standard error: systemd sets `JOURNAL_STREAM` when it goes to the journal (systemd.exec(5)).
     #[must_use]
-    pub fn from_environment() -> Self {
+    pub(crate) fn from_environment() -> Self {
         if std::env::var_os("JOURNAL_STREAM").is_some() {
             Self::Priority
         } else {
@@ -60,48 +53,10 @@ impl Prefix {
 /// Makes everything up to `info` go to the standard error. The first call decides; later ones change nothing.
 ///
 /// `log::logger().flush()` states a loss as soon as that is possible, without waiting for the next message.
-pub fn install(prefix: Prefix) {
+pub(crate) fn install(prefix: Prefix) {
     let stderr = Stderr::new(prefix, io::stderr().as_fd().try_clone_to_owned());
     if log::set_boxed_logger(Box::new(stderr)).is_ok() {
         log::set_max_level(LevelFilter::Info);
-    }
-}
-
-/// The same for a daemon in the background, on whose standard error nobody reads once it has started: also to the local
-/// syslog.
-pub fn install_in_background() {
-    let background = Background {
-        stderr: Stderr::new(Prefix::Word, io::stderr().as_fd().try_clone_to_owned()),
-        local: Mutex::new(Local::new(SYSLOG)),
-    };
-    if log::set_boxed_logger(Box::new(background)).is_ok() {
-        log::set_max_level(LevelFilter::Info);
-    }
-}
-
-struct Background {
-    stderr: Stderr,
-    local: Mutex<Local>,
-}
-
-impl Log for Background {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.stderr.enabled(metadata)
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        self.stderr.log(record);
-        if self.enabled(record.metadata()) {
-            let message = record.args().to_string();
-            let mut local = self.local.lock().unwrap_or_else(PoisonError::into_inner);
-            for line in message.lines() {
-                local.push(record.level(), line, clock::read().wall);
-            }
-        }
-    }
-
-    fn flush(&self) {
-        self.stderr.flush();
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is measured over time: rates, the peak of pending sessions, gaps, and how long the turns of the loop take.
+//! What is measured over time: records, rates, the peak of pending sessions, gaps, and how long the turns of the loop take.
 //!
 //! One place per second of the last five minutes, taken again and again: nothing is allocated after the start, and a turn
 //! costs a few additions.
@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::engine;
-use crate::metrics::{Bucket, Gaps, Rates, Time, Turns};
-use crate::session::{GapCause, Record};
+use crate::metrics::{Gaps, Rates, Sessions, Time, Turns, micros};
+use crate::session::{Gap, GapCause, Record};
 use crate::time::{NANOS_PER_SEC, Now, Uptime};
 
 const MINUTE: u64 = 60;
@@ -17,11 +16,8 @@ const MEMORY: u64 = 5 * MINUTE;
 /// And the second that is under way.
 const PLACES: usize = MEMORY as usize + 1;
 
-/// Turns of less than 1 µs, 2 µs, 4 µs, … 2^22 µs (4 s), and longer ones.
-const BUCKETS: usize = 24;
-
 #[derive(Debug)]
-pub struct Meter {
+pub(super) struct Meter {
     first_second: u64,
     /// The second that is under way.
     second: u64,
@@ -29,12 +25,11 @@ pub struct Meter {
     /// What was counted in all when it was looked at last.
     creates: u64,
     deletes: u64,
-    peak: usize,
+    peak: u64,
     peak_time: Option<Time>,
+    records: u64,
     gaps: BTreeMap<&'static str, Gaps>,
-    turns: u64,
-    longest_turn: Duration,
-    histogram: [u64; BUCKETS],
+    turns: Turns,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,14 +40,9 @@ struct Second {
 }
 
 impl Meter {
-    #[must_use]
-    pub fn new(now: Now) -> Self {
+    pub(super) fn new(now: Now) -> Self {
         let second = second_of(now.up);
-        // What one output could not take is no gap of the others, and is counted there.
-        let causes = GapCause::ALL
-            .into_iter()
-            .filter(|cause| *cause != GapCause::Undelivered)
-            .map(GapCause::name);
+        let causes = GapCause::ALL.map(GapCause::name);
         Self {
             first_second: second,
             second,
@@ -61,25 +51,34 @@ impl Meter {
             deletes: 0,
             peak: 0,
             peak_time: None,
-            gaps: causes.map(|name| (name, Gaps::default())).collect(),
-            turns: 0,
-            longest_turn: Duration::ZERO,
-            histogram: [0; BUCKETS],
+            records: 0,
+            gaps: causes.map(|name| (name, Gaps::default())).into(),
+            turns: Turns::default(),
         }
     }
 
     /// Takes note of a record on its way to the outputs.
-    pub fn count_record(&mut self, record: &Record) {
+    pub(super) fn count_record(&mut self, record: &Record) {
+        self.records += 1;
         if let Record::Gap(gap) = record {
-            let gaps = self.gaps.entry(gap.cause.name()).or_default();
-            gaps.count += 1;
-            gaps.lost += gap.lost.unwrap_or(0);
-            gaps.last = gaps.last.max(Some(Time(gap.to)));
+            self.count_gap(gap);
         }
     }
 
+    /// Takes note of records that one output can never get. Such a gap is no record of the others.
+    pub(super) fn count_undelivered(&mut self, gap: &Gap) {
+        self.count_gap(gap);
+    }
+
+    fn count_gap(&mut self, gap: &Gap) {
+        let gaps = self.gaps.entry(gap.cause.name()).or_default();
+        gaps.count += 1;
+        gaps.lost += gap.lost.unwrap_or(0);
+        gaps.last = gaps.last.max(Some(Time(gap.to)));
+    }
+
     /// Takes note of what the engine has counted. Call it once per turn.
-    pub fn observe(&mut self, statistics: &engine::Statistics, now: Now) {
+    pub(super) fn observe(&mut self, statistics: &Sessions, now: Now) {
         self.go_on_to(now.up);
         let creates = statistics.creates - self.creates;
         let deletes = statistics.deletes - self.deletes;
@@ -95,30 +94,32 @@ impl Meter {
     }
 
     /// Takes note of a turn that began and ended then.
-    pub fn count_turn(&mut self, begin: Uptime, end: Uptime) {
+    pub(super) fn count_turn(&mut self, begin: Uptime, end: Uptime) {
         self.go_on_to(end);
         let took = end.saturating_since(begin);
-        self.turns += 1;
-        self.longest_turn = self.longest_turn.max(took);
+        self.turns.count += 1;
+        self.turns.longest_microseconds = self.turns.longest_microseconds.max(micros(took));
+        self.turns.histogram.count(took);
         let current = self.current();
         current.longest_turn = current.longest_turn.max(took);
-        self.histogram[bucket_of(took)] += 1;
     }
 
-    #[must_use]
-    pub const fn peak_time(&self) -> Option<Time> {
+    /// Records that left the engine.
+    pub(super) const fn records(&self) -> u64 {
+        self.records
+    }
+
+    pub(super) const fn peak_time(&self) -> Option<Time> {
         self.peak_time
     }
 
-    #[must_use]
-    pub fn gaps(&self) -> BTreeMap<String, Gaps> {
+    pub(super) fn gaps(&self) -> BTreeMap<String, Gaps> {
         let gaps = self.gaps.iter();
         gaps.map(|(name, gaps)| ((*name).to_owned(), *gaps))
             .collect()
     }
 
-    #[must_use]
-    pub fn rates(&mut self, now: Now) -> Rates {
+    pub(super) fn rates(&mut self, now: Now) -> Rates {
         self.go_on_to(now.up);
         let creates = |second: &Second| second.creates;
         let deletes = |second: &Second| second.deletes;
@@ -132,21 +133,14 @@ impl Meter {
         }
     }
 
-    #[must_use]
-    pub fn turns(&mut self, now: Now) -> Turns {
+    pub(super) fn turns(&mut self, now: Now) -> Turns {
         self.go_on_to(now.up);
         let last_minute = (self.second.saturating_sub(MINUTE)..=self.second)
             .map(|second| self.seconds[place_of(second)].longest_turn)
             .max();
-        let bucket = |(index, turns): (usize, &u64)| Bucket {
-            below_microseconds: (index + 1 < BUCKETS).then(|| 1 << index),
-            turns: *turns,
-        };
         Turns {
-            count: self.turns,
-            longest_microseconds: micros(self.longest_turn),
             longest_last_minute_microseconds: micros(last_minute.unwrap_or_default()),
-            histogram: self.histogram.iter().enumerate().map(bucket).collect(),
+            ..self.turns.clone()
         }
     }
 
@@ -186,21 +180,9 @@ const fn place_of(second: u64) -> usize {
     (second % PLACES as u64) as usize
 }
 
-/// Whole microseconds; 584,000 years fit.
-pub const fn micros(duration: Duration) -> u64 {
-    duration.as_micros() as u64
-}
-
-/// Bucket `n` begins at 2^(n-1) µs, the first one at zero.
-fn bucket_of(took: Duration) -> usize {
-    let bits = u64::BITS - micros(took).leading_zeros();
-    (bits as usize).min(BUCKETS - 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Gap;
     use crate::time::Wall;
 
     const BOOT_TO_START: u64 = 1_000_000;
@@ -213,11 +195,11 @@ mod tests {
         )
     }
 
-    fn counted(creates: u64, deletes: u64) -> engine::Statistics {
-        engine::Statistics {
+    fn counted(creates: u64, deletes: u64) -> Sessions {
+        Sessions {
             creates,
             deletes,
-            ..engine::Statistics::default()
+            ..Sessions::default()
         }
     }
 
@@ -267,33 +249,6 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_sorted_by_powers_of_two() {
-        let mut meter = Meter::new(at(0));
-        let begin = at(0).up;
-        for nanos in [0, 999, 1_000, 1_999, 2_000, 4_000, 60_000_000_000] {
-            let end = begin.saturating_add(Duration::from_nanos(nanos));
-            meter.count_turn(begin, end);
-        }
-        let turns = meter.turns(at(60_000));
-        let full: Vec<_> = turns
-            .histogram
-            .iter()
-            .filter(|bucket| bucket.turns > 0)
-            .map(|bucket| (bucket.below_microseconds, bucket.turns))
-            .collect();
-        let expected = [
-            (Some(1), 2),
-            (Some(2), 2),
-            (Some(4), 1),
-            (Some(8), 1),
-            (None, 1),
-        ];
-        assert_eq!(full, expected);
-        assert_eq!(turns.histogram.len(), BUCKETS);
-        assert_eq!(turns.count, 7);
-    }
-
-    #[test]
     fn the_longest_turn_is_forgotten_after_a_minute_but_not_over_all() {
         let mut meter = Meter::new(at(0));
         meter.count_turn(at(0).up, at(200).up);
@@ -314,9 +269,9 @@ mod tests {
     #[test]
     fn the_peak_keeps_the_time_at_which_it_was_reached_first() {
         let mut meter = Meter::new(at(0));
-        let peak = |pending_peak| engine::Statistics {
+        let peak = |pending_peak| Sessions {
             pending_peak,
-            ..engine::Statistics::default()
+            ..Sessions::default()
         };
         assert_eq!(meter.peak_time(), None);
         meter.observe(&peak(7), at(1_000));
@@ -325,26 +280,28 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_counted_by_cause_and_every_cause_of_the_daemon_is_there() {
+    fn gaps_are_counted_by_cause_and_every_cause_is_there() {
         let mut meter = Meter::new(at(0));
-        let gap = |lost, to| {
-            Record::Gap(Gap {
-                cause: GapCause::Overflow,
-                from: at(0).wall,
-                to,
-                lost,
-            })
+        let gap = |cause, lost, to| Gap {
+            cause,
+            from: at(0).wall,
+            to,
+            lost,
         };
-        meter.count_record(&gap(Some(3), at(2_000).wall));
-        meter.count_record(&gap(None, at(1_000).wall));
+        let (earlier, later) = (at(1_000).wall, at(2_000).wall);
+        meter.count_record(&Record::Gap(gap(GapCause::Overflow, Some(3), later)));
+        meter.count_record(&Record::Gap(gap(GapCause::Overflow, None, earlier)));
+        meter.count_undelivered(&gap(GapCause::Undelivered, Some(4), earlier));
         let gaps = meter.gaps();
-        assert_eq!(gaps.len(), GapCause::ALL.len() - 1);
+        assert_eq!(gaps.len(), GapCause::ALL.len());
         assert_eq!(gaps["restart"], Gaps::default());
-        let expected = Gaps {
-            count: 2,
-            lost: 3,
-            last: Some(Time(at(2_000).wall)),
+        let counted = |count, lost, last| Gaps {
+            count,
+            lost,
+            last: Some(Time(last)),
         };
-        assert_eq!(gaps["overflow"], expected);
+        assert_eq!(gaps["overflow"], counted(2, 3, later));
+        assert_eq!(gaps["undelivered"], counted(1, 4, earlier));
+        assert_eq!(meter.records(), 2);
     }
 }

@@ -14,11 +14,13 @@ mod capture;
 pub mod clock;
 mod confine;
 mod control;
+mod exchange;
 mod keeper;
 pub mod log;
 mod meter;
 pub mod notify;
 mod outputs;
+mod scrape;
 mod setup;
 mod snapshot;
 mod takeover;
@@ -38,13 +40,13 @@ use signal_hook_mio::v1_0::Signals;
 use self::capture::Capture;
 use self::confine::Confinement;
 use self::control::{Control, Request};
-use self::keeper::{Keeper, Opened};
+use self::keeper::{Keeper, Listening, Opened};
 use self::meter::Meter;
 use self::notify::{Environment, Notifier, StoredName};
 use self::outputs::Outputs;
-use self::setup::{
-    claim, explain, fixed_keys_that_differ, open_control, pin, status, unpin, warn_of,
-};
+use self::scrape::Scrape;
+use self::setup::{claim, explain, open_control, open_scrape, pin, status, unpin, warn_of};
+use self::takeover::Offered;
 use self::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Policy};
@@ -58,6 +60,8 @@ const DUMP: Token = Token(1);
 const SIGNALS: Token = Token(2);
 /// The control socket, and after it its clients.
 const CONTROL: Token = Token(3);
+/// The listener for Prometheus, and after it its clients.
+const SCRAPE: Token = Token(64);
 
 /// After a turn that read events, more are left to gather for this long: at a high rate a wake-up for each would cost more
 /// than the event itself. The kernel's queue is made for far more than comes in meanwhile.
@@ -120,12 +124,15 @@ struct Daemon {
     keeper: Keeper,
     outputs: Outputs,
     notifier: Notifier,
+    /// Whether the database knows that this run listens with its socket: if not, no later run may have it.
+    noted: bool,
     /// Whether the queue of a socket that was kept has not been read to its end yet. Until then no audit begins, which would
     /// conclude what the queue is about to tell.
     catching_up: bool,
     watch: Watch,
     _claim: UnixDatagram,
     control: Option<Control>,
+    scrape: Option<Scrape>,
     confinement: Confinement,
     meter: Meter,
     started: Now,
@@ -149,23 +156,26 @@ impl Daemon {
 
         let claim = claim(&config.capture)?;
         let opened = Opened::open(&config.pending).map_err(Error::Store)?;
-        let takeover = takeover::pick(inherited, &config.capture, opened.last_run());
-        let mut capture = Capture::open(&config.capture, takeover.kept, now)
+        let mut offered = Offered::examine(inherited, &config.capture);
+        let plan = takeover::decide(&opened.left(), &offered.offers);
+        let mut capture = Capture::open(&config.capture, offered.take(&plan), now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
         // Opening the store may have taken its time: only from now on is everything heard.
         let now = clock::read();
         capture
             .register(poll.registry(), EVENTS)
             .map_err(|error| system("cannot watch for events", error))?;
-        for name in &takeover.refused {
+        for name in &offered.refused {
             notifier.discard(name, now);
         }
-        let name = StoredName::of_events(config.capture.namespace.as_ref());
-        notifier.store(&name, capture.socket(), now);
 
         let mut engine = Engine::new(Filter::new(&config.capture), Policy::new(&config), now);
-        let listening = capture.listening();
-        let mut keeper = Keeper::new(&config.pending, opened, listening, &mut engine, now);
+        let listening = Listening {
+            since: now.wall,
+            socket: capture.cookie(),
+        };
+        let (keeper, places) = Keeper::new(&config, opened, listening, &mut engine, now);
+        keeper.state_gap(&mut engine, plan.gap_since, now);
         // The store may hold sessions from before the filters were made narrower.
         capture.reconfigure(&config.capture, &engine);
         pin(&config.capture)?;
@@ -178,15 +188,15 @@ impl Daemon {
                 .into_owned(),
             pid: std::process::id(),
         };
-        let exports = keeper.take_exports();
-        let outputs = Outputs::new(&config, host, exports, keeper.complete(), now);
+        let next = keeper.log().next();
+        let outputs = Outputs::new(&config, host, places, plan.session, next, now);
         let control = open_control(&config.control, poll.registry());
+        let scrape = open_scrape(&config.metrics, poll.registry());
         let confinement = Confinement::apply(&config, file.as_deref());
         ::log::info!("confined: {}", confinement.summary());
         let status = status(&config);
         ::log::info!("nattrail {} started: {status}", env!("CARGO_PKG_VERSION"));
-        notifier.ready(&status, now);
-        Ok(Self {
+        let mut this = Self {
             config,
             file,
             poll,
@@ -196,15 +206,36 @@ impl Daemon {
             keeper,
             outputs,
             notifier,
-            catching_up: listening.kept,
+            noted: false,
+            catching_up: plan.socket.is_some(),
             watch,
             _claim: claim,
             control,
+            scrape,
             confinement,
             meter: Meter::new(now),
             started: now,
             now,
-        })
+        };
+        this.note_begin();
+        this.notifier.ready(&status, now);
+        Ok(this)
+    }
+
+    /// Has the database say, before the first event is read, that this run listens with its socket, and since when nothing
+    /// is missing. Only then may the service manager keep the socket for the next run.
+    fn note_begin(&mut self) {
+        self.forward();
+        let now = self.now;
+        let (engine, outputs) = (&mut self.engine, &mut self.outputs);
+        self.keeper.flush(engine, outputs, now.wall, now);
+        self.noted = !self.keeper.is_failing();
+        let name = StoredName::of_events(self.config.capture.namespace.as_ref());
+        if self.noted {
+            self.notifier.store(&name, self.capture.socket(), now);
+        } else {
+            self.notifier.discard(&name, now);
+        }
     }
 
     fn turn_until_stopped(
@@ -240,6 +271,9 @@ impl Daemon {
                         if let Some(control) = &mut self.control {
                             control.handle_ready(token);
                         }
+                        if let Some(scrape) = &mut self.scrape {
+                            scrape.handle_ready(token);
+                        }
                     }
                 }
             }
@@ -255,8 +289,9 @@ impl Daemon {
         }
         let deadlines = [
             self.engine.poll_timeout(),
-            self.outputs.poll_timeout(),
+            self.outputs.poll_timeout(self.keeper.log().readable()),
             self.control.as_ref().and_then(Control::poll_timeout),
+            self.scrape.as_ref().and_then(Scrape::poll_timeout),
             self.notifier.poll_timeout(),
             Some(self.keeper.poll_timeout()),
             Some(self.watch.poll_timeout()),
@@ -281,17 +316,14 @@ impl Daemon {
             .map_err(|error| Error::System(error.to_string()))?;
         self.forward();
         self.meter.observe(self.engine.statistics(), now);
-        self.outputs.flush(now);
-        let heard_until = self.heard_until();
-        let failed = self.keeper.statistics().failed;
-        self.keeper
-            .handle_timeout(&mut self.engine, &mut self.outputs, heard_until, now);
-        if self.keeper.statistics().failed > failed {
-            self.confinement
-                .warn_of_store_outside(&self.config.pending.database);
+        self.commit_if_due();
+        self.outputs.pump(&mut self.keeper.reading(), now);
+        for missing in self.outputs.take_lost() {
+            self.meter.count_undelivered(&missing.gap());
         }
         self.notifier.handle_timeout(now);
         self.serve();
+        self.serve_metrics();
         ::log::logger().flush();
         Ok(heard)
     }
@@ -314,10 +346,29 @@ impl Daemon {
         }
     }
 
+    fn serve_metrics(&mut self) {
+        let Some(scrape) = &mut self.scrape else {
+            return;
+        };
+        scrape.handle_timeout(self.poll.registry(), self.now);
+        if scrape.wants_page(self.now) {
+            let page = self.metrics().to_prometheus();
+            if let Some(scrape) = &mut self.scrape {
+                scrape.handle_page(page, self.now);
+            }
+        }
+    }
+
     fn read_events(&mut self) -> Result<usize, Error> {
         self.capture
             .read_events(&mut self.engine, self.now)
             .map_err(|error| Error::System(format!("the event socket failed: {error}")))
+    }
+
+    fn commit_if_due(&mut self) {
+        let heard = self.heard_until();
+        let (engine, outputs) = (&mut self.engine, &mut self.outputs);
+        self.keeper.handle_timeout(engine, outputs, heard, self.now);
     }
 
     fn heard_until(&self) -> Wall {
@@ -328,7 +379,7 @@ impl Daemon {
         let mut watched = self.control.as_mut().filter(|control| control.is_watched());
         while let Some(record) = self.engine.poll_record() {
             self.meter.count_record(&record);
-            self.outputs.push(&record, self.now);
+            self.keeper.push(&record);
             if let Some(control) = &mut watched {
                 control.show(&record, self.now);
             }
@@ -375,28 +426,20 @@ impl Daemon {
     }
 
     /// Goes over to a new configuration, as far as that is possible without a restart.
-    fn reload(&mut self, mut new: Config) {
+    fn reload(&mut self, new: Config) {
         let now = self.now;
-        for key in fixed_keys_that_differ(&self.config, &new) {
+        let (new, differing) = self.config.reloaded(new);
+        for key in differing {
             ::log::warn!("{key} has changed: that takes effect at the next restart");
         }
-        let current = &self.config.capture;
-        // What stays as it is, so that the next reload is compared with what is in use.
-        new.capture.namespace.clone_from(&current.namespace);
-        new.capture.table.clone_from(&current.table);
-        new.capture.receive_buffer = current.receive_buffer;
-        new.capture.reliable = current.reliable;
-        new.capture.set_sysctls = current.set_sysctls;
-        new.pending
-            .database
-            .clone_from(&self.config.pending.database);
         self.engine
             .reconfigure(Filter::new(&new.capture), Policy::new(&new), now);
         self.capture.reconfigure(&new.capture, &self.engine);
-        self.keeper.reconfigure(&new.pending);
-        self.confinement.warn_of_targets_outside(&new);
+        self.keeper.reconfigure(&new);
         self.confinement.warn_of_source_ports(&new);
-        self.outputs.reconfigure(&new, now);
+        let next = self.keeper.log().next();
+        let reading = &mut self.keeper.reading();
+        self.outputs.reconfigure(&new, next, reading, now);
         self.outputs.reopen(now);
         self.config = new;
         ::log::info!("configuration read again");
@@ -408,12 +451,12 @@ impl Daemon {
     fn stop(&mut self, planned: bool) {
         self.now = clock::read();
         self.notifier.stopping(self.now);
-        let kept = planned && self.notifier.is_heard();
+        let mut kept = planned && self.noted && self.notifier.is_heard();
         let deadline = self.now.up.saturating_add(FAREWELL);
         self.capture.set_readable();
         while self.read_events().is_ok_and(|count| count > 0) {
             self.forward();
-            self.outputs.flush(self.now);
+            self.commit_if_due();
             self.now = clock::read();
             if self.now.up >= deadline {
                 if !kept {
@@ -437,10 +480,10 @@ impl Daemon {
         }
         self.farewell(deadline);
         if planned {
-            // Only now the sequence numbers are final.
+            // Only now it is known how far the outputs got.
             let drops = self.capture.stated_drops();
-            self.keeper
-                .finish(&mut self.engine, &mut self.outputs, heard, drops, self.now);
+            let (engine, outputs) = (&mut self.engine, &mut self.outputs);
+            kept &= self.keeper.finish(engine, outputs, heard, drops, self.now);
         }
         if kept {
             ::log::info!(
@@ -459,21 +502,18 @@ impl Daemon {
 
     fn farewell(&mut self, deadline: Uptime) {
         let mut ready = Events::with_capacity(1);
-        self.outputs.drain(self.now);
-        while !self.outputs.is_idle() && self.now.up < deadline {
-            let next = self
-                .outputs
-                .poll_timeout()
-                .unwrap_or(deadline)
-                .min(deadline);
-            let patience = next.saturating_since(self.now.up);
+        let end = self.keeper.log().readable();
+        self.outputs.drain(&mut self.keeper.reading(), self.now);
+        while !self.outputs.is_settled(end) && self.now.up < deadline {
+            let next = self.outputs.poll_timeout(end).unwrap_or(deadline);
+            let patience = next.min(deadline).saturating_since(self.now.up);
             // Only to wait: what becomes ready meanwhile is for the next run.
             let _ = self.poll.poll(&mut ready, Some(patience));
             self.now = clock::read();
-            self.outputs.drain(self.now);
+            self.outputs.drain(&mut self.keeper.reading(), self.now);
         }
-        for unsent in self.outputs.unsent() {
-            ::log::warn!("stopped, {unsent} within 2 s");
+        for unsent in self.outputs.unsent(end) {
+            ::log::info!("{unsent}");
         }
     }
 }

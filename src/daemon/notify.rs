@@ -33,9 +33,6 @@ pub struct Environment {
     pub notify_socket: Option<OsString>,
     pub watchdog_usec: Option<OsString>,
     pub watchdog_pid: Option<OsString>,
-    /// Whether the socket is that of a `nattrail start`, which waits for `READY=1` and is gone then: it keeps no
-    /// descriptors.
-    pub only_start: bool,
 }
 
 impl Environment {
@@ -45,7 +42,6 @@ impl Environment {
             notify_socket: std::env::var_os("NOTIFY_SOCKET"),
             watchdog_usec: std::env::var_os("WATCHDOG_USEC"),
             watchdog_pid: std::env::var_os("WATCHDOG_PID"),
-            only_start: false,
         }
     }
 }
@@ -92,7 +88,6 @@ pub struct Notifier {
     waiting: VecDeque<Message>,
     retry: Uptime,
     watchdog: Option<Watchdog>,
-    only_start: bool,
 }
 
 #[derive(Debug)]
@@ -131,16 +126,12 @@ impl Notifier {
             way,
             waiting: VecDeque::new(),
             retry: now.up,
-            only_start: environment.only_start,
         }
     }
 
     /// The daemon has started, or has read its configuration again.
     pub fn ready(&mut self, status: &str, now: Now) {
         self.send(&format!("READY=1\nSTATUS={status}"), None, now);
-        if self.only_start && self.waiting.is_empty() {
-            self.way = None;
-        }
     }
 
     /// The daemon reads its configuration again.
@@ -155,9 +146,6 @@ impl Notifier {
 
     /// Gives the manager a descriptor to keep until the next start. It keeps one it has already only once.
     pub fn store(&mut self, name: &StoredName, descriptor: BorrowedFd<'_>, now: Now) {
-        if self.only_start {
-            return;
-        }
         match descriptor.try_clone_to_owned() {
             // Not watched: an overflow, which shows as an error on the socket, would make the manager close it.
             Ok(copy) => {

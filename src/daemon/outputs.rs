@@ -1,330 +1,320 @@
-//! Where records go: collectors and syslog copies, side by side, none of which can hold up another.
+//! Where records go: collectors and copies, side by side, each at its own place in the record log.
 
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use crate::config::{self, Config};
-use crate::export::collector::Collector;
-use crate::export::syslog::SyslogTarget;
-use crate::session::Record;
-use crate::store::Export;
-use crate::time::{Now, Uptime, Wall};
+use crate::config::{self, Config, Target};
+use crate::export::output::Output;
+use crate::export::source::Source;
+use crate::place::{Missing, Place, Position, Serial, Span};
+use crate::store::Places;
+use crate::time::{Now, Uptime};
 use crate::wire::syslog::Host;
 
-/// How long a collector or copy that is no longer configured may still send what it has.
-const CLOSING: Duration = Duration::from_secs(5);
+/// In the key of an output without a name, between its destination and what tells it from others there.
+const BESIDE: &str = " as ";
 
 pub struct Outputs {
     host: Host,
-    receivers: Vec<Receiver>,
-    copies: Vec<Copy>,
-    /// Those of an earlier configuration, until they have sent what they have.
-    closing: Vec<Closing>,
+    outputs: Vec<Configured>,
 }
 
-struct Closing {
-    output: Output,
-    deadline: Uptime,
+/// An output and what it was made from.
+pub struct Configured {
+    key: String,
+    config: OutputConfig,
+    pub output: Output,
 }
 
-enum Output {
-    Receiver(Box<Receiver>),
-    Copy(Box<Copy>),
+#[derive(Clone, Debug, PartialEq)]
+pub enum OutputConfig {
+    Collector(config::Collector),
+    Copy(config::Syslog),
 }
 
-pub struct Receiver {
-    pub config: config::Collector,
-    pub collector: Collector,
-    progress: Progress,
-}
-
-pub struct Copy {
-    pub config: config::Syslog,
-    pub target: SyslogTarget,
-    progress: Progress,
-}
-
-/// How far an output is behind: marks in the order of time, and what had been pushed by then.
-#[derive(Debug)]
-struct Progress {
-    marks: VecDeque<(Wall, u64)>,
-    /// All that was pushed before has left the program, or is counted as lost.
-    served: Wall,
+/// How outputs go on that have a place in the log already.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WireSession {
+    /// With the same local port and the next sequence number.
+    Continued,
+    /// With others: it is not known how far the last one got.
+    New,
 }
 
 impl Outputs {
-    /// `exports` is how far an earlier run served its collectors, `complete` until when it had sent on what it knew.
+    /// `places` is where the outputs of an earlier run stood; others begin at `next`.
     #[must_use]
     pub fn new(
         config: &Config,
         host: Host,
-        mut exports: Vec<Export>,
-        complete: Wall,
+        places: Places,
+        session: WireSession,
+        next: Serial,
         now: Now,
     ) -> Self {
         let mut this = Self {
             host,
-            receivers: Vec::new(),
-            copies: Vec::new(),
-            closing: Vec::new(),
+            outputs: Vec::new(),
         };
-        this.reconfigure(config, now);
-        for copy in &mut this.copies {
-            copy.progress.served = complete;
+        let places = places.into_iter().map(|(key, place)| match session {
+            WireSession::Continued => (key, place),
+            WireSession::New => (key, without_session(place)),
+        });
+        let mut places: Places = places.collect();
+        for (key, config) in OutputConfig::all(config) {
+            let place = match same(&places, &key, |(other, _)| other) {
+                Some(index) => {
+                    let (other, place) = places.remove(index);
+                    if other == key {
+                        place
+                    } else {
+                        without_session(place)
+                    }
+                }
+                None => at(next),
+            };
+            let output = config.build(&this.host, place, now);
+            let configured = Configured {
+                key,
+                config,
+                output,
+            };
+            this.outputs.push(configured);
         }
-        for Receiver {
-            config,
-            collector,
-            progress,
-        } in &mut this.receivers
-        {
-            progress.served = complete;
-            // Two of the same go on in their order.
-            if let Some(index) = exports.iter().position(|export| export.is_of(config)) {
-                collector.resume(&exports.remove(index).past);
-            }
+        for (key, _) in places {
+            log::info!(
+                "output {key}: it is no longer configured, and its place in the log is given up"
+            );
         }
         this
     }
 
-    /// Goes over to a changed configuration. What is in it as before goes on: sequence numbers, templates, queues. What is
-    /// no longer in it sends what it has, for some seconds, and is closed.
-    pub fn reconfigure(&mut self, config: &Config, now: Now) {
-        let mut old = std::mem::take(&mut self.receivers);
-        for config in &config.collectors {
-            let same = old.iter().position(|receiver| receiver.config == *config);
-            let receiver = match same {
-                Some(index) => old.swap_remove(index),
-                None => Receiver {
-                    config: config.clone(),
-                    collector: Collector::new(config, now),
-                    progress: Progress::new(now.wall),
+    /// Goes over to a changed configuration. An output of the same name goes on where it stands, whatever else has changed;
+    /// others begin at `next`. One that is no longer configured sends what goes without waiting.
+    pub fn reconfigure(
+        &mut self,
+        config: &Config,
+        next: Serial,
+        source: &mut impl Source,
+        now: Now,
+    ) {
+        let mut old = std::mem::take(&mut self.outputs);
+        for (key, config) in OutputConfig::all(config) {
+            let same = same(&old, &key, |other| &other.key);
+            let configured = match same.map(|index| old.remove(index)) {
+                Some(same) if same.config == config => Configured { key, ..same },
+                Some(mut earlier) => {
+                    earlier.output.drain(source, now);
+                    earlier.replaced(key, config, &self.host, now)
+                }
+                None => Configured {
+                    output: config.build(&self.host, at(next), now),
+                    key,
+                    config,
                 },
             };
-            self.receivers.push(receiver);
+            self.outputs.push(configured);
         }
-        let deadline = now.up.saturating_add(CLOSING);
-        self.closing.extend(old.into_iter().map(|receiver| Closing {
-            output: Output::Receiver(Box::new(receiver)),
-            deadline,
-        }));
-        let mut old = std::mem::take(&mut self.copies);
-        for config in &config.syslog {
-            let same = old.iter().position(|copy| copy.config == *config);
-            let copy = match same {
-                Some(index) => old.swap_remove(index),
-                None => Copy {
-                    config: config.clone(),
-                    target: SyslogTarget::new(config, &self.host),
-                    progress: Progress::new(now.wall),
-                },
-            };
-            self.copies.push(copy);
+        for mut removed in old {
+            removed.output.drain(source, now);
+            let behind = removed.output.behind(source.end());
+            let name = removed.output.name();
+            log::info!("{name}: no longer configured; {behind} records had not been taken by it");
         }
-        self.closing.extend(old.into_iter().map(|copy| Closing {
-            output: Output::Copy(Box::new(copy)),
-            deadline,
-        }));
-        self.close(now);
     }
 
-    /// Opens files and sockets of the copies anew, for logrotate.
+    /// Opens files and local sockets anew, for logrotate.
     pub fn reopen(&mut self, now: Now) {
-        for copy in &mut self.copies {
-            copy.target.reopen(now);
+        for configured in &mut self.outputs {
+            configured.output.reopen(now);
         }
     }
 
-    pub fn push(&mut self, record: &Record, now: Now) {
-        for receiver in &mut self.receivers {
-            receiver.collector.push(record, now);
-        }
-        for copy in &mut self.copies {
-            copy.target.push(record, now);
+    /// Writes what is due and goes without waiting.
+    pub fn pump(&mut self, source: &mut impl Source, now: Now) {
+        for configured in &mut self.outputs {
+            configured.output.pump(source, now);
         }
     }
 
-    /// Sends what is due and what goes without waiting.
-    pub fn flush(&mut self, now: Now) {
-        for receiver in &mut self.receivers {
-            receiver.collector.flush(now);
-        }
-        for copy in &mut self.copies {
-            copy.target.flush(now);
-        }
-        self.close(now);
+    /// What each output has lost since this was asked last.
+    pub fn take_lost(&mut self) -> impl Iterator<Item = Missing> {
+        self.outputs
+            .iter_mut()
+            .filter_map(|it| it.output.take_lost())
     }
 
-    /// Sends also what still waits for its message to fill, for the end of the daemon.
-    pub fn drain(&mut self, now: Now) {
-        for receiver in &mut self.receivers {
-            receiver.collector.drain(now);
+    /// Writes also what still waits for its message to fill, for the end of the daemon.
+    pub fn drain(&mut self, source: &mut impl Source, now: Now) {
+        for configured in &mut self.outputs {
+            configured.output.drain(source, now);
         }
-        for copy in &mut self.copies {
-            copy.target.flush(now);
-        }
-        self.close(now);
     }
 
+    /// When to call [`Self::pump`] next. `end` is that of the source.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Uptime> {
-        let receivers = self
-            .receivers
+    pub fn poll_timeout(&self, end: Serial) -> Option<Uptime> {
+        let outputs = self.outputs.iter();
+        outputs
+            .filter_map(|configured| configured.output.poll_timeout(end))
+            .min()
+    }
+
+    /// Whether it is of no use to wait: each output has taken all before `end`, or cannot now.
+    #[must_use]
+    pub fn is_settled(&self, end: Serial) -> bool {
+        self.outputs.iter().all(|it| it.output.is_settled(end))
+    }
+
+    /// Where each output stands, by the key under which it is known.
+    pub fn places(&self) -> impl Iterator<Item = (&str, Place)> {
+        self.outputs
             .iter()
-            .filter_map(|receiver| receiver.collector.poll_timeout());
-        let copies = self
-            .copies
-            .iter()
-            .filter_map(|copy| copy.target.poll_timeout());
-        let closing = self.closing.iter().map(Closing::poll_timeout);
-        receivers.chain(copies).chain(closing).min()
+            .map(|configured| (configured.key.as_str(), configured.output.place()))
     }
 
+    /// The first record that an output has not taken; `next` when all have taken all.
     #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.receivers
-            .iter()
-            .all(|receiver| receiver.collector.is_idle())
-            && self.copies.iter().all(|copy| copy.target.is_idle())
+    pub fn needed(&self, next: Serial) -> Serial {
+        let needed = self.outputs.iter().filter_map(|it| it.output.needed());
+        needed.min().unwrap_or(next).min(next)
     }
 
-    /// Until when every output has been served: of what the kernel had said by then, nothing waits in this program. `heard`
-    /// is until when the kernel has been heard. To be called once per commit.
-    pub fn served_until(&mut self, heard: Wall) -> Wall {
-        let receivers = self.receivers.iter_mut().map(|receiver| {
-            let statistics = receiver.collector.statistics();
-            let done = statistics.packed - statistics.queued;
-            receiver.progress.note(statistics.packed, done, heard)
-        });
-        let copies = self.copies.iter_mut().map(|copy| {
-            let statistics = copy.target.statistics();
-            let done = statistics.records - statistics.queued;
-            copy.progress.note(statistics.records, done, heard)
-        });
-        receivers.chain(copies).min().unwrap_or(heard)
-    }
-
-    /// What waits to be sent, a sentence for each output where something does.
-    #[must_use]
-    pub fn unsent(&self) -> Vec<String> {
-        let receivers = self.receivers.iter().map(Receiver::unsent);
-        let copies = self.copies.iter().map(Copy::unsent);
-        receivers.chain(copies).flatten().collect()
-    }
-
-    /// How far each collector has been served.
-    pub fn exports(&self) -> impl Iterator<Item = Export> {
-        self.receivers.iter().map(
-            |Receiver {
-                 config, collector, ..
-             }| Export {
-                address: config.address,
-                version: config.version,
-                domain: config.observation_domain,
-                past: collector.past(),
-            },
-        )
-    }
-
-    #[must_use]
-    pub fn receivers(&self) -> &[Receiver] {
-        &self.receivers
-    }
-
-    #[must_use]
-    pub fn copies(&self) -> &[Copy] {
-        &self.copies
-    }
-
-    /// Lets go of closing outputs that have nothing left, or no time.
-    fn close(&mut self, now: Now) {
-        self.closing.retain_mut(|closing| {
-            let unsent = closing.output.drain(now);
-            if let Some(unsent) = unsent.as_ref().filter(|_| closing.deadline <= now.up) {
-                log::warn!("no longer configured, {unsent}");
-                return false;
-            }
-            unsent.is_some()
-        });
-    }
-}
-
-impl Progress {
-    /// An output that is stuck for longer than so many commits is known less exactly.
-    const MOST: usize = 4096;
-
-    const fn new(now: Wall) -> Self {
-        Self {
-            marks: VecDeque::new(),
-            served: now,
+    /// Takes note that the log no longer has some records.
+    pub fn handle_evicted(&mut self, span: &Span) {
+        for configured in &mut self.outputs {
+            configured.output.handle_evicted(span);
         }
     }
 
-    fn note(&mut self, pushed: u64, done: u64, heard: Wall) -> Wall {
-        if self.marks.len() < Self::MOST {
-            self.marks.push_back((heard, pushed));
-        }
-        while let Some(&(at, _)) = self.marks.front().filter(|(_, pushed)| *pushed <= done) {
-            self.served = at;
-            self.marks.pop_front();
-        }
-        self.served
-    }
-}
-
-impl Closing {
-    fn poll_timeout(&self) -> Uptime {
-        let next = match &self.output {
-            Output::Receiver(receiver) => receiver.collector.poll_timeout(),
-            Output::Copy(copy) => copy.target.poll_timeout(),
+    /// A sentence for each output that has not taken all records before `end`.
+    pub fn unsent(&self, end: Serial) -> impl Iterator<Item = String> {
+        let behind = move |configured: &Configured| {
+            let behind = configured.output.behind(end);
+            let name = configured.output.name();
+            (behind > 0).then(|| format!("{name}: {behind} records wait in the log"))
         };
-        next.map_or(self.deadline, |next| next.min(self.deadline))
+        self.outputs.iter().filter_map(behind)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Configured> {
+        self.outputs.iter()
     }
 }
 
-impl Output {
-    /// Sends what goes without waiting, and says what is left.
-    fn drain(&mut self, now: Now) -> Option<String> {
-        match self {
-            Self::Receiver(receiver) => {
-                receiver.collector.drain(now);
-                receiver.unsent()
-            }
-            Self::Copy(copy) => {
-                copy.target.flush(now);
-                copy.unsent()
-            }
+impl Configured {
+    /// The same output with another configuration.
+    fn replaced(self, key: String, config: OutputConfig, host: &Host, now: Now) -> Self {
+        let place = self.output.place();
+        let is_same_exporter = self.config.exporter() == config.exporter();
+        let place = if is_same_exporter {
+            place
+        } else {
+            without_session(place)
+        };
+        let mut output = config.build(host, place, now);
+        output.inherit(&self.output);
+        Self {
+            key,
+            config,
+            output,
         }
     }
 }
 
-impl Receiver {
-    fn unsent(&self) -> Option<String> {
-        let queued = self.collector.statistics().queued_messages;
-        let address = self.config.address;
-        (queued > 0).then(|| format!("collector {address}: {queued} messages not sent"))
+impl OutputConfig {
+    /// All outputs of a configuration, each with the key under which it is known to the log.
+    fn all(config: &Config) -> Vec<(String, Self)> {
+        let collectors = config.collectors.iter().cloned().map(Self::Collector);
+        let copies = config.syslog.iter().cloned().map(Self::Copy);
+        collectors
+            .chain(copies)
+            .map(|config| (config.key(), config))
+            .collect()
+    }
+
+    /// Its name, or all that tells it from others at the same destination.
+    fn key(&self) -> String {
+        match self {
+            Self::Collector(config) => match &config.name {
+                Some(name) => format!("collector {name}"),
+                None => format!(
+                    "collector to {}{BESIDE}{} {}",
+                    config.address,
+                    config.version.name(),
+                    config.observation_domain
+                ),
+            },
+            Self::Copy(config) => match &config.name {
+                Some(name) => format!("copy {name}"),
+                None => match &config.target {
+                    Target::File { path } => format!("copy to file {}", path.display()),
+                    Target::Journal { path } => format!("copy to journal {}", path.display()),
+                    Target::Stdout => "copy to stdout".to_owned(),
+                    Target::Local { path } => {
+                        format!("copy to {}{BESIDE}{}", path.display(), sorted_by(config))
+                    }
+                    Target::Udp { address } => {
+                        format!("copy to {address}{BESIDE}{}", sorted_by(config))
+                    }
+                },
+            },
+        }
+    }
+
+    fn build(&self, host: &Host, place: Place, now: Now) -> Output {
+        match self {
+            Self::Collector(config) => Output::to_collector(config, place, now),
+            Self::Copy(config) => Output::to_copy(config, host, place),
+        }
+    }
+
+    /// By what a collector knows an exporter, as far as the configuration decides it.
+    fn exporter(&self) -> Option<(SocketAddr, Option<SocketAddr>, config::Version, u32)> {
+        match self {
+            Self::Collector(config) => Some((
+                config.address,
+                config.source,
+                config.version,
+                config.observation_domain,
+            )),
+            Self::Copy(_) => None,
+        }
     }
 }
 
-impl Copy {
-    fn unsent(&self) -> Option<String> {
-        let queued = self.target.statistics().queued;
-        let name = self.target.name();
-        (queued > 0).then(|| format!("{name}: {queued} records not written"))
+/// A syslog server sorts by these, so that several copies may go to one.
+fn sorted_by(config: &config::Syslog) -> String {
+    format!(
+        "{:?} {} {} {}",
+        config.format,
+        config.facility.base(),
+        config.severity as u8,
+        config.app_name
+    )
+}
+
+fn at(next: Serial) -> Place {
+    Place {
+        position: Position::before(next),
+        ..Place::default()
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_output_is_served_until_the_last_mark_of_which_nothing_waits() {
-        let at = Wall::from_secs;
-        let mut progress = Progress::new(at(0));
-        assert_eq!(progress.note(10, 4, at(1)), at(0));
-        assert_eq!(progress.note(20, 10, at(2)), at(1));
-        assert_eq!(progress.note(30, 19, at(3)), at(1));
-        assert_eq!(progress.note(30, 30, at(4)), at(4));
+const fn without_session(place: Place) -> Place {
+    Place {
+        port: 0,
+        sequence: 0,
+        ..place
     }
+}
+
+/// The one of this key, or else one without a name that goes to the same destination.
+fn same<T>(all: &[T], key: &str, key_of: impl Fn(&T) -> &String) -> Option<usize> {
+    let destination = |key: &str| key.split_once(BESIDE).map(|(to, _)| to.to_owned());
+    let exactly = all.iter().position(|other| key_of(other) == key);
+    exactly.or_else(|| {
+        let wanted = destination(key)?;
+        let alike = |other: &T| destination(key_of(other)).as_ref() == Some(&wanted);
+        all.iter().position(alike)
+    })
 }

@@ -6,7 +6,8 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
 use super::control::Control;
-use super::{CONTROL, Error};
+use super::scrape::Scrape;
+use super::{CONTROL, Error, SCRAPE};
 use crate::config::{self, Config, Loaded};
 use crate::kernel::namespace::within;
 use crate::kernel::{nftables, sysctl};
@@ -24,34 +25,6 @@ pub(super) fn status(config: &Config) -> String {
     )
 }
 
-/// Keys that belong to sockets and files that stay open over a reload.
-pub(super) fn fixed_keys_that_differ(current: &Config, new: &Config) -> Vec<&'static str> {
-    let (old, new_capture) = (&current.capture, &new.capture);
-    let differ = [
-        ("capture.namespace", old.namespace != new_capture.namespace),
-        ("capture.table", old.table != new_capture.table),
-        (
-            "capture.receive-buffer",
-            old.receive_buffer != new_capture.receive_buffer,
-        ),
-        ("capture.reliable", old.reliable != new_capture.reliable),
-        (
-            "capture.set-sysctls",
-            old.set_sysctls != new_capture.set_sysctls,
-        ),
-        ("control.socket", current.control != new.control),
-        (
-            "pending.database",
-            current.pending.database != new.pending.database,
-        ),
-    ];
-    differ
-        .into_iter()
-        .filter(|(_, differs)| *differs)
-        .map(|(key, _)| key)
-        .collect()
-}
-
 /// The socket, if it is wanted and possible: a daemon that cannot be asked still does its work.
 pub(super) fn open_control(config: &config::Control, registry: &mio::Registry) -> Option<Control> {
     let path = config.socket.as_ref()?;
@@ -65,6 +38,17 @@ pub(super) fn open_control(config: &config::Control, registry: &mio::Registry) -
             None
         }
     }
+}
+
+/// The listener, if it is wanted and possible.
+pub(super) fn open_scrape(config: &config::Metrics, registry: &mio::Registry) -> Option<Scrape> {
+    let address = config.listen?;
+    let opened = Scrape::open(address, registry, SCRAPE);
+    opened
+        .inspect_err(|error| {
+            ::log::warn!("metrics.listen {address}: {error}; Prometheus gets no metrics")
+        })
+        .ok()
 }
 
 pub(super) fn warn_of(loaded: Loaded) -> Config {

@@ -1,8 +1,24 @@
-//! The event socket of an earlier run, out of the service manager's store.
+//! What happened between two runs, decided in one pure function: what the last run left and the sockets that the service
+//! manager kept, to which socket is used, which gap is stated and how the outputs go on.
+//!
+//! | the last run left | and | socket | gap since | sequence numbers |
+//! |---|---|---|---|---|
+//! | a planned end | its socket | kept | none | go on |
+//! | a planned end | no socket, or another one | new | its end | go on |
+//! | no planned end (a crash) | | kept if it is there | its last commit | new |
+//! | a database that is older than the last commit | | kept if it is there | the database's commit | new |
+//! | an empty database, and a lock | | kept if it is there | the lock's time | new |
+//! | an unusable database, and a lock | | new | the lock's time | new |
+//! | nothing at all | | kept if it is there | none: the first run | new |
+//!
+//! The date of the lock file is a second witness of the last commit. A run that cannot use the database cannot note there
+//! that it took a socket over, so it takes none: the run after it would believe that nothing was missed.
 
 use std::io;
+use std::time::Duration;
 
 use super::notify::StoredName;
+use super::outputs::WireSession;
 use crate::config;
 use crate::kernel::conntrack::{EventSocket, Unsuitable};
 use crate::kernel::inherited::Inherited;
@@ -10,98 +26,328 @@ use crate::kernel::namespace::within;
 use crate::store::LastRun;
 use crate::time::Wall;
 
-/// How events are heard in this run, as far as it matters for what the last one left.
+/// File systems keep a file's date to a second or two.
+const DATE_SLACK: Duration = Duration::from_secs(2);
+
+/// What the last run left.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Listening {
-    /// Cookie of the socket, if the kernel told.
-    pub socket: Option<u64>,
-    /// Whether the last run listened with the same one.
-    pub kept: bool,
+pub struct Left {
+    /// `None` when the database cannot be used.
+    pub run: Option<LastRun>,
+    /// When the last commit was made, as a file beside the database has it.
+    pub heartbeat: Option<Wall>,
 }
 
-/// An event socket in the state in which it was found.
-pub struct Kept {
-    pub socket: EventSocket,
-    /// Drops of its that need no gap any more.
+/// An event socket that the service manager kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Offer {
+    pub cookie: u64,
+    /// Events that did not fit into it so far.
+    pub drops: u32,
+    pub reliable: bool,
+}
+
+/// How this run begins.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Plan {
+    /// Which of the offered sockets goes on.
+    pub socket: Option<Goes>,
+    /// Why each of the others does not.
+    pub refused: Vec<(usize, &'static str)>,
+    /// Since when events may have been missed.
+    pub gap_since: Option<Wall>,
+    pub session: WireSession,
+}
+
+/// A socket that goes on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Goes {
+    pub index: usize,
+    /// Drops that need no gap any more.
     pub drops: u32,
     /// When it began to drop events that are lost and in no gap, if it did.
     pub overflow_since: Option<Wall>,
 }
 
-impl Kept {
-    /// The state of a new one.
-    #[must_use]
-    pub const fn new(socket: EventSocket) -> Self {
-        Self {
-            socket,
-            drops: 0,
-            overflow_since: None,
+/// Decides how a run begins. See the module's table.
+#[must_use]
+pub fn decide(left: &Left, offers: &[Offer]) -> Plan {
+    let run = left.run.unwrap_or_default();
+    // A database from before the last commit was put in the place of the last run's.
+    let is_latest = match (run.heard, left.heartbeat) {
+        (Some(heard), Some(beat)) => beat <= heard.saturating_add(DATE_SLACK),
+        _ => true,
+    };
+    let stopped = run.stopped.filter(|_| is_latest);
+    let mut plan = Plan {
+        socket: None,
+        refused: Vec::new(),
+        gap_since: run.heard.or(left.heartbeat),
+        session: match stopped {
+            Some(_) => WireSession::Continued,
+            None => WireSession::New,
+        },
+    };
+    for (index, offer) in offers.iter().enumerate() {
+        let refusal = if left.run.is_none() {
+            Some("the database that would know how far it was read cannot be used")
+        } else if run.socket.is_some_and(|cookie| cookie != offer.cookie) {
+            Some("a run since then listened with another one")
+        } else if plan.socket.is_some() {
+            Some("another one is in use already")
+        } else {
+            None
+        };
+        match refusal {
+            Some(reason) => plan.refused.push((index, reason)),
+            None => plan.socket = Some(Goes::on(index, *offer, stopped, run.heard)),
         }
     }
+    if stopped.is_some() && run.socket.is_some() && plan.socket.is_some() {
+        plan.gap_since = None;
+    }
+    plan
+}
 
-    /// After a planned stop what was dropped since is lost, unless delivery is reliable. After a crash the time since is a
-    /// gap anyway.
-    fn examine(socket: EventSocket, last_run: Option<&LastRun>) -> io::Result<Self> {
-        let drops = socket.drops()?;
-        let stated = last_run.and_then(|last_run| last_run.stopped);
-        let stated = stated.filter(|_| !matches!(socket.is_reliable(), Ok(true)));
-        Ok(Self {
-            socket,
-            drops: stated.unwrap_or(drops),
-            overflow_since: last_run
-                .and_then(|last_run| last_run.last_commit)
-                .filter(|_| stated.is_some_and(|stated| stated != drops)),
-        })
+impl Goes {
+    /// After a planned stop, events that were dropped since are lost, unless delivery is reliable. After a crash the time
+    /// since is a gap anyway.
+    fn on(index: usize, offer: Offer, stopped: Option<u32>, heard: Option<Wall>) -> Self {
+        let stated = stopped.filter(|_| !offer.reliable);
+        Self {
+            index,
+            drops: stated.unwrap_or(offer.drops),
+            overflow_since: heard.filter(|_| stated.is_some_and(|drops| drops != offer.drops)),
+        }
     }
 }
 
-/// What came of the descriptors that the manager handed over.
+/// An event socket in the state in which it was found.
+pub struct Kept {
+    pub socket: EventSocket,
+    pub drops: u32,
+    pub overflow_since: Option<Wall>,
+}
+
+/// The event sockets among the descriptors that the manager handed over.
 #[derive(Default)]
-pub struct Takeover {
-    /// The event socket, if there is one that fits.
-    pub kept: Option<Kept>,
+pub struct Offered {
+    sockets: Vec<(String, EventSocket)>,
+    pub offers: Vec<Offer>,
     /// Names under which the manager has descriptors that are of no use.
     pub refused: Vec<StoredName>,
 }
 
-/// Picks the event socket that goes on: one of the configured network namespace, and the last run's, if the store knows
-/// which that was. In any other, events may wait that have been recorded already. What is not picked is closed.
-#[must_use]
-pub fn pick(
-    inherited: Vec<Inherited>,
-    config: &config::Capture,
-    last_run: Option<&LastRun>,
-) -> Takeover {
-    let mut takeover = Takeover::default();
-    for Inherited { name, descriptor } in inherited {
-        let adopted = within(config.namespace.as_ref(), || EventSocket::adopt(descriptor))
-            .unwrap_or_else(|error| Err(Unsuitable::Unknown(error)));
-        let examined = match adopted {
-            Ok(_) if takeover.kept.is_some() => Err("another one is in use already".to_owned()),
-            Ok(socket) => examine(socket, last_run),
-            Err(unsuitable) => Err(unsuitable.to_string()),
-        };
-        match examined {
-            Ok(kept) => takeover.kept = Some(kept),
-            Err(reason) => {
-                log::warn!(
-                    "the descriptor \"{name}\" that the service manager kept is not used: {reason}"
-                );
-                takeover.refused.extend(StoredName::parse(&name));
+impl Offered {
+    /// Looks which of the descriptors are event sockets of the configured network namespace. The others are closed.
+    #[must_use]
+    pub fn examine(inherited: Vec<Inherited>, config: &config::Capture) -> Self {
+        let mut this = Self::default();
+        for Inherited { name, descriptor } in inherited {
+            let adopted = within(config.namespace.as_ref(), || EventSocket::adopt(descriptor))
+                .unwrap_or_else(|error| Err(Unsuitable::Unknown(error)));
+            let examined = adopted.and_then(|socket| {
+                let offer = offer(&socket).map_err(Unsuitable::Unknown)?;
+                Ok((socket, offer))
+            });
+            match examined {
+                Ok((socket, offer)) => {
+                    this.sockets.push((name, socket));
+                    this.offers.push(offer);
+                }
+                Err(unsuitable) => this.refuse(&name, &unsuitable.to_string()),
             }
         }
+        this
     }
-    takeover
+
+    /// Takes the socket that goes on, and closes the others.
+    #[must_use]
+    pub fn take(&mut self, plan: &Plan) -> Option<Kept> {
+        let mut kept = None;
+        let sockets = std::mem::take(&mut self.sockets);
+        for (index, (name, socket)) in sockets.into_iter().enumerate() {
+            if let Some(goes) = plan.socket.filter(|goes| goes.index == index) {
+                kept = Some(Kept {
+                    socket,
+                    drops: goes.drops,
+                    overflow_since: goes.overflow_since,
+                });
+            } else if let Some((_, reason)) = plan.refused.iter().find(|(it, _)| *it == index) {
+                self.refuse(&name, reason);
+            }
+        }
+        kept
+    }
+
+    fn refuse(&mut self, name: &str, reason: &str) {
+        log::warn!("the descriptor \"{name}\" that the service manager kept is not used: {reason}");
+        self.refused.extend(StoredName::parse(name));
+    }
 }
 
-fn examine(socket: EventSocket, last_run: Option<&LastRun>) -> Result<Kept, String> {
-    let unknown = |error| Unsuitable::Unknown(error).to_string();
-    let cookie = socket.cookie().map_err(unknown)?;
-    if last_run
-        .and_then(|last_run| last_run.socket)
-        .is_some_and(|last| last != cookie)
-    {
-        return Err("a run since then listened with another one".to_owned());
+fn offer(socket: &EventSocket) -> io::Result<Offer> {
+    Ok(Offer {
+        cookie: socket.cookie()?,
+        drops: socket.drops()?,
+        reliable: matches!(socket.is_reliable(), Ok(true)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEARD: Wall = Wall::from_secs(1_000);
+    const LATER: Wall = Wall::from_secs(5_000);
+
+    const fn run(stopped: Option<u32>) -> LastRun {
+        let mut run = LastRun::FRESH;
+        run.heard = Some(HEARD);
+        run.socket = Some(7);
+        run.stopped = stopped;
+        run
     }
-    Kept::examine(socket, last_run).map_err(unknown)
+
+    const fn offer(cookie: u64) -> Offer {
+        Offer {
+            cookie,
+            drops: 3,
+            reliable: true,
+        }
+    }
+
+    /// The index of the socket, since when there is a gap, and whether sequence numbers go on.
+    fn decided(
+        run: Option<LastRun>,
+        heartbeat: Option<Wall>,
+        cookies: &[u64],
+    ) -> (Option<usize>, Option<Wall>, bool) {
+        let offers: Vec<_> = cookies.iter().map(|cookie| offer(*cookie)).collect();
+        let plan = decide(&Left { run, heartbeat }, &offers);
+        let taken = plan.socket.map(|goes| goes.index);
+        assert_eq!(
+            usize::from(taken.is_some()) + plan.refused.len(),
+            cookies.len(),
+            "each is taken or refused"
+        );
+        (
+            taken,
+            plan.gap_since,
+            plan.session == WireSession::Continued,
+        )
+    }
+
+    #[test]
+    fn every_row_of_the_table() {
+        let (planned, crashed) = (Some(run(Some(3))), Some(run(None)));
+        let fresh = Some(LastRun::FRESH);
+        let (at, beat) = (Some(HEARD), Some(LATER));
+        for (row, left, heartbeat, cookies, expected) in [
+            (
+                "planned, its socket",
+                planned,
+                at,
+                &[7][..],
+                (Some(0), None, true),
+            ),
+            (
+                "planned, no witness",
+                planned,
+                None,
+                &[7],
+                (Some(0), None, true),
+            ),
+            ("planned, no socket", planned, at, &[], (None, at, true)),
+            (
+                "planned, another socket",
+                planned,
+                at,
+                &[8],
+                (None, at, true),
+            ),
+            (
+                "planned, two sockets",
+                planned,
+                at,
+                &[8, 7],
+                (Some(1), None, true),
+            ),
+            (
+                "planned, the same twice",
+                planned,
+                at,
+                &[7, 7],
+                (Some(0), None, true),
+            ),
+            (
+                "a crash, its socket",
+                crashed,
+                at,
+                &[7],
+                (Some(0), at, false),
+            ),
+            ("a crash, no socket", crashed, at, &[], (None, at, false)),
+            (
+                "an older database",
+                planned,
+                beat,
+                &[7],
+                (Some(0), at, false),
+            ),
+            (
+                "an older database, crashed",
+                crashed,
+                beat,
+                &[],
+                (None, at, false),
+            ),
+            (
+                "an empty database",
+                fresh,
+                beat,
+                &[7],
+                (Some(0), beat, false),
+            ),
+            (
+                "an unusable database",
+                None,
+                beat,
+                &[7],
+                (None, beat, false),
+            ),
+            (
+                "unusable, no witness",
+                None,
+                None,
+                &[7],
+                (None, None, false),
+            ),
+            ("the first run", fresh, None, &[], (None, None, false)),
+        ] {
+            assert_eq!(decided(left, heartbeat, cookies), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn drops_since_a_planned_stop_are_an_overflow_unless_delivery_is_reliable() {
+        for (reliable, drops, since) in [(true, 9, None), (false, 9, Some(HEARD)), (false, 3, None)]
+        {
+            let left = Left {
+                run: Some(run(Some(3))),
+                heartbeat: None,
+            };
+            let offer = Offer {
+                cookie: 7,
+                drops,
+                reliable,
+            };
+            let goes = decide(&left, &[offer]).socket;
+            assert_eq!(
+                goes.and_then(|goes| goes.overflow_since),
+                since,
+                "{reliable} {drops}"
+            );
+        }
+    }
 }

@@ -4,7 +4,7 @@
 //! comes a dump of the dying list: entries that have left the table and whose DESTROY the kernel still owes us. A session
 //! that stood in neither may still have its DESTROY in the event socket's queue: only when the dumps have ended *and*
 //! that queue has been read to its end is it gone for certain. Then the pending sessions are walked, a slice per turn of
-//! the loop, and what is gone is closed: with an inferred end, which lies before this moment.
+//! the loop, and what is gone is closed: with an inferred end, which is at the latest that of the gap that hid the true one.
 //!
 //! While another listener is slow, the dying list is too long to be read for certain. What three such audits on end have
 //! not found is closed as well, at most 131,072 sessions at a time: should a DESTROY come after all, it is recognised.
@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use super::recent;
 use super::table::Key;
-use super::{Engine, Slot, same_id};
-use crate::session::{EventKind, NatEvent, Provenance, Record};
-use crate::time::{Now, Uptime};
-use crate::wire::ctnetlink::{Flow, Listing};
+use super::{Engine, Pending, Slot, same_id};
+use crate::session::{EventKind, Gap, GapCause, NatEvent, Provenance, Record};
+use crate::time::{Now, Uptime, Wall};
+use crate::wire::ctnetlink::{Entry, Listing};
 
 /// Slots walked in one turn of the loop: no more records than an output takes in one, should all of them be closed.
 const SLICE: usize = 1024;
@@ -49,6 +49,8 @@ pub(super) struct Audit {
     dying: u64,
     /// Since when, in numbers of audits, they have been in doubt.
     doubted: Option<Doubted>,
+    /// The end of the last gap in which ends may have been missed, and the number of the audit before it.
+    gap: Option<(Wall, u32)>,
 }
 
 /// A series of audits whose listings may lack entries.
@@ -88,7 +90,29 @@ impl Audit {
             concluded: false,
             dying: 0,
             doubted: None,
+            gap: None,
         }
+    }
+
+    /// Takes note of a gap that has been stated.
+    pub(super) const fn note_gap(&mut self, gap: &Gap) {
+        match gap.cause {
+            GapCause::Restart
+            | GapCause::Overflow
+            | GapCause::TrackingOff
+            | GapCause::Undecoded => self.gap = Some((gap.to, self.number)),
+            GapCause::TableFull
+            | GapCause::InsertFailed
+            | GapCause::ClockStep
+            | GapCause::Undelivered => {}
+        }
+    }
+
+    /// When a session that is gone has ended at the latest: in the gap that hid its end, unless it was seen afterwards.
+    fn end_of(&self, pending: &Pending, now: Now) -> Wall {
+        let hidden = |(end, audit): &(Wall, u32)| pending.audit <= *audit && pending.begun <= *end;
+        let gap = self.gap.filter(hidden).map(|(end, _)| end);
+        gap.unwrap_or(now.wall).min(now.wall).max(pending.begun)
     }
 
     pub(super) const fn number(&self) -> u32 {
@@ -151,7 +175,7 @@ impl Engine {
     }
 
     /// An entry of the listing that is being dumped.
-    pub fn handle_dumped(&mut self, flow: &Flow, now: Now) {
+    pub fn handle_dumped(&mut self, flow: &Entry, now: Now) {
         let number = self.audit.number;
         let key = self.table.key(&flow.session);
         let known = self
@@ -340,7 +364,7 @@ impl Engine {
         self.records.push_back(Record::Event(NatEvent {
             kind: EventKind::Delete,
             session: pending.session,
-            time: now.wall.max(pending.begun),
+            time: self.audit.end_of(&pending, now),
             start: Some(pending.begun),
             totals: None,
             provenance: Provenance::Inferred,

@@ -36,9 +36,10 @@ use self::recent::RecentEnds;
 use self::table::{Key, RESTORED, Slot, Table};
 use self::unkept::Unkept;
 use crate::config::Config;
+use crate::metrics::Sessions;
 use crate::session::{EventKind, Gap, NatEvent, Provenance, Record, Session};
 use crate::time::{Now, Uptime, Wall};
-use crate::wire::ctnetlink::{Event, Flow};
+use crate::wire::ctnetlink::{Entry, Event};
 
 /// How much earlier than the kernel's start time the clock may have stood that was read for the NEW: the clock is read
 /// once per wake-up, before the events that come in during it.
@@ -50,35 +51,6 @@ const MAX_CHANGES: usize = 1 << 16;
 /// Of so many times the sessions that are kept a fingerprint is known beyond them, and of this many in any case.
 const UNKEPT_FACTOR: usize = 4;
 const LEAST_UNKEPT: usize = 1 << 20;
-
-/// Counts since the start of the daemon.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Statistics {
-    /// NEW events, logged or not.
-    pub new_events: u64,
-    /// DESTROY events, logged or not.
-    pub destroy_events: u64,
-    /// Sessions that the store gave back.
-    pub restored: u64,
-    pub creates: u64,
-    pub deletes: u64,
-    /// Deletes whose create was not seen, and left with it.
-    pub unannounced: u64,
-    /// Sessions found in the kernel's table without an event.
-    pub adopted: u64,
-    /// Sessions closed because the kernel no longer had them.
-    pub inferred_ends: u64,
-    /// Events that repeated one that was already recorded.
-    pub duplicates: u64,
-    /// Events of sessions that the filters leave out.
-    pub filtered: u64,
-    pub audits: u64,
-    /// Sessions that began beyond the number that is kept.
-    pub beyond_max: u64,
-    /// Of those, the ones whose end was not seen, and of which nothing is known any more.
-    pub forgotten: u64,
-    pub pending_peak: usize,
-}
 
 /// When audits are due, and how much is kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -132,10 +104,11 @@ pub struct Engine {
     max_unkept: usize,
     /// Whether the filter has changed since some of those began.
     unkept_left_out: bool,
-    statistics: Statistics,
+    statistics: Sessions,
 }
 
 /// What the store has to do to hold exactly the pending sessions, or a part of it.
+#[derive(Debug)]
 pub struct Changes<'a> {
     table: &'a Table,
     begun: &'a VecDeque<(Slot, Row)>,
@@ -170,7 +143,7 @@ impl Engine {
             unkept: Unkept::new(),
             max_unkept: max_unkept(&policy),
             unkept_left_out: false,
-            statistics: Statistics::default(),
+            statistics: Sessions::default(),
         }
     }
 
@@ -239,6 +212,7 @@ impl Engine {
 
     /// States a gap in which no session can be found any more.
     pub fn state_gap(&mut self, gap: Gap) {
+        self.audit.note_gap(&gap);
         self.records.push_back(Record::Gap(gap));
     }
 
@@ -270,6 +244,12 @@ impl Engine {
             ended: &self.ended[self.ended.len().saturating_sub(MAX_CHANGES)..],
             whole: self.begun.len().max(self.ended.len()) <= MAX_CHANGES,
         }
+    }
+
+    /// Sessions that the store has to learn of, begun or ended.
+    #[must_use]
+    pub fn changes_waiting(&self) -> usize {
+        self.begun.len().max(self.ended.len())
     }
 
     /// The store has the changes. Returns whether there are more.
@@ -349,12 +329,11 @@ impl Engine {
     }
 
     #[must_use]
-    pub const fn statistics(&self) -> &Statistics {
+    pub const fn statistics(&self) -> &Sessions {
         &self.statistics
     }
 
-    fn handle_new(&mut self, flow: &Flow, now: Now) {
-        self.statistics.new_events += 1;
+    fn handle_new(&mut self, flow: &Entry, now: Now) {
         let session = flow.session;
         if !self.filter.accepts(&session) {
             self.statistics.filtered += 1;
@@ -389,8 +368,7 @@ impl Engine {
         }
     }
 
-    fn handle_destroy(&mut self, flow: &Flow, now: Now) {
-        self.statistics.destroy_events += 1;
+    fn handle_destroy(&mut self, flow: &Entry, now: Now) {
         // Before pairing: a repeated end must not end the next session with the same tuples.
         let key = self.table.key(&flow.session);
         if !self.recent.insert(key, flow.session.id, flow.start) {
@@ -431,7 +409,7 @@ impl Engine {
 
     /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that had begun when the
     /// kernel says it did. A later one is another session with the same tuples.
-    fn paired(&self, key: Key, flow: &Flow) -> Option<Slot> {
+    fn paired(&self, key: Key, flow: &Entry) -> Option<Slot> {
         self.table
             .find(key, &flow.session)
             .filter(|(_, pending)| same_id(&pending.session, &flow.session))
@@ -510,7 +488,13 @@ impl Engine {
         self.records.push_back(Record::Event(event));
     }
 
-    fn emit_delete(&mut self, flow: &Flow, start: Option<Wall>, end: Wall, provenance: Provenance) {
+    fn emit_delete(
+        &mut self,
+        flow: &Entry,
+        start: Option<Wall>,
+        end: Wall,
+        provenance: Provenance,
+    ) {
         self.statistics.deletes += 1;
         self.records.push_back(Record::Event(NatEvent {
             kind: EventKind::Delete,
@@ -524,7 +508,8 @@ impl Engine {
     }
 
     fn note_peak(&mut self) {
-        self.statistics.pending_peak = self.statistics.pending_peak.max(self.table.len());
+        let pending = self.table.len() as u64;
+        self.statistics.pending_peak = self.statistics.pending_peak.max(pending);
     }
 }
 

@@ -232,12 +232,12 @@ impl World {
         &mut self.doubts[usize::from(self.lives[life].port)]
     }
 
-    fn flow(&self, life: usize, ended: bool) -> Flow {
+    fn flow(&self, life: usize, ended: bool) -> Entry {
         let Life {
             port, start, end, ..
         } = self.lives[life];
         let stamp = |time: Wall| self.kind.timestamps.then_some(time);
-        Flow {
+        Entry {
             session: session(port),
             totals: None,
             start: stamp(start),
@@ -359,7 +359,7 @@ impl World {
                     self.doubt(life).renewed |= self.lives[life].heard.is_some() && unconfirmed;
                     self.hear(life);
                     let start = self.lives[life].start;
-                    let flow = Flow {
+                    let flow = Entry {
                         start: None,
                         event_time: self.kind.event_times.then_some(start),
                         ..self.flow(life, false)
@@ -376,7 +376,7 @@ impl World {
                     let repeated = self.delivered.contains(&life);
                     self.doubt(life).forgotten |= repeated && after >= 2;
                     self.delivered.push(life);
-                    let flow = Flow {
+                    let flow = Entry {
                         event_time: self.lives[life].end.filter(|_| self.kind.event_times),
                         ..self.flow(life, true)
                     };

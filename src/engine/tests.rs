@@ -82,8 +82,8 @@ fn untranslated(port: u16) -> Session {
     session
 }
 
-fn flow(session: Session) -> Flow {
-    Flow {
+fn flow(session: Session) -> Entry {
+    Entry {
         session,
         totals: None,
         start: None,
@@ -108,7 +108,7 @@ fn destroy(session: Session, start: Wall, stop: Wall) -> Event {
             octets: 120,
         },
     };
-    Event::Destroy(Flow {
+    Event::Destroy(Entry {
         totals: Some(totals),
         start: Some(start),
         stop: Some(stop),
@@ -131,7 +131,7 @@ fn kinds(engine: &mut Engine) -> Vec<EventKind> {
 }
 
 /// The dumps of an audit at `now` that finds `present` in the kernel's table and `dying` in its dying list.
-fn dump(engine: &mut Engine, present: &[Flow], dying: &[Flow], now: Now) {
+fn dump(engine: &mut Engine, present: &[Entry], dying: &[Entry], now: Now) {
     for (listing, flows) in [(Listing::Table, present), (Listing::Dying, dying)] {
         assert_eq!(engine.poll_dump(now), Some(listing));
         assert_eq!(engine.poll_dump(now), None, "asked for once");
@@ -143,7 +143,7 @@ fn dump(engine: &mut Engine, present: &[Flow], dying: &[Flow], now: Now) {
 }
 
 /// A whole audit at `now` that finds `present` in the kernel's table.
-fn audit(engine: &mut Engine, present: &[Flow], now: Now) {
+fn audit(engine: &mut Engine, present: &[Entry], now: Now) {
     dump(engine, present, &[], now);
     engine.handle_events_drained(now);
     engine.handle_timeout(now);
@@ -179,7 +179,7 @@ fn a_create_leaves_at_new_and_a_delete_with_the_kernels_times_at_destroy() {
 #[test]
 fn the_time_of_the_event_is_preferred_to_the_time_of_reading() {
     let mut engine = engine();
-    let event = Event::New(Flow {
+    let event = Event::New(Entry {
         event_time: Some(wall(5)),
         ..flow(session(1))
     });

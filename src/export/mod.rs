@@ -1,9 +1,12 @@
-//! What carries records out of the program: one target or collector each, with its own queue and back-off.
+//! The ways in which records leave the program: outputs, each with an encoder, a transport and a place in the record log;
+//! and live views.
 
-pub mod collector;
+pub mod encoder;
+pub mod output;
 pub mod packer;
 pub mod queue;
+pub mod source;
 pub mod stream;
-pub mod syslog;
 mod transport;
+mod udp;
 pub mod view;

@@ -42,7 +42,7 @@ pub struct Line {
 #[derive(Debug)]
 pub struct View {
     filter: Filter,
-    queue: Queue,
+    queue: Queue<()>,
     /// Lines that are left until the end of the second.
     left: u32,
     second_ends: Uptime,
@@ -88,9 +88,8 @@ impl View {
     /// A view that begins now, and says so in its first line.
     #[must_use]
     pub fn new(filter: Filter) -> Self {
-        let mut queue = Queue::new(QUEUE_LIMIT);
-        // It is empty and has room.
-        let _ = queue.push(BEGIN, 0);
+        let mut queue = Queue::new();
+        queue.push(BEGIN, ());
         Self {
             filter,
             queue,
@@ -115,7 +114,7 @@ impl View {
             }
             Record::Gap(_) => self.state_shortfall(now, line),
         }
-        if self.queue.push(line.of(record, now), 1).is_err() {
+        if !put(&mut self.queue, line.of(record, now)) {
             self.miss(record.time());
         }
     }
@@ -142,7 +141,7 @@ impl View {
     pub fn end(&mut self, now: Now, line: &mut Line) {
         self.state_shortfall(now, line);
         // Without room there is no goodbye.
-        let _ = self.queue.push(END, 0);
+        put(&mut self.queue, END);
     }
 
     /// What waits to be written.
@@ -153,7 +152,7 @@ impl View {
 
     /// So many of these bytes have been written.
     pub fn consume(&mut self, count: usize) {
-        self.queue.consume(count);
+        self.queue.consume(count, |()| ());
     }
 
     /// Whether there is room for an event.
@@ -193,18 +192,25 @@ impl View {
             lost: Some(lost),
         });
         let queue = &mut self.queue;
-        let flow = line.encoder.encode(
-            &gap,
-            now,
-            &mut |message| match queue.push(message.bytes, 1) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(_) => ControlFlow::Break(()),
-            },
-        );
+        let flow = line
+            .encoder
+            .encode(&gap, now, &mut |message| match put(queue, message.bytes) {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            });
         if flow.is_continue() {
             self.shortfall = None;
         }
     }
+}
+
+/// Queues a line if there is room for it.
+fn put(queue: &mut Queue<()>, line: &[u8]) -> bool {
+    let fits = queue.used() + line.len() <= QUEUE_LIMIT;
+    if fits {
+        queue.push(line, ());
+    }
+    fits
 }
 
 #[cfg(test)]

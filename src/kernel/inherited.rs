@@ -4,12 +4,10 @@
 //! The descriptors begin at 3, `LISTEN_FDS` is their number, `LISTEN_FDNAMES` has their names with colons between, and they are meant
 //! for the process `LISTEN_PID`. The variables stay in the environment: the daemon starts no other program.
 
-use std::fs;
-use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 /// The first one (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
@@ -18,7 +16,7 @@ const MOST: usize = 1024;
 
 /// A descriptor and the name it was stored under; empty when there is none.
 #[derive(Debug)]
-pub struct Inherited {
+pub(crate) struct Inherited {
     pub name: String,
     pub descriptor: OwnedFd,
 }
@@ -26,7 +24,7 @@ pub struct Inherited {
 /// Takes the descriptors meant for this process, and makes sure that no other program would get them. To be called before
 /// the process opens any of its own; there is nothing left for a second call.
 #[must_use]
-pub fn take() -> Vec<Inherited> {
+pub(crate) fn take() -> Vec<Inherited> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Vec::new();
@@ -42,42 +40,11 @@ pub fn take() -> Vec<Inherited> {
     numbered.filter_map(|(raw, name)| own(raw, name)).collect()
 }
 
-/// Makes sure that a program that is started from now on gets none of the descriptors that are open now, but for the three
-/// standard ones. Whoever called this program may have left it some.
-///
-/// # Errors
-/// What the kernel says, or that `/proc` is not there where it is needed: before Linux 5.11, which brought
-/// `CLOSE_RANGE_CLOEXEC`, and where a filter of system calls does not know it.
-pub fn close_at_exec() -> io::Result<()> {
-    let flags = libc::CLOSE_RANGE_CLOEXEC.cast_signed();
-    // SAFETY: nothing is closed; the descriptors only get the flag, which they have anyway where this program made them.
-    let result = unsafe { libc::close_range(FIRST.cast_unsigned(), libc::c_uint::MAX, flags) };
-    if result == 0 { Ok(()) } else { close_listed() }
-}
-
 /// Lets this process, and the programs that it is or starts from now on, ignore SIGHUP until it sets up a handler: what is
 /// ignored stays so over execve(2).
-pub fn ignore_hangup() {
+pub(crate) fn ignore_hangup() {
     // SAFETY: no handler is set up that could run. It cannot fail: SIGHUP is a signal that may be ignored.
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
-}
-
-/// The same as [`close_at_exec`], one descriptor after the other.
-fn close_listed() -> io::Result<()> {
-    for entry in fs::read_dir("/proc/self/fd")? {
-        let name = entry?.file_name();
-        let raw = name.to_str().and_then(|name| name.parse::<RawFd>().ok());
-        let Some(raw) = raw.filter(|raw| *raw >= FIRST) else {
-            continue;
-        };
-        // SAFETY: the borrow ends with the next statement; if it was closed meanwhile, that fails with EBADF.
-        let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
-        match fcntl_setfd(borrowed, FdFlags::CLOEXEC) {
-            Ok(()) | Err(Errno::BADF) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 fn own(raw: RawFd, name: String) -> Option<Inherited> {
@@ -110,20 +77,10 @@ fn announced(
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use rustix::io::fcntl_getfd;
-
     use super::*;
 
     fn of(pid: &str, count: &str, names: Option<&str>) -> Vec<String> {
         announced(Some(pid), Some(count), names, 42)
-    }
-
-    #[test]
-    fn without_the_system_call_descriptors_are_closed_at_exec_all_the_same() {
-        let (left, _) = io::pipe().unwrap();
-        fcntl_setfd(&left, FdFlags::empty()).unwrap();
-        close_listed().unwrap();
-        assert_eq!(fcntl_getfd(&left).unwrap(), FdFlags::CLOEXEC);
     }
 
     #[test]

@@ -3,13 +3,13 @@
 //! The only part of the program with `unsafe` code; each block says why it is sound.
 
 pub mod conntrack;
-pub mod filter;
-pub mod inherited;
-pub mod landlock;
+pub(crate) mod errqueue;
+pub(crate) mod filter;
+pub(crate) mod inherited;
 pub mod namespace;
-pub mod nftables;
-pub mod sysctl;
-pub mod tracking;
+pub(crate) mod nftables;
+pub(crate) mod sysctl;
+pub(crate) mod tracking;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

@@ -23,7 +23,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// What the kernel says: without `CAP_NET_ADMIN` a permission error.
-pub fn install(table: &str) -> io::Result<()> {
+pub(crate) fn install(table: &str) -> io::Result<()> {
     let name = c_string(table)?;
     let table = Table::new(name, ProtoFamily::Inet);
     let chain = Chain::new(CHAIN, &table);
@@ -48,7 +48,7 @@ pub fn install(table: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn remove(table: &str) -> io::Result<()> {
+pub(crate) fn remove(table: &str) -> io::Result<()> {
     let table = Table::new(c_string(table)?, ProtoFamily::Inet);
     let mut batch = Batch::new();
     batch.add(&table, MsgType::Add);

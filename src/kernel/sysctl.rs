@@ -10,22 +10,22 @@ use std::io;
 use std::path::Path;
 
 /// Where the settings are, in the calling thread's network namespace.
-pub const DIRECTORY: &str = "/proc/sys/net/netfilter";
+pub(crate) const DIRECTORY: &str = "/proc/sys/net/netfilter";
 
 /// The three settings the records need.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Setting {
+pub(crate) enum Setting {
     Events,
     Timestamp,
     Accounting,
 }
 
 impl Setting {
-    pub const ALL: [Self; 3] = [Self::Events, Self::Timestamp, Self::Accounting];
+    pub(crate) const ALL: [Self; 3] = [Self::Events, Self::Timestamp, Self::Accounting];
 
     /// The name as sysctl(8) knows it.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Events => "net.netfilter.nf_conntrack_events",
             Self::Timestamp => "net.netfilter.nf_conntrack_timestamp",
@@ -44,7 +44,7 @@ impl Setting {
 
 /// What a setting that is not 1 costs.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Missing {
+pub(crate) enum Missing {
     /// Connection tracking is not loaded: the setting is not there.
     Tracking,
     /// No connection reports anything.
@@ -58,12 +58,6 @@ pub enum Missing {
 }
 
 impl Missing {
-    /// Whether nothing at all can be logged.
-    #[must_use]
-    pub const fn is_fatal(self) -> bool {
-        matches!(self, Self::Tracking | Self::AllEvents)
-    }
-
     const fn consequence(self) -> &'static str {
         match self {
             Self::Tracking => "connection tracking is not loaded, nothing can be logged",
@@ -79,7 +73,7 @@ impl Missing {
 
 /// One setting that is not as the records need it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Finding {
+pub(crate) struct Finding {
     pub setting: Setting,
     /// The value found; `None` when the setting is not there.
     pub value: Option<u8>,
@@ -99,7 +93,7 @@ impl fmt::Display for Finding {
 
 /// What [`set`] did with a setting that was not 1.
 #[derive(Debug)]
-pub struct Change {
+pub(crate) struct Change {
     pub setting: Setting,
     /// The value before; `None` when the setting was not there.
     pub before: Option<u8>,
@@ -121,7 +115,7 @@ impl fmt::Display for Change {
 ///
 /// # Errors
 /// When a setting is there and cannot be read, with its name in the message.
-pub fn inspect(directory: &Path) -> io::Result<Vec<Finding>> {
+pub(crate) fn inspect(directory: &Path) -> io::Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for setting in Setting::ALL {
         let value = read(directory, setting)?;
@@ -148,7 +142,7 @@ pub fn inspect(directory: &Path) -> io::Result<Vec<Finding>> {
 
 /// Sets every setting below `directory` that is not 1 to 1. Returns one change for each, made or refused.
 #[must_use]
-pub fn set(directory: &Path) -> Vec<Change> {
+pub(crate) fn set(directory: &Path) -> Vec<Change> {
     let mut changes = Vec::new();
     for setting in Setting::ALL {
         let (before, result) = match read(directory, setting) {
@@ -238,13 +232,10 @@ mod tests {
     }
 
     #[test]
-    fn only_missing_events_and_missing_tracking_are_fatal() {
-        let fatal = |values| {
-            let findings = inspect(settings(values).path()).unwrap();
-            findings.iter().any(|finding| finding.missing.is_fatal())
-        };
-        assert!(fatal(["0", "1", "1"]));
-        assert!(!fatal(["2", "0", "0"]));
+    fn events_that_are_off_are_told_from_events_for_a_listener() {
+        let first = |values| inspect(settings(values).path()).unwrap()[0].missing;
+        assert_eq!(first(["0", "1", "1"]), Missing::AllEvents);
+        assert_eq!(first(["2", "0", "0"]), Missing::EarlierEnds);
     }
 
     #[test]

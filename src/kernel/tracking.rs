@@ -31,7 +31,7 @@ const NFPROTO_INET: u8 = 1;
 const NFTA_TABLE_NAME: u16 = 1;
 
 /// Where such questions are asked.
-pub struct Tracking {
+pub(crate) struct Tracking {
     files: Option<Files>,
     socket: mnl::Socket,
     buffer: Box<[u8]>,
@@ -46,7 +46,7 @@ struct Files {
 impl Tracking {
     /// # Errors
     /// What the kernel says.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
         ioctl_fionbio(borrow(&socket), true)?;
         let buffer = vec![0; BUFFER].into_boxed_slice();
@@ -61,7 +61,7 @@ impl Tracking {
     ///
     /// # Errors
     /// What the kernel says, or when its answer cannot be understood.
-    pub fn statistics(&mut self) -> io::Result<TrackingStatistics> {
+    pub(crate) fn statistics(&mut self) -> io::Result<TrackingStatistics> {
         match &mut self.files {
             Some(files) => files.statistics(),
             None => self.ask_statistics(),
@@ -72,7 +72,7 @@ impl Tracking {
     ///
     /// # Errors
     /// What the kernel says other than that it does not.
-    pub fn has_table(&mut self, name: &CStr) -> io::Result<bool> {
+    pub(crate) fn has_table(&mut self, name: &CStr) -> io::Result<bool> {
         self.discard();
         self.socket.send(&encode_get_table(name))?;
         let length = self.socket.recv_raw(&mut self.buffer)?;

@@ -1,10 +1,16 @@
-//! The metrics for people, in the manner of `/proc/net/stat/ipt_netflow`: a subject per line, names before numbers.
+//! The metrics for people: a subject per line, names before numbers.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::{ByProtocol, Collector, Confinement, Metrics, Rates, Syslog, Turns};
+use super::section::{Kind, Metric, Section, Value};
+use super::{Confinement, Gaps, Metrics};
 use crate::time::Age;
+
+/// Columns before the first entry of a line.
+const MARGIN: usize = 12;
+/// Columns after which an entry goes to the next line.
+const WIDTH: usize = 110;
 
 impl Display for Metrics {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -23,113 +29,12 @@ impl Display for Metrics {
             "Settings:   configuration {file}, network namespace {namespace}"
         )?;
         writeln!(f, "Confined:   {}", self.confinement)?;
-        self.write_sessions(f)?;
-        self.write_events(f)?;
-        self.write_gaps(f)?;
-        let store = &self.store;
-        writeln!(
-            f,
-            "Store:      {}available, commits {}, failed {}, set aside {}, longest commit {}",
-            if store.available { "" } else { "not " },
-            store.commits,
-            store.failed,
-            store.set_aside,
-            Micros(store.longest_commit_microseconds)
-        )?;
-        write_turns(&self.turns, f)?;
-        self.collectors
-            .iter()
-            .try_for_each(|collector| write_collector(collector, f))?;
-        self.syslog
-            .iter()
-            .try_for_each(|target| write_syslog(target, f))
-    }
-}
-
-impl Metrics {
-    fn write_sessions(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let sessions = &self.sessions;
-        writeln!(
-            f,
-            "Natevents:  count start {}, stop {}",
-            sessions.creates, sessions.deletes
-        )?;
-        write_rates(&self.rates, f)?;
-        write!(
-            f,
-            "Sessions:   pending {} (peak {}",
-            sessions.pending, sessions.pending_peak
-        )?;
-        if let Some(time) = sessions.pending_peak_time {
-            write!(f, " reached {time}")?;
+        write_entries("gaps", "; ", self.gaps.iter().map(gap), f)?;
+        for section in self.sections() {
+            let metrics = section.metrics();
+            write_entries(section.name(), ", ", metrics.iter().filter_map(entry), f)?;
         }
-        writeln!(
-            f,
-            "), max {}, beyond it {} ({} now, {} forgotten), restored {}",
-            sessions.max,
-            sessions.beyond_max,
-            sessions.unkept,
-            sessions.forgotten,
-            sessions.restored
-        )?;
-        writeln!(
-            f,
-            "            unannounced {}, adopted {}, inferred ends {}, duplicates {}, filtered {}, audits {}",
-            sessions.unannounced,
-            sessions.adopted,
-            sessions.inferred_ends,
-            sessions.duplicates,
-            sessions.filtered,
-            sessions.audits
-        )
-    }
-
-    fn write_events(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let events = &self.events;
-        writeln!(
-            f,
-            "Events:     new {}, destroy {} in {} messages, {} batches, dumped {}, malformed {}, foreign {}, overflows {}",
-            events.new,
-            events.destroy,
-            events.messages,
-            events.batches,
-            events.dumped,
-            events.malformed,
-            events.foreign,
-            events.overflows
-        )?;
-        writeln!(
-            f,
-            "  by protocol        tcp        udp       icmp     icmpv6        gre       sctp      other"
-        )?;
-        write_protocols("new", &events.new_by_protocol, f)?;
-        write_protocols("destroy", &events.destroy_by_protocol, f)?;
-        let kernel = &self.kernel;
-        writeln!(
-            f,
-            "Kernel:     receive buffer {}, queued {}, full {} times; table {} of {}, dying {}",
-            Octets(kernel.receive_buffer_octets),
-            Octets(kernel.queued_octets),
-            kernel.drops,
-            kernel.table_entries,
-            kernel.table_limit,
-            kernel.dying
-        )
-    }
-
-    fn write_gaps(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str("Gaps:       ")?;
-        for (index, (cause, gaps)) in self.gaps.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "; " };
-            write!(f, "{separator}{cause} {}", gaps.count)?;
-            if gaps.lost > 0 {
-                write!(f, ", lost {}", gaps.lost)?;
-            }
-            if let Some(last) = gaps.last {
-                write!(f, ", the last until {last}")?;
-            }
-        }
-        writeln!(f)
+        Ok(())
     }
 }
 
@@ -144,117 +49,84 @@ impl Display for Confinement {
         } else {
             "new privileges possible"
         };
-        write!(f, "; {privileges}; ")?;
-        match self.landlock_abi {
-            Some(abi) => write!(f, "files by Landlock ABI {abi}"),
-            None => f.write_str("files not confined (no Landlock)"),
+        write!(f, "; {privileges}")
+    }
+}
+
+/// As many entries on a line as it has room for.
+fn write_entries(
+    subject: &str,
+    separator: &str,
+    entries: impl Iterator<Item = String>,
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
+    let (first, rest) = subject.split_at(1);
+    let mut line = format!("{}{rest}:", first.to_uppercase());
+    for (index, entry) in entries.enumerate() {
+        let separator = if index == 0 { "" } else { separator };
+        line += separator;
+        if index > 0 && line.len() + entry.len() > WIDTH {
+            writeln!(f, "{}", line.trim_end())?;
+            line.clear();
         }
+        // Nothing to do but on a line that has just begun.
+        line = format!("{line:<MARGIN$}{entry}");
     }
+    writeln!(f, "{line}")
 }
 
-fn write_rates(rates: &Rates, f: &mut Formatter<'_>) -> fmt::Result {
-    let starts = [rates.creates_1s, rates.creates_1min, rates.creates_5min];
-    let stops = [rates.deletes_1s, rates.deletes_1min, rates.deletes_5min];
-    for (label, name, rates) in [("Rate:", "start", starts), ("", "stop", stops)] {
-        let [second, minute, five] = rates;
-        writeln!(
-            f,
-            "{label:<11} {name:<5} {second:.1}/s, 1 min {minute:.1}/s, 5 min {five:.1}/s"
-        )?;
-    }
-    Ok(())
+/// A cause, how many of it there were, and how bad they were.
+fn gap((cause, gaps): (&String, &Gaps)) -> String {
+    let Gaps { count, lost, last } = gaps;
+    let lost = match lost {
+        0 => String::new(),
+        lost => format!(", lost {lost}"),
+    };
+    let last = last.map_or_else(String::new, |last| format!(", the last until {last}"));
+    format!("{cause} {count}{lost}{last}")
 }
 
-fn write_protocols(name: &str, counts: &ByProtocol, f: &mut Formatter<'_>) -> fmt::Result {
-    let ByProtocol {
-        tcp,
-        udp,
-        icmp,
-        icmpv6,
-        gre,
-        sctp,
-        other,
-    } = counts;
-    writeln!(
-        f,
-        "  {name:<11} {tcp:>10} {udp:>10} {icmp:>10} {icmpv6:>10} {gre:>10} {sctp:>10} {other:>10}"
-    )
-}
-
-fn write_turns(turns: &Turns, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(
-        f,
-        "Loop:       turns {}, longest {} (in the last minute {})",
-        turns.count,
-        Micros(turns.longest_microseconds),
-        Micros(turns.longest_last_minute_microseconds)
-    )?;
-    let mut separator = "            ";
-    for bucket in turns.histogram.iter().filter(|bucket| bucket.turns > 0) {
-        match bucket.below_microseconds {
-            Some(micros) => write!(f, "{separator}<{} {}", Micros(micros), bucket.turns)?,
-            None => write!(f, "{separator}longer {}", bucket.turns)?,
+/// The name and the value of what there is.
+fn entry(metric: &Metric<'_>) -> Option<String> {
+    let name = match metric.stem() {
+        "" => metric.name,
+        stem => stem,
+    };
+    let name = name.replace('_', " ");
+    Some(match metric.value {
+        Value::Number(number) => format!("{name} {number}"),
+        Value::Octets(octets) => format!("{name} {}", Octets(*octets)),
+        Value::Micros(micros) => format!("{name} {}", Micros(*micros)),
+        Value::Rate(rate) => format!("{name} {rate:.1}/s"),
+        Value::Flag(flag) => format!("{}{name}", if *flag { "" } else { "not " }),
+        Value::Word(word) if metric.kind == Kind::label && name == "name" => word.clone(),
+        Value::Word(word) => format!("{name} {word}"),
+        Value::Moment(moment) => format!("{} {}", metric.name.replace('_', " "), (*moment)?),
+        Value::State(state) => format!("{name} {}", state.name()),
+        Value::Histogram(histogram) => {
+            let full = histogram.0.iter().filter(|bucket| bucket.count > 0);
+            let counts = full.map(|bucket| match bucket.below_microseconds {
+                Some(micros) => format!("<{} {}", Micros(micros), bucket.count),
+                None => format!("longer {}", bucket.count),
+            });
+            within(&name, &counts.collect::<Vec<_>>())?
         }
-        separator = ", ";
-    }
-    // Before the first turn has ended there is nothing.
-    if separator == ", " {
-        writeln!(f)?;
-    }
-    Ok(())
+        Value::ByProtocol(counts) => {
+            let counts = counts.metrics();
+            let counts = counts
+                .iter()
+                .filter(|count| !matches!(count.value, Value::Number(0)));
+            within(
+                &metric.name.replace('_', " "),
+                &counts.filter_map(entry).collect::<Vec<_>>(),
+            )?
+        }
+    })
 }
 
-fn write_collector(collector: &Collector, f: &mut Formatter<'_>) -> fmt::Result {
-    let Collector {
-        address, version, ..
-    } = collector;
-    writeln!(f, "Collector {address}, {version}")?;
-    writeln!(
-        f,
-        "  flow records sent {}, failed {}, dropped {}, queued {}; messages {} ({}), refused {}",
-        collector.sent,
-        collector.failed,
-        collector.dropped,
-        collector.queued,
-        collector.messages,
-        Octets(collector.octets),
-        collector.refused
-    )?;
-    writeln!(
-        f,
-        "  records {}, not representable {}, gaps sent {}",
-        collector.records, collector.not_representable, collector.gaps
-    )?;
-    writeln!(
-        f,
-        "  queue {} messages, {} (peak {}); sequence {}, templates sent {} times",
-        collector.queued_messages,
-        Octets(collector.queued_octets),
-        Octets(collector.peak_octets),
-        collector.sequence,
-        collector.template_sends
-    )
-}
-
-fn write_syslog(target: &Syslog, f: &mut Formatter<'_>) -> fmt::Result {
-    writeln!(f, "Copies to {}", target.target)?;
-    writeln!(
-        f,
-        "  records sent {}, failed {}, dropped {}, queued {}; refused {}, errors {}, gaps of its own {}",
-        target.sent,
-        target.failed,
-        target.dropped,
-        target.queued,
-        target.refused,
-        target.errors,
-        target.own_gaps
-    )?;
-    writeln!(
-        f,
-        "  queue {} (peak {})",
-        Octets(target.queued_octets),
-        Octets(target.peak_octets)
-    )
+/// Several values of one name, if there are any.
+fn within(name: &str, entries: &[String]) -> Option<String> {
+    (!entries.is_empty()).then(|| format!("{name} ({})", entries.join(", ")))
 }
 
 /// `512 B`, `1.5 KiB`, `128.0 MiB`.

@@ -1,75 +1,29 @@
-//! A session as bytes, as it stands in a segment's blob.
+//! Blobs of the database: pending sessions as octets, and the checksum that every blob and row ends with.
 //!
-//! Little endian, addresses in network order, no padding. 52 octets for IPv4 and 100 for IPv6:
+//! A pending session is its row (8 octets, little endian), when it began (8, nanoseconds since 1970) and the session as
+//! [`crate::wire::record`] writes it: 43 octets for IPv4 with an id.
 //!
-//! | octets | |
-//! |---|---|
-//! | 1 | flags: 1 IPv6, 2 inferred, 4 has an id, 8 and 16 the zone's direction (0 both, 1 original, 2 reply) |
-//! | 1 | protocol |
-//! | 2 | zone |
-//! | 8 | row |
-//! | 8 | begun, nanoseconds since 1970 (UTC) |
-//! | 4 | id |
-//! | 4 | mark |
-//! | 2 × 4 | ports: original source and destination, reply source and destination |
-//! | 4 or 16 × 4 | addresses, in the same order |
-//!
-//! Whatever the bytes, decoding does not panic.
-
-use std::net::IpAddr;
+//! The checksum is a CRC-32 over the key of the row and all that the row says. SQLite finds damage to its own structure,
+//! not to what it was given to keep: one flipped bit in an address would become the end of a session of somebody else's.
 
 use crate::engine::{Row, StoredSession};
-use crate::session::{Protocol, Provenance, Session, Tuple, Zone, ZoneDirection};
-use crate::time::Wall;
-
-const IPV6: u8 = 1;
-const INFERRED: u8 = 2;
-const HAS_ID: u8 = 4;
-const DIRECTION_SHIFT: u8 = 3;
-const KNOWN_FLAGS: u8 = 0x1f;
+use crate::wire::record::{Malformed, Reader, put_session};
 
 /// Rows of this run have to lie above: no daemon counts as far.
 const LAST_ROW: i64 = i64::MAX / 2;
 
-/// Octets before the addresses.
-const FIXED: usize = 36;
-pub(super) const IPV4_LEN: usize = FIXED + 4 * 4;
-const IPV6_LEN: usize = FIXED + 4 * 16;
+/// Fewest octets that a session takes.
+pub(super) const SHORTEST: usize = 8 + 8 + 2 + 8 + 16;
+const CHECKSUM_LEN: usize = 4;
 
 /// Appends the session to `out`.
 pub(super) fn encode(stored: &StoredSession, out: &mut Vec<u8>) {
-    let session = &stored.session;
-    let mut flags = (session.zone.direction as u8) << DIRECTION_SHIFT;
-    if !session.is_ipv4() {
-        flags |= IPV6;
-    }
-    if stored.provenance == Provenance::Inferred {
-        flags |= INFERRED;
-    }
-    if session.id.is_some() {
-        flags |= HAS_ID;
-    }
-    out.extend_from_slice(&[flags, session.protocol.0]);
-    out.extend_from_slice(&session.zone.id.to_le_bytes());
     out.extend_from_slice(&stored.row.0.to_le_bytes());
     out.extend_from_slice(&stored.begun.as_nanos().to_le_bytes());
-    out.extend_from_slice(&session.id.unwrap_or(0).to_le_bytes());
-    out.extend_from_slice(&session.mark.to_le_bytes());
-    for tuple in [&session.original, &session.reply] {
-        out.extend_from_slice(&tuple.src_port.to_le_bytes());
-        out.extend_from_slice(&tuple.dst_port.to_le_bytes());
-    }
-    for tuple in [&session.original, &session.reply] {
-        for address in [tuple.src, tuple.dst] {
-            match address {
-                IpAddr::V4(address) => out.extend_from_slice(&address.octets()),
-                IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
-            }
-        }
-    }
+    put_session(&stored.session, stored.provenance, out);
 }
 
-/// The sessions of a blob, each with its bytes. The first that cannot be understood ends it, with a reason.
+/// The sessions of a blob, each with its octets. The first that cannot be understood ends it, with a reason.
 pub(super) struct Sessions<'a> {
     rest: &'a [u8],
 }
@@ -81,162 +35,95 @@ impl<'a> Sessions<'a> {
 }
 
 impl<'a> Iterator for Sessions<'a> {
-    type Item = Result<(StoredSession, &'a [u8]), String>;
+    type Item = Result<(StoredSession, &'a [u8]), Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let &flags = self.rest.first()?;
-        let length = if flags & IPV6 == 0 {
-            IPV4_LEN
-        } else {
-            IPV6_LEN
-        };
-        let Some((bytes, rest)) = self.rest.split_at_checked(length) else {
-            let left = self.rest.len();
-            self.rest = &[];
-            return Some(Err(format!(
-                "a session of {length} octets expected, {left} found"
-            )));
-        };
-        self.rest = rest;
-        let decoded = decode(bytes);
-        if decoded.is_err() {
-            self.rest = &[];
+        if self.rest.is_empty() {
+            return None;
         }
+        let mut reader = Reader(self.rest);
+        let decoded = decode(&mut reader);
+        let (bytes, rest) = self.rest.split_at(self.rest.len() - reader.0.len());
+        self.rest = if decoded.is_ok() { rest } else { &[] };
         Some(decoded.map(|session| (session, bytes)))
     }
 }
 
-/// Decodes a session of the length that its flags call for.
-fn decode(bytes: &[u8]) -> Result<StoredSession, String> {
-    let mut reader = Reader(bytes);
-    let [flags, protocol] = reader.take()?;
-    if flags & !KNOWN_FLAGS != 0 {
-        return Err(format!("unknown flags {flags:#04x}"));
-    }
-    let direction = match flags >> DIRECTION_SHIFT {
-        0 => ZoneDirection::Both,
-        1 => ZoneDirection::Original,
-        2 => ZoneDirection::Reply,
-        other => return Err(format!("unknown zone direction {other}")),
-    };
-    let zone = u16::from_le_bytes(reader.take()?);
+fn decode(reader: &mut Reader<'_>) -> Result<StoredSession, Malformed> {
     let row = i64::from_le_bytes(reader.take()?);
     if !(0..=LAST_ROW).contains(&row) {
-        return Err(format!("row {row} is out of range"));
+        return Err(Malformed("the number of a session is out of range"));
     }
-    let begun = u64::from_le_bytes(reader.take()?);
-    let id = u32::from_le_bytes(reader.take()?);
-    let mark = u32::from_le_bytes(reader.take()?);
-    let mut ports = [0; 4];
-    for port in &mut ports {
-        *port = u16::from_le_bytes(reader.take()?);
-    }
-    let mut address = || {
-        if flags & IPV6 == 0 {
-            reader.take::<4>().map(IpAddr::from)
-        } else {
-            reader.take::<16>().map(IpAddr::from)
-        }
-    };
-    let mut tuple = |src_port, dst_port| {
-        Ok::<_, String>(Tuple {
-            src: address()?,
-            dst: address()?,
-            src_port,
-            dst_port,
-        })
-    };
+    let begun = reader.time()?;
+    let (session, provenance) = reader.session()?;
     Ok(StoredSession {
         row: Row(row),
-        session: Session {
-            original: tuple(ports[0], ports[1])?,
-            reply: tuple(ports[2], ports[3])?,
-            protocol: Protocol(protocol),
-            zone: Zone {
-                id: zone,
-                direction,
-            },
-            id: (flags & HAS_ID != 0).then_some(id),
-            mark,
-        },
-        begun: Wall::from_nanos(begun),
-        provenance: if flags & INFERRED == 0 {
-            Provenance::Kernel
-        } else {
-            Provenance::Inferred
-        },
+        session,
+        begun,
+        provenance,
     })
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Appends the checksum of the blob and of the numbers that stand beside it in its row.
+pub(super) fn seal(blob: &mut Vec<u8>, beside: &[i64]) {
+    let sum = checksum(blob, beside);
+    blob.extend_from_slice(&sum.to_le_bytes());
+}
 
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (first, rest) = self.0.split_first_chunk().ok_or("too short")?;
-        self.0 = rest;
-        Ok(*first)
+/// What was sealed.
+///
+/// # Errors
+/// When the checksum is another one.
+pub(super) fn unseal<'a>(sealed: &'a [u8], beside: &[i64]) -> Result<&'a [u8], Malformed> {
+    let length = sealed.len().checked_sub(CHECKSUM_LEN);
+    let (blob, sum) = sealed.split_at(length.ok_or(Malformed("its checksum is missing"))?);
+    if sum == checksum(blob, beside).to_le_bytes() {
+        Ok(blob)
+    } else {
+        Err(Malformed("its checksum does not match"))
     }
+}
+
+/// The checksum of a row: of its text or blob, and of its numbers.
+pub(super) fn checksum(blob: &[u8], numbers: &[i64]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for number in numbers {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.update(blob);
+    hasher.finalize()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
     use proptest::prelude::*;
 
     use super::*;
+    use crate::session::Provenance;
+    use crate::time::Wall;
+    use crate::wire::samples::sessions;
 
     fn stored() -> impl Strategy<Value = StoredSession> {
-        let v4 = any::<[u32; 4]>().prop_map(|a| a.map(|a| IpAddr::from(Ipv4Addr::from(a))));
-        let v6 = any::<[u128; 4]>().prop_map(|a| a.map(|a| IpAddr::from(Ipv6Addr::from(a))));
-        let directions = [
-            ZoneDirection::Both,
-            ZoneDirection::Original,
-            ZoneDirection::Reply,
-        ];
-        let rest = (
-            any::<[u16; 4]>(),
-            any::<(u8, u16, Option<u32>, u32)>(),
-            prop::sample::select(directions.to_vec()),
-            (0..=LAST_ROW, any::<u64>(), any::<bool>()),
-        );
-        (prop_oneof![v4, v6], rest).prop_map(|(addresses, (ports, ids, direction, life))| {
-            let tuple = |at: usize| Tuple {
-                src: addresses[at],
-                dst: addresses[at + 1],
-                src_port: ports[at],
-                dst_port: ports[at + 1],
-            };
-            let (protocol, zone, id, mark) = ids;
-            let (row, begun, inferred) = life;
-            StoredSession {
-                row: Row(row),
-                session: Session {
-                    original: tuple(0),
-                    reply: tuple(2),
-                    protocol: Protocol(protocol),
-                    zone: Zone {
-                        id: zone,
-                        direction,
-                    },
-                    id,
-                    mark,
-                },
-                begun: Wall::from_nanos(begun),
-                provenance: if inferred {
-                    Provenance::Inferred
-                } else {
-                    Provenance::Kernel
-                },
-            }
+        let rest = (0..=LAST_ROW, any::<u64>(), any::<bool>());
+        (sessions(), rest).prop_map(|(session, (row, begun, inferred))| StoredSession {
+            row: Row(row),
+            session,
+            begun: Wall::from_nanos(begun),
+            provenance: if inferred {
+                Provenance::Inferred
+            } else {
+                Provenance::Kernel
+            },
         })
     }
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(sessions in proptest::collection::vec(stored(), 0..5)) {
+        fn sessions_come_back_as_they_were_encoded(
+            sessions in proptest::collection::vec(stored(), 0..5)
+        ) {
             let mut blob = Vec::new();
             for session in &sessions {
                 encode(session, &mut blob);
@@ -246,13 +133,21 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_never_panic(blob in proptest::collection::vec(any::<u8>(), 0..400)) {
+        fn random_octets_never_panic(blob in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = Sessions::new(&blob).count();
         }
-    }
 
-    #[test]
-    fn the_lengths_are_those_of_the_table() {
-        assert_eq!((IPV4_LEN, IPV6_LEN), (52, 100));
+        #[test]
+        fn one_flipped_bit_is_found_wherever_it_is(
+            blob in proptest::collection::vec(any::<u8>(), 0..64), key: i64, bit: prop::sample::Index
+        ) {
+            let mut sealed = blob.clone();
+            seal(&mut sealed, &[key]);
+            prop_assert_eq!(unseal(&sealed, &[key]), Ok(blob.as_slice()));
+            prop_assert!(unseal(&sealed, &[key ^ 1]).is_err());
+            let bit = bit.index(sealed.len() * 8);
+            sealed[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(unseal(&sealed, &[key]).is_err());
+        }
     }
 }

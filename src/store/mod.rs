@@ -1,12 +1,16 @@
-//! The store of pending sessions: SQLite, one transaction per flush.
+//! The database: pending sessions, the record log, and where the outputs stand. SQLite, one transaction per flush.
 //!
-//! It holds the sessions that were pending at the last commit, so that a daemon that is started again goes on with them,
-//! and where the exports stood.
+//! It holds the sessions that were pending at the last commit, the records that an output has not taken yet, and each
+//! output's place: all of one moment, so that a daemon that is started again goes on with them.
 //!
 //! # Durability
 //! Write-ahead log with `synchronous = NORMAL`: what was committed survives the end of the process, however it comes; a
 //! loss of power may take the last commits with it, but never damages the file. The connections that such a commit told
 //! of did not survive the loss of power either.
+//!
+//! # Damage
+//! Every blob and every row that names somebody has a checksum ([`codec`]). A session that cannot be read is not restored,
+//! and the database is [`Error::Damaged`]; a block of records that cannot be read costs these records, which are stated.
 //!
 //! # Locking
 //! One daemon per database, by a lock on a file beside it. Readers (`nattrail pending`, sqlite3) are welcome at any time.
@@ -14,37 +18,42 @@
 //! # Privacy
 //! The file is made with mode 0640, its directory, where it is missing, with 0750. SQLite gives its log files the mode of
 //! the database.
-//!
-//! # Upgrades
-//! An older schema is brought up to date after a copy of the file was made beside it, one for each version. Where there is
-//! no room for it the database is [`Error::Unavailable`]: the daemon logs without it and tries again, which costs less than
-//! a daemon that does not start, and less than a file that only the new version can read. A newer schema is
-//! [`Error::Refused`], and no octet of the file or its log is changed.
 
-mod backup;
+mod blocks;
 mod codec;
+mod files;
+pub mod record_log;
 mod run;
 mod schema;
 mod segment;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
-use rustix::fs::{FlockOperation, OFlags, flock};
 
-use self::codec::Sessions;
-pub use self::run::{Export, LastRun, Run};
+pub use self::blocks::Stored;
+use self::codec::{Sessions, seal, unseal};
+use self::files::{create, identity, lock, set_heartbeat, suffixed};
+pub use self::files::{heartbeat, set_aside};
+use self::run::malformed;
+pub use self::run::{LastRun, Places};
+use self::schema::Origin;
 use self::segment::{Directory, Due, Merged, Segment};
-use crate::engine::{Changes, StoredSession};
+use crate::engine::{Changes, Row, StoredSession};
+use crate::place::{Place, Serial, Span};
 use crate::time::Wall;
+use crate::wire::record::Block;
+
+/// Blocks deleted in one commit, beside as many as it writes: the pages of each are read and freed one by one.
+const MAX_DELETED_BLOCKS: usize = 8;
 
 /// Waiting for another connection's lock happens inside the event loop, so it must stay short.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(20);
@@ -54,8 +63,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 pub enum Error {
     /// The file is not a sound database: set it aside and begin a new one.
     Damaged { path: PathBuf, reason: String },
-    /// The file is sound but not for this program to use: leave it alone and stop.
+    /// The file is not for this program to write: leave it alone, go on without and try again.
     Refused { path: PathBuf, reason: String },
+    /// Another daemon is using the file.
+    Locked { path: PathBuf },
     /// The disk is full or read-only, a permission is missing, or the like: go on without and try again.
     Unavailable { path: PathBuf, reason: String },
     /// The file was deleted or replaced while it was in use: begin a new one.
@@ -69,22 +80,49 @@ impl fmt::Display for Error {
                 let path = path.display();
                 return write!(
                     f,
-                    "pending database \"{path}\" was deleted or replaced while in use"
+                    "database \"{path}\" was deleted or replaced while in use"
+                );
+            }
+            Self::Locked { path } => {
+                let path = path.display();
+                return write!(
+                    f,
+                    "database \"{path}\" is in use by another nattrail; give each instance its own pending.database"
                 );
             }
             Self::Damaged { path, reason } => (path, "is damaged", reason),
             Self::Refused { path, reason } => (path, "cannot be used", reason),
             Self::Unavailable { path, reason } => (path, "is not available", reason),
         };
-        write!(
-            f,
-            "pending database \"{}\" {what}: {reason}",
-            path.display()
-        )
+        write!(f, "database \"{}\" {what}: {reason}", path.display())
     }
 }
 
 impl std::error::Error for Error {}
+
+/// All that one commit writes.
+#[derive(Debug)]
+pub struct Commit<'a> {
+    pub changes: &'a Changes<'a>,
+    /// Blocks that the database does not have yet.
+    pub blocks: Vec<&'a Block>,
+    /// Serials of blocks that have to go although not every output has taken them.
+    pub evicted: &'a [Stored],
+    pub places: &'a [(String, Place)],
+    /// The first record that an output has not taken.
+    pub needed: Serial,
+    /// The serial of the next record.
+    pub next: Serial,
+    /// Until when the kernel was listened to.
+    pub heard: Wall,
+    /// See [`LastRun::socket`].
+    pub socket: Option<u64>,
+    /// See [`LastRun::stopped`]: `Some` makes this the last commit of the run.
+    pub stopped: Option<u32>,
+    /// Whether it has to survive a loss of power: the first commit of a run, without which the next run would take the end
+    /// of the one before for that of its predecessor.
+    pub durable: bool,
+}
 
 /// The open store. No second one can be opened for the same file meanwhile.
 #[derive(Debug)]
@@ -92,10 +130,12 @@ pub struct Store {
     path: PathBuf,
     connection: Connection,
     directory: Directory,
-    /// Room for a segment's blob, used again and again.
+    /// Room for a blob, used again and again.
     blob: Vec<u8>,
-    /// What the table `export` holds, once this run has written it.
-    exports: Option<Vec<Export>>,
+    /// Where the outputs stood at the last commit of this run.
+    places: Option<Places>,
+    /// Octets of the record log.
+    log_octets: u64,
     /// Device and inode of the file.
     identity: (u64, u64),
     lock: File,
@@ -132,14 +172,19 @@ impl Store {
             set.map_err(|error| Error::of_sqlite(path, &error))
         };
         keep_log(has_log)?;
-        schema::prepare(&connection, path).map_err(|error| error.at(path))?;
+        let is_empty = is_empty(&connection, path)?;
+        let prepared = schema::prepare(&connection, is_empty);
+        prepared.map_err(|error| Error::of_sqlite(path, &error))?;
         keep_log(false)?;
+        let log_octets =
+            blocks::octets(&connection).map_err(|error| Error::of_sqlite(path, &error))?;
         Ok(Self {
             path: path.to_owned(),
             connection,
             directory: Directory::default(),
             blob: Vec::new(),
-            exports: None,
+            places: None,
+            log_octets,
             identity: identity(path).map_err(unavailable)?,
             lock,
         })
@@ -158,51 +203,56 @@ impl Store {
     /// # Errors
     /// See [`Error`].
     pub fn last_run(&self) -> Result<LastRun, Error> {
-        let of_sqlite = |error| Error::of_sqlite(&self.path, &error);
-        let state = self
-            .prepare(schema::SELECT_STATE)?
-            .query_row([], run::read_state);
-        let mut last = state.map_err(of_sqlite)?;
-        let mut statement = self.prepare(schema::SELECT_EXPORTS)?;
-        let mut rows = statement.query([]).map_err(of_sqlite)?;
-        while let Some(row) = rows.next().map_err(of_sqlite)? {
-            let export = run::read_export(row);
-            last.exports
-                .push(export.map_err(|reason| Error::damaged(&self.path, reason))?);
-        }
-        Ok(last)
+        run::read(&self.connection).map_err(|error| self.error(&error))
     }
 
-    /// Writes the first commit of a run, which says that the last one's end is known. Unlike later ones it survives a loss
-    /// of power: otherwise the run after that would take this end for that of its predecessor.
+    /// Where the outputs stood at the last commit.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn begin_run(&mut self, run: &Run<'_>, complete: Wall) -> Result<(), Error> {
-        let mut write = || {
-            self.connection.execute_batch("PRAGMA synchronous = FULL")?;
-            let transaction = self.connection.transaction()?;
-            write_state(&transaction, run, complete)?;
-            transaction.commit()
-        };
-        let written = write();
-        self.connection
-            .execute_batch("PRAGMA synchronous = NORMAL")
-            .and(written)
-            .map_err(|error| Error::of_sqlite(&self.path, &error))
+    pub fn places(&self) -> Result<Places, Error> {
+        run::read_places(&self.connection).map_err(|error| self.error(&error))
     }
 
-    /// Writes the changes in one transaction: all of them or none. `complete` is until when the kernel was heard and what
-    /// it said was sent on.
+    /// Octets of the record log.
+    #[must_use]
+    pub const fn log_octets(&self) -> u64 {
+        self.log_octets
+    }
+
+    /// The block with the record `serial`, or the one after where that record is no longer there. The inner error is a
+    /// block that was damaged.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn commit(
-        &mut self,
-        changes: &Changes<'_>,
-        run: &Run<'_>,
-        complete: Wall,
-    ) -> Result<(), Error> {
+    pub fn block(&self, serial: Serial) -> Result<Option<Result<Block, Span>>, Error> {
+        blocks::read(&self.connection, serial).map_err(|error| self.error(&error))
+    }
+
+    /// The oldest blocks of the record log, at most `count` of them.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn oldest_blocks(&self, count: usize) -> Result<Vec<Stored>, Error> {
+        blocks::oldest(&self.connection, count).map_err(|error| self.error(&error))
+    }
+
+    /// Deletes the record log, as it is not that of this run.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn clear_log(&mut self) -> Result<(), Error> {
+        let deleted = self.connection.execute(schema::DELETE_BLOCKS, []);
+        deleted.map_err(|error| self.error(&error))?;
+        self.log_octets = 0;
+        Ok(())
+    }
+
+    /// Writes everything in one transaction: all of it or nothing.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Error> {
         match identity(&self.path) {
             Ok(identity) if identity == self.identity => {}
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -214,21 +264,33 @@ impl Store {
                 });
             }
         }
-        self.write(changes, run, complete)
-            .map_err(|error| Error::of_sqlite(&self.path, &error))?;
+        let written = self.write(commit);
+        written.map_err(|error| self.error(&error))?;
         // A failure costs only the second witness.
-        let _ = set_heartbeat(&self.lock, complete);
+        let _ = set_heartbeat(&self.lock, commit.heard);
         Ok(())
     }
 
-    fn write(&mut self, changes: &Changes<'_>, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
-        for &row in changes.ended {
+    fn write(&mut self, commit: &Commit<'_>) -> rusqlite::Result<()> {
+        if commit.durable {
+            self.connection.execute_batch("PRAGMA synchronous = FULL")?;
+        }
+        let written = self.write_transaction(commit);
+        if commit.durable {
+            self.connection
+                .execute_batch("PRAGMA synchronous = NORMAL")?;
+        }
+        written
+    }
+
+    fn write_transaction(&mut self, commit: &Commit<'_>) -> rusqlite::Result<()> {
+        for &row in commit.changes.ended {
             self.directory.end(row);
         }
         let transaction = self.connection.transaction()?;
         for (due, segment) in self.directory.due() {
             match due {
-                Due::WriteEnded => write_ended(&transaction, segment)?,
+                Due::WriteEnded => write_ended(&transaction, segment, &mut self.blob)?,
                 Due::Delete => delete(&transaction, segment)?,
             }
         }
@@ -236,23 +298,31 @@ impl Store {
             Some(run) => Some(merge(&transaction, run, &mut self.blob)?),
             None => None,
         };
-        let fresh = insert(&transaction, changes, &mut self.blob)?;
-        if self.exports.as_deref() != Some(run.exports) {
-            write_exports(&transaction, run.exports)?;
+        let fresh = insert(&transaction, commit.changes, &mut self.blob)?;
+        let log_octets = write_log(&transaction, commit, self.log_octets, &mut self.blob)?;
+        if self.places.as_deref() != Some(commit.places) {
+            run::write_places(&transaction, commit.places)?;
         }
-        write_state(&transaction, run, now)?;
+        let begun: usize = fresh.iter().map(Segment::live).sum();
+        let run = LastRun {
+            heard: Some(commit.heard),
+            socket: commit.socket,
+            stopped: commit.stopped,
+            sessions: (self.directory.live() + begun) as u64,
+            next: commit.next,
+        };
+        run::write(&transaction, &run)?;
         transaction.commit()?;
         self.directory.handle_committed(merged, fresh);
-        let exports = self.exports.get_or_insert_default();
-        exports.clear();
-        exports.extend_from_slice(run.exports);
+        self.log_octets = log_octets;
+        let places = self.places.get_or_insert_default();
+        places.clear();
+        places.extend_from_slice(commit.places);
         Ok(())
     }
 
-    fn prepare(&self, sql: &str) -> Result<rusqlite::CachedStatement<'_>, Error> {
-        self.connection
-            .prepare_cached(sql)
-            .map_err(|error| Error::of_sqlite(&self.path, &error))
+    fn error(&self, error: &rusqlite::Error) -> Error {
+        Error::of_sqlite(&self.path, error)
     }
 }
 
@@ -266,40 +336,13 @@ pub fn read(path: &Path, each: impl FnMut(StoredSession)) -> Result<(), Error> {
     connection
         .busy_timeout(Duration::from_secs(5))
         .map_err(|error| Error::of_sqlite(path, &error))?;
-    schema::verify(&connection).map_err(|error| error.at(path))?;
+    if is_empty(&connection, path)? {
+        return Err(Error::Refused {
+            path: path.to_owned(),
+            reason: "it is empty: no nattrail has written to it yet".to_owned(),
+        });
+    }
     load(&connection, path, &mut Directory::default(), each)
-}
-
-/// Until when the run that used the database last was complete, by the date of the lock file: a second witness, should the
-/// database be damaged or gone. `None` when there was no such run.
-#[must_use]
-pub fn heartbeat(path: &Path) -> Option<Wall> {
-    let modified = fs::metadata(lock_path(path)).ok()?.modified().ok()?;
-    let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
-}
-
-/// Renames a database that is `what` (damaged, replaced) and its log files, so that a new one can be begun and the old one
-/// examined.
-///
-/// # Errors
-/// When the file cannot be renamed.
-pub fn set_aside(path: &Path, what: &str, now: Wall) -> io::Result<PathBuf> {
-    let stamp = format!(".{what}-{}", now.as_secs());
-    let mut aside = suffixed(path, &stamp);
-    let mut count = 1;
-    while aside.exists() {
-        aside = suffixed(path, &format!("{stamp}.{count}"));
-        count += 1;
-    }
-    fs::rename(path, &aside)?;
-    for log in ["-wal", "-shm"] {
-        match fs::rename(suffixed(path, log), suffixed(&aside, log)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(aside)
 }
 
 fn load(
@@ -320,25 +363,96 @@ fn load(
             .get_ref(2)
             .and_then(|blob| Ok(blob.as_blob_or_null()?));
         let (blob, bitmap) = (blob.map_err(of_sqlite)?, bitmap.map_err(of_sqlite)?);
-        let damaged = |reason: String| Error::damaged(path, format!("segment {first}: {reason}"));
-        let mut rows = Vec::with_capacity(blob.len() / codec::IPV4_LEN);
+        let damaged = |reason: &dyn fmt::Display| {
+            Error::damaged(path, format!("sessions from {first} on: {reason}"))
+        };
+        let blob = unseal(blob, &[first]).map_err(|reason| damaged(&reason))?;
+        let bitmap = bitmap.map(|bitmap| unseal(bitmap, &[first])).transpose();
+        let bitmap = bitmap.map_err(|reason| damaged(&reason))?;
+        let mut rows = Vec::with_capacity(blob.len() / codec::SHORTEST);
         for session in Sessions::new(blob) {
-            rows.push(session.map_err(damaged)?.0.row);
+            rows.push(session.map_err(|reason| damaged(&reason))?.0.row);
         }
-        let segment = directory.load(rows, bitmap).map_err(damaged)?;
+        let segment = directory.load(rows, bitmap);
+        let segment = segment.map_err(|reason| damaged(&reason))?;
         for (index, session) in Sessions::new(blob).flatten().enumerate() {
             if segment.is_live(index) {
                 each(session.0);
             }
         }
     }
+    // A row that SQLite no longer finds, or a bitmap without which all would be pending that has ended.
+    let expected = run::read(connection).map_err(of_sqlite)?.sessions;
+    let found = directory.live() as u64;
+    if found != expected {
+        let reason = format!("{expected} pending sessions expected, {found} found");
+        return Err(Error::damaged(path, reason));
+    }
     Ok(())
 }
 
+/// Whether the database is nobody's yet.
+fn is_empty(connection: &Connection, path: &Path) -> Result<bool, Error> {
+    let refused = |reason: String| Error::Refused {
+        path: path.to_owned(),
+        reason,
+    };
+    match schema::origin(connection).map_err(|error| Error::of_sqlite(path, &error))? {
+        Origin::Empty => Ok(true),
+        Origin::Ours => Ok(false),
+        Origin::Outdated(version) => Err(Error::damaged(
+            path,
+            format!("its schema is version {version}, of before the first release"),
+        )),
+        Origin::Newer(version) => Err(refused(format!(
+            "its schema is version {version}, this nattrail knows versions up to {}: use the newer nattrail that wrote it, or \
+             another pending.database",
+            schema::VERSION
+        ))),
+        Origin::Foreign => Err(refused("it is the database of another program".to_owned())),
+    }
+}
+
+/// Writes the blocks that are new, and deletes those that nobody needs or has room for. Returns how many octets are left.
+fn write_log(
+    transaction: &Transaction<'_>,
+    commit: &Commit<'_>,
+    mut octets: u64,
+    blob: &mut Vec<u8>,
+) -> rusqlite::Result<u64> {
+    for stored in commit.evicted {
+        blocks::delete(transaction, stored.span.first)?;
+        octets = octets.saturating_sub(stored.octets);
+    }
+    for block in &commit.blocks {
+        octets += blocks::insert(transaction, block, blob)?;
+    }
+    // Not when all have taken all, but for those of this commit: looking costs a statement.
+    if octets > 0 {
+        let most = commit.blocks.len() + MAX_DELETED_BLOCKS;
+        for stored in blocks::oldest(transaction, most)? {
+            if stored.span.end > commit.needed {
+                break;
+            }
+            blocks::delete(transaction, stored.span.first)?;
+            octets = octets.saturating_sub(stored.octets);
+        }
+    }
+    Ok(octets)
+}
+
 /// Writes which of the segment's sessions have ended.
-fn write_ended(transaction: &Transaction<'_>, segment: &Segment) -> rusqlite::Result<()> {
+fn write_ended(
+    transaction: &Transaction<'_>,
+    segment: &Segment,
+    blob: &mut Vec<u8>,
+) -> rusqlite::Result<()> {
+    let first = segment.first().0;
+    blob.clear();
+    blob.extend_from_slice(segment.bitmap());
+    seal(blob, &[first]);
     let mut write = transaction.prepare_cached(schema::WRITE_ENDED)?;
-    write.execute(params![segment.first().0, segment.bitmap()])?;
+    write.execute(params![first, blob.as_slice()])?;
     Ok(())
 }
 
@@ -364,7 +478,9 @@ fn merge(
         let record = records
             .next()?
             .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        let sessions = Sessions::new(record.get_ref(0)?.as_blob()?).flatten();
+        let sealed = record.get_ref(0)?.as_blob()?;
+        let sessions = unseal(sealed, &[segment.first().0]).map_err(malformed)?;
+        let sessions = Sessions::new(sessions).flatten();
         for (_, (session, bytes)) in sessions
             .enumerate()
             .filter(|(index, _)| segment.is_live(*index))
@@ -379,8 +495,7 @@ fn merge(
     let (from, count) = (run[0].first(), run.len());
     let segment = (!rows.is_empty()).then(|| Segment::new(rows));
     if let Some(segment) = &segment {
-        let mut insert = transaction.prepare_cached(schema::INSERT_SEGMENT)?;
-        insert.execute(params![segment.first().0, left.as_slice()])?;
+        insert_segment(transaction, segment.first(), left)?;
     }
     Ok(Merged {
         segment,
@@ -405,92 +520,21 @@ fn insert(
             codec::encode(&pending.to_stored(), blob);
         }
         let segment = Segment::new(rows);
-        let mut insert = transaction.prepare_cached(schema::INSERT_SEGMENT)?;
-        insert.execute(params![segment.first().0, blob.as_slice()])?;
+        insert_segment(transaction, segment.first(), blob)?;
         segments.push(segment);
     }
     Ok(segments)
 }
 
-/// Writes how far each collector has been served, in place of what was known before.
-fn write_exports(transaction: &Connection, exports: &[Export]) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(schema::DELETE_EXPORTS)?
-        .execute([])?;
-    let mut insert = transaction.prepare_cached(schema::INSERT_EXPORT)?;
-    for export in exports {
-        run::insert_export(&mut insert, export)?;
-    }
+fn insert_segment(
+    transaction: &Transaction<'_>,
+    first: Row,
+    sessions: &mut Vec<u8>,
+) -> rusqlite::Result<()> {
+    seal(sessions, &[first.0]);
+    let mut insert = transaction.prepare_cached(schema::INSERT_SEGMENT)?;
+    insert.execute(params![first.0, sessions.as_slice()])?;
     Ok(())
-}
-
-fn write_state(transaction: &Connection, run: &Run<'_>, now: Wall) -> rusqlite::Result<()> {
-    transaction
-        .prepare_cached(schema::UPDATE_STATE)?
-        .execute(params![
-            now.as_nanos().cast_signed(),
-            run.socket.map(u64::cast_signed),
-            run.stopped,
-        ])?;
-    Ok(())
-}
-
-fn lock_path(path: &Path) -> PathBuf {
-    suffixed(path, ".lock")
-}
-
-fn suffixed(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-fn set_heartbeat(lock: &File, time: Wall) -> io::Result<()> {
-    let since = Duration::from_nanos(time.as_nanos());
-    lock.set_modified(SystemTime::UNIX_EPOCH + since)
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
-}
-
-fn lock(path: &Path) -> Result<File, Error> {
-    let name = lock_path(path);
-    let open = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o640)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(name);
-    let file = open.map_err(|error| Error::unavailable(path, &error))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Refused {
-            path: path.to_owned(),
-            reason: "another nattrail is using it; give each instance its own pending.database"
-                .to_owned(),
-        }),
-        Err(error) => Err(Error::unavailable(path, &error.into())),
-    }
-}
-
-/// Makes the file where there is none. One that is not a regular file could block, or be somebody else's by a link.
-fn create(path: &Path) -> io::Result<()> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o640)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(())
-    } else {
-        Err(io::Error::other("expected a regular file"))
-    }
 }
 
 impl Error {

@@ -1,111 +1,158 @@
-//! What the store remembers of a run besides its sessions: how far it got, and how it ended.
+//! The rows that say where a run and its outputs stand.
 
-use std::net::SocketAddr;
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use rusqlite::{Row, Statement, params};
-
-use crate::config::{Collector, Version};
-use crate::export::collector::Past;
+use super::codec::checksum;
+use super::schema;
+use crate::place::{Missing, Place, Position, Serial};
 use crate::time::Wall;
+use crate::wire::record::Malformed;
 
-/// The run that wrote to the store last, as a later one finds it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+/// The run that wrote to the database last, as a later one finds it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LastRun {
-    /// Until then somebody listened; `None` when nothing was ever written.
-    pub last_commit: Option<Wall>,
-    /// [Cookie](crate::kernel::conntrack::EventSocket::cookie) of the socket it listened with.
+    /// Until then somebody listened; `None` when nothing was ever committed.
+    pub heard: Option<Wall>,
+    /// [Cookie](crate::kernel::conntrack::EventSocket::cookie) of the socket that it listened with.
     pub socket: Option<u64>,
     /// Drops of that socket that were accounted for when the run ended as planned; `None` after a crash.
     pub stopped: Option<u32>,
-    pub exports: Vec<Export>,
+    /// Pending sessions that the database holds.
+    pub sessions: u64,
+    /// The serial of the next record.
+    pub next: Serial,
 }
 
-/// How far one collector was served.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Export {
-    pub address: SocketAddr,
-    pub version: Version,
-    pub domain: u32,
-    pub past: Past,
-}
-
-impl Export {
-    /// Whether this is about the collector.
-    #[must_use]
-    pub fn is_of(&self, collector: &Collector) -> bool {
-        (self.address, self.version, self.domain)
-            == (
-                collector.address,
-                collector.version,
-                collector.observation_domain,
-            )
+impl Default for LastRun {
+    fn default() -> Self {
+        Self::FRESH
     }
 }
 
-/// What a commit writes of the run.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Run<'a> {
-    pub socket: Option<u64>,
-    /// See [`LastRun::stopped`]: `Some` makes this the last commit of the run.
-    pub stopped: Option<u32>,
-    pub exports: &'a [Export],
-}
-
-pub(super) fn read_state(row: &Row<'_>) -> rusqlite::Result<LastRun> {
-    let last_commit: Option<i64> = row.get(0)?;
-    let socket: Option<i64> = row.get(1)?;
-    Ok(LastRun {
-        last_commit: last_commit.map(|nanos| Wall::from_nanos(nanos.cast_unsigned())),
-        socket: socket.map(i64::cast_unsigned),
-        stopped: row.get(2)?,
-        exports: Vec::new(),
-    })
-}
-
-/// Reads a row of the table `export`; the error says which column holds what no daemon writes.
-pub(super) fn read_export(row: &Row<'_>) -> Result<Export, String> {
-    let text: String = row.get(0).map_err(|error| error.to_string())?;
-    let address = text
-        .parse()
-        .map_err(|_| format!("unexpected address: \"{text}\""))?;
-    let version = match integer::<u8>(row, 1)? {
-        5 => Version::NetflowV5,
-        9 => Version::NetflowV9,
-        10 => Version::Ipfix,
-        other => return Err(format!("unexpected version: {other}")),
+impl LastRun {
+    /// That of an empty database.
+    pub const FRESH: Self = Self {
+        heard: None,
+        socket: None,
+        stopped: None,
+        sessions: 0,
+        next: Serial(1),
     };
-    Ok(Export {
-        address,
-        version,
-        domain: integer(row, 2)?,
-        past: Past {
-            port: integer(row, 3)?,
-            sequence: integer(row, 4)?,
-        },
-    })
+
+    fn numbers(&self) -> [i64; 5] {
+        [
+            self.heard.map_or(0, nanos),
+            self.socket.map_or(-1, u64::cast_signed),
+            self.stopped.map_or(-1, i64::from),
+            self.sessions.cast_signed(),
+            self.next.0.cast_signed(),
+        ]
+    }
 }
 
-/// Binds and executes the insert.
-pub(super) fn insert_export(
-    statement: &mut Statement<'_>,
-    export: &Export,
-) -> rusqlite::Result<()> {
-    let version = match export.version {
-        Version::NetflowV5 => 5,
-        Version::NetflowV9 => 9,
-        Version::Ipfix => 10,
+pub(super) fn read(connection: &Connection) -> rusqlite::Result<LastRun> {
+    let row = |row: &Row<'_>| {
+        let heard: i64 = row.get(0)?;
+        let run = LastRun {
+            heard: (heard != 0).then(|| Wall::from_nanos(heard.cast_unsigned())),
+            socket: row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned),
+            stopped: row.get(2)?,
+            sessions: row.get::<_, i64>(3)?.cast_unsigned(),
+            next: Serial(row.get::<_, i64>(4)?.cast_unsigned()),
+        };
+        verify(row.get(5)?, checksum(&[], &run.numbers())).map(|()| run)
     };
-    statement.execute(params![
-        export.address.to_string(),
-        version,
-        export.domain,
-        export.past.port,
-        export.past.sequence,
-    ])?;
+    let run = connection.query_row(schema::SELECT_RUN, [], row);
+    Ok(run.optional()?.unwrap_or_default())
+}
+
+pub(super) fn write(connection: &Connection, run: &LastRun) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(schema::WRITE_RUN)?
+        .execute(params![
+            run.heard.map_or(0, nanos),
+            run.socket.map(u64::cast_signed),
+            run.stopped,
+            run.sessions.cast_signed(),
+            run.next.0.cast_signed(),
+            checksum(&[], &run.numbers()),
+        ])?;
     Ok(())
 }
 
-fn integer<T: TryFrom<i64>>(row: &Row<'_>, column: usize) -> Result<T, String> {
-    let number: i64 = row.get(column).map_err(|error| error.to_string())?;
-    T::try_from(number).map_err(|_| format!("unexpected number in column {column}: {number}"))
+/// Where each output stands, by the key under which it is known.
+pub type Places = Vec<(String, Place)>;
+
+pub(super) fn read_places(connection: &Connection) -> rusqlite::Result<Places> {
+    let mut statement = connection.prepare(schema::SELECT_OUTPUTS)?;
+    let rows = statement.query_map([], |row| {
+        let key: String = row.get(0)?;
+        let lost: i64 = row.get(5)?;
+        let place = Place {
+            position: Position {
+                serial: Serial(row.get::<_, i64>(1)?.cast_unsigned()),
+                part: row.get(2)?,
+            },
+            port: row.get(3)?,
+            sequence: row.get(4)?,
+            missing: (lost != 0).then_some(Missing {
+                count: lost.cast_unsigned(),
+                since: Wall::from_nanos(row.get::<_, i64>(6)?.cast_unsigned()),
+                until: Wall::from_nanos(row.get::<_, i64>(7)?.cast_unsigned()),
+            }),
+        };
+        verify(row.get(8)?, checksum(key.as_bytes(), &numbers(&place)))?;
+        Ok((key, place))
+    })?;
+    rows.collect()
+}
+
+/// Writes where each output stands, in place of what was known before.
+pub(super) fn write_places(
+    connection: &Connection,
+    places: &[(String, Place)],
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(schema::DELETE_OUTPUTS)?
+        .execute([])?;
+    let mut insert = connection.prepare_cached(schema::INSERT_OUTPUT)?;
+    for (key, place) in places {
+        let numbers = numbers(place);
+        let [serial, part, port, sequence, lost, since, until] = numbers;
+        let sum = checksum(key.as_bytes(), &numbers);
+        insert.execute(params![
+            key, serial, part, port, sequence, lost, since, until, sum
+        ])?;
+    }
+    Ok(())
+}
+
+fn numbers(place: &Place) -> [i64; 7] {
+    let missing = place.missing;
+    [
+        place.position.serial.0.cast_signed(),
+        place.position.part.into(),
+        place.port.into(),
+        place.sequence.into(),
+        missing.map_or(0, |missing| missing.count.cast_signed()),
+        missing.map_or(0, |missing| nanos(missing.since)),
+        missing.map_or(0, |missing| nanos(missing.until)),
+    ]
+}
+
+fn verify(stored: u32, computed: u32) -> rusqlite::Result<()> {
+    if stored == computed {
+        Ok(())
+    } else {
+        Err(malformed(Malformed("a checksum does not match")))
+    }
+}
+
+/// As an error of the database, which [`super::Error::of_sqlite`] takes for damage.
+pub(super) fn malformed(reason: Malformed) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(reason))
+}
+
+pub(super) const fn nanos(time: Wall) -> i64 {
+    time.as_nanos().cast_signed()
 }

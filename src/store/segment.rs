@@ -62,6 +62,11 @@ impl Segment {
         !bit(&self.ended.0, index)
     }
 
+    /// Sessions that have not ended.
+    pub(super) const fn live(&self) -> usize {
+        self.live
+    }
+
     pub(super) fn bitmap(&self) -> &[u8] {
         &self.ended.0
     }
@@ -138,6 +143,11 @@ impl Directory {
         {
             segment.end(index);
         }
+    }
+
+    /// Sessions that have not ended.
+    pub(super) fn live(&self) -> usize {
+        self.0.iter().map(Segment::live).sum()
     }
 
     /// What a commit has to do with the segments that are there.

@@ -2,19 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod upgrade;
-
 use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
 
+use super::record_log::RecordLog;
 use super::*;
-use crate::config::{Capture, LogScope, Version};
+use crate::config::{Capture, LogScope};
 use crate::engine::{Engine, Filter, Policy};
-use crate::export::collector::Past;
-use crate::session::{Protocol, Session, Tuple, Zone, ZoneDirection};
+use crate::place::{Missing, Position};
+use crate::session::{Gap, GapCause, Protocol, Record, Session, Tuple, Zone, ZoneDirection};
 use crate::time::{Now, Uptime};
-use crate::wire::ctnetlink::{Event, Flow};
+use crate::wire::ctnetlink::{Entry, Event};
 
 const NOW: Now = Now::new(Wall::from_secs(1_800_000_000), Uptime::from_millis(5000));
 
@@ -69,8 +68,8 @@ fn session(src: &str, dst: &str, port: u16) -> Session {
     }
 }
 
-fn flow(session: Session) -> Flow {
-    Flow {
+fn flow(session: Session) -> Entry {
+    Entry {
         session,
         totals: None,
         start: None,
@@ -93,6 +92,78 @@ fn database(directory: &TempDir) -> PathBuf {
     directory.path().join("state/pending.db")
 }
 
+/// A commit of these changes and of nothing else.
+pub(crate) fn only<'a>(changes: &'a Changes<'a>) -> Commit<'a> {
+    Commit {
+        changes,
+        blocks: Vec::new(),
+        evicted: &[],
+        places: &[],
+        needed: Serial(1),
+        next: Serial(1),
+        heard: NOW.wall,
+        socket: None,
+        stopped: None,
+        durable: false,
+    }
+}
+
+/// A record log's database.
+pub(super) struct Scene {
+    directory: TempDir,
+    pub(super) store: Store,
+    engine: Engine,
+}
+
+impl Scene {
+    pub(super) fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let store = Store::open(&database(&directory)).unwrap();
+        Self {
+            directory,
+            store,
+            engine: engine(),
+        }
+    }
+
+    /// Writes all that is new in the log, `needed` being the first record that a follower has not taken.
+    pub(super) fn commit(&mut self, log: &mut RecordLog, needed: Serial) {
+        log.close_block();
+        let changes = self.engine.changes();
+        let commit = Commit {
+            blocks: log.unstored().collect(),
+            needed,
+            next: log.next(),
+            ..only(&changes)
+        };
+        self.store.commit(&commit).unwrap();
+        log.handle_stored(needed, Duration::from_secs(1));
+    }
+
+    /// Puts an empty database in the place of this one.
+    pub(super) fn replace(&mut self) {
+        *self = Self::new();
+    }
+
+    /// As a later run does.
+    pub(super) fn reopen(&mut self) {
+        let path = database(&self.directory);
+        let elsewhere = Store::open(&self.directory.path().join("other.db")).unwrap();
+        drop(std::mem::replace(&mut self.store, elsewhere));
+        self.store = Store::open(&path).unwrap();
+    }
+}
+
+/// A record whose time is its number.
+pub(super) fn numbered_record(number: u64) -> Record {
+    Record::Gap(Gap {
+        cause: GapCause::Overflow,
+        from: Wall::from_nanos(number),
+        to: Wall::from_nanos(number),
+        lost: Some(u64::MAX - 1),
+    })
+}
+
 /// A database with two sessions in it, closed.
 fn written(directory: &TempDir) -> PathBuf {
     let path = database(directory);
@@ -100,9 +171,7 @@ fn written(directory: &TempDir) -> PathBuf {
     let mut engine = engine();
     begin(&mut engine, session("10.0.0.1", "192.0.2.1", 1));
     begin(&mut engine, session("fd00::1", "2001:db8::1", 2));
-    store
-        .commit(&engine.changes(), &Run::default(), NOW.wall)
-        .unwrap();
+    store.commit(&only(&engine.changes())).unwrap();
     path
 }
 
@@ -115,7 +184,7 @@ fn what_was_committed_comes_back_as_it_was() {
     assert_eq!(sessions[0].session, session("10.0.0.1", "192.0.2.1", 1));
     assert_eq!(sessions[1].session, session("fd00::1", "2001:db8::1", 2));
     assert_eq!(sessions[0].begun, NOW.wall);
-    assert_eq!(store.last_run().unwrap().last_commit, Some(NOW.wall));
+    assert_eq!(store.last_run().unwrap().heard, Some(NOW.wall));
 }
 
 /// The source ports of what a store holds that is opened anew.
@@ -127,9 +196,7 @@ fn ports(path: &Path) -> Vec<u16> {
 
 fn commit(store: &mut Store, engine: &mut Engine) {
     while {
-        store
-            .commit(&engine.changes(), &Run::default(), NOW.wall)
-            .unwrap();
+        store.commit(&only(&engine.changes())).unwrap();
         engine.handle_committed()
     } {}
 }
@@ -276,20 +343,24 @@ fn a_large_segment_that_has_nearly_emptied_shrinks() {
             row.get(0)
         })
         .unwrap();
-    assert_eq!(length, 10 * 52);
+    assert_eq!(length, 10 * (16 + 12 + 24) + 4);
     drop(store);
     assert_eq!(ports(&path), (0..10).collect::<Vec<_>>());
 }
 
-fn export(address: &str, version: Version) -> Export {
-    Export {
-        address: address.parse().unwrap(),
-        version,
-        domain: u32::MAX,
-        past: Past {
-            port: 65_535,
-            sequence: u32::MAX,
+fn place(port: u16) -> Place {
+    Place {
+        position: Position {
+            serial: Serial(u64::from(port) << 32),
+            part: u32::MAX,
         },
+        port,
+        sequence: u32::MAX,
+        missing: (port > 1).then_some(Missing {
+            count: 7,
+            since: Wall::from_secs(1),
+            until: NOW.wall,
+        }),
     }
 }
 
@@ -298,57 +369,137 @@ fn a_planned_end_is_remembered_until_the_next_run_begins() {
     let directory = TempDir::new().unwrap();
     let mut store = Store::open(&database(&directory)).unwrap();
     assert_eq!(store.last_run().unwrap(), LastRun::default());
-    let exports = [
-        export("192.0.2.1:2055", Version::NetflowV5),
-        export("192.0.2.1:2055", Version::NetflowV9),
-        export("[2001:db8::1]:4739", Version::Ipfix),
-    ];
-    let mut run = Run {
+    let engine = engine();
+    let changes = engine.changes();
+    let running = Commit {
         socket: Some(u64::MAX),
-        stopped: None,
-        exports: &exports,
+        next: Serial(9),
+        ..only(&changes)
     };
-    store.commit(&engine().changes(), &run, NOW.wall).unwrap();
+    store.commit(&running).unwrap();
     assert_eq!(store.last_run().unwrap().stopped, None, "it runs");
-    run.stopped = Some(u32::MAX);
-    store.commit(&engine().changes(), &run, NOW.wall).unwrap();
+    let stopping = Commit {
+        stopped: Some(u32::MAX),
+        durable: true,
+        ..running
+    };
+    store.commit(&stopping).unwrap();
     let ended = LastRun {
-        last_commit: Some(NOW.wall),
+        heard: Some(NOW.wall),
         socket: Some(u64::MAX),
         stopped: Some(u32::MAX),
-        exports: exports.to_vec(),
+        next: Serial(9),
+        ..LastRun::default()
     };
     assert_eq!(store.last_run().unwrap(), ended);
-
-    let later = NOW.wall.saturating_add(Duration::from_secs(1));
-    let next = Run {
+    let later = Commit {
+        heard: NOW.wall.saturating_add(Duration::from_secs(1)),
         socket: Some(7),
-        ..Run::default()
+        ..only(&changes)
     };
-    store.begin_run(&next, later).unwrap();
+    store.commit(&later).unwrap();
     let begun = LastRun {
-        last_commit: Some(later),
+        heard: Some(later.heard),
         socket: Some(7),
-        stopped: None,
-        ..ended
+        ..LastRun::default()
     };
     assert_eq!(store.last_run().unwrap(), begun);
 }
 
 #[test]
-fn exports_are_replaced_by_those_of_the_latest_commit() {
+fn places_are_replaced_by_those_of_the_latest_commit() {
     let directory = TempDir::new().unwrap();
     let mut store = Store::open(&database(&directory)).unwrap();
-    let one = [export("192.0.2.1:2055", Version::NetflowV5)];
-    let other = [export("192.0.2.2:2055", Version::NetflowV5)];
-    for exports in [&one[..], &other[..], &[]] {
-        let run = Run {
-            exports,
-            ..Run::default()
+    let (one, other) = (("one".to_owned(), place(1)), ("other".to_owned(), place(2)));
+    for places in [vec![one.clone(), other.clone()], vec![other], vec![]] {
+        let engine = engine();
+        let changes = engine.changes();
+        let commit = Commit {
+            places: &places,
+            ..only(&changes)
         };
-        store.commit(&engine().changes(), &run, NOW.wall).unwrap();
-        assert_eq!(store.last_run().unwrap().exports, exports);
+        store.commit(&commit).unwrap();
+        assert_eq!(store.places().unwrap(), places);
     }
+}
+
+#[test]
+fn what_a_run_or_an_output_left_is_damage_once_a_bit_of_it_has_flipped() {
+    for (table, change) in [
+        ("run", "heard = heard + 1"),
+        ("run", "stopped = 0"),
+        ("run", "serial = serial | 64"),
+        ("output", "serial = serial - 1"),
+        ("output", "key = 'onf'"),
+        ("output", "lost = 1"),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let mut store = Store::open(&database(&directory)).unwrap();
+        let engine = engine();
+        let changes = engine.changes();
+        let commit = Commit {
+            places: &[("one".to_owned(), place(1))],
+            ..only(&changes)
+        };
+        store.commit(&commit).unwrap();
+        let change = format!("UPDATE {table} SET {change}");
+        store.connection.execute(&change, []).unwrap();
+        let read = store.last_run().and_then(|_| store.places());
+        assert!(matches!(read, Err(Error::Damaged { .. })), "{change}");
+    }
+}
+
+#[test]
+fn a_header_that_lies_about_the_version_is_put_right() {
+    for pragma in ["application_id", "user_version"] {
+        for value in [0, 7, 1 << 20] {
+            let directory = TempDir::new().unwrap();
+            let path = written(&directory);
+            let connection = Connection::open(&path).unwrap();
+            connection.pragma_update(None, pragma, value).unwrap();
+            drop(connection);
+            assert_eq!(ports(&path), [1, 2], "{pragma} {value}");
+            let connection = Connection::open(&path).unwrap();
+            let read = connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+            assert_ne!(read.unwrap(), value);
+        }
+    }
+}
+
+#[test]
+fn a_database_of_another_program_or_of_a_newer_version_is_refused_and_left_as_it_is() {
+    for schema in [
+        "CREATE TABLE theirs (a); PRAGMA user_version = 3",
+        "CREATE TABLE run (version); INSERT INTO run VALUES (4); PRAGMA user_version = 4",
+    ] {
+        let directory = TempDir::new().unwrap();
+        let path = directory.path().join("theirs.db");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch(schema)
+            .unwrap();
+        let before = fs::read(&path).unwrap();
+        let error = Store::open(&path).unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_bitmap_that_is_missing_ends_nobody_and_is_damage() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let mut store = Store::open(&path).unwrap();
+    let mut engine = engine();
+    (1..=3).for_each(|port| begin(&mut engine, numbered(port)));
+    commit(&mut store, &mut engine);
+    end(&mut engine, numbered(2));
+    commit(&mut store, &mut engine);
+    store.connection.execute("DELETE FROM ended", []).unwrap();
+    drop(store);
+    let error = Store::open(&path).unwrap().load(|_| ()).unwrap_err();
+    let expected = "2 pending sessions expected, 3 found";
+    assert!(error.to_string().ends_with(expected), "{error}");
 }
 
 #[test]
@@ -368,9 +519,9 @@ fn a_second_daemon_is_refused_and_a_reader_is_not() {
     let path = written(&directory);
     let _first = Store::open(&path).unwrap();
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, Error::Refused { .. }), "{error}");
+    assert!(matches!(error, Error::Locked { .. }), "{error}");
     assert!(
-        error.to_string().contains("another nattrail is using it"),
+        error.to_string().contains("is in use by another nattrail"),
         "{error}"
     );
     let mut count = 0;
@@ -418,36 +569,37 @@ fn pages_overwritten_in_the_middle_are_damage() {
 }
 
 #[test]
-fn blobs_no_daemon_writes_are_damage_and_the_segment_is_named() {
+fn blobs_that_were_changed_are_damage_and_the_segment_is_named() {
     for (change, expected) in [
+        ("segment SET sessions = x'0102'", "its checksum is missing"),
         (
-            "segment SET sessions = x'0102'",
-            "a session of 100 octets expected, 2 found",
-        ),
-        (
-            "segment SET sessions = x''",
-            "its sessions are not in ascending order",
+            "segment SET sessions = x'01020304'",
+            "its checksum does not match",
         ),
         (
             "segment SET sessions = CAST(sessions || sessions AS BLOB)",
-            "its sessions are not in ascending order",
+            "its checksum does not match",
         ),
         (
-            "ended SET bitmap = x'010203'",
-            "its bitmap has another length",
+            "segment SET first = first + 1",
+            "its checksum does not match",
+        ),
+        (
+            "ended SET bitmap = x'01020304'",
+            "its checksum does not match",
         ),
     ] {
         let directory = TempDir::new().unwrap();
         let path = written(&directory);
         let connection = Connection::open(&path).unwrap();
         connection
-            .execute_batch("INSERT OR REPLACE INTO ended SELECT first, x'01' FROM segment")
+            .execute_batch("INSERT OR REPLACE INTO ended SELECT first, x'0100000000' FROM segment")
             .unwrap();
         connection.execute(&format!("UPDATE {change}"), []).unwrap();
         drop(connection);
         let error = Store::open(&path).unwrap().load(|_| ()).unwrap_err();
         assert!(matches!(error, Error::Damaged { .. }), "{error}");
-        assert!(error.to_string().ends_with(expected), "{error}");
+        assert!(error.to_string().ends_with(expected), "{change}: {error}");
     }
 }
 
@@ -464,16 +616,19 @@ fn a_database_that_was_deleted_in_use_is_gone_and_the_lock_keeps_the_time() {
     assert_eq!(heartbeat(&path), None, "no run yet");
     let mut store = Store::open(&path).unwrap();
     let engine = engine();
-    let run = Run::default();
-    store.commit(&engine.changes(), &run, NOW.wall).unwrap();
+    let changes = engine.changes();
+    store.commit(&only(&changes)).unwrap();
     assert_eq!(heartbeat(&path), Some(NOW.wall));
     fs::remove_file(&path).unwrap();
-    let later = Wall::from_secs(NOW.wall.as_secs() + 1);
-    let error = store.commit(&engine.changes(), &run, later).unwrap_err();
+    let later = Commit {
+        heard: Wall::from_secs(NOW.wall.as_secs() + 1),
+        ..only(&changes)
+    };
+    let error = store.commit(&later).unwrap_err();
     assert!(matches!(error, Error::Gone { .. }), "{error}");
     drop(store);
     let store = Store::open(&path).unwrap();
-    assert_eq!(store.last_run().unwrap().last_commit, None);
+    assert_eq!(store.last_run().unwrap().heard, None);
     assert_eq!(heartbeat(&path), Some(NOW.wall));
 }
 
@@ -498,15 +653,11 @@ fn a_failed_commit_changes_nothing() {
     let directory = TempDir::new().unwrap();
     let path = written(&directory);
     let mut store = Store::open(&path).unwrap();
-    let trigger = "CREATE TRIGGER full BEFORE UPDATE ON state BEGIN SELECT RAISE(ABORT, 'no'); END";
+    let trigger = "CREATE TRIGGER full BEFORE INSERT ON run BEGIN SELECT RAISE(ABORT, 'no'); END";
     store.connection.execute_batch(trigger).unwrap();
     let mut engine = engine();
     begin(&mut engine, session("10.0.0.9", "192.0.2.1", 9));
-    assert!(
-        store
-            .commit(&engine.changes(), &Run::default(), NOW.wall)
-            .is_err()
-    );
+    assert!(store.commit(&only(&engine.changes())).is_err());
     drop(store);
     assert_eq!(ports(&path), [1, 2]);
 }

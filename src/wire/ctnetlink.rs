@@ -15,7 +15,7 @@ pub const STATUS_NAT_MASK: u32 = 0x30;
 
 /// What a conntrack message says of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Flow {
+pub struct Entry {
     pub session: Session,
     /// Present when `nf_conntrack_acct` was on as the connection was made.
     pub totals: Option<Totals>,
@@ -29,8 +29,8 @@ pub struct Flow {
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Event {
-    New(Flow),
-    Destroy(Flow),
+    New(Entry),
+    Destroy(Entry),
 }
 
 /// What can be dumped.
@@ -45,7 +45,7 @@ pub enum Listing {
 /// One message in answer to a dump request.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum DumpReply {
-    Flow(Flow),
+    Entry(Entry),
     Done,
     /// The kernel refused or broke off the dump, with this error number.
     Error(i32),
@@ -59,9 +59,9 @@ impl Event {
     pub fn decode(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
         match message.kind {
             MESSAGE_NEW if message.flags & netlink::NLM_F_CREATE != 0 => {
-                decode_flow(message.payload).map(|flow| Some(Self::New(flow)))
+                decode_entry(message.payload).map(|entry| Some(Self::New(entry)))
             }
-            MESSAGE_DELETE => decode_flow(message.payload).map(|flow| Some(Self::Destroy(flow))),
+            MESSAGE_DELETE => decode_entry(message.payload).map(|entry| Some(Self::Destroy(entry))),
             _ => Ok(None),
         }
     }
@@ -74,7 +74,7 @@ impl DumpReply {
     /// [`Malformed`] when the message breaks the format.
     pub fn decode(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
         match message.kind {
-            MESSAGE_NEW => decode_flow(message.payload).map(|flow| Some(Self::Flow(flow))),
+            MESSAGE_NEW => decode_entry(message.payload).map(|entry| Some(Self::Entry(entry))),
             // The payload of DONE is the dump's own error number, negative as in an ERROR.
             netlink::NLMSG_DONE | netlink::NLMSG_ERROR => match message.error_number() {
                 Ok(0) => Ok(Some(Self::Done)),
@@ -151,7 +151,7 @@ const CTA_COUNTERS_BYTES: u16 = 2;
 const CTA_TIMESTAMP_START: u16 = 1;
 const CTA_TIMESTAMP_STOP: u16 = 2;
 
-fn decode_flow(payload: &[u8]) -> Result<Flow, Malformed> {
+fn decode_entry(payload: &[u8]) -> Result<Entry, Malformed> {
     let attributes = payload.get(NFGENMSG_LEN..).ok_or(Malformed)?;
     let (mut original, mut reply) = (None, None);
     let (mut counters_original, mut counters_reply) = (None, None);
@@ -178,7 +178,7 @@ fn decode_flow(payload: &[u8]) -> Result<Flow, Malformed> {
     {
         return Err(Malformed);
     }
-    Ok(Flow {
+    Ok(Entry {
         session: Session {
             original: original.tuple,
             reply: reply.tuple,
@@ -386,31 +386,34 @@ mod tests {
 
     #[test]
     fn a_new_udp_connection_has_both_tuples_and_the_time_of_the_event() {
-        let Ok(Some(Event::New(flow))) = decode(&bytes(NEW_UDP)) else {
+        let Ok(Some(Event::New(entry))) = decode(&bytes(NEW_UDP)) else {
             panic!("not a NEW")
         };
-        assert_eq!(flow.session.protocol, Protocol::UDP);
+        assert_eq!(entry.session.protocol, Protocol::UDP);
         assert_eq!(
-            flow.session.original,
+            entry.session.original,
             tuple("10.1.2.3", "203.0.113.7", 52348, 53)
         );
         assert_eq!(
-            flow.session.reply,
+            entry.session.reply,
             tuple("203.0.113.7", "203.0.113.9", 53, 52348)
         );
-        assert_eq!(flow.session.id, Some(0xfeca_343a));
-        assert_eq!((flow.session.mark, flow.session.zone), (0, Zone::default()));
+        assert_eq!(entry.session.id, Some(0xfeca_343a));
         assert_eq!(
-            flow.event_time,
+            (entry.session.mark, entry.session.zone),
+            (0, Zone::default())
+        );
+        assert_eq!(
+            entry.event_time,
             Some(Wall::from_nanos(0x18e9_ddb2_06a0_71ef))
         );
-        assert_eq!((flow.totals, flow.start, flow.stop), (None, None, None));
-        assert_eq!(flow.session.translation().name(), "snat");
+        assert_eq!((entry.totals, entry.start, entry.stop), (None, None, None));
+        assert_eq!(entry.session.translation().name(), "snat");
     }
 
     #[test]
     fn a_destroyed_udp_connection_has_counters_and_both_times() {
-        let Ok(Some(Event::Destroy(flow))) = decode(&bytes(DESTROY_UDP)) else {
+        let Ok(Some(Event::Destroy(entry))) = decode(&bytes(DESTROY_UDP)) else {
             panic!("not a DESTROY")
         };
         let original = Counters {
@@ -418,51 +421,51 @@ mod tests {
             octets: 31,
         };
         assert_eq!(
-            flow.totals,
+            entry.totals,
             Some(Totals {
                 original,
                 reply: Counters::default()
             })
         );
-        assert_eq!(flow.start, Some(Wall::from_nanos(0x18e9_ddb2_06a0_70ff)));
-        assert_eq!(flow.stop, Some(Wall::from_nanos(0x18e9_ddb2_3d44_14a6)));
+        assert_eq!(entry.start, Some(Wall::from_nanos(0x18e9_ddb2_06a0_70ff)));
+        assert_eq!(entry.stop, Some(Wall::from_nanos(0x18e9_ddb2_3d44_14a6)));
     }
 
     #[test]
     fn icmp_has_its_identifier_as_source_and_type_and_code_as_destination() {
-        let Ok(Some(Event::New(flow))) = decode(&bytes(NEW_ICMP)) else {
+        let Ok(Some(Event::New(entry))) = decode(&bytes(NEW_ICMP)) else {
             panic!("not a NEW")
         };
-        assert_eq!(flow.session.protocol, Protocol::ICMP);
+        assert_eq!(entry.session.protocol, Protocol::ICMP);
         assert_eq!(
-            flow.session.original,
+            entry.session.original,
             tuple("10.1.2.3", "203.0.113.7", 0x30a5, 8 * 256)
         );
         assert_eq!(
-            flow.session.reply,
+            entry.session.reply,
             tuple("203.0.113.7", "203.0.113.9", 0x30a5, 0)
         );
         let post = tuple("203.0.113.9", "203.0.113.7", 0x30a5, 8 * 256);
-        assert_eq!(flow.session.post_nat(), post);
-        assert_eq!(flow.session.translation().name(), "snat");
+        assert_eq!(entry.session.post_nat(), post);
+        assert_eq!(entry.session.translation().name(), "snat");
     }
 
     #[test]
     fn icmpv6_through_nat66_is_understood() {
-        let Ok(Some(Event::Destroy(flow))) = decode(&bytes(DESTROY_ICMPV6)) else {
+        let Ok(Some(Event::Destroy(entry))) = decode(&bytes(DESTROY_ICMPV6)) else {
             panic!("not a DESTROY")
         };
-        assert_eq!(flow.session.protocol, Protocol::ICMPV6);
+        assert_eq!(entry.session.protocol, Protocol::ICMPV6);
         assert_eq!(
-            flow.session.pre_nat(),
+            entry.session.pre_nat(),
             tuple("fd00::3", "2001:db8::7", 0x30a7, 128 * 256)
         );
         assert_eq!(
-            flow.session.post_nat(),
+            entry.session.post_nat(),
             tuple("2001:db8::9", "2001:db8::7", 0x30a7, 128 * 256)
         );
         assert_eq!(
-            flow.session.return_path(),
+            entry.session.return_path(),
             tuple("2001:db8::7", "2001:db8::9", 0x30a7, 129 * 256)
         );
     }
@@ -473,12 +476,12 @@ mod tests {
         append(&mut datagram, CTA_MARK, &[0, 0, 1, 2]);
         append(&mut datagram, CTA_ZONE, &[0, 7]);
         append(&mut datagram, 200, b"of a later kernel");
-        let Ok(Some(Event::New(flow))) = decode(&datagram) else {
+        let Ok(Some(Event::New(entry))) = decode(&datagram) else {
             panic!("not a NEW")
         };
-        assert_eq!(flow.session.mark, 0x102);
+        assert_eq!(entry.session.mark, 0x102);
         assert_eq!(
-            flow.session.zone,
+            entry.session.zone,
             Zone {
                 id: 7,
                 direction: ZoneDirection::Both

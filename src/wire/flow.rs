@@ -5,9 +5,8 @@
 
 use std::net::IpAddr;
 
-use crate::config::NatEventValues;
 use crate::session::{Counters, EventKind, NatEvent, Totals, Tuple};
-use crate::time::Wall;
+use crate::time::{BootTime, Wall};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Family {
@@ -39,6 +38,8 @@ pub struct Flow {
     pub translated: Endpoints,
     pub start: Wall,
     pub end: Wall,
+    /// What times in SysUptime are relative to: that of the message.
+    pub boot: BootTime,
     /// Counters of the direction in which `packet` travels.
     pub forward: Counters,
     /// Counters of the opposite direction.
@@ -47,12 +48,22 @@ pub struct Flow {
     pub zone: u16,
 }
 
+/// Which natEvent values stand for create and delete.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NatEventValues {
+    /// 4 and 5 (NAT44 session create and delete); 1 and 2 for IPv6, for which the RFC has none.
+    Rfc8158,
+    /// 1 and 2 for every family.
+    Legacy,
+}
+
 /// The addresses of the event are not of one family: no format has a record for that.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct MixedFamilies;
 
 impl Flow {
-    /// The flow of a NAT event. Without a known start it begins when it ends, without counters they are zero.
+    /// The flow of a NAT event. Without a known start it begins when it ends, without counters they are zero: a layout that
+    /// has no element for either is what says that they are not known.
     ///
     /// # Errors
     /// [`MixedFamilies`] when the tuples are not of one family.
@@ -71,6 +82,7 @@ impl Flow {
             translated: Endpoints::new(session.post_nat()),
             start: event.start.unwrap_or(event.time),
             end: event.time,
+            boot: BootTime::default(),
             forward: totals.original,
             backward: totals.reply,
             zone: session.zone.id,

@@ -3,8 +3,9 @@
 //! Section 4.2 has a record for what a metering process did not process, section 4.3 one for what an exporting process
 //! did not send. What is lost between the packet and this program is the former: nattrail's metering process is
 //! connection tracking, the kernel's queue and the daemon. What a collector's own queue or socket lost is the latter.
-//! Both have a scope that says which process, a counter, and the times of the first and the last loss, for which both
-//! sections want an observationTime element, and so the same one twice, the earlier first (section 8: the order counts).
+//! Both have a scope that says which process, a counter, and the times of the first and the last loss. For the times both
+//! sections want an observationTime element, and so the same one twice, which some collectors refuse. A gap has
+//! flowStartMilliseconds (152) and flowEndMilliseconds (153) instead, as the aggregate of the missing flows.
 //!
 //! | kind | process | count in the interval | count since the start |
 //! |---|---|---|---|
@@ -24,7 +25,8 @@
 //!   known, and a zero would claim that they are. For the same reason a gap without a count has a template without one.
 //! - No element says why. The registry's text elements name interfaces, selectors and domains, and a value squeezed into
 //!   one of them, or under someone else's enterprise number, would be worse than none. So the identifier of the process
-//!   tells the causes apart ([`process`]): every way to lose events is a stage of its own.
+//!   tells the causes apart ([`process`]): every way to lose events is a stage of its own. Records that were inferred
+//!   have one too ([`INFERENCE`]).
 
 use crate::session::{Gap, GapCause};
 use crate::wire::element::Element;
@@ -88,6 +90,12 @@ impl Kind {
     }
 }
 
+/// The meteringProcessId of flow records that were inferred and not observed ([`Provenance::Inferred`]). Those that
+/// were observed have none.
+///
+/// [`Provenance::Inferred`]: crate::session::Provenance::Inferred
+pub const INFERENCE: u32 = 9;
+
 /// The meteringProcessId or exportingProcessId that stands for a cause. Collectors' configurations rely on these values.
 #[must_use]
 pub const fn process(cause: GapCause) -> u32 {
@@ -107,17 +115,14 @@ const METERING_PROCESS: Element<GapRecord> =
     Element::u32(143, "meteringProcessId", |g| process(g.gap.cause));
 const EXPORTING_PROCESS: Element<GapRecord> =
     Element::u32(144, "exportingProcessId", |g| process(g.gap.cause));
-const FIRST: Element<GapRecord> = observation_time(|g| g.gap.from.as_millis());
-const LAST: Element<GapRecord> = observation_time(|g| g.gap.to.as_millis());
+const FIRST: Element<GapRecord> =
+    Element::u64(152, "flowStartMilliseconds", |g| g.gap.from.as_millis());
+const LAST: Element<GapRecord> = Element::u64(153, "flowEndMilliseconds", |g| g.gap.to.as_millis());
 const LOST_FLOWS: Element<GapRecord> = Element::u64(3, "deltaFlowCount", lost);
 const ALL_LOST_FLOWS: Element<GapRecord> = Element::u64(166, "notSentFlowTotalCount", |g| g.total);
 const LOST_PACKETS: Element<GapRecord> = Element::u64(133, "droppedPacketDeltaCount", lost);
 const ALL_LOST_PACKETS: Element<GapRecord> =
     Element::u64(164, "ignoredPacketTotalCount", |g| g.total);
-
-const fn observation_time(take: fn(&GapRecord) -> u64) -> Element<GapRecord> {
-    Element::u64(323, "observationTimeMilliseconds", take)
-}
 
 /// Only templates of gaps with a count have these elements.
 fn lost(record: &GapRecord) -> u64 {
@@ -139,28 +144,28 @@ mod tests {
 
     #[test]
     fn ipfix_has_the_layout_of_the_reliability_statistics() {
-        let layouts = Kind::ALL.map(|kind| layout(&ipfix::gap_template(256, kind)));
+        let layouts = Kind::ALL.map(|kind| layout(&ipfix::gap_template(kind)));
         assert_eq!(
             layouts,
             [
-                "149/4 143/4 323/8 323/8 3/8 166/8",
-                "149/4 143/4 323/8 323/8 133/8 164/8",
-                "144/4 323/8 323/8 3/8 166/8",
-                "149/4 143/4 323/8 323/8",
+                "149/4 143/4 152/8 153/8 3/8 166/8",
+                "149/4 143/4 152/8 153/8 133/8 164/8",
+                "144/4 152/8 153/8 3/8 166/8",
+                "149/4 143/4 152/8 153/8",
             ]
         );
     }
 
     #[test]
     fn netflow_9_has_the_same_within_the_scope_of_the_system() {
-        let layouts = Kind::ALL.map(|kind| layout(&netflow9::gap_template(256, kind)));
+        let layouts = Kind::ALL.map(|kind| layout(&netflow9::gap_template(kind)));
         assert_eq!(
             layouts,
             [
-                "1/4 143/4 323/8 323/8 3/8 166/8",
-                "1/4 143/4 323/8 323/8 133/8 164/8",
-                "1/4 144/4 323/8 323/8 3/8 166/8",
-                "1/4 143/4 323/8 323/8",
+                "1/4 143/4 152/8 153/8 3/8 166/8",
+                "1/4 143/4 152/8 153/8 133/8 164/8",
+                "1/4 144/4 152/8 153/8 3/8 166/8",
+                "1/4 143/4 152/8 153/8",
             ]
         );
     }
@@ -183,6 +188,7 @@ mod tests {
     fn no_two_causes_share_a_process() {
         let processes: Vec<_> = GapCause::ALL.map(process).into();
         assert_eq!(processes, [1, 2, 3, 4, 5, 7, 8, 6]);
+        assert!(!processes.contains(&INFERENCE));
     }
 
     #[test]

@@ -3,11 +3,14 @@
 use crate::time::Wall;
 use crate::wire::element::{Element, STATISTICS, Statistics};
 use crate::wire::gap::{self, GapRecord};
+use crate::wire::layout::IPFIX_OPTIONS;
 use crate::wire::template::Template;
 
 pub const HEADER_LEN: usize = 16;
 pub const TEMPLATE_SET: u16 = 2;
 pub const OPTIONS_TEMPLATE_SET: u16 = 3;
+/// Sets are not padded (section 3.3.1 leaves it open).
+pub const ALIGNMENT: usize = 1;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Header {
@@ -39,18 +42,19 @@ impl Header {
 /// The template of the exporter's statistics. Its scope is the observation domain, as that of the metering process
 /// statistics (section 4.1).
 #[must_use]
-pub fn statistics_template(id: u16) -> Template<Statistics> {
+pub fn statistics_template() -> Template<Statistics> {
     const OBSERVATION_DOMAIN: Element<Statistics> =
         Element::u32(149, "observationDomainId", |s| s.observation_domain);
-    Template::options(id, &[OBSERVATION_DOMAIN], &STATISTICS)
+    Template::options(IPFIX_OPTIONS, &[OBSERVATION_DOMAIN], &STATISTICS)
 }
 
 /// The template of one kind of gap. Its scope is that of the reliability statistics: the metering process in the
 /// observation domain (section 4.2), or the exporting process (section 4.3).
 #[must_use]
-pub fn gap_template(id: u16, kind: gap::Kind) -> Template<GapRecord> {
+pub fn gap_template(kind: gap::Kind) -> Template<GapRecord> {
     const OBSERVATION_DOMAIN: Element<GapRecord> =
         Element::u32(149, "observationDomainId", |g| g.observation_domain);
+    let id = IPFIX_OPTIONS + 1 + kind as u16;
     match kind {
         gap::Kind::Unsent => Template::options(id, &[kind.process()], kind.elements()),
         gap::Kind::Missed | gap::Kind::Refused | gap::Kind::Uncounted => {

@@ -9,9 +9,11 @@ pub mod element;
 pub mod flow;
 pub mod gap;
 pub mod ipfix;
+pub mod layout;
 pub mod netflow5;
 pub mod netflow9;
 pub mod netlink;
+pub mod record;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod syslog;

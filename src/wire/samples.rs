@@ -2,8 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use proptest::prelude::*;
+
 use crate::session::{
     Counters, EventKind, NatEvent, Protocol, Provenance, Session, Totals, Tuple, Zone,
+    ZoneDirection,
 };
 use crate::time::Wall;
 
@@ -131,4 +136,38 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
         .chunks(2)
         .map(|pair| pair[0] << 4 | pair[1])
         .collect()
+}
+
+/// Any session at all.
+pub(crate) fn sessions() -> impl Strategy<Value = Session> {
+    let v4 = any::<[u32; 4]>().prop_map(|a| a.map(|a| IpAddr::from(Ipv4Addr::from(a))));
+    let v6 = any::<[u128; 4]>().prop_map(|a| a.map(|a| IpAddr::from(Ipv6Addr::from(a))));
+    let directions = [
+        ZoneDirection::Both,
+        ZoneDirection::Original,
+        ZoneDirection::Reply,
+    ];
+    let ids = any::<(u8, u16, Option<u32>, u32)>();
+    let direction = prop::sample::select(directions.to_vec());
+    (prop_oneof![v4, v6], any::<[u16; 4]>(), ids, direction).prop_map(
+        |(addresses, ports, (protocol, zone, id, mark), direction)| {
+            let tuple = |at: usize| Tuple {
+                src: addresses[at],
+                dst: addresses[at + 1],
+                src_port: ports[at],
+                dst_port: ports[at + 1],
+            };
+            Session {
+                original: tuple(0),
+                reply: tuple(2),
+                protocol: Protocol(protocol),
+                zone: Zone {
+                    id: zone,
+                    direction,
+                },
+                id,
+                mark,
+            }
+        },
+    )
 }

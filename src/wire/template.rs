@@ -1,8 +1,8 @@
 //! What NetFlow v9 (RFC 3954 section 5) and IPFIX (RFC 7011 section 3) have in common: templates, the records they
 //! describe, and the sets (FlowSets) that hold either.
 //!
-//! Sets begin and end on a 4-byte boundary, counted from the start of the message. The padding is at most 3 bytes and so
-//! always shorter than a record.
+//! Padding is NetFlow v9's: there a set ends on a 4-byte boundary, counted from the start of the message. RFC 7011 allows sets
+//! that are not padded, and some collectors take the padding of an options template set for another template, with id 0.
 
 use crate::wire::element::Element;
 
@@ -113,7 +113,7 @@ pub struct OpenSet {
 }
 
 impl OpenSet {
-    /// Begins a set at the end of `message`, which is on a 4-byte boundary.
+    /// Begins a set at the end of `message`.
     #[must_use]
     pub fn open(id: u16, message: &mut Vec<u8>) -> Self {
         let offset = message.len();
@@ -127,17 +127,11 @@ impl OpenSet {
         self.id
     }
 
-    /// Pads the set and writes its length.
-    pub fn close(self, message: &mut Vec<u8>) {
-        message.resize(padded(message.len()), 0);
+    /// Pads the set to a multiple of `alignment` octets and writes its length.
+    pub fn close(self, alignment: usize, message: &mut Vec<u8>) {
+        message.resize(message.len().next_multiple_of(alignment), 0);
         // A message is no longer than a UDP datagram.
         let length = (message.len() - self.offset) as u16;
         message[self.offset + 2..self.offset + 4].copy_from_slice(&length.to_be_bytes());
     }
-}
-
-/// `length` rounded up to the 4-byte boundary.
-#[must_use]
-pub const fn padded(length: usize) -> usize {
-    length.next_multiple_of(4)
 }

@@ -198,6 +198,69 @@ fn tshark_reads_the_fields_of_nat_events() {
 }
 
 #[test]
+fn nfdump_reads_what_is_known_of_a_session_and_no_more() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    for version in [Version::NetflowV9, Version::Ipfix] {
+        let config = config::Collector {
+            triplet: true,
+            ..collector(version)
+        };
+        let flows = through_nfdump(&config, &forms());
+        let (deletes, flows): (Vec<_>, Vec<_>) = flows
+            .into_iter()
+            .filter(|flow| flow["nat_event_id"] != "4")
+            .partition(|flow| flow["nat_event_id"] == "5");
+        let delete = format!("203.0.113.9 50520 {END} {END}");
+        let deletes = lines(&deletes, "src4_xlt_ip src_xlt_port t_event last");
+        assert_eq!(deletes, vec![delete; 8], "{version:?}");
+        let expected: Vec<_> = forms()[1..]
+            .iter()
+            .flat_map(|record| {
+                let Record::Event(event) = record else {
+                    panic!("{record:?}")
+                };
+                let first = event.start.map_or("1970-01-01T00:00:00.000", |_| BEGIN);
+                let octets = |octets| event.totals.map_or(0, |_| octets);
+                [218, 218, 436].map(|all| format!("{first} {END} {}", octets(all)))
+            })
+            .collect();
+        assert_eq!(
+            lines(&flows, "first last in_bytes"),
+            expected,
+            "{version:?}"
+        );
+    }
+}
+
+#[test]
+fn tshark_reads_what_is_known_of_a_session_and_no_more() {
+    if !have(&["tshark", "text2pcap"]) {
+        return;
+    }
+    for version in [Version::NetflowV9, Version::Ipfix] {
+        let config = config::Collector {
+            mtu: 9000,
+            ..collector(version)
+        };
+        let pcap = Pcap::new(&config, &forms());
+        let complaints = pcap.tshark(&["-Y", "_ws.malformed || _ws.expert"]);
+        assert_eq!(complaints, "", "{version:?}");
+        pcap.check(&[
+            ("nat_event", "4,5,5,5,5,5,5,5,5"),
+            // The create and one half of the deletes were inferred.
+            ("mp_id", "9,9,9,9,9"),
+            ("initiator_octets", "218,218,218,218"),
+            ("responder_packets", "8,8,8,8"),
+        ]);
+        let times = pcap.fields(&["abstimestart", "abstimeend"]);
+        assert_eq!(times[0].matches("20:24:48.123").count(), 4, "{times:?}");
+        assert_eq!(times[1].matches("20:24:52.567").count(), 8, "{times:?}");
+    }
+}
+
+#[test]
 fn nfdump_reads_the_events_around_gaps() {
     if !have(&["nfcapd", "nfdump"]) {
         return;
@@ -240,10 +303,10 @@ fn tshark_reads_gaps_and_finds_nothing_wrong_with_them() {
             ("ignore_packets", "3,4"),
         ];
         pcap.check(&fields);
-        let times = pcap.fields(&["observation_time_milliseconds"]).remove(0);
-        // Of four sessions and eight gaps each.
-        assert_eq!(times.matches("20:24:48.123").count(), 4 + 8, "{times}");
-        assert_eq!(times.matches("20:24:52.567").count(), 4 + 8, "{times}");
+        // Of four deletes and eight gaps.
+        let times = pcap.fields(&["abstimestart", "abstimeend"]);
+        assert_eq!(times[0].matches("20:24:48.123").count(), 4 + 8, "{times:?}");
+        assert_eq!(times[1].matches("20:24:52.567").count(), 4 + 8, "{times:?}");
     }
 }
 
@@ -342,6 +405,28 @@ fn events() -> Vec<Record> {
         [create, delete].map(Record::Event)
     };
     [life(snat, 4, 218), life(dnat, 1, 60)].concat()
+}
+
+/// A create that was inferred, and the end of its session with everything known and not known of it.
+fn forms() -> Vec<Record> {
+    let (Record::Event(create), Record::Event(delete)) = (events()[0], events()[1]) else {
+        panic!("{:?}", events())
+    };
+    let mut forms = vec![NatEvent {
+        provenance: Provenance::Inferred,
+        ..create
+    }];
+    for provenance in [Provenance::Kernel, Provenance::Inferred] {
+        for start in [None, delete.start] {
+            forms.extend([None, delete.totals].map(|totals| NatEvent {
+                provenance,
+                start,
+                totals,
+                ..delete
+            }));
+        }
+    }
+    forms.into_iter().map(Record::Event).collect()
 }
 
 /// One of each cause, of the time from [`BEGIN`] to [`END`]; those that are counted have their place for a count.

@@ -72,6 +72,7 @@ fn it_serves_and_goes_on_a_real_system() {
     install(&container, &built.deb());
 
     logs_at_once(&container);
+    check_knows_the_sandbox(&container);
     units_are_tight_and_sound(&container);
     shipped_configurations_are_accepted(&container);
     rsyslog_has_files_of_its_own(&container);
@@ -110,6 +111,19 @@ fn logs_at_once(container: &Container) {
     assert_eq!(container.run(owner), "nattrail 750\nnattrail 750\n");
 }
 
+/// With the unit that systemd has for real.
+fn check_knows_the_sandbox(container: &Container) {
+    container.run(
+        r#"nattrail check | grep '^ok *rights to files: .*nattrail.service.* user nattrail, ProtectSystem=strict'
+cd /root; for path in /var/lib/nattrail/a.csv /var/log/a.csv; do
+printf '[[syslog]]\ntarget = "file"\npath = "%s"\n' $path >copy.toml
+nattrail check --config copy.toml; done | grep 'syslog.0.' >found
+test "$(cut -c -5 <found)" = "$(printf 'ok   \nerror')"
+grep 'ProtectSystem=strict of nattrail.service' found
+rm copy.toml found"#,
+    );
+}
+
 fn warnings(container: &Container) -> String {
     container.run("journalctl --quiet --boot --unit='nattrail*' --priority=warning")
 }
@@ -127,8 +141,7 @@ fn units_are_tight_and_sound(container: &Container) {
 }
 
 fn shipped_configurations_are_accepted(container: &Container) {
-    let shipped =
-        "dpkg --listfiles nattrail | grep -e '\\.toml$' -e '\\.yaml$' -e '\\.json$' -e '\\.ini$'";
+    let shipped = "dpkg --listfiles nattrail | grep -e '\\.toml$' -e '\\.yaml$' -e '\\.json$' -e '\\.ini$' | grep -v /examples/";
     let files = container.run(shipped);
     assert!(files.contains("/etc/nattrail/nattrail.toml"), "{files}");
     for file in files.lines() {

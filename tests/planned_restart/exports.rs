@@ -141,7 +141,7 @@ fn collectors_see_one_exporter_that_goes_on() {
     let commits = number(&ask(&scene.home), "/store/commits");
     wait_for("all to leave and to be noted", || {
         let metrics = ask(&scene.home);
-        let queued = |index| number(&metrics, &format!("/collectors/{index}/queued"));
+        let queued = |index| number(&metrics, &format!("/outputs/{index}/behind"));
         let left = (0..3).all(|index| queued(index) == 0);
         (left && number(&metrics, "/store/commits") > commits + 1).then_some(())
     });

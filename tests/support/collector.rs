@@ -193,6 +193,12 @@ fn flatten(name: &str, value: &Value, record: &mut Decoded) {
                 flatten(name, value, record);
             }
         }
+        // A name that comes more than once.
+        Value::Array(values) => {
+            for value in values {
+                flatten(name, value, record);
+            }
+        }
         _ => {}
     }
 }

@@ -184,7 +184,7 @@ pub fn encoder(format: Format) -> Encoder {
         hostname: "gw".to_owned(),
         pid: 411,
     };
-    Encoder::new(&copy, &host)
+    Encoder::new(&copy.style(), &host)
 }
 
 fn loaded(text: &str) -> Config {

@@ -437,7 +437,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__install)
-            opts="-c -h --instance --no-systemd --config --help"
+            opts="-c -h --instance --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -485,7 +485,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__pending)
-            opts="-c -h --json --config --help"
+            opts="-c -h --json --csv --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -529,7 +529,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__reload)
-            opts="-c -h --instance --no-systemd --config --help"
+            opts="-c -h --instance --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -577,7 +577,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__restart)
-            opts="-c -h --instance --no-systemd --config --help"
+            opts="-c -h --instance --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -625,7 +625,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__run)
-            opts="-c -h --background --config --help"
+            opts="-c -h --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -669,7 +669,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__start)
-            opts="-c -h --instance --no-systemd --config --help"
+            opts="-c -h --instance --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -717,7 +717,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__status)
-            opts="-c -h --json --watch --config --help"
+            opts="-c -h --json --prometheus --watch --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -765,7 +765,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__stop)
-            opts="-c -h --instance --no-systemd --config --help"
+            opts="-c -h --instance --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -28,12 +28,12 @@ complete -c nattrail -n "__fish_nattrail_needs_command" -s c -l config -d 'Confi
 complete -c nattrail -n "__fish_nattrail_needs_command" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_needs_command" -s V -l version -d 'Print version'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
-complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "start" -d 'Start the service: by systemctl where systemd runs, else as a daemon in the background, and wait until it is ready'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "start" -d 'Start the service, by systemctl where systemd runs, else by the init script, and wait until it is ready'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "stop" -d 'Stop the service, and wait until it has ended'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "restart" -d 'Stop the service if it runs, and start it'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "reload" -d 'Let the running service read its configuration again and reopen its files'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "install" -d 'Start the service now and whenever the machine starts'
-complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors, syslog targets, and whether the daemon runs'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors, syslog targets, and how the daemon fares if it runs'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "status" -d 'Ask the running daemon what it has counted'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name what has no equivalent'
@@ -41,27 +41,21 @@ complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "tail" -d 'Show ev
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "version" -d 'Print the version'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nattrail -n "__fish_nattrail_using_subcommand run" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
-complete -c nattrail -n "__fish_nattrail_using_subcommand run" -l background -d 'As `nattrail start` runs it'
 complete -c nattrail -n "__fish_nattrail_using_subcommand run" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand start" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand start" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
-complete -c nattrail -n "__fish_nattrail_using_subcommand start" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
 complete -c nattrail -n "__fish_nattrail_using_subcommand start" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
-complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
 complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
-complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
 complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
-complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
 complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand install" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand install" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
-complete -c nattrail -n "__fish_nattrail_using_subcommand install" -l no-systemd -d 'Do not ask systemd, even where it runs: be a daemon with a pid file'
 complete -c nattrail -n "__fish_nattrail_using_subcommand install" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l strict -d 'Fail for warnings too'
@@ -69,10 +63,12 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l json -d 'Pri
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l json -d 'Print one JSON object per line'
+complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l csv -d 'Print comma-separated values, the first line the names of the columns'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l watch -d 'Print it again and again, every 2 seconds if not said otherwise' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l json -d 'Print the JSON object as the daemon sends it, on one line'
+complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l prometheus -d 'Print what Prometheus gets, in its text format'
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s o -l output -d 'Write to this file, which must not exist, instead of the standard output' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
@@ -94,12 +90,12 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s h -l help -d 
 complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "start" -d 'Start the service: by systemctl where systemd runs, else as a daemon in the background, and wait until it is ready'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "start" -d 'Start the service, by systemctl where systemd runs, else by the init script, and wait until it is ready'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "stop" -d 'Stop the service, and wait until it has ended'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "restart" -d 'Stop the service if it runs, and start it'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "reload" -d 'Let the running service read its configuration again and reopen its files'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "install" -d 'Start the service now and whenever the machine starts'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors, syslog targets, and whether the daemon runs'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors, syslog targets, and how the daemon fares if it runs'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "status" -d 'Ask the running daemon what it has counted'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name what has no equivalent'

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod hostile;
 mod syntax;
 
 use std::fs;
@@ -239,6 +238,21 @@ fn a_control_socket_has_a_path_that_the_kernel_can_bind() {
 }
 
 #[test]
+fn metrics_are_listened_for_nowhere_unless_it_is_said_where() {
+    let listen = |text: &str| {
+        let config = load_with("n.toml", text, &[]).unwrap();
+        config.metrics.listen.map(|address| address.to_string())
+    };
+    assert_eq!(listen(""), None);
+    let found = listen("[metrics]\nlisten = \"::1\"");
+    assert_eq!(found.as_deref(), Some("[::1]:9469"));
+    let found = listen("[metrics]\nlisten = \"0.0.0.0:80\"");
+    assert_eq!(found.as_deref(), Some("0.0.0.0:80"));
+    let found = message("[metrics]\nlisten = \"localhost\"");
+    assert!(found.contains("expected an IP address"), "{found}");
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_nearest() {
     assert_eq!(
         message("[capture]\nlgo = \"nat\""),
@@ -400,7 +414,7 @@ fn contradictions_between_the_keys_of_a_syslog_target_are_refused() {
             "address: expected nothing unless the target is \"udp\"",
         ),
         (
-            "target = \"stdout\"\nexporter-address = \"::1\"",
+            "target = \"stdout\"\nexporter-address = \"192.0.2.1\"",
             "exporter-address: expected nothing unless the format is \"csv\", which alone has exaddr",
         ),
     ];
@@ -579,7 +593,7 @@ proptest! {
             }
             text += &format!("{} = {value}\n", key.name);
         }
-        if let Ok(root) = parse(FileFormat::Toml, &text) {
+        if let Ok(root) = crate::config::syntax::parse(FileFormat::Toml, &text) {
             let _ = assemble(root, "n.toml", std::iter::empty());
         }
     }
@@ -587,7 +601,7 @@ proptest! {
     #[test]
     fn no_text_makes_the_loader_panic(text in "[ -~\n]{0,60}", name: String, value: String) {
         for format in [FileFormat::Toml, FileFormat::Yaml, FileFormat::Json, FileFormat::Ini] {
-            if let Ok(root) = parse(format, &text) {
+            if let Ok(root) = crate::config::syntax::parse(format, &text) {
                 let variable = (format!("NATTRAIL_{name}"), value.clone());
                 let _ = assemble(root, "n", std::iter::once(variable));
             }

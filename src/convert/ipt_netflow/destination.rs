@@ -11,7 +11,7 @@ use crate::config::{quoted, values};
 const DEFAULT_PORT: u16 = 2055;
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Destination {
+pub(super) struct Destination {
     pub address: SocketAddr,
     pub source: Option<IpAddr>,
     device: String,
@@ -19,7 +19,7 @@ pub struct Destination {
     rest: String,
 }
 
-pub fn entries(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn entries(text: &str) -> impl Iterator<Item = &str> {
     text.split([' ', ',', ';', '\t', '\n'])
         .filter(|entry| !entry.is_empty())
 }
@@ -27,7 +27,7 @@ pub fn entries(text: &str) -> impl Iterator<Item = &str> {
 impl Destination {
     /// # Errors
     /// What was expected.
-    pub fn parse(entry: &str) -> Result<Self, &'static str> {
+    pub(super) fn parse(entry: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "address:port, and perhaps @source and %interface";
         let (head, device) = match entry.split_once('%') {
             Some((head, device)) => (head, device),
@@ -71,7 +71,7 @@ impl Destination {
     }
 
     /// What the result does not have of it.
-    pub fn remarks(&self, entry: &str) -> impl Iterator<Item = String> {
+    pub(super) fn remarks(&self, entry: &str) -> impl Iterator<Item = String> {
         let entry = quoted(entry);
         let device = (!self.device.is_empty()).then(|| {
             format!(

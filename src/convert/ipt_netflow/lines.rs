@@ -8,7 +8,7 @@ use crate::config::quoted;
 
 /// One option, as it is written somewhere.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Given {
+pub(super) struct Given {
     /// With underscores, as the kernel takes a dash for one.
     pub name: String,
     /// As it is written.
@@ -18,7 +18,7 @@ pub struct Given {
 }
 
 /// All options of the module in the order of the file.
-pub fn read(text: &str, notes: &mut Notes) -> Vec<Given> {
+pub(super) fn read(text: &str, notes: &mut Notes) -> Vec<Given> {
     let mut given = Vec::new();
     let mut others = 0;
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();

@@ -40,7 +40,12 @@ enum Target {
 }
 
 /// Writes a `[[syslog]]` for each dispatcher in use.
-pub fn convert(blocks: &[&Block], exporter: Option<&str>, draft: &mut Draft, notes: &mut Notes) {
+pub(super) fn convert(
+    blocks: &[&Block],
+    exporter: Option<&str>,
+    draft: &mut Draft,
+    notes: &mut Notes,
+) {
     let mut names: Vec<(usize, &str)> = Vec::new();
     let mut sections: Vec<&Block> = Vec::new();
     for ptee in blocks {

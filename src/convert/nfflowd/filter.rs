@@ -19,7 +19,7 @@ struct Selection {
 }
 
 /// Writes `[capture]`.
-pub fn convert(blocks: &[&Block], draft: &mut Draft, notes: &mut Notes) {
+pub(super) fn convert(blocks: &[&Block], draft: &mut Draft, notes: &mut Notes) {
     // nfflowd's own format asks for translated sources.
     let mut selection = Selection {
         translated: true,

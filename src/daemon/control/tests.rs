@@ -3,14 +3,17 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream as Peer;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mio::{Events, Poll};
 use tempfile::TempDir;
 
+use super::super::exchange::ACCEPTS;
 use super::*;
 use crate::time::Wall;
 

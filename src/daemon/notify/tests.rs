@@ -195,18 +195,3 @@ fn the_stored_name_says_the_namespace_in_the_characters_allowed() {
     assert_eq!(StoredName::parse(""), None);
     assert_eq!(StoredName::parse("stored").unwrap().0, "stored");
 }
-
-#[test]
-fn a_start_that_waits_hears_that_the_daemon_is_ready_and_nothing_else() {
-    let (manager, mut notifier) = manager(Environment {
-        only_start: true,
-        ..Environment::default()
-    });
-    let name = StoredName::parse("events").unwrap();
-    notifier.store(&name, manager.socket.as_fd(), at(0));
-    notifier.ready("well", at(0));
-    assert!(manager.hear().unwrap().starts_with("READY=1\n"));
-    assert!(!notifier.is_heard(), "nobody keeps the event socket");
-    notifier.stopping(at(1));
-    assert_eq!(manager.hear(), None);
-}

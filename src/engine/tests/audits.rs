@@ -49,7 +49,7 @@ fn the_first_audit_closes_what_ended_while_nobody_listened_and_adopts_what_began
         provenance: Provenance::Kernel,
     });
     engine.request_audit(at(100));
-    let unknown = Flow {
+    let unknown = Entry {
         start: Some(wall(50)),
         ..flow(session(2))
     };
@@ -128,7 +128,7 @@ fn an_entry_whose_end_was_read_before_its_piece_of_the_dump_is_not_adopted() {
     engine.request_audit(at(100));
     assert_eq!(engine.poll_dump(at(100)), Some(Listing::Table));
     engine.handle_event(&destroy(session(1), wall(1), wall(99)), at(100));
-    let entry = Flow {
+    let entry = Entry {
         start: Some(wall(1)),
         ..flow(session(1))
     };

@@ -53,7 +53,7 @@ fn audits_do_not_announce_again_what_is_not_kept_and_keep_it_when_there_is_room(
     for port in [1, 2] {
         engine.handle_event(&new(session(port)), at(1));
     }
-    let entries = [1, 2].map(|port| Flow {
+    let entries = [1, 2].map(|port| Entry {
         start: Some(wall(1)),
         ..flow(session(port))
     });
@@ -127,7 +127,7 @@ fn ends_during_an_audit_do_not_let_it_forget_the_living() {
     assert_eq!(engine.unkept(), 4);
     engine.request_audit(at(10));
     assert!(engine.poll_dump(at(10)).is_some());
-    let entry = |port| Flow {
+    let entry = |port| Entry {
         start: Some(wall(1)),
         ..flow(session(port))
     };
@@ -154,7 +154,7 @@ fn one_in_the_dying_list_is_waited_for() {
     for port in [1, 2] {
         engine.handle_event(&new(session(port)), at(1));
     }
-    let entry = |port| Flow {
+    let entry = |port| Entry {
         start: Some(wall(1)),
         ..flow(session(port))
     };
@@ -199,7 +199,7 @@ fn a_session_whose_new_was_missed_is_announced_by_an_audit_and_not_kept() {
         engine.handle_event(&new(session(port)), at(1));
     }
     // The NEW of 3 was lost.
-    let entry = |port, s| Flow {
+    let entry = |port, s| Entry {
         start: Some(wall(s)),
         ..flow(session(port))
     };

@@ -1,10 +1,11 @@
 //! Packing for NetFlow v5: up to 30 records behind a header whose sequence number counts flows.
 
 use crate::config;
-use crate::export::packer::{Assembly, Load, NotRepresentable};
+use crate::export::encoder::{Load, NotRepresentable};
+use crate::export::packer::Assembly;
 use crate::export::queue::Queue;
 use crate::session::{EventKind, NatEvent};
-use crate::time::{BootTime, Now, Wall};
+use crate::time::{BootTime, Now};
 use crate::wire::netflow5::{
     self, HEADER_LEN, Header, MAX_RECORDS, RECORD_LEN, Record, Unrepresentable,
 };
@@ -42,12 +43,12 @@ impl Packer {
     ) -> Result<(), NotRepresentable> {
         if self.events {
             for record in netflow5::dummy_flows(event)? {
-                self.put(&record, event.time, now, done);
+                self.put(&record, now, done);
             }
         }
         if self.triplet && event.kind == EventKind::Delete {
             for record in netflow5::triplet(event, self.post_nat_counters)? {
-                self.put(&record, event.time, now, done);
+                self.put(&record, now, done);
             }
         }
         Ok(())
@@ -55,20 +56,22 @@ impl Packer {
 
     pub(super) fn finish(&mut self, now: Now, done: &mut Queue<Load>) {
         let header = Header {
-            count: self.assembly.load.records,
+            count: self.assembly.load.flow_records,
             boot: self.boot,
             up: now.up,
             sequence: self.sequence,
             engine: self.engine,
         };
-        self.sequence = self
-            .sequence
-            .wrapping_add(self.assembly.load.records.into());
-        // A refused message is in the totals; the gap in the sequence shows it to the collector.
-        let _ = self.assembly.finish(&header.to_bytes(), done);
+        let flows = self.assembly.load.flow_records;
+        self.assembly
+            .finish(&header.to_bytes(), self.sequence, done);
+        self.sequence = self.sequence.wrapping_add(flows.into());
     }
 
-    fn put(&mut self, record: &Record, time: Wall, now: Now, done: &mut Queue<Load>) {
+    fn put(&mut self, record: &Record, now: Now, done: &mut Queue<Load>) {
+        if self.assembly.skips() {
+            return;
+        }
         if self.is_full() {
             self.finish(now, done);
         }
@@ -77,11 +80,11 @@ impl Packer {
             self.boot = BootTime::new(now);
         }
         record.put(self.boot, &mut self.assembly.bytes);
-        self.assembly.count_record(time, now);
+        self.assembly.count_record(now);
     }
 
     fn is_full(&self) -> bool {
-        usize::from(self.assembly.load.records) == MAX_RECORDS
+        usize::from(self.assembly.load.flow_records) == MAX_RECORDS
             || self.assembly.bytes.len() + RECORD_LEN > self.assembly.max_len
     }
 }

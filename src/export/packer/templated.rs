@@ -1,35 +1,24 @@
 //! Packing for NetFlow v9 and IPFIX: templates, sets and the template clock.
 //!
-//! Template ids are fixed, whatever is configured: 256 to 259 for NAT events (create and delete, or delete with
-//! counters; IPv4, then IPv6), 260 and 261 for flows, 262 for the statistics, 263 to 266 for gaps (the four kinds of
-//! [`gap::Kind`], in its order). Statistics and gaps are options data; they count in the sequence as flow records do.
+//! Of the many layouts that flow records can have ([`Layout`]) those are announced that were needed so far, each before the
+//! first record that needs it; those of statistics and gaps always are. Statistics and gaps are options data; they count in
+//! the sequence as flow records do.
 
-use std::ops::Range;
 use std::time::Duration;
 
 use crate::config::{self, NatEventValues};
-use crate::export::packer::losses::Losses;
-use crate::export::packer::{Assembly, Load, NotRepresentable, Transport};
+use crate::export::encoder::{Load, NotRepresentable};
+use crate::export::packer::Assembly;
 use crate::export::queue::Queue;
+use crate::place::Position;
 use crate::session::{EventKind, Gap, GapCause, NatEvent};
-use crate::time::{Now, Uptime, Wall};
-use crate::wire::element::{self, Statistics};
-use crate::wire::flow::{Family, Flow, MixedFamilies};
+use crate::time::{BootTime, Now, Uptime, Wall};
+use crate::wire::element::Statistics;
+use crate::wire::flow::{Flow, MixedFamilies};
 use crate::wire::gap::{self, GapRecord};
-use crate::wire::template::{OpenSet, SET_HEADER_LEN, Template, padded};
+use crate::wire::layout::{Dialect, Layout};
+use crate::wire::template::{OpenSet, SET_HEADER_LEN, Template};
 use crate::wire::{ipfix, netflow9};
-
-const FIRST_TEMPLATE: u16 = 256;
-const EVENTS: Range<usize> = 0..4;
-const FLOWS: Range<usize> = 4..6;
-const STATISTICS_TEMPLATE: u16 = FIRST_TEMPLATE + FLOWS.end as u16;
-const FIRST_GAP_TEMPLATE: u16 = STATISTICS_TEMPLATE + 1;
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Dialect {
-    NetflowV9,
-    Ipfix,
-}
 
 #[derive(Debug)]
 pub(super) struct Packer {
@@ -41,15 +30,22 @@ pub(super) struct Packer {
     events: bool,
     triplet: bool,
     nat_event: NatEventValues,
+    destination: bool,
+    zone: bool,
     post_nat_counters: bool,
+    /// Those that were needed so far.
     flow_templates: Vec<Template<Flow>>,
     statistics_template: Template<Statistics>,
     gap_templates: [Template<GapRecord>; 4],
-    pub(super) losses: Losses,
     /// What each cause of [`GapCause::ALL`] cost so far.
     known_lost: [u64; GapCause::ALL.len()],
+    /// Up to where gaps are in these numbers, also when they are packed again.
+    counted: Position,
+    pub(super) template_sends: u64,
     clock: TemplateClock,
     init: Wall,
+    /// Of the message in hand.
+    boot: BootTime,
     set: Option<OpenSet>,
     /// Template records in the message in hand.
     definitions: u16,
@@ -58,12 +54,7 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    pub(super) fn new(
-        collector: &config::Collector,
-        dialect: Dialect,
-        transport: Transport,
-        now: Now,
-    ) -> Self {
+    pub(super) fn new(collector: &config::Collector, dialect: Dialect, now: Now) -> Self {
         Self {
             assembly: Assembly::new(collector),
             sequence: 0,
@@ -72,14 +63,18 @@ impl Packer {
             events: collector.events,
             triplet: collector.triplet,
             nat_event: collector.nat_event,
+            destination: collector.destination,
+            zone: collector.zone,
             post_nat_counters: collector.post_nat_counters,
-            flow_templates: flow_templates(collector.destination, collector.zone),
+            flow_templates: Vec::new(),
             statistics_template: dialect.statistics_template(),
             gap_templates: gap::Kind::ALL.map(|kind| dialect.gap_template(kind)),
-            losses: Losses::default(),
             known_lost: [0; GapCause::ALL.len()],
-            clock: TemplateClock::new(collector, transport),
+            counted: Position::default(),
+            template_sends: 0,
+            clock: TemplateClock::new(collector),
             init: now.wall,
+            boot: BootTime::default(),
             set: None,
             definitions: 0,
             options: 0,
@@ -94,71 +89,70 @@ impl Packer {
     ) -> Result<(), NotRepresentable> {
         if self.events {
             let (family, flow) = Flow::nat_event(event, self.nat_event)?;
-            let counters = event.kind == EventKind::Delete && event.totals.is_some();
-            self.put(event_template(family, counters), &flow, now, done);
+            let layout = Layout::event(event, family, self.destination, self.zone);
+            self.put(layout, &flow, now, done);
         }
         if self.triplet && event.kind == EventKind::Delete {
             let (family, flows) = Flow::triplet(event, self.post_nat_counters)?;
+            let layout = Layout::flow(event, family, self.dialect, self.zone);
             for flow in &flows {
-                self.put(flow_template(family), flow, now, done);
+                self.put(layout, flow, now, done);
             }
         }
         Ok(())
     }
 
     pub(super) fn push_gap(&mut self, gap: Gap, now: Now, done: &mut Queue<Load>) {
-        let known = &mut self.known_lost[gap.cause as usize];
-        *known = known.saturating_add(gap.lost.unwrap_or_default());
+        if gap.cause != GapCause::Undelivered && self.assembly.next >= self.counted {
+            let known = &mut self.known_lost[gap.cause as usize];
+            *known = known.saturating_add(gap.lost.unwrap_or_default());
+            self.counted = Position {
+                part: self.assembly.next.part + 1,
+                ..self.assembly.next
+            };
+        }
         self.put_gap(gap, now, done);
     }
 
-    pub(super) fn tell_losses(&mut self, now: Now, done: &mut Queue<Load>) {
-        for gap in self.losses.take_due() {
-            self.put_gap(gap, now, done);
-        }
-    }
-
     pub(super) fn finish(&mut self, now: Now, done: &mut Queue<Load>) {
-        if let Some(set) = self.set.take() {
-            set.close(&mut self.assembly.bytes);
-        }
-        let data = self.assembly.load.records + self.options;
-        let had_templates = self.definitions > 0;
-        let result = match self.dialect {
+        self.close_set();
+        let data = self.assembly.load.flow_records + self.options;
+        let sequence = self.sequence;
+        match self.dialect {
             Dialect::NetflowV9 => {
                 let header = netflow9::Header {
                     count: data + self.definitions,
-                    now,
-                    sequence: self.sequence,
+                    boot: self.boot,
+                    up: now.up,
+                    sequence,
                     source_id: self.domain,
                 };
-                self.sequence = self.sequence.wrapping_add(1);
-                self.assembly.finish(&header.to_bytes(), done)
+                self.assembly.finish(&header.to_bytes(), sequence, done);
+                self.sequence = sequence.wrapping_add(1);
             }
             Dialect::Ipfix => {
                 let header = ipfix::Header {
                     // Not above max_message, which is below 65,536.
                     length: self.assembly.bytes.len() as u16,
                     export_time: now.wall,
-                    sequence: self.sequence,
+                    sequence,
                     observation_domain: self.domain,
                 };
-                self.sequence = self.sequence.wrapping_add(data.into());
-                self.assembly.finish(&header.to_bytes(), done)
+                self.assembly.finish(&header.to_bytes(), sequence, done);
+                self.sequence = sequence.wrapping_add(data.into());
             }
-        };
+        }
         self.definitions = 0;
         self.options = 0;
         self.clock.count_message();
-        if let Err(load) = result {
-            self.losses.lose_newest(load);
-            if had_templates {
-                self.clock.reset();
-            }
-        }
     }
 
-    pub(super) const fn resend_templates(&mut self) {
+    /// The message in hand is forgotten, and the next one has this sequence number.
+    pub(super) fn go_back(&mut self, sequence: u32) {
+        self.sequence = sequence;
+        self.set = None;
+        self.definitions = 0;
+        self.options = 0;
         self.clock.reset();
     }
 
@@ -166,7 +160,7 @@ impl Packer {
     /// that begins with them.
     pub(super) fn refresh_templates(&mut self, now: Now, done: &mut Queue<Load>) {
         if self.refresh_deadline().is_some_and(|at| at <= now.up) {
-            self.begin();
+            self.begin(now);
             self.put_templates(now, done);
             self.finish(now, done);
         }
@@ -180,23 +174,30 @@ impl Packer {
         }
     }
 
-    fn put(&mut self, template: usize, flow: &Flow, now: Now, done: &mut Queue<Load>) {
+    fn put(&mut self, layout: Layout, flow: &Flow, now: Now, done: &mut Queue<Load>) {
+        if self.assembly.skips() {
+            return;
+        }
+        let template = self.announced(layout, now, done);
         let id = self.flow_templates[template].id();
         let len = self.flow_templates[template].record_len();
         self.begin_record(id, len, now, done);
-        self.flow_templates[template].put_record(flow, &mut self.assembly.bytes);
-        self.assembly.count_record(flow.observed, now);
+        let boot = self.boot;
+        self.flow_templates[template].put_record(&Flow { boot, ..*flow }, &mut self.assembly.bytes);
+        self.assembly.count_record(now);
     }
 
     fn put_gap(&mut self, gap: Gap, now: Now, done: &mut Queue<Load>) {
         let kind = gap::Kind::of(&gap) as usize;
         let id = self.gap_templates[kind].id();
         let len = self.gap_templates[kind].record_len();
+        // Each has a set of its own: scapy reads only the first record of options data in a set.
+        self.close_set();
         self.begin_record(id, len, now, done);
-        let mut total = self.known_lost[gap.cause as usize];
-        if gap.cause == GapCause::Undelivered {
-            total = total.saturating_add(self.assembly.totals.not_sent);
-        }
+        let total = match gap.cause {
+            GapCause::Undelivered => self.assembly.lost,
+            cause => self.known_lost[cause as usize],
+        };
         let record = GapRecord {
             observation_domain: self.domain,
             gap,
@@ -205,7 +206,6 @@ impl Packer {
         self.gap_templates[kind].put_record(&record, &mut self.assembly.bytes);
         self.options += 1;
         self.assembly.count_gap(now);
-        self.losses.depart(gap);
     }
 
     /// Makes room for a record of `len` octets in set `id` and enters the set, with the templates before it when they are
@@ -215,7 +215,7 @@ impl Packer {
             self.finish(now, done);
         }
         if self.assembly.is_idle() {
-            self.begin();
+            self.begin(now);
             if self.clock.is_due(now.up) {
                 self.put_templates(now, done);
                 self.make_room(id, len, now, done);
@@ -226,13 +226,9 @@ impl Packer {
 
     fn put_templates(&mut self, now: Now, done: &mut Queue<Load>) {
         self.clock.restart(now.up);
-        self.assembly.totals.template_sends += 1;
-        for index in self.announced() {
-            let len = self.flow_templates[index].definition_len();
-            self.make_room(self.dialect.template_set(), len, now, done);
-            self.enter_set(self.dialect.template_set());
-            self.flow_templates[index].put_definition(&mut self.assembly.bytes);
-            self.definitions += 1;
+        self.template_sends += 1;
+        for index in 0..self.flow_templates.len() {
+            self.put_definition(index, now, done);
         }
         let len = self.statistics_template.options_definition_len();
         self.begin_options_definition(len, now, done);
@@ -249,35 +245,67 @@ impl Packer {
         self.put_statistics(now, done);
     }
 
+    /// The template of `layout`, which is put into the message in hand, or a new one, when it was not needed before.
+    fn announced(&mut self, layout: Layout, now: Now, done: &mut Queue<Load>) -> usize {
+        let (id, index) = (layout.id(), self.flow_templates.len());
+        if let Some(known) = self
+            .flow_templates
+            .iter()
+            .position(|known| known.id() == id)
+        {
+            return known;
+        }
+        self.flow_templates.push(layout.template());
+        let is_idle = self.assembly.is_idle();
+        if is_idle && self.clock.is_due(now.up) {
+            // The message that begins with the record begins with all templates.
+            return index;
+        }
+        if is_idle {
+            self.begin(now);
+        }
+        self.put_definition(index, now, done);
+        index
+    }
+
+    fn put_definition(&mut self, index: usize, now: Now, done: &mut Queue<Load>) {
+        let id = self.dialect.template_set();
+        let len = self.flow_templates[index].definition_len();
+        self.make_room(id, len, now, done);
+        self.enter_set(id);
+        self.flow_templates[index].put_definition(&mut self.assembly.bytes);
+        self.definitions += 1;
+    }
+
     /// Each has a set of its own: pmacct 1.7.7 misreads a second one in the same set, and then drops the rest of the message.
     fn begin_options_definition(&mut self, len: usize, now: Now, done: &mut Queue<Load>) {
-        if let Some(set) = self.set.take() {
-            set.close(&mut self.assembly.bytes);
-        }
+        self.close_set();
         let id = self.dialect.options_template_set();
         self.make_room(id, len, now, done);
         self.enter_set(id);
     }
 
     fn put_statistics(&mut self, now: Now, done: &mut Queue<Load>) {
+        let id = self.statistics_template.id();
         let len = self.statistics_template.record_len();
-        self.make_room(STATISTICS_TEMPLATE, len, now, done);
-        self.enter_set(STATISTICS_TEMPLATE);
+        self.make_room(id, len, now, done);
+        self.enter_set(id);
         let totals = &self.assembly.totals;
         let statistics = Statistics {
             observation_domain: self.domain,
             init: self.init,
             octets: totals.octets,
             messages: totals.messages,
-            records: totals.records,
-            not_sent: totals.not_sent,
+            records: totals.flow_records,
+            not_sent: self.assembly.lost,
         };
         self.statistics_template
             .put_record(&statistics, &mut self.assembly.bytes);
         self.options += 1;
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, now: Now) {
+        self.boot = BootTime::new(now);
         self.assembly.begin(match self.dialect {
             Dialect::NetflowV9 => netflow9::HEADER_LEN,
             Dialect::Ipfix => ipfix::HEADER_LEN,
@@ -288,7 +316,7 @@ impl Packer {
     fn make_room(&mut self, id: u16, len: usize, now: Now, done: &mut Queue<Load>) {
         if !self.fits(id, len) {
             self.finish(now, done);
-            self.begin();
+            self.begin(now);
         }
     }
 
@@ -297,37 +325,42 @@ impl Packer {
         let end = if self.is_in_set(id) {
             used + len
         } else {
-            padded(used) + SET_HEADER_LEN + len
+            self.dialect.padded(used) + SET_HEADER_LEN + len
         };
-        padded(end) <= self.assembly.max_len
+        self.dialect.padded(end) <= self.assembly.max_len
     }
 
     fn enter_set(&mut self, id: u16) {
         if !self.is_in_set(id) {
-            if let Some(set) = self.set {
-                set.close(&mut self.assembly.bytes);
-            }
+            self.close_set();
             self.set = Some(OpenSet::open(id, &mut self.assembly.bytes));
+        }
+    }
+
+    fn close_set(&mut self) {
+        if let Some(set) = self.set.take() {
+            set.close(self.dialect.alignment(), &mut self.assembly.bytes);
         }
     }
 
     fn is_in_set(&self, id: u16) -> bool {
         self.set.is_some_and(|set| set.id() == id)
     }
-
-    const fn announced(&self) -> Range<usize> {
-        Range {
-            start: if self.events {
-                EVENTS.start
-            } else {
-                FLOWS.start
-            },
-            end: if self.triplet { FLOWS.end } else { EVENTS.end },
-        }
-    }
 }
 
 impl Dialect {
+    /// What the length of a set is a multiple of.
+    const fn alignment(self) -> usize {
+        match self {
+            Self::NetflowV9 => netflow9::ALIGNMENT,
+            Self::Ipfix => ipfix::ALIGNMENT,
+        }
+    }
+
+    const fn padded(self, length: usize) -> usize {
+        length.next_multiple_of(self.alignment())
+    }
+
     const fn template_set(self) -> u16 {
         match self {
             Self::NetflowV9 => netflow9::TEMPLATE_SET,
@@ -344,16 +377,15 @@ impl Dialect {
 
     fn statistics_template(self) -> Template<Statistics> {
         match self {
-            Self::NetflowV9 => netflow9::statistics_template(STATISTICS_TEMPLATE),
-            Self::Ipfix => ipfix::statistics_template(STATISTICS_TEMPLATE),
+            Self::NetflowV9 => netflow9::statistics_template(),
+            Self::Ipfix => ipfix::statistics_template(),
         }
     }
 
     fn gap_template(self, kind: gap::Kind) -> Template<GapRecord> {
-        let id = FIRST_GAP_TEMPLATE + kind as u16;
         match self {
-            Self::NetflowV9 => netflow9::gap_template(id, kind),
-            Self::Ipfix => ipfix::gap_template(id, kind),
+            Self::NetflowV9 => netflow9::gap_template(kind),
+            Self::Ipfix => ipfix::gap_template(kind),
         }
     }
 
@@ -365,10 +397,9 @@ impl Dialect {
     }
 }
 
-/// When the templates are due.
+/// When the templates are due: over UDP they may get lost (RFC 7011 section 8.4).
 #[derive(Debug)]
 struct TemplateClock {
-    transport: Transport,
     refresh: Duration,
     refresh_messages: u32,
     /// `None` when they have to be sent in any case.
@@ -378,9 +409,8 @@ struct TemplateClock {
 }
 
 impl TemplateClock {
-    const fn new(collector: &config::Collector, transport: Transport) -> Self {
+    const fn new(collector: &config::Collector) -> Self {
         Self {
-            transport,
             refresh: collector.template_refresh,
             refresh_messages: collector.template_refresh_packets,
             sent: None,
@@ -402,43 +432,15 @@ impl TemplateClock {
     }
 
     fn is_due(&self, up: Uptime) -> bool {
-        match (self.sent, self.transport) {
-            (None, _) => true,
-            (Some(_), Transport::Stream) => false,
-            (Some(sent), Transport::Datagram) => {
-                self.messages >= self.refresh_messages || up.saturating_since(sent) >= self.refresh
-            }
-        }
+        self.sent.is_none_or(|sent| {
+            self.messages >= self.refresh_messages || up.saturating_since(sent) >= self.refresh
+        })
     }
 
     /// When they are due though there is nothing else to send.
     fn deadline(&self) -> Option<Uptime> {
-        match self.transport {
-            Transport::Datagram => self.sent.map(|sent| sent.saturating_add(self.refresh)),
-            Transport::Stream => None,
-        }
+        self.sent.map(|sent| sent.saturating_add(self.refresh))
     }
-}
-
-/// All templates, in the order of their ids.
-fn flow_templates(destination: bool, zone: bool) -> Vec<Template<Flow>> {
-    let families = [Family::Ipv4, Family::Ipv6];
-    let events = families.iter().flat_map(|family| {
-        [false, true].map(|counters| element::nat_event(*family, destination, zone, counters))
-    });
-    let flows = families.iter().map(|family| element::flow(*family, zone));
-    (FIRST_TEMPLATE..)
-        .zip(events.chain(flows))
-        .map(|(id, elements)| Template::new(id, elements))
-        .collect()
-}
-
-const fn event_template(family: Family, counters: bool) -> usize {
-    EVENTS.start + 2 * family as usize + counters as usize
-}
-
-const fn flow_template(family: Family) -> usize {
-    FLOWS.start + family as usize
 }
 
 impl From<MixedFamilies> for NotRepresentable {

@@ -11,8 +11,8 @@
 //! | file, standard output, format `rfc5424` | the whole RFC 5424 message, newline |
 //! | journal | native entry: MESSAGE is the line, every field beside it |
 //!
-//! The line is that of the format: [`csv`](self) gives three or more for a delete and none for a create, the others give one
-//! for every record. In the format `rfc5424` the line for a local socket or the journal is MSGID and structured data,
+//! The line is that of the format: [`csv`](self) gives three or more for a delete and none for a create, or a comment for
+//! what its layout cannot hold; the others give one for every record. In the format `rfc5424` the line for a local socket or the journal is MSGID and structured data,
 //! since neither parses RFC 5424 there. The header's time is that of the record. Nothing is allocated per record.
 
 mod csv;
@@ -24,13 +24,121 @@ mod rfc3164;
 mod rfc5424;
 mod text;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use self::put::Calendar;
-use crate::config::{Facility, Format, Severity, Syslog, Target};
 use crate::session::{EventKind, Record};
-use crate::time::{Now, Wall};
+use crate::time::Now;
+use crate::wire::netflow5;
+
+/// How the messages of a target are made.
+#[derive(Clone, Copy, Debug)]
+pub struct Style<'a> {
+    pub target: &'a Target,
+    pub format: Format,
+    pub facility: Facility,
+    pub severity: Severity,
+    /// APP-NAME, tag or SYSLOG_IDENTIFIER.
+    pub app_name: &'a str,
+    /// The `exaddr` field of the csv format.
+    pub exporter_address: Ipv4Addr,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub enum Target {
+    /// A local syslog socket (`/dev/log`), RFC 3164.
+    Local {
+        path: PathBuf,
+    },
+    /// A syslog server over UDP, RFC 5424 (RFC 5426).
+    Udp {
+        address: SocketAddr,
+    },
+    /// A file, one line per record, reopened on SIGHUP.
+    File {
+        path: PathBuf,
+    },
+    Stdout,
+    /// The systemd journal's native protocol.
+    Journal {
+        path: PathBuf,
+    },
+}
+
+impl Target {
+    /// Its kind, as in the configuration.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Local { .. } => "local",
+            Self::Udp { .. } => "udp",
+            Self::File { .. } => "file",
+            Self::Stdout => "stdout",
+            Self::Journal { .. } => "journal",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    Csv,
+    Text,
+    Json,
+    Rfc5424,
+}
+
+impl Format {
+    /// As in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            Self::Text => "text",
+            Self::Json => "json",
+            Self::Rfc5424 => "rfc5424",
+        }
+    }
+}
+
+/// A syslog facility (RFC 5424 section 6.2.1), by the names and numbers of the crate `syslog`.
+///
+/// Its formatters are not used: they stamp the time of the call in place of the record's, know no MSGID but a number, and took
+/// 0.4 µs and 3 allocations for a header of RFC 3164, 1.9 µs and 55 for a message of RFC 5424 with `nsess`, where the
+/// whole messages of this module took 0.13 and 0.09 µs, and allocated nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Facility(pub syslog::Facility);
+
+impl Facility {
+    pub const LOCAL6: Self = Self(syslog::Facility::LOG_LOCAL6);
+
+    /// The facility's number times eight, ready to have a severity added: the base of PRI.
+    #[must_use]
+    pub const fn base(self) -> u8 {
+        self.0 as u8
+    }
+}
+
+impl PartialEq for Facility {
+    fn eq(&self, other: &Self) -> bool {
+        self.base() == other.base()
+    }
+}
+
+/// Syslog severity (RFC 5424 section 6.2.1), by its number.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[repr(u8)]
+pub enum Severity {
+    Emergency = 0,
+    Alert = 1,
+    Critical = 2,
+    Error = 3,
+    Warning = 4,
+    Notice = 5,
+    Informational = 6,
+    Debug = 7,
+}
 
 /// Who sends: HOSTNAME and PROCID.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,25 +155,12 @@ pub struct Message<'a> {
     pub is_last: bool,
 }
 
-/// Appends a line of this process's own for a local syslog socket.
-pub fn local_line(
-    out: &mut Vec<u8>,
-    (facility, severity): (Facility, Severity),
-    tag: &str,
-    time: Wall,
-    line: &str,
-) {
-    let header = rfc3164::Header::new(facility.base() | severity as u8, tag, std::process::id());
-    header.write(out, time, &mut Calendar::new());
-    out.extend_from_slice(line.as_bytes());
-}
-
 /// Turns records into the messages of one target.
 #[derive(Debug)]
 pub struct Encoder {
     framing: Framing,
     format: Format,
-    exporter: IpAddr,
+    exporter: Ipv4Addr,
     calendar: Calendar,
     buffer: Vec<u8>,
 }
@@ -83,11 +178,11 @@ enum Framing {
 
 impl Encoder {
     #[must_use]
-    pub fn new(config: &Syslog, host: &Host) -> Self {
+    pub fn new(style: &Style<'_>, host: &Host) -> Self {
         Self {
-            framing: Framing::new(config, host),
-            format: config.format,
-            exporter: config.exporter_address,
+            framing: Framing::new(style, host),
+            format: style.format,
+            exporter: style.exporter_address,
             calendar: Calendar::new(),
             buffer: Vec::with_capacity(1024),
         }
@@ -100,7 +195,7 @@ impl Encoder {
             framing: Framing::Line,
             format: Format::Json,
             // Only csv has it.
-            exporter: Ipv4Addr::UNSPECIFIED.into(),
+            exporter: Ipv4Addr::UNSPECIFIED,
             calendar: Calendar::new(),
             buffer: Vec::with_capacity(1024),
         }
@@ -131,22 +226,25 @@ impl Encoder {
             calendar,
             buffer,
         } = self;
-        if *format == Format::Csv
-            && let Record::Event(event) = record
-        {
-            buffer.clear();
-            framing.begin(buffer, record, *format, calendar);
-            let start = buffer.len();
-            return csv::lines(event, now, *exporter, |line, is_last| {
-                buffer.truncate(start);
-                line.write(buffer);
-                framing.end(buffer, record, calendar);
-                let bytes = buffer.as_slice();
-                emit(Message { bytes, is_last })
-            });
-        }
         buffer.clear();
         framing.begin(buffer, record, *format, calendar);
+        if *format == Format::Csv
+            && let Record::Event(event) = record
+            && let Ok(flows) = netflow5::triplet(event, true)
+        {
+            let start = buffer.len();
+            let mut flows = flows.peekable();
+            while let Some(flow) = flows.next() {
+                buffer.truncate(start);
+                csv::line(buffer, &flow, now, *exporter);
+                framing.end(buffer, record, calendar);
+                emit(Message {
+                    bytes: buffer,
+                    is_last: flows.peek().is_none(),
+                })?;
+            }
+            return ControlFlow::Continue(());
+        }
         match format {
             Format::Csv => {
                 buffer.extend_from_slice(b"# ");
@@ -165,21 +263,21 @@ impl Encoder {
 }
 
 impl Framing {
-    fn new(config: &Syslog, host: &Host) -> Self {
-        let (facility, severity) = (config.facility.base(), config.severity as u8);
+    fn new(style: &Style<'_>, host: &Host) -> Self {
+        let (facility, severity) = (style.facility.base(), style.severity as u8);
         let rfc5424 = |newline| Self::Rfc5424 {
             header: rfc5424::Header::new(
                 facility + severity,
                 &host.hostname,
-                &config.app_name,
+                style.app_name,
                 host.pid,
             ),
             newline,
         };
-        match (&config.target, config.format) {
+        match (style.target, style.format) {
             (Target::Local { .. }, _) => Self::Rfc3164(rfc3164::Header::new(
                 facility + severity,
-                &config.app_name,
+                style.app_name,
                 host.pid,
             )),
             (Target::Udp { .. }, _) => rfc5424(false),
@@ -188,7 +286,7 @@ impl Framing {
             (Target::Journal { .. }, _) => Self::Journal(journal::Header::new(
                 facility / 8,
                 severity,
-                &config.app_name,
+                style.app_name,
                 host.pid,
             )),
         }

@@ -6,7 +6,6 @@ mod property;
 use std::path::PathBuf;
 
 use super::*;
-use crate::config::{Facility, Severity};
 use crate::session::{
     Counters, Gap, GapCause, NatEvent, Protocol, Provenance, Session, Totals, Tuple, Zone,
 };
@@ -153,20 +152,19 @@ fn journal() -> Target {
 }
 
 fn encoder(target: Target, format: Format) -> Encoder {
-    let config = Syslog {
-        name: None,
-        target,
+    let style = Style {
+        target: &target,
         format,
         facility: Facility::LOCAL6,
         severity: Severity::Informational,
-        app_name: "nattrail".to_owned(),
+        app_name: "nattrail",
         exporter_address: "192.0.2.1".parse().unwrap(),
     };
     let host = Host {
         hostname: "gw1.example.net".to_owned(),
         pid: 321,
     };
-    Encoder::new(&config, &host)
+    Encoder::new(&style, &host)
 }
 
 /// The messages of a record and, for each, whether it is the last.
@@ -403,10 +401,35 @@ fn csv_without_start_and_counters_has_zeros_and_the_end() {
     );
 }
 
+/// flow-import skips what begins with `#`, and takes what is beyond 1023 octets for a line of its own.
 #[test]
-fn csv_of_ipv6_has_the_addresses_as_they_are() {
-    let lines = csv(&Record::Event(delete(nat66())));
-    assert!(lines[1].contains(",2001:db8:1::1,2001:db8::5,::,0,0,40000,443,6,0,0\n"));
+fn csv_has_comments_for_what_flow_tools_cannot_hold() {
+    let mut damaged = delete(snat());
+    damaged.totals = Some(Totals {
+        original: Counters {
+            packets: u64::MAX,
+            octets: u64::MAX,
+        },
+        reply: Counters::default(),
+    });
+    let mut mixed = delete(snat());
+    mixed.session.reply = nat66().reply;
+    for event in [delete(nat66()), damaged, mixed] {
+        let record = Record::Event(event);
+        assert_eq!(csv(&record), [format!("# {}", text(&record))]);
+    }
+    assert_eq!(csv(&gap(Some(3))), [format!("# {}", text(&gap(Some(3))))]);
+    assert_eq!(csv(&create(nat66())), [""; 0]);
+}
+
+#[test]
+fn csv_has_the_oldest_start_that_a_reader_gets_back() {
+    let mut event = delete(snat());
+    event.start = Some(Wall::default());
+    // sysuptime is 3,600,000: 49.7 days less an hour before is 7,200,000 modulo 2^32.
+    for line in csv(&Record::Event(event)) {
+        assert_eq!(line.split(',').nth(6), Some("7200000"));
+    }
 }
 
 #[test]
@@ -428,10 +451,8 @@ fn csv_spreads_a_large_counter_over_lines_with_the_same_tuple() {
         })
         .collect();
     let half = (1 << 31) + 5;
-    assert_eq!(
-        counters,
-        [(2, half), (1, half), (2, half), (1, half), (0, 0)]
-    );
+    let parts = [(1, half - 1), (2, half + 1)];
+    assert_eq!(counters, [&parts[..], &parts, &[(0, 0)]].concat());
 }
 
 #[test]
@@ -439,8 +460,8 @@ fn csv_stops_when_the_receiver_has_enough() {
     let mut event = delete(snat());
     event.totals = Some(Totals {
         original: Counters {
-            packets: u64::MAX,
-            octets: u64::MAX,
+            packets: 1 << 40,
+            octets: 1 << 47,
         },
         reply: Counters::default(),
     });

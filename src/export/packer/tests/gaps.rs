@@ -1,12 +1,10 @@
-//! Gaps: what they are on the wire, and that no loss goes untold or is told twice.
-
-use proptest::prelude::*;
+//! Gaps: what they are on the wire, and what their totals count.
 
 use super::*;
-use crate::session::GapCause;
+use crate::session::{Gap, GapCause};
 
 /// A gap of the second after [`START`].
-fn gap(cause: GapCause, lost: Option<u64>) -> Gap {
+pub(super) fn gap(cause: GapCause, lost: Option<u64>) -> Gap {
     Gap {
         cause,
         from: Wall::from_millis(START),
@@ -16,28 +14,17 @@ fn gap(cause: GapCause, lost: Option<u64>) -> Gap {
 }
 
 fn push_gap(script: &mut Script, gap: Gap) {
-    script
-        .packer
-        .push_gap(gap, at(0), &mut script.done)
-        .unwrap();
-}
-
-/// The oldest message is lost on its way.
-fn fail(script: &mut Script) {
-    let octets = script.done.front().unwrap().bytes.len();
-    let load = script.done.pop().unwrap();
-    script.packer.handle_not_sent(octets, load);
+    if gap.cause == GapCause::Undelivered {
+        script.packer.count_lost(gap.lost.unwrap());
+    }
+    script.try_push(&Record::Gap(gap), 0).unwrap();
 }
 
 fn push_one_of_each_kind(script: &mut Script) {
     push_gap(script, gap(GapCause::Restart, None));
     push_gap(script, gap(GapCause::Overflow, Some(5)));
     push_gap(script, gap(GapCause::TableFull, Some(7)));
-    // One flow record is lost and told.
-    script.push(&started(), 0);
-    script.packer.flush(at(0), &mut script.done);
-    fail(script);
-    script.packer.tell_losses(at(0), &mut script.done);
+    push_gap(script, gap(GapCause::Undelivered, Some(1)));
 }
 
 /// `START` and a second after it, in milliseconds.
@@ -58,13 +45,14 @@ fn gaps_are_ipfix_options_data_byte_for_byte() {
     push_gap(&mut script, gap(GapCause::Overflow, Some(6)));
     let expected = format!(
         // One flow record and the statistics before.
-        "000a 0118 6b00ac90 00000002 0a0b0c0d
-         010a 0034 0a0b0c0d 00000001 {TIMES} 0a0b0c0d 00000005 000001a1faa21668 000001a1faa21280
-         0107 002c 0a0b0c0d 00000002 {TIMES} 0000000000000005 0000000000000005
-         0108 0054 0a0b0c0d 00000003 {TIMES} 0000000000000007 0000000000000007
-         0a0b0c0d 00000004 {TIMES} 0000000000000009 0000000000000009
-         0109 0028 00000006 {TIMES} 000000000000000b 000000000000000b
-         0107 002c 0a0b0c0d 00000002 {TIMES} 0000000000000006 000000000000000b"
+        "000a 0120 6b00ac90 00000002 0a0b0c0d
+         0204 001c 0a0b0c0d 00000001 {TIMES}
+         0204 001c 0a0b0c0d 00000005 000001a1faa21668 000001a1faa21280
+         0201 002c 0a0b0c0d 00000002 {TIMES} 0000000000000005 0000000000000005
+         0202 002c 0a0b0c0d 00000003 {TIMES} 0000000000000007 0000000000000007
+         0202 002c 0a0b0c0d 00000004 {TIMES} 0000000000000009 0000000000000009
+         0203 0028 00000006 {TIMES} 000000000000000b 000000000000000b
+         0201 002c 0a0b0c0d 00000002 {TIMES} 0000000000000006 000000000000000b"
     );
     assert_eq!(script.flush(0), [hex(&expected)]);
     // They count as data records.
@@ -81,10 +69,10 @@ fn gaps_are_netflow_9_options_data_byte_for_byte() {
     push_gap(&mut script, gap(GapCause::Undelivered, Some(11)));
     let expected = format!(
         "0009 0004 0036ee80 6b00ac90 00000001 0a0b0c0d
-         010a 001c 00000000 00000001 {TIMES}
-         0107 002c 00000000 00000002 {TIMES} 0000000000000005 0000000000000005
-         0108 002c 00000000 00000003 {TIMES} 0000000000000007 0000000000000007
-         0109 002c 00000000 00000006 {TIMES} 000000000000000b 000000000000000b"
+         0214 001c 00000000 00000001 {TIMES}
+         0211 002c 00000000 00000002 {TIMES} 0000000000000005 0000000000000005
+         0212 002c 00000000 00000003 {TIMES} 0000000000000007 0000000000000007
+         0213 002c 00000000 00000006 {TIMES} 000000000000000b 000000000000000b"
     );
     assert_eq!(script.flush(0), [hex(&expected)]);
     assert_eq!(sequence(&script.send(&started(), 0)[0]), 2);
@@ -97,14 +85,14 @@ fn gaps_are_read_back_by_an_independent_decoder() {
         let mut script = Script::new(&collector(version));
         push_one_of_each_kind(&mut script);
         let decoded = decode(&script.flush(0));
-        assert_eq!(decoded.templates, 9);
+        assert_eq!(decoded.templates, 5);
         assert_eq!(
             decoded.options[1..],
             [
                 format!("{scope}1 +0 +1000"),
                 format!("{scope}2 +0 +1000 5 5"),
                 format!("{scope}3 +0 +1000 7 7"),
-                "6 +0 +0 1 1".to_owned(),
+                "6 +0 +1000 1 1".to_owned(),
             ],
             "{version:?}"
         );
@@ -123,149 +111,54 @@ fn a_gap_leaves_when_a_record_would() {
 #[test]
 fn netflow_5_has_no_record_for_a_gap() {
     let mut script = Script::new(&collector(Version::NetflowV5));
-    let result = script
-        .packer
-        .push_gap(gap(GapCause::Restart, None), at(0), &mut script.done);
-    assert_eq!(result, Err(NotRepresentable));
-    script.push(&started(), 0);
-    script.packer.flush(at(0), &mut script.done);
-    fail(&mut script);
-    assert!(!script.packer.has_losses());
-    assert_eq!(script.packer.totals().not_sent, 1);
+    for cause in GapCause::ALL {
+        let result = script.try_push(&Record::Gap(gap(cause, Some(1))), 0);
+        assert_eq!(result, Err(NotRepresentable));
+    }
+    assert!(script.packer.is_idle());
 }
 
 #[test]
-fn the_total_goes_on_where_the_interval_begins_anew() {
-    let mut script = Script::new(&collector(Version::Ipfix));
-    for (lost, expected) in [(2, "6 +0 +0 2 2"), (3, "6 +0 +0 3 5")] {
-        (0..lost).for_each(|_| script.push(&started(), 0));
-        script.packer.flush(at(0), &mut script.done);
-        fail(&mut script);
-        assert!(script.packer.has_losses());
-        script.packer.tell_losses(at(0), &mut script.done);
-        assert!(!script.packer.has_losses());
-        // With the templates, which were in the message that was lost.
-        assert_eq!(decode(&script.flush(0)).options[1], expected);
+fn the_total_of_a_cause_goes_on_from_gap_to_gap() {
+    for (cause, process) in [(GapCause::Undelivered, 6), (GapCause::Overflow, 2)] {
+        let mut script = Script::new(&collector(Version::Ipfix));
+        push_gap(&mut script, gap(cause, Some(2)));
+        push_gap(&mut script, gap(cause, Some(3)));
+        let options = decode(&script.flush(0)).options;
+        let told: Vec<_> = options[1..]
+            .iter()
+            .map(|row| row.trim_start_matches("168496141 "))
+            .collect();
+        let expected = [
+            format!("{process} +0 +1000 2 2"),
+            format!("{process} +0 +1000 3 5"),
+        ];
+        assert_eq!(told, expected);
     }
 }
 
-#[derive(Clone, Debug)]
-enum Step {
-    Event(u64),
-    Gap(GapCause, Option<u64>),
-    Timeout,
-    Send,
-    Fail,
-    Refuse,
-    Tell,
-}
-
-fn any_step() -> impl Strategy<Value = Step> {
-    let cause = prop::sample::select(GapCause::ALL[..5].to_vec());
-    let lost = prop::option::of(0_u64..1000);
-    prop_oneof![
-        12 => (0_u64..100_000).prop_map(Step::Event),
-        1 => (cause, lost).prop_map(|(cause, lost)| Step::Gap(cause, lost)),
-        2 => Just(Step::Timeout),
-        3 => Just(Step::Send),
-        3 => Just(Step::Fail),
-        1 => Just(Step::Refuse),
-        2 => Just(Step::Tell),
-    ]
-}
-
-/// Sum of the counts of each cause, by process; last the uncounted ones.
-fn told(options: &[String]) -> [u64; 7] {
-    let mut told = [0; 7];
-    for record in options {
-        // Statistics have six values: the domain, the time and four counts.
-        let values: Vec<_> = record.split(' ').collect();
-        match values[..] {
-            ["168496141", process, _, _, lost, _] if !process.starts_with('+') => {
-                told[process.parse::<usize>().unwrap() - 1] += lost.parse::<u64>().unwrap();
-            }
-            ["6", _, _, lost, _] => told[5] += lost.parse::<u64>().unwrap(),
-            ["168496141", _, _, _] => told[6] += 1,
-            ["168496141", time, ..] if time.starts_with('+') => {}
-            _ => panic!("{record}"),
+/// Whether it is in a message that was finished or in the one in hand.
+#[test]
+fn a_gap_that_is_packed_again_counts_once() {
+    for is_finished in [true, false] {
+        let mut script = Script::new(&collector(Version::Ipfix));
+        let record = Record::Gap(gap(GapCause::Overflow, Some(5)));
+        script.try_push(&record, 0).unwrap();
+        if is_finished {
+            script.packer.flush(at(0), &mut script.done);
         }
-    }
-    told
-}
-
-proptest! {
-    /// With a queue of three messages, whatever leaves, fails or is refused.
-    #[test]
-    fn what_arrives_and_what_gaps_admit_is_what_was_pushed(
-        steps in prop::collection::vec(any_step(), 0..300),
-        refresh in 1_u32..5,
-    ) {
-        let config = config::Collector { template_refresh_packets: refresh, mtu: 576, ..collector(Version::Ipfix) };
-        let mut packer = Packer::new(&config, Transport::Datagram, at(0));
-        let mut done = Queue::<Load>::new(3 * 600);
-        let (mut arrived, mut last) = (Vec::new(), Load::default());
-        let (mut pushed, mut lost, mut refused) = (1, [0; 5], false);
-        let send = |packer: &mut Packer, done: &mut Queue<Load>, arrived: &mut Vec<_>, last: &mut Load| {
-            if let Some(message) = done.front() {
-                arrived.push(message.bytes.to_vec());
-                *last = done.pop().unwrap();
-                packer.handle_sent(*last);
-            }
-        };
-        // The collector knows the templates, whatever is lost later.
-        packer.push(&started(), at(0), &mut done).unwrap();
-        packer.flush(at(0), &mut done);
-        send(&mut packer, &mut done, &mut arrived, &mut last);
-        for step in steps {
-            match step {
-                Step::Event(millis) => {
-                    packer.push(&create(snat(), START + millis), at(0), &mut done).unwrap();
-                    pushed += 1;
-                }
-                Step::Gap(cause, count) => {
-                    packer.push_gap(gap(cause, count), at(0), &mut done).unwrap();
-                    lost[cause as usize] += count.unwrap_or_default();
-                }
-                Step::Timeout => packer.flush(at(0), &mut done),
-                Step::Send => send(&mut packer, &mut done, &mut arrived, &mut last),
-                Step::Fail => {
-                    if let Some(message) = done.front() {
-                        let octets = message.bytes.len();
-                        let load = done.pop().unwrap();
-                        packer.handle_not_sent(octets, load);
-                    }
-                }
-                Step::Refuse => {
-                    packer.handle_refused(last);
-                    // What left last is as good as never sent, and can be refused once.
-                    if last != Load::default() {
-                        refused = true;
-                        last = Load::default();
-                    }
-                }
-                Step::Tell => packer.tell_losses(at(0), &mut done),
-            }
-        }
-        // Everything leaves in the end.
-        while packer.has_losses() || !packer.is_idle() || !done.is_empty() {
-            while !done.is_empty() {
-                send(&mut packer, &mut done, &mut arrived, &mut last);
-            }
-            packer.tell_losses(at(0), &mut done);
-            packer.flush(at(0), &mut done);
-        }
-        let decoded = decode(&arrived);
-        let told = told(&decoded.options);
-        let flows = decoded.flows.len() as u64;
-        prop_assert_eq!(flows, packer.totals().records);
-        prop_assert_eq!(flows + packer.totals().not_sent, pushed);
-        if refused {
-            // Told twice rather than never.
-            prop_assert!(flows + told[5] >= pushed);
-            prop_assert!(told[..5].iter().zip(lost).all(|(told, lost)| *told >= lost));
-        } else {
-            prop_assert_eq!(flows + told[5], pushed);
-            prop_assert_eq!(&told[..5], &lost);
-        }
+        let finished = script.take_with_loads();
+        let back = finished
+            .iter()
+            .map(|(bytes, load)| Amount::of(*load, bytes.len()))
+            .sum();
+        script.packer.go_back(0, back);
+        script.next = Serial(1);
+        script.try_push(&record, 0).unwrap();
+        push_gap(&mut script, gap(GapCause::Overflow, Some(6)));
+        assert_eq!(
+            decode(&script.flush(0)).options[1..],
+            ["168496141 2 +0 +1000 5 5", "168496141 2 +0 +1000 6 11"]
+        );
     }
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn any_session() -> impl Strategy<Value = Session> {
+pub(super) fn any_session() -> impl Strategy<Value = Session> {
     prop::sample::select(vec![
         snat(),
         dnat(),
@@ -41,7 +41,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![9 => event, 1 => (0_u64..1_000_000).prop_map(Step::Wait)]
 }
 
-fn any_collector() -> impl Strategy<Value = config::Collector> {
+pub(super) fn any_collector() -> impl Strategy<Value = config::Collector> {
     (
         prop::sample::select(vec![Version::NetflowV5, Version::NetflowV9, Version::Ipfix]),
         any::<bool>(),
@@ -88,7 +88,7 @@ proptest! {
                     messages.extend(script.timeout(millis));
                 }
                 Step::Event(event) => {
-                    let result = script.packer.push(event, at(millis), &mut script.done);
+                    let result = script.try_push(&Record::Event(*event), millis);
                     let refused = collector.version == Version::NetflowV5
                         && !event.session.is_ipv4()
                         && expected_records(&collector, event) > 0;
@@ -100,11 +100,11 @@ proptest! {
         messages.extend(script.flush(millis));
         prop_assert!(messages.iter().all(|message| message.len() <= collector.max_message()));
         let decoded = decode(&messages);
-        prop_assert_eq!(decoded.flows.len() as u64, script.packer.totals().records);
+        prop_assert_eq!(decoded.flows.len() as u64, script.packer.assembly().totals.flow_records);
         if collector.version != Version::NetflowV5 {
             prop_assert_eq!(decoded.flows.len(), expected);
         }
         let octets: usize = messages.iter().map(Vec::len).sum();
-        prop_assert_eq!(octets as u64, script.packer.totals().octets);
+        prop_assert_eq!(octets as u64, script.packer.assembly().totals.octets);
     }
 }

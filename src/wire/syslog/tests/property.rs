@@ -1,6 +1,6 @@
 //! What all formats have in common, for any record.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
 
@@ -94,6 +94,20 @@ fn any_record() -> impl Strategy<Value = Record> {
     prop_oneof![9 => event, 1 => gap]
 }
 
+/// So many lines of a record at most.
+fn csv_lines(record: &Record, most: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let _ = encoder(stdout(), Format::Csv).encode(record, NOW, &mut |message| {
+        lines.push(String::from_utf8(message.bytes.to_vec()).unwrap());
+        if lines.len() < most {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
+    });
+    lines
+}
+
 proptest! {
     #[test]
     fn json_parses_and_says_the_same_as_text_and_the_journal(record in any_record()) {
@@ -117,6 +131,16 @@ proptest! {
             }
             let field = format!("\nNAT_{}={value}\n", key.to_uppercase());
             prop_assert!(entry.contains(&field), "{field:?} is not in {entry:?}");
+        }
+    }
+
+    #[test]
+    fn csv_has_18_fields_or_a_comment_that_flow_import_skips(record in any_record()) {
+        for line in csv_lines(&record, 10) {
+            prop_assert!(line.len() < 1023, "{line}");
+            prop_assert!(line.starts_with("# ") || line.split(',').count() == 18, "{line}");
+            prop_assert!(line.starts_with("# ") || !line.contains(':'), "{line}");
+            prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
         }
     }
 }

@@ -1,0 +1,325 @@
+//! By whose rights files are judged: those of the service where systemd has one, its sandbox included, else those of who
+//! checks.
+//!
+//! Judged by owner, group and mode, and by what systemd.exec(5) says of `ProtectSystem=`, `ProtectHome=`, `PrivateTmp=`,
+//! `ReadWritePaths=` and the service's own directories. Access control lists, `SupplementaryGroups=` and mounts of the
+//! unit's own are not looked at.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
+use super::Finding;
+
+const PROPERTIES: &str = "LoadState,User,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,StateDirectory,LogsDirectory,\
+     CacheDirectory,RuntimeDirectory";
+
+#[derive(Debug)]
+pub(super) struct Rights(Option<Service>);
+
+#[derive(Debug)]
+struct Service {
+    unit: String,
+    sandbox: Sandbox,
+    /// Of its user, if there is one of that name.
+    identity: Option<Identity>,
+}
+
+/// What a unit says of the files of its service.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Sandbox {
+    /// Empty for root.
+    user: String,
+    protect_system: String,
+    protect_home: String,
+    private_tmp: bool,
+    writable: Vec<PathBuf>,
+    /// Directories that systemd makes and gives to the user.
+    own: Vec<PathBuf>,
+}
+
+#[derive(Debug)]
+struct Identity {
+    user: u32,
+    groups: Vec<u32>,
+}
+
+impl Rights {
+    pub(super) const fn caller() -> Self {
+        Self(None)
+    }
+
+    /// Those of the service with this configuration file: an instance's in `/etc/nattrail`, the main one's for any other.
+    pub(super) fn of_service(file: Option<&Path>) -> Self {
+        let unit = unit_of(file);
+        let property = format!("--property={PROPERTIES}");
+        let Some(shown) = said("systemctl", &["show", &property, &unit]) else {
+            return Self::caller();
+        };
+        let service = Sandbox::parse(&shown).map(|sandbox| Service {
+            unit,
+            identity: Identity::of(&sandbox.user),
+            sandbox,
+        });
+        Self(service)
+    }
+
+    /// What there is to say of the judgement itself.
+    pub(super) fn finding(&self) -> Finding {
+        let found = match &self.0 {
+            None => "judged by the rights of who checks: systemd has no nattrail here".to_owned(),
+            Some(Service { unit, sandbox, .. }) => {
+                let Sandbox {
+                    protect_system,
+                    protect_home,
+                    ..
+                } = sandbox;
+                format!(
+                    "judged as {unit} may use them: {}, ProtectSystem={protect_system}, ProtectHome={protect_home}",
+                    sandbox.user()
+                )
+            }
+        };
+        Finding::ok("rights to files", found)
+    }
+
+    /// Whether systemd makes this directory for the service.
+    pub(super) fn are_made(&self, directory: &Path) -> bool {
+        let own = self.0.iter().flat_map(|service| &service.sandbox.own);
+        own.into_iter().any(|own| own == directory)
+    }
+
+    /// Whether a file may be written, or made with the directories that are missing; else what was expected and found.
+    pub(super) fn may_write(&self, path: &Path) -> Result<(), String> {
+        let there = path.ancestors().find(|ancestor| ancestor.exists());
+        let there = there.unwrap_or(Path::new("/"));
+        let judge = || {
+            // The sandbox goes by what a path leads to.
+            let existing = fs::canonicalize(there).map_err(|error| error.to_string())?;
+            let wanted = match existing.is_dir() {
+                true => Access::WRITE_OK | Access::EXEC_OK,
+                false if there == path => Access::WRITE_OK,
+                false => return Err("it is not a directory".to_owned()),
+            };
+            match (access(&existing, wanted), &self.0) {
+                (Ok(()), None) => Ok(()),
+                (Err(error), None) | (Err(error @ Errno::ROFS), _) => Err(error.to_string()),
+                (_, Some(service)) => {
+                    let missing = path.strip_prefix(there).unwrap_or(Path::new(""));
+                    service.judge(&existing, &existing.join(missing))
+                }
+            }
+        };
+        let there = there.display();
+        judge().map_err(|found| format!("expected {there} to be writable, found: {found}"))
+    }
+}
+
+impl Service {
+    /// Whether it may write `path`, of which `existing` is there; else why it cannot.
+    fn judge(&self, existing: &Path, path: &Path) -> Result<(), String> {
+        if let Some(setting) = self.sandbox.forbids(path) {
+            return Err(format!(
+                "{setting} of {}; what it may write is a matter of LogsDirectory= or ReadWritePaths=",
+                self.unit
+            ));
+        }
+        // systemd makes them, and gives them to the user with all that is in them.
+        let mut own = self.sandbox.own.iter();
+        if own.any(|own| path.starts_with(own) && own.starts_with(existing)) {
+            return Ok(());
+        }
+        let user = self.sandbox.user();
+        let Some(identity) = &self.identity else {
+            return Err(format!("there is no {user}, as whom {} runs", self.unit));
+        };
+        let mut above = existing.ancestors().skip(1);
+        if let Some(closed) = above.find(|directory| !identity.may(directory, 0o1)) {
+            return Err(format!("{} is closed to {user}", closed.display()));
+        }
+        let needed = if existing.is_dir() { 0o3 } else { 0o2 };
+        match identity.may(existing, needed) {
+            true => Ok(()),
+            false => Err(format!("owner and mode, which leave {user} out")),
+        }
+    }
+}
+
+impl Sandbox {
+    /// Of the properties that `systemctl show` prints; none when there is no such unit.
+    fn parse(shown: &str) -> Option<Self> {
+        let mut sandbox = Self::default();
+        let mut loaded = false;
+        for (name, value) in shown.lines().filter_map(|line| line.split_once('=')) {
+            let below = |root: &str| {
+                let words = value.split_whitespace().map(|word| {
+                    // A path may be marked as one that need not exist (-) or is below the unit's root (+); a directory
+                    // may have a symbolic link to it, after a colon.
+                    let word = word.trim_start_matches(['-', '+']);
+                    Path::new(root).join(word.split(':').next().unwrap_or(word))
+                });
+                words.collect::<Vec<_>>()
+            };
+            match name {
+                "LoadState" => loaded = value == "loaded",
+                "User" => value.clone_into(&mut sandbox.user),
+                "ProtectSystem" => value.clone_into(&mut sandbox.protect_system),
+                "ProtectHome" => value.clone_into(&mut sandbox.protect_home),
+                "PrivateTmp" => sandbox.private_tmp = value != "no",
+                "ReadWritePaths" => sandbox.writable.extend(below("/")),
+                "StateDirectory" => sandbox.own.extend(below("/var/lib")),
+                "LogsDirectory" => sandbox.own.extend(below("/var/log")),
+                "CacheDirectory" => sandbox.own.extend(below("/var/cache")),
+                "RuntimeDirectory" => sandbox.own.extend(below("/run")),
+                _ => {}
+            }
+        }
+        loaded.then_some(sandbox)
+    }
+
+    fn user(&self) -> String {
+        match self.user.as_str() {
+            "" => "root".to_owned(),
+            user => format!("user {user}"),
+        }
+    }
+
+    /// The setting that keeps the service from writing there.
+    fn forbids(&self, path: &Path) -> Option<String> {
+        let within = |roots: &[&str]| roots.iter().any(|root| path.starts_with(root));
+        let homes = matches!(self.protect_home.as_str(), "yes" | "read-only" | "tmpfs");
+        if homes && within(&["/home", "/root", "/run/user"]) {
+            return Some(format!("ProtectHome={}", self.protect_home));
+        }
+        let mut open = self.own.iter().chain(&self.writable);
+        if open.any(|open| path.starts_with(open)) {
+            return None;
+        }
+        if self.private_tmp && within(&["/tmp", "/var/tmp"]) {
+            // Writable, and nobody else would ever see it.
+            return Some("PrivateTmp=yes".to_owned());
+        }
+        let closed = match self.protect_system.as_str() {
+            "strict" => !within(&["/dev", "/proc", "/sys"]),
+            "full" => within(&["/usr", "/boot", "/efi", "/etc"]),
+            "yes" => within(&["/usr", "/boot", "/efi"]),
+            _ => false,
+        };
+        closed.then(|| format!("ProtectSystem={}", self.protect_system))
+    }
+}
+
+impl Identity {
+    fn of(user: &str) -> Option<Self> {
+        let user = if user.is_empty() { "root" } else { user };
+        let numbers = |option| {
+            let numbers = said("id", &[option, user])?;
+            let numbers = numbers.split_whitespace().map(|number| number.parse().ok());
+            numbers.collect::<Option<Vec<u32>>>()
+        };
+        Some(Self {
+            user: *numbers("-u")?.first()?,
+            groups: numbers("-G")?,
+        })
+    }
+
+    /// Whether the mode lets it do all of this (read 4, write 2, execute or enter 1).
+    fn may(&self, path: &Path, needed: u32) -> bool {
+        let Ok(metadata) = fs::metadata(path) else {
+            return false;
+        };
+        let shift = if metadata.uid() == self.user {
+            6
+        } else if self.groups.contains(&metadata.gid()) {
+            3
+        } else {
+            0
+        };
+        self.user == 0 || metadata.mode() >> shift & needed == needed
+    }
+}
+
+fn unit_of(file: Option<&Path>) -> String {
+    let instance = file
+        .filter(|file| file.parent() == Some(Path::new("/etc/nattrail")))
+        .and_then(|file| file.file_stem()?.to_str())
+        .filter(|name| *name != "nattrail");
+    match instance {
+        Some(instance) => format!("nattrail@{instance}.service"),
+        None => "nattrail.service".to_owned(),
+    }
+}
+
+/// What a program prints, if it is there and succeeds.
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let succeeded = output.status.success();
+    succeeded.then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const SHOWN: &str = "User=nattrail\nReadWritePaths=/srv/nat -/opt/nat\nPrivateTmp=yes\nProtectHome=yes\n\
+         ProtectSystem=strict\nRuntimeDirectory=nattrail\nStateDirectory=nattrail more:link\nCacheDirectory=\n\
+         LogsDirectory=nattrail-copies\nLoadState=loaded\n";
+
+    #[test]
+    fn a_unit_says_which_files_its_service_may_write() {
+        let sandbox = Sandbox::parse(SHOWN).unwrap();
+        assert_eq!(sandbox.user(), "user nattrail");
+        for (path, setting) in [
+            ("/var/lib/nattrail/pending.db", None),
+            ("/var/lib/more/x", None),
+            ("/var/log/nattrail-copies/nat.csv", None),
+            ("/srv/nat/nat.csv", None),
+            ("/opt/nat/nat.csv", None),
+            ("/var/log/nat.csv", Some("ProtectSystem=strict")),
+            ("/var/lib/nattrail-other/x", Some("ProtectSystem=strict")),
+            ("/dev/stdout", None),
+            ("/home/nat.csv", Some("ProtectHome=yes")),
+            ("/tmp/nat.csv", Some("PrivateTmp=yes")),
+        ] {
+            assert_eq!(
+                sandbox.forbids(Path::new(path)).as_deref(),
+                setting,
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn less_is_forbidden_by_weaker_settings() {
+        let sandbox = |system: &str| {
+            let shown = format!("LoadState=loaded\nProtectSystem={system}\nProtectHome=no\n");
+            Sandbox::parse(&shown).unwrap()
+        };
+        let forbidden = |system, path| sandbox(system).forbids(Path::new(path)).is_some();
+        assert!(forbidden("full", "/etc/x") && !forbidden("full", "/var/log/x"));
+        assert!(forbidden("yes", "/usr/x") && !forbidden("yes", "/etc/x"));
+        assert!(!forbidden("no", "/usr/x"));
+        assert_eq!(sandbox("no").user(), "root");
+    }
+
+    #[test]
+    fn a_unit_that_is_not_there_judges_nothing() {
+        assert_eq!(Sandbox::parse("LoadState=not-found\nUser=\n"), None);
+        assert_eq!(Sandbox::parse(""), None);
+    }
+
+    #[test]
+    fn the_unit_is_that_of_the_configuration() {
+        let unit = |file: &str| unit_of(Some(Path::new(file)));
+        assert_eq!(unit("/etc/nattrail/blue.toml"), "nattrail@blue.service");
+        assert_eq!(unit("/etc/nattrail/nattrail.toml"), "nattrail.service");
+        assert_eq!(unit("/tmp/new.toml"), "nattrail.service");
+        assert_eq!(unit_of(None), "nattrail.service");
+    }
+}

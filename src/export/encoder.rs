@@ -1,0 +1,245 @@
+//! What an output makes of records: messages for a collector, or lines.
+//!
+//! Sans-IO: records and `now` go in, finished messages come out in a [`Queue`], each with its [`Load`]. The load says where
+//! the follower stands once the message is taken, so that whatever is lost on the way can be encoded again from there: the
+//! queue is a cache of encodings, and may be emptied at any time.
+
+use std::fmt;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, ControlFlow, SubAssign};
+
+use super::packer::Packer;
+use super::queue::Queue;
+use crate::config;
+use crate::place::{Position, Serial};
+use crate::session::Record;
+use crate::time::{Now, Uptime};
+use crate::wire::syslog::{self, Host};
+
+/// What a message holds, and where it ends.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Load {
+    /// Where the follower stands once it is taken.
+    pub end: Position,
+    /// Its sequence number, for formats that have one.
+    pub sequence: u32,
+    /// Flow records; none in lines.
+    pub flow_records: u16,
+    /// Gaps.
+    pub gaps: u16,
+}
+
+/// Sums over messages.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Amount {
+    pub messages: u64,
+    pub octets: u64,
+    pub flow_records: u64,
+    pub gaps: u64,
+}
+
+impl Amount {
+    /// That of one message of so many octets.
+    #[must_use]
+    pub const fn of(load: Load, octets: usize) -> Self {
+        Self {
+            messages: 1,
+            octets: octets as u64,
+            flow_records: load.flow_records as u64,
+            gaps: load.gaps as u64,
+        }
+    }
+}
+
+impl Add for Amount {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            messages: self.messages + other.messages,
+            octets: self.octets + other.octets,
+            flow_records: self.flow_records + other.flow_records,
+            gaps: self.gaps + other.gaps,
+        }
+    }
+}
+
+impl AddAssign for Amount {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl SubAssign for Amount {
+    /// Of an amount that was added before.
+    fn sub_assign(&mut self, other: Self) {
+        self.messages -= other.messages;
+        self.octets -= other.octets;
+        self.flow_records -= other.flow_records;
+        self.gaps -= other.gaps;
+    }
+}
+
+impl Sum for Amount {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self::default(), Add::add)
+    }
+}
+
+/// The format has no record for an event or a gap: it is of another address family, its counters are out of range, or
+/// NetFlow v5 does not know the like.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NotRepresentable;
+
+impl fmt::Display for NotRepresentable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the format has no record for this")
+    }
+}
+
+impl std::error::Error for NotRepresentable {}
+
+/// The encoder of one output.
+#[derive(Debug)]
+pub enum Encoder {
+    Flows(Packer),
+    Lines(syslog::Encoder),
+}
+
+impl Encoder {
+    #[must_use]
+    pub fn of_collector(config: &config::Collector, now: Now) -> Self {
+        Self::Flows(Packer::new(config, now))
+    }
+
+    #[must_use]
+    pub fn of_copy(config: &config::Syslog, host: &Host) -> Self {
+        Self::Lines(syslog::Encoder::new(&config.style(), host))
+    }
+
+    /// Encodes the messages of a record but for the first `skip`, which have been taken. Those that are finished go to
+    /// `done`.
+    ///
+    /// # Errors
+    /// [`NotRepresentable`], and then some or all of the messages are missing.
+    pub fn push(
+        &mut self,
+        record: &Record,
+        serial: Serial,
+        skip: u32,
+        now: Now,
+        done: &mut Queue<Load>,
+    ) -> Result<(), NotRepresentable> {
+        match self {
+            Self::Flows(packer) => packer.push(record, serial, skip, now, done),
+            Self::Lines(encoder) => {
+                put_lines(encoder, record, serial, skip, now, done);
+                Ok(())
+            }
+        }
+    }
+
+    /// Finishes what is due at `now`. Does nothing when nothing is due.
+    pub fn handle_timeout(&mut self, now: Now, done: &mut Queue<Load>) {
+        if let Self::Flows(packer) = self {
+            packer.handle_timeout(now, done);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do. Changes with every other call.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Uptime> {
+        match self {
+            Self::Flows(packer) => packer.poll_timeout(),
+            Self::Lines(_) => None,
+        }
+    }
+
+    /// Finishes the message in hand, if there is one.
+    pub fn flush(&mut self, now: Now, done: &mut Queue<Load>) {
+        if let Self::Flows(packer) = self {
+            packer.flush(now, done);
+        }
+    }
+
+    /// Whether no message is in hand.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        match self {
+            Self::Flows(packer) => packer.is_idle(),
+            Self::Lines(_) => true,
+        }
+    }
+
+    /// Forgets the message in hand, and goes back to the message with this sequence number. `back` is what was finished
+    /// from there on.
+    pub fn go_back(&mut self, sequence: u32, back: Amount) {
+        if let Self::Flows(packer) = self {
+            packer.go_back(sequence, back);
+        }
+    }
+
+    /// The sequence number of the next message.
+    #[must_use]
+    pub fn sequence(&self) -> u32 {
+        match self {
+            Self::Flows(packer) => packer.sequence(),
+            Self::Lines(_) => 0,
+        }
+    }
+
+    /// How many times all templates were sent; never for formats without.
+    #[must_use]
+    pub fn template_sends(&self) -> u64 {
+        match self {
+            Self::Flows(packer) => packer.template_sends(),
+            Self::Lines(_) => 0,
+        }
+    }
+
+    /// Records that one message holds, roughly.
+    #[must_use]
+    pub const fn records_per_message(&self) -> usize {
+        match self {
+            Self::Flows(_) => 16,
+            Self::Lines(_) => 1,
+        }
+    }
+
+    /// Takes note that the receiver can no longer get so many records.
+    pub fn count_lost(&mut self, lost: u64) {
+        if let Self::Flows(packer) = self {
+            packer.count_lost(lost);
+        }
+    }
+}
+
+/// Lines or datagrams of text, each a message of its own.
+fn put_lines(
+    encoder: &mut syslog::Encoder,
+    record: &Record,
+    serial: Serial,
+    skip: u32,
+    now: Now,
+    done: &mut Queue<Load>,
+) {
+    let gaps = u16::from(matches!(record, Record::Gap(_)));
+    let mut part = 0;
+    let _ = encoder.encode(record, now, &mut |message| {
+        part += 1;
+        if part > skip {
+            let end = if message.is_last {
+                Position::after(serial)
+            } else {
+                Position { serial, part }
+            };
+            let load = Load {
+                end,
+                gaps,
+                ..Load::default()
+            };
+            done.push(message.bytes, load);
+        }
+        ControlFlow::Continue(())
+    });
+}

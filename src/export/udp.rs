@@ -1,0 +1,243 @@
+//! A UDP socket that finds out which datagrams did not arrive, as far as anybody says so.
+//!
+//! The socket is connected and the kernel keeps the ICMP errors for it ([`crate::kernel::errqueue`]), each with the
+//! beginning of the datagram that was refused: port unreachable from the receiver's host (RFC 1122 section 4.1.3.3), host or
+//! network unreachable from a router or from our own neighbour discovery. The datagrams of the last seconds are
+//! remembered, so that the first one that was refused can be told: all before it count as taken, it and all after it do
+//! not.
+//!
+//! The local port stays the same as long as the object lives, over route failures and changed addresses: collectors know an
+//! exporter by it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect_unspec, sockopt};
+
+use super::encoder::{Amount, Load};
+use crate::kernel::errqueue;
+use crate::place::Position;
+use crate::time::{Now, Uptime};
+
+/// How long a datagram is remembered. An answer of the receiver's host takes a round trip, and neighbour discovery gives up
+/// after three seconds.
+const MEMORY: Duration = Duration::from_secs(4);
+/// Where the answer does not quote enough to tell which datagram it is about, it may be any of this time.
+const ROUND_TRIP: Duration = Duration::from_secs(1);
+/// Datagrams remembered at most.
+const MOST: usize = 1 << 16;
+/// How much of a datagram tells it from others. An answer of Linux quotes 520 octets or more, RFC 792 asks for none.
+const TELLING: usize = 400;
+
+#[derive(Debug)]
+pub(super) struct Udp {
+    peer: SocketAddr,
+    source: SocketAddr,
+    /// The local port to get again, where the configuration leaves the choice.
+    port: u16,
+    send_buffer: Option<usize>,
+    socket: Option<UdpSocket>,
+    connected: bool,
+    sent: VecDeque<Sent>,
+}
+
+/// A datagram that the kernel took.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    begin: Position,
+    load: Load,
+    octets: usize,
+    at: Uptime,
+    length: u16,
+    sum: u32,
+}
+
+/// Where to go on after a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GoBack {
+    pub(super) position: Position,
+    pub(super) sequence: u32,
+    /// What had been counted as taken from there on.
+    pub(super) amount: Amount,
+}
+
+impl Udp {
+    pub(super) fn new(peer: SocketAddr, source: SocketAddr, send_buffer: Option<usize>) -> Self {
+        Self {
+            peer,
+            source,
+            port: 0,
+            send_buffer,
+            socket: None,
+            connected: false,
+            sent: VecDeque::new(),
+        }
+    }
+
+    /// Sends from this port, if the configuration leaves the choice and nobody else has it by then.
+    pub(super) const fn prefer_port(&mut self, port: u16) {
+        self.port = port;
+    }
+
+    /// The local port; 0 before there is one.
+    pub(super) const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Makes sure that there is a connected socket. Says whether its port is another one than before.
+    ///
+    /// # Errors
+    /// What the kernel says: mostly that there is no route.
+    pub(super) fn open(&mut self) -> io::Result<bool> {
+        let mut moved = false;
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => {
+                let (socket, port) = self.bind()?;
+                moved = self.port != 0 && self.port != port;
+                self.port = port;
+                socket
+            }
+        };
+        let socket = self.socket.insert(socket);
+        if !self.connected {
+            socket.connect(self.peer)?;
+            self.connected = true;
+        }
+        Ok(moved)
+    }
+
+    /// Sends a datagram, which begins at `begin`.
+    ///
+    /// # Errors
+    /// What the kernel says of this one, or of one before.
+    pub(super) fn send(
+        &mut self,
+        bytes: &[u8],
+        begin: Position,
+        load: Load,
+        now: Now,
+    ) -> io::Result<()> {
+        let Some(socket) = &self.socket else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        socket.send(bytes)?;
+        if self.sent.len() == MOST {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(Sent {
+            begin,
+            load,
+            octets: bytes.len(),
+            at: now.up,
+            length: bytes.len() as u16,
+            sum: sum(bytes),
+        });
+        Ok(())
+    }
+
+    /// Lets the next [`Self::open`] choose the source address again: the kernel keeps the first one, and fails every send
+    /// (EINVAL) once it has been taken from the interface. The port is kept by binding it again, as dissolving the
+    /// association gives up a port that the kernel chose.
+    pub(super) fn disconnect(&mut self) {
+        self.connected = false;
+        if let Some(socket) = self.socket.take() {
+            let dissolved = connect_unspec(&socket);
+            let again = SocketAddr::new(self.source.ip(), self.port);
+            let bound = socket.local_addr().is_ok_and(|local| local.port() != 0)
+                || rustix::net::bind(&socket, &again).is_ok();
+            if dissolved.is_ok() && bound {
+                self.socket = Some(socket);
+            }
+        }
+    }
+
+    /// Where the oldest datagram begins to which an answer may still come.
+    pub(super) fn unanswered(&self) -> Option<Position> {
+        self.sent.front().map(|sent| sent.begin)
+    }
+
+    /// Whether an answer may still come to what was sent. Forgets what has been out for long enough.
+    pub(super) fn awaits_answers(&mut self, now: Now) -> bool {
+        while let Some(oldest) = self.sent.front()
+            && now.up.saturating_since(oldest.at) > MEMORY
+        {
+            self.sent.pop_front();
+        }
+        !self.sent.is_empty()
+    }
+
+    /// Reads the answers that have come. If a datagram was refused, the earliest of them says where to go on.
+    pub(super) fn take_refusal(&mut self, now: Now) -> Option<GoBack> {
+        let socket = self.socket.as_ref()?;
+        let mut quoted = [0; TELLING];
+        let mut first = None;
+        while let Some(length) = errqueue::take_error(socket, &mut quoted) {
+            let refused = earliest(&self.sent, &quoted[..length], now);
+            first = first.into_iter().chain(refused).min();
+        }
+        let refused = self.sent.split_off(first?);
+        let Sent { begin, load, .. } = refused[0];
+        let amounts = refused
+            .iter()
+            .map(|sent| Amount::of(sent.load, sent.octets));
+        Some(GoBack {
+            position: begin,
+            sequence: load.sequence,
+            amount: amounts.sum(),
+        })
+    }
+
+    /// A non-blocking socket with the local address that is configured, and its port. Several outputs may have the same
+    /// address and port: they are connected to different ones.
+    fn bind(&self) -> io::Result<(UdpSocket, u16)> {
+        let family = match self.peer {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        errqueue::keep_errors(&socket, self.peer.is_ipv4())?;
+        if let Some(size) = self.send_buffer {
+            sockopt::set_socket_send_buffer_size(&socket, size)?;
+        }
+        let again = SocketAddr::new(self.source.ip(), self.port);
+        let is_wanted = self.source.port() == 0 && self.port != 0;
+        if !(is_wanted && rustix::net::bind(&socket, &again).is_ok()) {
+            rustix::net::bind(&socket, &self.source)?;
+        }
+        let socket = UdpSocket::from(socket);
+        let port = socket.local_addr()?.port();
+        Ok((socket, port))
+    }
+}
+
+/// The index of the datagram of which this much was quoted, or of the earliest that it may be.
+fn earliest(sent: &VecDeque<Sent>, quoted: &[u8], now: Now) -> Option<usize> {
+    let mut was_long_enough = false;
+    let mut known = (0, sum(&[]));
+    let found = sent.iter().position(|sent| {
+        let telling = usize::from(sent.length).min(TELLING);
+        if quoted.len() < telling {
+            return false;
+        }
+        was_long_enough = true;
+        if known.0 != telling {
+            known = (telling, sum(&quoted[..telling]));
+        }
+        known.1 == sent.sum
+    });
+    // One that was quoted whole and is not there was never sent (EMSGSIZE), or has been gone back to already.
+    let recent = |sent: &Sent| now.up.saturating_since(sent.at) <= ROUND_TRIP;
+    found.or_else(|| {
+        let unknown = !was_long_enough;
+        unknown.then(|| sent.iter().position(recent)).flatten()
+    })
+}
+
+fn sum(bytes: &[u8]) -> u32 {
+    crc32fast::hash(&bytes[..bytes.len().min(TELLING)])
+}

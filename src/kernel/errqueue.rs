@@ -1,0 +1,46 @@
+//! The error queue of a UDP socket (ip(7), IP_RECVERR): the kernel keeps each ICMP error together with the beginning of the
+//! datagram that it is about.
+//!
+//! Without it a connected socket is told of "port unreachable" alone, and never which datagram it was. With it also an
+//! unreachable host or network is told, as a router or the kernel's own neighbour discovery finds it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use rustix::net::RecvFlags;
+
+/// Has the kernel keep errors for the socket.
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep_errors(socket: impl AsFd, is_ipv4: bool) -> io::Result<()> {
+    let (level, option) = if is_ipv4 {
+        (libc::IPPROTO_IP, libc::IP_RECVERR)
+    } else {
+        (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
+    };
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is borrowed for the call, and the pointer and the length are those of `on`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            (&raw const on).cast(),
+            size_of_val(&on) as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Takes the oldest error off the queue, and gives as much of the datagram that it is about as was quoted. `None` when there
+/// is none.
+pub fn take_error(socket: impl AsFd, buffer: &mut [u8]) -> Option<usize> {
+    let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
+    let received = rustix::net::recv(socket, buffer, flags).ok()?;
+    Some(received.0)
+}

@@ -1,0 +1,112 @@
+//! The record log in the database: blocks of records, each under the serial of its first one.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::codec::{seal, unseal};
+use super::run::{malformed, nanos};
+use super::schema;
+use crate::place::{Serial, Span};
+use crate::time::Wall;
+use crate::wire::record::Block;
+
+/// A block in the database, without its records.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stored {
+    pub span: Span,
+    pub octets: u64,
+}
+
+/// Writes a block, and says how many octets it takes. `blob` is room to work in.
+pub(super) fn insert(
+    connection: &Connection,
+    block: &Block,
+    blob: &mut Vec<u8>,
+) -> rusqlite::Result<u64> {
+    let numbers = numbers(block);
+    blob.clear();
+    blob.extend_from_slice(&block.bytes);
+    seal(blob, &numbers);
+    let [first, count, since, until] = numbers;
+    let octets = blob.len() as u64;
+    connection
+        .prepare_cached(schema::INSERT_BLOCK)?
+        .execute(params![
+            first,
+            count,
+            since,
+            until,
+            octets.cast_signed(),
+            blob.as_slice()
+        ])?;
+    Ok(octets)
+}
+
+/// The block with the record `serial`, or the one after where that record is no longer there.
+///
+/// Its records are an error in the inner result when they were damaged.
+pub(super) fn read(
+    connection: &Connection,
+    serial: Serial,
+) -> rusqlite::Result<Option<Result<Block, Span>>> {
+    let mut select = connection.prepare_cached(schema::SELECT_BLOCK)?;
+    let found = select.query_row([serial.0.cast_signed()], |row| {
+        let stored = stored(row)?;
+        let sealed = row.get_ref(5)?.as_blob()?;
+        let mut block = Block::new(stored.span.first, Vec::new());
+        block.count = u32::try_from(stored.span.end.0 - stored.span.first.0).unwrap_or(u32::MAX);
+        (block.since, block.until) = (stored.span.since, stored.span.until);
+        Ok(match unseal(sealed, &numbers(&block)) {
+            Ok(bytes) => {
+                block.bytes.extend_from_slice(bytes);
+                Ok(block)
+            }
+            Err(_) => Err(stored.span),
+        })
+    });
+    found.optional()
+}
+
+/// The oldest blocks, at most `count` of them.
+pub(super) fn oldest(connection: &Connection, count: usize) -> rusqlite::Result<Vec<Stored>> {
+    let mut select = connection.prepare_cached(schema::SELECT_OLDEST)?;
+    let rows = select.query_map([count as i64], stored)?;
+    rows.collect()
+}
+
+pub(super) fn delete(connection: &Connection, first: Serial) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(schema::DELETE_BLOCK)?
+        .execute([first.0.cast_signed()])?;
+    Ok(())
+}
+
+/// Octets of all blocks.
+pub(super) fn octets(connection: &Connection) -> rusqlite::Result<u64> {
+    let sum = connection.query_row(schema::SUM_OCTETS, [], |row| row.get::<_, i64>(0));
+    sum.map(i64::cast_unsigned)
+}
+
+fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
+    let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+    let (first, count) = (number(0)?, number(1)?);
+    let end = first.checked_add(count).filter(|_| count > 0);
+    let range = crate::wire::record::Malformed("a block of records is out of range");
+    Ok(Stored {
+        span: Span {
+            first: Serial(first),
+            end: Serial(end.ok_or_else(|| malformed(range))?),
+            since: Wall::from_nanos(number(2)?),
+            until: Wall::from_nanos(number(3)?),
+        },
+        octets: number(4)?,
+    })
+}
+
+fn numbers(block: &Block) -> [i64; 4] {
+    [
+        block.first.0.cast_signed(),
+        block.count.into(),
+        nanos(block.since),
+        nanos(block.until),
+    ]
+}

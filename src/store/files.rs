@@ -1,0 +1,100 @@
+//! The files of a database: itself, its write-ahead log, and the lock beside it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+
+use super::Error;
+use crate::time::Wall;
+
+/// Until when the run that used the database last was complete, by the date of the lock file: a second witness, should the
+/// database be damaged or gone. `None` when there was no such run.
+#[must_use]
+pub fn heartbeat(path: &Path) -> Option<Wall> {
+    let modified = fs::metadata(lock_path(path)).ok()?.modified().ok()?;
+    let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
+}
+
+/// Renames a database that is `what` (damaged, replaced) and its log files, so that a new one can be begun and the old one
+/// examined.
+///
+/// # Errors
+/// When the file cannot be renamed.
+pub fn set_aside(path: &Path, what: &str, now: Wall) -> io::Result<PathBuf> {
+    let stamp = format!(".{what}-{}", now.as_secs());
+    let mut aside = suffixed(path, &stamp);
+    let mut count = 1;
+    while aside.exists() {
+        aside = suffixed(path, &format!("{stamp}.{count}"));
+        count += 1;
+    }
+    fs::rename(path, &aside)?;
+    for log in ["-wal", "-shm"] {
+        match fs::rename(suffixed(path, log), suffixed(&aside, log)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(aside)
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    suffixed(path, ".lock")
+}
+
+pub(super) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+pub(super) fn set_heartbeat(lock: &File, time: Wall) -> io::Result<()> {
+    let since = Duration::from_nanos(time.as_nanos());
+    lock.set_modified(SystemTime::UNIX_EPOCH + since)
+}
+
+pub(super) fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+pub(super) fn lock(path: &Path) -> Result<File, Error> {
+    let name = lock_path(path);
+    let open = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o640)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+        .open(name);
+    let file = open.map_err(|error| Error::unavailable(path, &error))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked {
+            path: path.to_owned(),
+        }),
+        Err(error) => Err(Error::unavailable(path, &error.into())),
+    }
+}
+
+/// Makes the file where there is none. One that is not a regular file could block, or be somebody else's by a link.
+pub(super) fn create(path: &Path) -> io::Result<()> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o640)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(())
+    } else {
+        Err(io::Error::other("expected a regular file"))
+    }
+}
