@@ -7,8 +7,8 @@
 use crate::session::{Gap, GapCause};
 use crate::time::Wall;
 
-/// Number of a record in the order in which records became known. The first one of a database is 1, and several runs that
-/// use one database count on.
+/// Number of a record, in the order in which records became known. The first one of a database is 1, and each run that uses
+/// the database counts on.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Serial(pub u64);
 
@@ -44,7 +44,7 @@ pub struct Missing {
 }
 
 impl Missing {
-    /// Both, as one interval.
+    /// The sum of both, with an interval that holds both of theirs.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
@@ -66,15 +66,17 @@ impl Missing {
     }
 }
 
-/// What a later run, or the same one with another configuration, needs to go on.
+/// Where a later run, or the same one with another configuration, goes on.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Place {
     pub position: Position,
-    /// The local port, by which collectors know an exporter too; 0 when none has been chosen yet.
+    /// The local port, which is part of an exporter's identity for collectors; 0 when none has been chosen yet.
     pub port: u16,
     /// Sequence number of the next message.
     pub sequence: u32,
     pub missing: Option<Missing>,
+    /// The receiver's host refused the last message.
+    pub refused: bool,
 }
 
 /// A range of the log, without its records.

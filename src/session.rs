@@ -33,7 +33,6 @@ impl Protocol {
         (Self::UDPLITE, "udplite"),
     ];
 
-    #[must_use]
     pub fn name(self) -> Option<&'static str> {
         Self::NAMES
             .iter()
@@ -42,7 +41,6 @@ impl Protocol {
     }
 
     /// A protocol by name (`tcp`, in any case) or by number (`6`).
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let named = Self::NAMES
             .iter()
@@ -52,7 +50,6 @@ impl Protocol {
     }
 
     /// ICMP and ICMPv6 have a query identifier, a type and a code where others have two ports.
-    #[must_use]
     pub const fn is_icmp(self) -> bool {
         matches!(self, Self::ICMP | Self::ICMPV6)
     }
@@ -102,13 +99,11 @@ pub struct Translation {
 }
 
 impl Translation {
-    #[must_use]
     pub const fn is_none(self) -> bool {
         !self.snat && !self.dnat
     }
 
     /// `snat`, `dnat`, `snat+dnat` or `none`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match (self.snat, self.dnat) {
             (false, false) => "none",
@@ -134,13 +129,11 @@ pub struct Session {
 
 impl Session {
     /// The packet as the gateway received it.
-    #[must_use]
     pub const fn pre_nat(&self) -> Tuple {
         self.original
     }
 
     /// The same packet as it left the gateway.
-    #[must_use]
     pub const fn post_nat(&self) -> Tuple {
         let (src_port, dst_port) = if self.protocol.is_icmp() {
             // The reply tuple's type is that of the answer; what left is still the original query.
@@ -157,12 +150,10 @@ impl Session {
     }
 
     /// The answer as it arrives from the far side.
-    #[must_use]
     pub const fn return_path(&self) -> Tuple {
         self.reply
     }
 
-    #[must_use]
     pub fn translation(&self) -> Translation {
         let (pre, post) = (self.pre_nat(), self.post_nat());
         Translation {
@@ -171,7 +162,6 @@ impl Session {
         }
     }
 
-    #[must_use]
     pub const fn is_ipv4(&self) -> bool {
         self.original.src.is_ipv4()
     }
@@ -200,7 +190,6 @@ impl Counters {
     /// packets for it; only that the larger counter grows by at least one from part to part.
     ///
     /// `None` for counters that would need more than 65,536 parts.
-    #[must_use]
     pub fn parts(self) -> Option<impl ExactSizeIterator<Item = CounterPart>> {
         const MOST: u64 = u32::MAX as u64;
         let largest = self.packets.max(self.octets);
@@ -312,7 +301,6 @@ impl GapCause {
     ];
 
     /// The cause as every text format writes it. Scripts rely on these names.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Restart => "restart",
@@ -347,7 +335,6 @@ pub enum Record {
 
 impl Record {
     /// The earliest time that it tells of: the event's, or the begin of a gap.
-    #[must_use]
     pub fn since(&self) -> Wall {
         match self {
             Self::Event(event) => event.time,
@@ -356,7 +343,6 @@ impl Record {
     }
 
     /// When it happened: the event's time, the end of a gap.
-    #[must_use]
     pub const fn time(&self) -> Wall {
         match self {
             Self::Event(event) => event.time,

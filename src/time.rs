@@ -26,7 +26,6 @@ pub struct Now {
 }
 
 impl Now {
-    #[must_use]
     pub const fn new(wall: Wall, up: Uptime) -> Self {
         Self { wall, up }
     }
@@ -38,60 +37,49 @@ impl Now {
 pub struct Wall(u64);
 
 impl Wall {
-    #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(NANOS_PER_MILLI))
     }
 
-    #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
         Self(secs.saturating_mul(NANOS_PER_SEC))
     }
 
-    #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0 / NANOS_PER_MILLI
     }
 
-    #[must_use]
     pub const fn as_secs(self) -> u64 {
         self.0 / NANOS_PER_SEC
     }
 
     /// Nanoseconds within the second, below 1,000,000,000.
-    #[must_use]
     pub const fn subsec_nanos(self) -> u32 {
         (self.0 % NANOS_PER_SEC) as u32
     }
 
     /// How much later this is than `earlier`; zero when it is not later.
-    #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    #[must_use]
     pub const fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
     }
 
-    #[must_use]
     pub const fn saturating_sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(nanos(duration)))
     }
 
     /// The same point as a UTC date and time, for formatting.
-    #[must_use]
     pub fn to_utc(self) -> OffsetDateTime {
         // 2^64 ns end in the year 2554, well within the range of OffsetDateTime.
         OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0))
@@ -99,7 +87,6 @@ impl Wall {
     }
 
     /// Reads what [`Display`](fmt::Display) writes; `None` for anything else, and for a time before 1970 or after 2554.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let time = PrimitiveDateTime::parse(text, RFC3339).ok()?.assume_utc();
         let nanos = u64::try_from(time.unix_timestamp_nanos()).ok()?;
@@ -121,32 +108,26 @@ impl fmt::Display for Wall {
 pub struct Uptime(u64);
 
 impl Uptime {
-    #[must_use]
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(NANOS_PER_MILLI))
     }
 
-    #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0 / NANOS_PER_MILLI
     }
 
-    #[must_use]
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    #[must_use]
     pub const fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
     }
@@ -188,7 +169,6 @@ impl BootTime {
     /// How far back SysUptime reaches: 2^32 ms without an hour, in which the message may fill and leave.
     pub const SPAN: Duration = Duration::from_millis((1 << 32) - 3_600_000);
 
-    #[must_use]
     pub const fn new(now: Now) -> Self {
         // Nanoseconds of 64 bits have milliseconds of 45.
         let wall = now.wall.as_millis() as i64;
@@ -199,14 +179,12 @@ impl BootTime {
 
     /// SysUptime at `time`, modulo 2^32 ms (49.7 days) like the field in the header; also for times before boot. A time more
     /// than [`Self::SPAN`] ago would be read as a recent one, so that it becomes the oldest which is not.
-    #[must_use]
     pub fn sys_uptime(self, time: Wall) -> u32 {
         let millis = (time.as_millis() as i64).max(self.oldest);
         (millis - self.millis) as u32
     }
 
     /// Civil time in whole milliseconds at `up`.
-    #[must_use]
     pub const fn unix_millis(self, up: Uptime) -> u64 {
         let millis = self.millis + up.as_millis() as i64;
         if millis < 0 { 0 } else { millis as u64 }

@@ -137,7 +137,7 @@ fn sigusr1_logs_statistics() {
     daemon.signal(Signal::USR1);
     let message = daemon.wait_for_message("Sessions: ");
     assert!(
-        message.contains("Sessions:   creates 4, deletes 3, pending 1, "),
+        message.contains("Sessions:   creates 4, deletes 3, pending 1, max "),
         "{message}"
     );
     daemon.terminate();
@@ -289,7 +289,7 @@ fn goes_on_and_recovers(net: &Gateway, home: &Home, daemon: Daemon, recover: imp
         udp(net, 10_000 + port);
     }
     let _ = daemon.wait_for_records(usize::from(SESSIONS), record::parse_text);
-    let message = daemon.wait_for_message("records leave as before");
+    let message = daemon.wait_for_message("records leave from memory as before");
     let database = home.state().join("pending.db");
     assert!(message.contains(database.to_str().unwrap()), "{message}");
 
@@ -307,7 +307,11 @@ fn goes_on_and_recovers(net: &Gateway, home: &Home, daemon: Daemon, recover: imp
             .filter(|line| line.contains(part))
             .count()
     };
-    assert_eq!(said("records leave as before"), 1, "once, not every flush");
+    assert_eq!(
+        said("records leave from memory as before"),
+        1,
+        "once, not every flush"
+    );
 }
 
 #[test]

@@ -9,8 +9,9 @@ use std::ops::ControlFlow;
 
 use nattrail::config::{Collector, Config, Format, Syslog, Version};
 use nattrail::engine::{Engine, Filter, Policy};
-use nattrail::export::packer::{Packer, Transport};
+use nattrail::export::packer::Packer;
 use nattrail::export::queue::Queue;
+use nattrail::place::Serial;
 use nattrail::session::Record;
 use nattrail::time::{Now, Uptime, Wall};
 use nattrail::wire::ctnetlink::Event;
@@ -62,13 +63,10 @@ fn collector(version: Version, events: bool) -> Collector {
 
 /// The messages of a collector for the whole life of the session, each event sent at its deadline.
 fn messages(collector: &Collector) -> Vec<Vec<u8>> {
-    let mut packer = Packer::new(collector, Transport::Datagram, at(START));
-    let mut queue = Queue::new(1 << 20);
-    for (now, record) in whole_life() {
-        let Record::Event(event) = record else {
-            panic!("a gap nobody made")
-        };
-        packer.push(&event, now, &mut queue).unwrap();
+    let mut packer = Packer::new(collector, at(START));
+    let mut queue = Queue::new();
+    for (serial, (now, record)) in (1..).map(Serial).zip(whole_life()) {
+        packer.push(&record, serial, 0, now, &mut queue).unwrap();
         let due = at(now.wall.as_millis() + 1000);
         packer.handle_timeout(due, &mut queue);
     }

@@ -15,6 +15,7 @@ use support::conntrack::{Flow, Kind, Watch};
 use support::daemon::{CAPTURE, Daemon, Ended, Home, PROGRAM, STDOUT_TEXT};
 use support::gateway::{CLIENT, CLIENT6, Gateway, MASQUERADE, SERVER, SERVER6};
 use support::record::{self, Fields, parse_millis};
+use support::store::wait_until_all_is_taken;
 use support::traffic::{Tcp, Udp, ping};
 use support::wait_for;
 
@@ -27,12 +28,16 @@ struct Scene {
 
 impl Scene {
     fn new() -> Option<(Self, Daemon)> {
+        Self::with_flush("100ms")
+    }
+
+    fn with_flush(interval: &str) -> Option<(Self, Daemon)> {
         let net = Gateway::new(&[])?;
         net.nft(MASQUERADE);
         let home = Home::new(&format!(
             "{CAPTURE}{STDOUT_TEXT}
              [pending]
-             flush = \"100ms\"
+             flush = \"{interval}\"
              "
         ));
         let daemon = Daemon::start(&net.gateway, &home);
@@ -101,6 +106,7 @@ fn open_sessions_outlive(the_daemon: impl FnOnce(Daemon) -> Ended) {
     ping(client, CLIENT6, SERVER6, 4711, 2);
     let _ = daemon.wait_for_records(3, record::parse_text);
     scene.wait_until_stored(3);
+    wait_until_all_is_taken(&scene.home);
 
     let first = the_daemon(daemon);
     // Nobody listens, and the kernel goes on counting.
@@ -142,6 +148,7 @@ fn crash_after_crash_every_delete_has_one_create() {
         scene.udp(40_000 + run).exchange(1, 1);
         wait_for_kind(&daemon, "create", 1);
         scene.wait_until_stored(usize::from(run) + 1);
+        wait_until_all_is_taken(&scene.home);
         creates.extend(of_kind(&daemon.kill().stdout, "create"));
         daemon = scene.start_again();
     }
@@ -149,6 +156,43 @@ fn crash_after_crash_every_delete_has_one_create() {
     let deletes = wait_for_kind(&daemon, "delete", usize::from(RUNS));
     creates.extend(of_kind(&daemon.terminate().stdout, "create"));
     record::assert_records(&[creates, deletes].concat(), &events);
+}
+
+/// Records leave after the commit that has them, and the next commit knows that they were taken.
+#[test]
+fn a_crash_before_the_next_flush_repeats_records_as_they_were_and_nothing_else() {
+    const SESSIONS: u16 = 5;
+    let Some((scene, daemon)) = Scene::with_flush("2s") else {
+        return;
+    };
+    for number in 0..SESSIONS {
+        scene.udp(40_000 + number).exchange(1, 1);
+    }
+    wait_for_kind(&daemon, "create", SESSIONS.into());
+    let first = daemon.kill();
+    assert_eq!(first.stdout.len(), usize::from(SESSIONS));
+
+    let daemon = scene.start_again();
+    wait_for_kind(&daemon, "gap", 1);
+    let events = scene.end_connections();
+    let deletes = wait_for_kind(&daemon, "delete", SESSIONS.into());
+    let second = daemon.terminate();
+    record::assert_records(
+        &[of_kind(&first.stdout, "create"), deletes].concat(),
+        &events,
+    );
+
+    let is_create = |line: &&String| line.contains(" event=create ");
+    let repeated: Vec<_> = second.stdout.iter().filter(is_create).collect();
+    assert!(!repeated.is_empty(), "the crash came after the next commit");
+    // Id, time and all else.
+    for (index, line) in repeated.iter().enumerate() {
+        assert!(first.stdout.contains(line), "{line}");
+        assert!(!repeated[..index].contains(line), "twice: {line}");
+    }
+    assert_eq!(of_kind(&second.stdout, "gap").len(), 1);
+    let others = usize::from(SESSIONS) + 1;
+    assert_eq!(second.stdout.len(), repeated.len() + others);
 }
 
 #[test]
@@ -238,7 +282,7 @@ fn a_database_is_moved(back: impl Fn(&Scene, &Daemon, &Path, &Path)) {
     let aside = scene.home.path().join("aside");
     back(&scene, &daemon, &scene.home.state(), &aside);
     let _ = daemon.wait_for_message("a new one is begun");
-    let _ = daemon.wait_for_message("what was in the place of the pending database is now");
+    let _ = daemon.wait_for_message("the file that was in the place of the database is now");
     scene.wait_until_stored(1);
     let events = scene.end_connections();
     wait_for_kind(&daemon, "delete", 1);

@@ -3,6 +3,9 @@
 //! Each receiver is started for the test alone, with its own configuration, sockets and files, and ended with it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/log.rs"]
+mod log;
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
@@ -12,12 +15,15 @@ use std::thread;
 use std::time::Duration;
 
 use nattrail::config::{Facility, Format, Severity, Syslog, Target};
-use nattrail::export::syslog::SyslogTarget;
+use nattrail::export::output::Output;
+use nattrail::metrics::State;
 use nattrail::session::{
     Counters, EventKind, NatEvent, Protocol, Provenance, Record, Session, Totals, Tuple, Zone,
 };
 use nattrail::time::{Now, Uptime, Wall};
 use nattrail::wire::syslog::Host;
+
+use log::{BEGIN, Followed};
 
 const POST_SRC: &str = "192.0.2.1";
 
@@ -27,8 +33,7 @@ fn rsyslog_takes_text_from_its_local_socket() {
         return;
     };
     let mut target = target(rsyslog.local(), Format::Text);
-    target.push(&create(), now(0));
-    target.push(&delete(), now(0));
+    target.push(&[create(), delete()]);
     let lines = rsyslog.lines(&mut target, 2);
     assert_eq!(
         lines[0],
@@ -47,8 +52,7 @@ fn rsyslog_takes_a_whole_triplet_from_its_local_socket() {
         return;
     };
     let mut target = target(rsyslog.local(), Format::Csv);
-    target.push(&create(), now(0));
-    target.push(&delete(), now(0));
+    target.push(&[create(), delete()]);
     let lines = rsyslog.lines(&mut target, 3);
     let tuples: Vec<(&str, &str)> = lines
         .iter()
@@ -76,8 +80,7 @@ fn rsyslog_parses_the_structured_data_of_a_session_over_udp() {
         return;
     };
     let mut target = target(rsyslog.udp(), Format::Rfc5424);
-    target.push(&create(), now(0));
-    target.push(&delete(), now(0));
+    target.push(&[create(), delete()]);
     let lines = rsyslog.lines(&mut target, 2);
     // Facility and severity, APP-NAME, tag, MSGID, PROCID, three parameters by name, message.
     assert_eq!(
@@ -96,7 +99,7 @@ fn rsyslog_takes_json_over_udp_as_the_message() {
         return;
     };
     let mut target = target(rsyslog.udp(), Format::Json);
-    target.push(&create(), now(0));
+    target.push(&[create()]);
     let lines = rsyslog.lines(&mut target, 1);
     let message = lines[0]
         .strip_prefix("local6.info|nattrail|nattrail[4711]|SADD|4711||||")
@@ -111,19 +114,19 @@ fn rsyslog_that_is_restarted_misses_nothing() {
         return;
     };
     let mut target = target(rsyslog.local(), Format::Text);
-    target.push(&create(), now(0));
+    target.push(&[create()]);
     rsyslog.lines(&mut target, 1);
     rsyslog.stop();
-    for _ in 0..5 {
-        target.push(&delete(), now(10_000));
-        target.flush(now(10_000));
-    }
-    assert_eq!(target.statistics().queued, 5);
+    target.push(&[(); 5].map(|()| delete()));
+    target.drain(now(10_000));
+    let waiting = target.metrics();
+    assert_eq!((waiting.behind, waiting.state), (5, State::Failing));
     rsyslog.launch();
     let lines = rsyslog.lines(&mut target, 6);
     assert_eq!(lines.len(), 6);
-    assert_eq!(target.statistics().sent, 6);
-    assert_eq!(target.statistics().dropped, 0);
+    let metrics = target.metrics();
+    assert_eq!((metrics.messages, metrics.lost), (6, 0));
+    assert_eq!((metrics.behind, metrics.state), (0, State::Working));
 }
 
 #[test]
@@ -132,8 +135,7 @@ fn the_journal_finds_a_session_by_its_fields() {
         return;
     };
     let mut target = target(journal.target(), Format::Text);
-    target.push(&create(), now(0));
-    target.push(&delete(), now(0));
+    target.push(&[create(), delete()]);
     let entries = journal.entries(
         &mut target,
         &["-t", "nattrail", "NAT_POST_SRC=192.0.2.1"],
@@ -155,7 +157,7 @@ fn the_journal_finds_a_session_by_its_fields() {
     assert!(journal.query(&["NAT_POST_SRC=192.0.2.2"]).is_empty());
 }
 
-fn target(target: Target, format: Format) -> SyslogTarget {
+fn target(target: Target, format: Format) -> Followed {
     let config = Syslog {
         name: None,
         target,
@@ -169,7 +171,7 @@ fn target(target: Target, format: Format) -> SyslogTarget {
         hostname: "gw.example.net".to_owned(),
         pid: 4711,
     };
-    SyslogTarget::new(&config, &host)
+    Followed::new(Output::to_copy(&config, &host, BEGIN))
 }
 
 fn now(millis: u64) -> Now {
@@ -222,10 +224,10 @@ fn event(kind: EventKind, time: Wall, totals: Option<Totals>) -> NatEvent {
     }
 }
 
-/// Flushes the target and asks `poll` until it has something, for at most twenty seconds.
-fn wait_for<T>(target: &mut SyslogTarget, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
+/// Has the target write and asks `poll` until it has something, for at most twenty seconds.
+fn wait_for<T>(target: &mut Followed, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
     for step in 0..400 {
-        target.flush(now(20_000 + step * 1000));
+        target.drain(now(20_000 + step * 1000));
         if let Some(found) = poll() {
             return Some(found);
         }
@@ -345,7 +347,7 @@ action(type="mmpstrucdata")
     }
 
     /// What rsyslog wrote, once there are as many lines as expected.
-    fn lines(&self, target: &mut SyslogTarget, expected: usize) -> Vec<String> {
+    fn lines(&self, target: &mut Followed, expected: usize) -> Vec<String> {
         let out = self.path("out");
         let read = || fs::read_to_string(&out).unwrap_or_default();
         let lines = wait_for(target, || {
@@ -418,7 +420,7 @@ impl Journal {
 
     fn entries(
         &self,
-        target: &mut SyslogTarget,
+        target: &mut Followed,
         matches: &[&str],
         expected: usize,
     ) -> Vec<serde_json::Value> {

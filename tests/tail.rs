@@ -370,15 +370,19 @@ fn who_does_not_read_is_told_how_many_it_missed_and_costs_nobody_a_record() {
         (daemon.printed().len() >= count).then_some(())
     });
     // The loop goes on, for who asks and for who sees.
-    make_sessions(&net);
+    let total = count + make_sessions(&net);
     let seen = other.wait_for_lines(3);
     assert!(seen[1].contains("10.1.2.4:40000"), "{seen:#?}");
+    // Outputs wait for the commit.
+    wait_for("every record", || {
+        (daemon.printed().len() >= total).then_some(())
+    });
     let metrics = ask(&home);
     assert_conserved(&metrics);
     assert_eq!(number(&metrics, "/gaps/overflow/count"), 0);
     assert!(number(&metrics, "/turns/longest_microseconds") < 2_000_000);
 
-    let total = events(&daemon.printed()).len();
+    assert_eq!(events(&daemon.printed()).len(), total);
     let lines = wait_for("the slow viewer to be told", || {
         slow.read();
         let lines = slow.lines();

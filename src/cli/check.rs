@@ -8,8 +8,8 @@ mod health;
 mod rights;
 
 use std::fmt;
-use std::io::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -17,107 +17,95 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::json;
 
 use self::rights::Rights;
-use super::Exit;
-use crate::config::{Capture, Collector, Config, Loaded, Problem, Syslog, Target};
+use super::{Exit, Failure, environment, exit_of};
+use crate::config::{Capture, Config, Loaded, Problem, Target};
 use crate::kernel::namespace;
 use crate::kernel::sysctl::{self, Missing};
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Verdict {
-    Ok,
-    Warning,
-    /// With the exit status that it calls for.
-    Error(Exit),
+/// What was found of a thing, or what is wrong with it.
+type Judgement = Result<String, Flaw>;
+
+#[derive(Debug)]
+struct Flaw {
+    /// The exit status that it calls for; a warning has none.
+    exit: Option<Exit>,
+    found: String,
+    /// What to do about it; empty where `found` says it.
+    advice: &'static str,
 }
 
-impl Verdict {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Error(_) => "error",
-        }
+fn error(exit: Exit, found: impl Into<String>, advice: &'static str) -> Flaw {
+    Flaw {
+        exit: Some(exit),
+        ..warning(found, advice)
+    }
+}
+
+fn warning(found: impl Into<String>, advice: &'static str) -> Flaw {
+    Flaw {
+        exit: None,
+        found: found.into(),
+        advice,
     }
 }
 
 /// One thing looked at.
 #[derive(Debug)]
 struct Finding {
-    verdict: Verdict,
     object: String,
-    found: String,
-    /// What to do about it; empty where nothing is to be done, or where `found` says it.
-    advice: &'static str,
+    judgement: Judgement,
 }
 
 impl Finding {
-    fn ok(object: impl Into<String>, found: impl Into<String>) -> Self {
+    fn new(object: impl Into<String>, judgement: Judgement) -> Self {
         Self {
-            verdict: Verdict::Ok,
             object: object.into(),
-            found: found.into(),
-            advice: "",
+            judgement,
         }
     }
 
-    fn warning(object: impl Into<String>, found: impl Into<String>, advice: &'static str) -> Self {
-        Self {
-            verdict: Verdict::Warning,
-            advice,
-            ..Self::ok(object, found)
-        }
-    }
-
-    fn error(
-        exit: Exit,
-        object: impl Into<String>,
-        found: impl Into<String>,
-        advice: &'static str,
-    ) -> Self {
-        Self {
-            verdict: Verdict::Error(exit),
-            advice,
-            ..Self::ok(object, found)
+    /// The verdict, what was found, and what to do about it.
+    fn words(&self) -> (&'static str, &str, &'static str) {
+        match &self.judgement {
+            Ok(found) => ("ok", found, ""),
+            Err(flaw) => {
+                let verdict = if flaw.exit.is_some() {
+                    "error"
+                } else {
+                    "warning"
+                };
+                (verdict, &flaw.found, flaw.advice)
+            }
         }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:<7} {}: {}",
-            self.verdict.name(),
-            self.object,
-            self.found
-        )?;
-        if !self.advice.is_empty() {
-            write!(f, ": {}", self.advice)?;
+        let (verdict, found, advice) = self.words();
+        write!(f, "{verdict:<7} {}: {found}", self.object)?;
+        match advice {
+            "" => Ok(()),
+            advice => write!(f, ": {advice}"),
         }
-        Ok(())
     }
 }
 
 /// How to look, and to print.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Form {
-    /// Whether a warning is as bad as something unavailable.
-    pub strict: bool,
-    pub json: bool,
+    /// Fail for warnings too
+    #[arg(long)]
+    strict: bool,
+    /// Print an array of JSON objects
+    #[arg(long)]
+    json: bool,
 }
 
 /// Checks everything, prints it, and says in the exit status what is worst: a wrong configuration, a missing
 /// permission, then what is unavailable. Warnings fail only when asked for.
-///
-/// # Errors
-/// When `out` cannot be written to.
-pub(super) fn run(
-    file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
-    form: Form,
-    out: &mut impl Write,
-) -> io::Result<Exit> {
-    let findings = match Config::load(file, environment) {
+pub(super) fn run(file: Option<&Path>, form: Form, out: &mut impl Write) -> Result<Exit, Failure> {
+    let findings = match Config::load(file, environment()) {
         Ok(loaded) => findings(&loaded, file),
         Err(error) => error.0.into_iter().map(mistake).collect(),
     };
@@ -134,25 +122,39 @@ pub(super) fn run(
 /// `file` is the configuration as it was asked for.
 fn findings(loaded: &Loaded, file: Option<&Path>) -> Vec<Finding> {
     let config = &loaded.config;
-    let mut findings = vec![match &loaded.file {
-        Some(file) => Finding::ok("configuration", file.display().to_string()),
-        None => Finding::ok("configuration", "no file, the built-in defaults hold"),
-    }];
-    findings.extend(
-        loaded
-            .warnings
-            .iter()
-            .map(|warning| Finding::warning(&warning.origin, &warning.message, "")),
-    );
+    let read = match &loaded.file {
+        Some(file) => file.display().to_string(),
+        None => "no file, the built-in defaults hold".to_owned(),
+    };
+    let mut findings = vec![Finding::new("configuration", Ok(read))];
+    findings.extend(loaded.warnings.iter().map(|problem| {
+        let flaw = warning(problem.message.as_str(), "");
+        Finding::new(&problem.origin, Err(flaw))
+    }));
     let rights = Rights::of_service(loaded.file.as_deref());
-    findings.push(rights.finding());
-    findings.push(files::state_directory(&config.pending.database, &rights));
-    findings.extend(files::database(&config.pending.database, &rights));
+    findings.push(Finding::new("rights to files", Ok(rights.to_string())));
+    let database = &config.pending.database;
+    // The path is absolute, so it has a parent unless it is the root itself.
+    let directory = database.parent().unwrap_or(database);
+    findings.push(Finding::new(
+        format!("state directory {}", directory.display()),
+        files::state_directory(directory, &rights),
+    ));
+    if let Some(judgement) = files::database(database, &rights) {
+        let object = format!("database {}", database.display());
+        findings.push(Finding::new(object, judgement));
+    }
     findings.extend(permissions(&config.capture));
     findings.extend(kernel_settings(&config.capture));
-    findings.extend(config.collectors.iter().enumerate().map(collector));
-    let copies = config.syslog.iter().enumerate();
-    findings.extend(copies.map(|copy| syslog(copy, &rights)));
+    for (index, collector) in config.collectors.iter().enumerate() {
+        let object = format!("collector[{index}] {}", collector.address);
+        let judgement = route(collector.source, collector.address);
+        findings.push(Finding::new(object, judgement));
+    }
+    for (index, syslog) in config.syslog.iter().enumerate() {
+        let (target, judgement) = copy(&syslog.target, &rights);
+        findings.push(Finding::new(format!("syslog[{index}] {target}"), judgement));
+    }
     findings.extend(control::look(config.control.socket.as_deref(), file));
     findings
 }
@@ -163,44 +165,39 @@ fn mistake(problem: Problem) -> Finding {
     } else {
         format!("{}: {}", problem.origin, problem.key)
     };
-    Finding::error(Exit::Config, object, problem.message, "")
+    Finding::new(object, Err(error(Exit::Config, problem.message, "")))
 }
 
 fn worst(findings: &[Finding], strict: bool) -> Exit {
-    let has = |exit| {
-        let error = Verdict::Error(exit);
-        findings.iter().any(|finding| finding.verdict == error)
-    };
-    [
+    let flaws = findings
+        .iter()
+        .filter_map(|finding| finding.judgement.as_ref().err());
+    let mut exits: Vec<_> = flaws.map(|flaw| flaw.exit).collect();
+    let by_weight = [
         Exit::Config,
         Exit::NoPermission,
         Exit::Unavailable,
         Exit::Os,
-    ]
-    .into_iter()
-    .find(|exit| has(*exit))
-    .unwrap_or_else(|| {
-        let warned = |finding: &Finding| finding.verdict == Verdict::Warning;
-        if strict && findings.iter().any(warned) {
-            Exit::Unavailable
-        } else {
-            Exit::Success
-        }
-    })
+    ];
+    exits.sort_by_key(|exit| {
+        by_weight
+            .iter()
+            .position(|other| Some(*other) == *exit)
+            .unwrap_or(4)
+    });
+    match exits.first() {
+        Some(Some(exit)) => *exit,
+        Some(None) if strict => Exit::Unavailable,
+        _ => Exit::Success,
+    }
 }
 
 fn print_json(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
-    let array: Vec<_> = findings
-        .iter()
-        .map(|finding| {
-            json!({
-                "verdict": finding.verdict.name(),
-                "object": finding.object,
-                "finding": finding.found,
-                "advice": finding.advice,
-            })
-        })
-        .collect();
+    let object = |finding: &Finding| {
+        let (verdict, found, advice) = finding.words();
+        json!({"verdict": verdict, "object": finding.object, "finding": found, "advice": advice})
+    };
+    let array: Vec<_> = findings.iter().map(object).collect();
     serde_json::to_writer_pretty(&mut *out, &array)?;
     writeln!(out)
 }
@@ -208,156 +205,137 @@ fn print_json(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
 fn permissions(capture: &Capture) -> Vec<Finding> {
     let effective = match capabilities(None) {
         Ok(sets) => sets.effective,
-        Err(error) => {
-            let found = format!("expected to be readable, found: {error}");
-            return vec![Finding::error(Exit::Os, "capabilities", found, "")];
+        Err(reason) => {
+            let found = format!("expected to be readable, found: {reason}");
+            return vec![Finding::new(
+                "capabilities",
+                Err(error(Exit::Os, found, "")),
+            )];
         }
     };
-    let mut findings = vec![capability(
-        effective.contains(CapabilitySet::NET_ADMIN),
-        "CAP_NET_ADMIN",
-        "to read conntrack events and to keep its nftables table",
-    )];
+    let purpose = "to read conntrack events and to keep its nftables table";
+    let mut needed = vec![("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN, purpose)];
     if capture.namespace.is_some() {
-        findings.push(capability(
-            effective.contains(CapabilitySet::SYS_ADMIN),
-            "CAP_SYS_ADMIN",
-            "to enter capture.namespace",
-        ));
+        let purpose = "to enter capture.namespace";
+        needed.push(("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, purpose));
     }
-    findings
-}
-
-fn capability(effective: bool, name: &str, purpose: &str) -> Finding {
-    if effective {
-        return Finding::ok(name, "effective");
-    }
-    let found = format!("expected to be effective {purpose}, found missing");
-    let advice = "run nattrail as root, or with AmbientCapabilities= in its unit";
-    Finding::error(Exit::NoPermission, name, found, advice)
+    let judged = needed.into_iter().map(|(name, capability, purpose)| {
+        let found = format!("expected to be effective {purpose}, found missing");
+        let advice = "run nattrail as root, or with AmbientCapabilities= in its unit";
+        let judgement = match effective.contains(capability) {
+            true => Ok("effective".to_owned()),
+            false => Err(error(Exit::NoPermission, found, advice)),
+        };
+        Finding::new(name, judgement)
+    });
+    judged.collect()
 }
 
 fn kernel_settings(capture: &Capture) -> Vec<Finding> {
     let directory = Path::new(sysctl::DIRECTORY);
     let inspected = namespace::within(capture.namespace.as_ref(), || sysctl::inspect(directory));
-    let object = "kernel settings";
-    match inspected {
+    let judgements = match inspected {
         Ok(Ok(found)) if found.is_empty() => {
-            vec![Finding::ok(
-                object,
-                "nf_conntrack_events, _timestamp and _acct are 1",
+            vec![Ok(
+                "nf_conntrack_events, _timestamp and _acct are 1".to_owned()
             )]
         }
-        Ok(Ok(found)) => found
-            .iter()
-            .map(|finding| setting(*finding, capture.set_sysctls))
-            .collect(),
-        Ok(Err(error)) => {
-            let found = format!("expected to be readable, found: {error}");
-            vec![Finding::error(Exit::Os, object, found, "")]
+        Ok(Ok(found)) => {
+            let found = found.into_iter();
+            found
+                .map(|finding| setting(finding, capture.set_sysctls))
+                .collect()
         }
-        Err(error) => {
-            let (exit, advice) = match error.kind() {
-                io::ErrorKind::PermissionDenied => (
-                    Exit::NoPermission,
-                    "entering a namespace needs CAP_SYS_ADMIN",
-                ),
-                _ => (
-                    Exit::Unavailable,
-                    "create it before nattrail starts, or change capture.namespace",
-                ),
+        Ok(Err(reason)) => {
+            let found = format!("expected to be readable, found: {reason}");
+            vec![Err(error(Exit::Os, found, ""))]
+        }
+        Err(reason) => {
+            let advice = match exit_of(&reason) {
+                Exit::NoPermission => "entering a namespace needs CAP_SYS_ADMIN",
+                _ => "create it before nattrail starts, or change capture.namespace",
             };
-            vec![Finding::error(exit, object, error.to_string(), advice)]
+            vec![Err(error(exit_of(&reason), reason.to_string(), advice))]
         }
-    }
+    };
+    let judgements = judgements.into_iter();
+    judgements
+        .map(|judgement| Finding::new("kernel settings", judgement))
+        .collect()
 }
 
-fn setting(finding: sysctl::Finding, set_at_start: bool) -> Finding {
-    let object = "kernel settings";
+fn setting(finding: sysctl::Finding, set_at_start: bool) -> Judgement {
     let found = finding.to_string();
     let advice = "set it with sysctl -w and in /etc/sysctl.d, or let nattrail do so with capture.set-sysctls";
-    match finding.missing {
-        Missing::Tracking => {
-            let advice =
-                "nattrail loads it at its start, the settings then have the kernel's defaults";
-            Finding::warning(object, found, advice)
-        }
-        _ if set_at_start => {
-            Finding::ok(object, format!("{}: set at start", finding.setting.name()))
-        }
-        Missing::AllEvents => Finding::error(Exit::Unavailable, object, found, advice),
-        _ => Finding::warning(object, found, advice),
-    }
-}
-
-fn collector((index, collector): (usize, &Collector)) -> Finding {
-    let object = format!("collector[{index}] {}", collector.address);
-    route(object, collector.source, collector.address)
+    Err(match finding.missing {
+        Missing::Tracking => warning(
+            found,
+            "nattrail loads it at its start, the settings then have the kernel's defaults",
+        ),
+        _ if set_at_start => return Ok(format!("{}: set at start", finding.setting.name())),
+        Missing::AllEvents => error(Exit::Unavailable, found, advice),
+        _ => warning(found, advice),
+    })
 }
 
 /// Connecting a UDP socket sends nothing, but finds the route and the local address.
-fn route(object: String, source: Option<SocketAddr>, address: SocketAddr) -> Finding {
-    let any: SocketAddr = if address.is_ipv4() {
-        (Ipv4Addr::UNSPECIFIED, 0).into()
+fn route(source: Option<SocketAddr>, address: SocketAddr) -> Judgement {
+    let any: IpAddr = if address.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
     } else {
-        (Ipv6Addr::UNSPECIFIED, 0).into()
+        Ipv6Addr::UNSPECIFIED.into()
     };
-    let source = source.unwrap_or(any);
-    let socket = match UdpSocket::bind(source) {
-        Ok(socket) => socket,
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let found = format!("expected {source} to be free to send from, found it in use");
-            let advice = "well if a running nattrail has it, otherwise change source";
-            return Finding::warning(object, found, advice);
-        }
-        Err(error) => {
-            let found = format!("expected to send from {source}, found: {error}");
-            let advice = "give it to an interface of this machine, or change source";
-            return Finding::error(Exit::Unavailable, object, found, advice);
-        }
-    };
-    match socket.connect(address).and_then(|()| socket.local_addr()) {
-        Ok(local) => Finding::ok(
-            object,
-            // UDP: nothing tells whether somebody listens there.
-            format!("there is a route, from {}", local.ip()),
+    let source = source.unwrap_or(SocketAddr::new(any, 0));
+    let socket = UdpSocket::bind(source).map_err(|reason| match reason.kind() {
+        ErrorKind::AddrInUse => warning(
+            format!("expected {source} to be free to send from, found it in use"),
+            "well if a running nattrail has it, otherwise change source",
         ),
-        Err(error) => {
-            let found = format!("expected a route, found: {error}");
+        _ => error(
+            Exit::Unavailable,
+            format!("expected to send from {source}, found: {reason}"),
+            "give it to an interface of this machine, or change source",
+        ),
+    })?;
+    match socket.connect(address).and_then(|()| socket.local_addr()) {
+        // UDP: nothing tells whether somebody listens there.
+        Ok(local) => Ok(format!("there is a route, from {}", local.ip())),
+        Err(reason) => {
+            let found = format!("expected a route, found: {reason}");
             let advice = "add a route or an interface, or change address";
-            Finding::error(Exit::Unavailable, object, found, advice)
+            Err(error(Exit::Unavailable, found, advice))
         }
     }
 }
 
-fn syslog((index, syslog): (usize, &Syslog), rights: &Rights) -> Finding {
-    let object = |what: &str| format!("syslog[{index}] {what}");
-    match &syslog.target {
-        Target::Stdout => Finding::ok(object("stdout"), "always there"),
-        Target::Udp { address } => route(object(&address.to_string()), None, *address),
-        Target::Local { path } => {
-            let advice = "start a syslog daemon that listens there, or change path";
-            socket(object(&path.display().to_string()), path, advice)
+/// The target in words, and what was found of it.
+fn copy(target: &Target, rights: &Rights) -> (String, Judgement) {
+    let judgement = match target {
+        Target::Stdout => Ok("always there".to_owned()),
+        Target::Udp { address } => return (address.to_string(), route(None, *address)),
+        Target::Local { path } => socket(
+            path,
+            "start a syslog daemon that listens there, or change path",
+        ),
+        Target::Journal { path } => socket(path, "start systemd-journald, or change path"),
+        Target::File { path } => files::log_file(path, rights),
+    };
+    let shown = match target {
+        Target::Local { path } | Target::Journal { path } | Target::File { path } => {
+            path.display().to_string()
         }
-        Target::Journal { path } => {
-            let advice = "start systemd-journald, or change path";
-            socket(object(&path.display().to_string()), path, advice)
-        }
-        Target::File { path } => files::log_file(object(&path.display().to_string()), path, rights),
-    }
+        _ => target.kind().to_owned(),
+    };
+    (shown, judgement)
 }
 
-fn socket(object: String, path: &Path, advice: &'static str) -> Finding {
+fn socket(path: &Path, advice: &'static str) -> Judgement {
     let connected = UnixDatagram::unbound().and_then(|socket| socket.connect(path));
     match connected {
-        Ok(()) => Finding::ok(object, "somebody listens"),
-        Err(error) => {
-            let exit = match error.kind() {
-                io::ErrorKind::PermissionDenied => Exit::NoPermission,
-                _ => Exit::Unavailable,
-            };
-            let found = format!("expected a socket on which somebody listens, found: {error}");
-            Finding::error(exit, object, found, advice)
+        Ok(()) => Ok("somebody listens".to_owned()),
+        Err(reason) => {
+            let found = format!("expected a socket on which somebody listens, found: {reason}");
+            Err(error(exit_of(&reason), found, advice))
         }
     }
 }
@@ -368,20 +346,19 @@ mod tests {
 
     use super::*;
 
-    fn error(finding: &Finding) -> Option<Exit> {
-        match finding.verdict {
-            Verdict::Error(exit) => Some(exit),
-            Verdict::Ok | Verdict::Warning => None,
-        }
+    /// The exit status that an error calls for.
+    pub(super) fn exit(judgement: Judgement) -> Option<Exit> {
+        judgement.err().and_then(|flaw| flaw.exit)
     }
 
     #[test]
     fn the_worst_finding_decides_the_exit_status() {
-        let finding = |exit| Finding::error(exit, "a", "b", "");
-        let warning = [Finding::warning("a", "b", "")];
-        assert_eq!(worst(&warning, false), Exit::Success);
-        assert_eq!(worst(&warning, true), Exit::Unavailable);
-        assert_eq!(worst(&[Finding::ok("a", "b")], true), Exit::Success);
+        let finding = |exit| Finding::new("a", Err(error(exit, "b", "")));
+        let warned = [Finding::new("a", Err(warning("b", "")))];
+        assert_eq!(worst(&warned, false), Exit::Success);
+        assert_eq!(worst(&warned, true), Exit::Unavailable);
+        let well = [Finding::new("a", Ok(String::new()))];
+        assert_eq!(worst(&well, true), Exit::Success);
         let both = [finding(Exit::Unavailable), finding(Exit::NoPermission)];
         assert_eq!(worst(&both, true), Exit::NoPermission);
     }
@@ -390,18 +367,19 @@ mod tests {
     fn a_socket_needs_a_listener() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("log");
-        let missing = socket("log".to_owned(), &path, "");
-        assert_eq!(error(&missing), Some(Exit::Unavailable));
+        let missing = socket(&path, "");
+        assert_eq!(exit(missing), Some(Exit::Unavailable));
         let listener = UnixDatagram::bind(&path).unwrap();
-        assert_eq!(socket("log".to_owned(), &path, "").verdict, Verdict::Ok);
+        assert_eq!(exit(socket(&path, "")), None);
         drop(listener);
-        let stale = socket("log".to_owned(), &path, "");
-        assert_eq!(error(&stale), Some(Exit::Unavailable));
+        let stale = socket(&path, "");
+        assert_eq!(exit(stale), Some(Exit::Unavailable));
     }
 
     #[test]
     fn a_route_says_the_local_address() {
-        let finding = route("a".to_owned(), None, "127.0.0.1:2055".parse().unwrap());
+        let judgement = route(None, "127.0.0.1:2055".parse().unwrap());
+        let finding = Finding::new("a", judgement);
         assert_eq!(
             finding.to_string(),
             "ok      a: there is a route, from 127.0.0.1"
@@ -413,11 +391,10 @@ mod tests {
         let target = "127.0.0.1:2055".parse().unwrap();
         // Reserved (RFC 1112 section 4), so that no interface has it.
         let foreign = Some("240.0.0.1:0".parse().unwrap());
-        let finding = route("a".to_owned(), foreign, target);
-        assert_eq!(error(&finding), Some(Exit::Unavailable));
+        assert_eq!(exit(route(foreign, target)), Some(Exit::Unavailable));
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let finding = route("a".to_owned(), taken.local_addr().ok(), target);
-        assert_eq!(finding.verdict, Verdict::Warning);
+        let flaw = route(taken.local_addr().ok(), target).unwrap_err();
+        assert_eq!(flaw.exit, None);
     }
 
     #[test]
@@ -427,7 +404,7 @@ mod tests {
             value: Some(0),
             missing: Missing::AllEvents,
         };
-        assert_eq!(setting(finding, true).verdict, Verdict::Ok);
-        assert_eq!(error(&setting(finding, false)), Some(Exit::Unavailable));
+        assert!(setting(finding, true).is_ok());
+        assert_eq!(exit(setting(finding, false)), Some(Exit::Unavailable));
     }
 }

@@ -2,19 +2,12 @@
 //!
 //! What has no equivalent is said on the standard error, and stands in the result as a comment.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
 
-use super::{Exit, complain, remark};
-use crate::convert::{self, Conversion, Unfit};
-
-/// More than any such file has.
-const LONGEST: u64 = 1 << 20;
-
-/// What else nfflowd could read: Config::Any goes by the name of the file.
-const OTHER_FORMATS: [&str; 7] = ["yml", "yaml", "json", "jsn", "xml", "ini", "pl"];
+use super::{Exit, Failure, exit_of, remark};
+use crate::convert::{self, Conversion};
 
 /// Whose configuration it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -25,45 +18,42 @@ pub(super) enum Program {
     IptNetflow,
 }
 
-/// Converts `file`, `-` for the standard input, and writes the result to `output`, which must not be there yet, or to `out`.
-///
-/// # Errors
-/// When `out` cannot be written to.
-pub(super) fn run(
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Whose configuration it is
     program: Program,
-    file: &Path,
-    output: Option<&Path>,
-    out: &mut impl Write,
-) -> io::Result<Exit> {
-    let text = match read(program, file) {
-        Ok(text) => text,
-        Err((exit, message)) => {
-            complain(&format!("{}: {message}", file.display()));
-            return Ok(exit);
-        }
+    /// Its configuration file; - for the standard input
+    file: PathBuf,
+    /// Write to this file, which must not exist, instead of the standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Converts the file, and writes the result.
+pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<Exit, Failure> {
+    let Options {
+        program,
+        file,
+        output,
+    } = options;
+    let name = file.display().to_string();
+    let text = read(file).map_err(|error| unusable(file, &error))?;
+    let converted = match program {
+        Program::Nfflowd => convert::nfflowd::convert(&text, &name),
+        Program::IptNetflow => convert::ipt_netflow::convert(&text, &name),
     };
-    let Conversion { toml, notes } = match converted(program, &text, file) {
-        Ok(conversion) => conversion,
-        Err(unfit) => {
-            complain(&format!("{}: {unfit}", file.display()));
-            return Ok(Exit::Data);
-        }
-    };
+    let Conversion { toml, notes } =
+        converted.map_err(|note| Failure::new(Exit::Data, format!("{name}: {note}")))?;
     for note in &notes {
-        remark(&format!("{}: {note}", file.display()));
+        remark(&format!("{name}: {note}"));
     }
     let Some(output) = output else {
         out.write_all(toml.as_bytes())?;
         return Ok(Exit::Success);
     };
-    if let Err(error) = create(output, &toml) {
-        let advice = match error.kind() {
-            io::ErrorKind::AlreadyExists => "; move it away, or choose another name",
-            _ => "",
-        };
-        complain(&format!("{}: {error}{advice}", output.display()));
-        return Ok(exit_of(&error));
-    }
+    // What is there is not overwritten.
+    let file = File::create_new(output).and_then(|mut file| file.write_all(toml.as_bytes()));
+    file.map_err(|error| unusable(output, &error))?;
     writeln!(
         out,
         "{0} is written: \"nattrail check --config {0}\" says whether this machine has what it needs",
@@ -72,52 +62,23 @@ pub(super) fn run(
     Ok(Exit::Success)
 }
 
-fn converted(program: Program, text: &str, file: &Path) -> Result<Conversion, Unfit> {
-    let name = file.display().to_string();
-    match program {
-        Program::Nfflowd => convert::nfflowd::convert(text, &name),
-        Program::IptNetflow => convert::ipt_netflow::convert(text, &name),
-    }
-}
-
-fn read(program: Program, file: &Path) -> Result<String, (Exit, String)> {
-    let extension = file.extension().and_then(|extension| extension.to_str());
-    if let Some(extension) = extension.filter(|_| program == Program::Nfflowd)
-        && OTHER_FORMATS.contains(&extension)
-    {
-        let message = format!(
-            "expected the format of Config::General (<flow_send> and so on), found .{extension}: write it down as nfflowd.conf"
-        );
-        return Err((Exit::Data, message));
-    }
-    let mut bytes = Vec::new();
-    let result = if file == Path::new("-") {
-        io::stdin().lock().take(LONGEST + 1).read_to_end(&mut bytes)
+/// Comments may be in any character set.
+fn read(file: &Path) -> io::Result<String> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        io::stdin().lock().read_to_end(&mut bytes)?;
+        bytes
     } else {
-        File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_end(&mut bytes))
+        fs::read(file)?
     };
-    result.map_err(|error| (exit_of(&error), error.to_string()))?;
-    if bytes.len() as u64 > LONGEST {
-        return Err((Exit::Data, "expected at most 1 MiB, found more".to_owned()));
-    }
-    // Comments may be in any character set.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Makes a file that was not there.
-fn create(path: &Path, text: &str) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)?;
-    file.write_all(text.as_bytes())
-}
-
-fn exit_of(error: &io::Error) -> Exit {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => Exit::NoPermission,
-        _ => Exit::Unavailable,
-    }
+fn unusable(file: &Path, error: &io::Error) -> Failure {
+    let advice = match error.kind() {
+        ErrorKind::AlreadyExists => "; move it away, or choose another name",
+        _ => "",
+    };
+    let message = format!("{}: {error}{advice}", file.display());
+    Failure::new(exit_of(error), message)
 }

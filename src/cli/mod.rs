@@ -8,19 +8,16 @@ mod run;
 mod service;
 mod status;
 mod tail;
-mod version;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 
-use self::service::Action;
-use crate::config::FILE_VARIABLE;
-use crate::daemon::clock;
+use crate::config::{Config, FILE_VARIABLE};
+use crate::kernel::clock;
 
 /// How the program ends, by the numbers of sysexits(3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -72,57 +69,17 @@ Exit status: that of the worst line.
 enum Command {
     /// Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)
     Run,
-    /// Start the service, by systemctl where systemd runs, else by the init script, and wait until it is ready
-    Start(service::Options),
-    /// Stop the service, and wait until it has ended
-    Stop(service::Options),
-    /// Stop the service if it runs, and start it
-    Restart(service::Options),
-    /// Let the running service read its configuration again and reopen its files
-    Reload(service::Options),
-    /// Start the service now and whenever the machine starts
-    Install(service::Options),
+    #[command(flatten)]
+    Service(service::Action),
     /// Check configuration, permissions, kernel settings, collectors, syslog targets, and how the daemon fares if it runs
     #[command(after_help = CHECK_STATUSES)]
-    Check {
-        /// Fail for warnings too
-        #[arg(long)]
-        strict: bool,
-        /// Print an array of JSON objects
-        #[arg(long)]
-        json: bool,
-    },
+    Check(check::Form),
     /// List the connections that were open at the daemon's last flush
     Pending(pending::Form),
     /// Ask the running daemon what it has counted
-    Status {
-        /// Print the JSON object as the daemon sends it, on one line
-        #[arg(long)]
-        json: bool,
-        /// Print what Prometheus gets, in its text format
-        #[arg(long, conflicts_with = "json")]
-        prometheus: bool,
-        /// Print it again and again, every 2 seconds if not said otherwise
-        #[arg(
-            long,
-            value_name = "SECONDS",
-            num_args = 0..=1,
-            require_equals = true,
-            default_missing_value = "2",
-            value_parser = clap::value_parser!(u32).range(1..=86_400)
-        )]
-        watch: Option<u32>,
-    },
+    Status(status::Options),
     /// Write the configuration of another program as nattrail's, and name what has no equivalent
-    Convert {
-        /// Whose configuration it is
-        program: convert::Program,
-        /// Its configuration file; - for the standard input
-        file: PathBuf,
-        /// Write to this file, which must not exist, instead of the standard output
-        #[arg(short, long, value_name = "FILE")]
-        output: Option<PathBuf>,
-    },
+    Convert(convert::Options),
     /// Show events as they happen, from the running daemon
     #[command(after_help = tail::AFTER_HELP)]
     Tail(tail::Options),
@@ -154,65 +111,75 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: Arguments) -> ExitCode {
-    let option = arguments.config;
-    let file = configuration_file(option.clone(), std::env::var_os(FILE_VARIABLE));
+    let option = arguments.config.as_deref();
+    let file = configuration_file(arguments.config.clone(), std::env::var_os(FILE_VARIABLE));
     let file = file.as_deref();
-    let serve = |action, options| service::run(action, options, option.as_deref()).into();
     let exit = match arguments.command {
-        Command::Start(options) => return serve(Action::Start, options),
-        Command::Stop(options) => return serve(Action::Stop, options),
-        Command::Restart(options) => return serve(Action::Restart, options),
-        Command::Reload(options) => return serve(Action::Reload, options),
-        Command::Install(options) => return serve(Action::Install, options),
+        Command::Service(action) => return service::run(action, option),
         Command::Run => run::run(file),
-        Command::Check { strict, json } => {
-            let form = check::Form { strict, json };
-            printed(|out| check::run(file, environment(), form, out))
-        }
-        Command::Pending(form) => {
-            let now = clock::read().wall;
-            printed(|out| pending::run(file, environment(), form, now, out))
-        }
-        Command::Status {
-            json,
-            prometheus,
-            watch,
-        } => {
-            let audience = match (json, prometheus) {
-                (true, _) => status::Audience::Json,
-                (_, true) => status::Audience::Prometheus,
-                _ => status::Audience::People,
-            };
-            let people = audience == status::Audience::People;
-            let form = status::Form {
-                audience,
-                again: watch.map(|seconds| Duration::from_secs(seconds.into())),
-                clear: watch.is_some() && people && io::stdout().is_terminal(),
-            };
-            printed(|out| status::run(file, environment(), form, out))
-        }
-        Command::Convert {
-            program,
-            file,
-            output,
-        } => printed(|out| convert::run(program, &file, output.as_deref(), out)),
-        Command::Tail(options) => printed(|out| tail::run(file, environment(), options, out)),
-        Command::Version => printed(|out| version::run(out)),
+        Command::Check(form) => printed(|out| check::run(file, form, out)),
+        Command::Pending(form) => printed(|out| pending::run(file, form, clock::read().wall, out)),
+        Command::Status(options) => printed(|out| status::run(file, options, out)),
+        Command::Convert(options) => printed(|out| convert::run(&options, out)),
+        Command::Tail(options) => printed(|out| tail::run(file, options, out)),
+        Command::Version => printed(|out| {
+            writeln!(out, "nattrail {}", env!("CARGO_PKG_VERSION"))?;
+            Ok(Exit::Success)
+        }),
     };
     exit.into()
 }
 
-/// Runs a command that prints to the standard output.
-fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<Exit>) -> Exit {
-    let mut out = io::stdout().lock();
-    match command(&mut out).and_then(|exit| out.flush().map(|()| exit)) {
-        Ok(exit) => exit,
-        // Whoever reads has seen enough, as in "nattrail pending | head".
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
-        Err(error) => {
-            complain(&format!("standard output: {error}"));
-            Exit::Os
+/// That of what the system refused.
+fn exit_of(error: &io::Error) -> Exit {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        _ => Exit::Unavailable,
+    }
+}
+
+/// Why a command ends early, and how the program ends then.
+struct Failure {
+    exit: Exit,
+    /// For the standard error, a line for each mistake; empty where there is nothing to be said.
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl ToString) -> Self {
+        Self {
+            exit,
+            message: message.to_string(),
         }
+    }
+}
+
+/// Of the standard output; everything else that fails is explained where it does.
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            // Whoever reads has seen enough, as in "nattrail pending | head".
+            return Self::new(Exit::Success, "");
+        }
+        Self::new(Exit::Os, format!("standard output: {error}"))
+    }
+}
+
+/// Runs a command that prints to the standard output.
+fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> Result<Exit, Failure>) -> Exit {
+    let mut out = io::stdout().lock();
+    let flushed = command(&mut out).and_then(|exit| Ok(out.flush().map(|()| exit)?));
+    flushed.unwrap_or_else(|failure| {
+        complain(&failure.message);
+        failure.exit
+    })
+}
+
+/// The configuration, under the variables of this process.
+fn configuration(file: Option<&Path>) -> Result<Config, Failure> {
+    match Config::load(file, environment()) {
+        Ok(loaded) => Ok(loaded.config),
+        Err(error) => Err(Failure::new(Exit::Config, error)),
     }
 }
 
@@ -237,10 +204,8 @@ fn tell(word: &str, message: &str) {
 
 /// The option decides, then the variable; an empty variable is the same as none.
 fn configuration_file(option: Option<PathBuf>, variable: Option<OsString>) -> Option<PathBuf> {
-    option.or_else(|| {
-        let variable = variable.filter(|value| !value.is_empty());
-        variable.map(|value| Path::new(&value).to_path_buf())
-    })
+    let variable = variable.filter(|value| !value.is_empty());
+    option.or_else(|| variable.map(PathBuf::from))
 }
 
 /// The process's environment. What is not UTF-8 is replaced, and then refused as a value where it matters.

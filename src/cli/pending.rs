@@ -4,12 +4,12 @@
 //! which long IPv6 addresses exceed.
 
 use std::io::{self, BufWriter, Write};
+use std::mem;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::{Exit, complain};
-use crate::config::Config;
+use super::{Exit, Failure, configuration};
 use crate::engine::StoredSession;
 use crate::session::{EventKind, NatEvent, Provenance, Record, Tuple};
 use crate::store;
@@ -27,62 +27,58 @@ pub(super) struct Form {
     csv: bool,
 }
 
+/// The columns of the table, with their widths.
+const COLUMNS: [(&str, usize); 10] = [
+    ("PROTO", 7),
+    ("PRE-NAT SOURCE", 21),
+    ("PRE-NAT DEST", 21),
+    ("POST-NAT SOURCE", 21),
+    ("POST-NAT DEST", 21),
+    ("NAT", 9),
+    ("START", 25),
+    ("AGE", 7),
+    ("MARK", 10),
+    ("ZONE", 0),
+];
+
 /// The columns of [`print_csv`].
 const CSV: &str = "time,nat,proto,pre_src,pre_sport,pre_dst,pre_dport,post_src,post_sport,post_dst,post_dport,mark,zone,id,inferred";
 
 /// Prints the sessions of the configured database: as a table, as comma-separated values, or as one JSON object per line,
-/// the session's create record as the copies have it. A daemon may be using the database meanwhile. What prevents it is
-/// said on the standard error.
-///
-/// # Errors
-/// When `out` cannot be written to.
+/// the session's create record as the copies have it. A daemon may be using the database meanwhile.
 pub(super) fn run(
     file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
     form: Form,
     now: Wall,
     out: &mut impl Write,
-) -> io::Result<Exit> {
-    let config = match Config::load(file, environment) {
-        Ok(loaded) => loaded.config,
-        Err(error) => {
-            complain(&error.to_string());
-            return Ok(Exit::Config);
-        }
-    };
+) -> Result<Exit, Failure> {
+    let config = configuration(file)?;
     let mut out = BufWriter::new(out);
     let mut encoder = Encoder::json_lines();
     let mut printed = Ok(());
     // Not before something could be read: a heading is no answer.
     let mut headed = form.json;
+    let mut print = |stored: Option<StoredSession>| {
+        if !mem::replace(&mut headed, true) {
+            print_heading(form, &mut out)?;
+        }
+        match stored {
+            None => out.flush(),
+            Some(stored) if form.json => print_json(&stored, &mut encoder, &mut out),
+            Some(stored) if form.csv => print_csv(&stored, &mut out),
+            Some(stored) => print_row(&stored, now, &mut out),
+        }
+    };
     let read = store::read(&config.pending.database, |stored| {
         // The store has no way to be stopped; after the first failure the rest is read for nothing.
-        if printed.is_ok() && !headed {
-            headed = true;
-            printed = print_heading(form, &mut out);
-        }
         if printed.is_ok() {
-            printed = if form.json {
-                print_json(&stored, &mut encoder, &mut out)
-            } else if form.csv {
-                print_csv(&stored, &mut out)
-            } else {
-                print_row(&stored, now, &mut out)
-            };
+            printed = print(Some(stored));
         }
     });
     printed?;
-    if read.is_ok() && !headed {
-        print_heading(form, &mut out)?;
-    }
-    out.flush()?;
-    match read {
-        Ok(()) => Ok(Exit::Success),
-        Err(error) => {
-            complain(&error.to_string());
-            Ok(Exit::Unavailable)
-        }
-    }
+    read.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+    print(None)?;
+    Ok(Exit::Success)
 }
 
 /// Prints the heading of [`print_csv`] or [`print_row`].
@@ -90,19 +86,7 @@ fn print_heading(form: Form, out: &mut impl Write) -> io::Result<()> {
     if form.csv {
         return writeln!(out, "{CSV}");
     }
-    let columns = [
-        "PROTO",
-        "PRE-NAT SOURCE",
-        "PRE-NAT DEST",
-        "POST-NAT SOURCE",
-        "POST-NAT DEST",
-        "NAT",
-        "START",
-        "AGE",
-        "MARK",
-        "ZONE",
-    ];
-    print_columns(columns.map(str::to_owned), out)
+    print_columns(COLUMNS.map(|(name, _)| name.to_owned()), out)
 }
 
 /// Prints one line of the table. An inferred start begins with `~`. A query of ICMP has its identifier in place of the
@@ -148,13 +132,8 @@ fn print_csv(stored: &StoredSession, out: &mut impl Write) -> io::Result<()> {
         session.protocol
     )?;
     for tuple in [session.pre_nat(), session.post_nat()] {
-        let Tuple {
-            src,
-            src_port,
-            dst,
-            dst_port,
-        } = tuple;
-        write!(out, ",{src},{src_port},{dst},{dst_port}")?;
+        let (src, dst) = (tuple.src, tuple.dst);
+        write!(out, ",{src},{},{dst},{}", tuple.src_port, tuple.dst_port)?;
     }
     write!(out, ",{:#x},{},", session.mark, session.zone.id)?;
     if let Some(id) = session.id {
@@ -190,24 +169,11 @@ fn print_json(
     written
 }
 
-fn print_columns(columns: [String; 10], out: &mut impl Write) -> io::Result<()> {
-    let [
-        proto,
-        pre_src,
-        pre_dst,
-        post_src,
-        post_dst,
-        nat,
-        start,
-        age,
-        mark,
-        zone,
-    ] = columns;
-    writeln!(
-        out,
-        "{proto:<7} {pre_src:<21} {pre_dst:<21} {post_src:<21} {post_dst:<21} {nat:<9} {start:<25} {age:<7} {mark:<10} \
-         {zone}"
-    )
+fn print_columns(values: [String; COLUMNS.len()], out: &mut impl Write) -> io::Result<()> {
+    let cells = COLUMNS.iter().zip(values);
+    let cells = cells.map(|((_, width), value)| format!("{value:<width$}"));
+    let line: Vec<_> = cells.collect();
+    writeln!(out, "{}", line.join(" ").trim_end())
 }
 
 #[cfg(test)]
@@ -217,6 +183,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::Config;
     use crate::engine::{Engine, Filter, Policy, Row};
     use crate::session::{Protocol, Session, Zone, ZoneDirection};
     use crate::store::Store;
@@ -324,12 +291,12 @@ mod tests {
 
     /// Runs the command on a database in `directory`, with the daemon's store still open.
     fn pending(directory: &Path, form: Form) -> (Exit, String) {
-        let database = directory.join("pending.db").display().to_string();
-        let variables = [("NATTRAIL_PENDING_DATABASE".to_owned(), database)];
+        let database = directory.join("pending.db");
         let file = directory.join("n.toml");
-        std::fs::write(&file, "").unwrap();
+        let text = format!("[pending]\ndatabase = {database:?}\n");
+        std::fs::write(&file, text).unwrap();
         let mut out = Vec::new();
-        let exit = run(Some(&file), variables.into_iter(), form, START, &mut out).unwrap();
+        let exit = run(Some(&file), form, START, &mut out).unwrap_or_else(|failure| failure.exit);
         (exit, String::from_utf8(out).unwrap())
     }
 

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use super::{Exit, environment};
 use crate::config::Config;
-use crate::daemon::notify::Environment;
 use crate::daemon::{self, log::Prefix};
 use crate::kernel::inherited;
 
@@ -14,23 +13,16 @@ pub(super) fn run(file: Option<&Path>) -> Exit {
     // First of all: whoever knows the process may send one at once, and the daemon does not listen yet.
     inherited::ignore_hangup();
     daemon::log::install(Prefix::from_environment());
-    match daemon::run(
-        || Config::load(file, environment()),
-        &Environment::of_process(),
-    ) {
+    match daemon::run(|| Config::load(file, environment())) {
         Ok(()) => Exit::Success,
         Err(error) => {
             log::error!("{error}");
-            exit_of(&error)
+            match error {
+                daemon::Error::Config(_) => Exit::Config,
+                daemon::Error::Permission(_) => Exit::NoPermission,
+                daemon::Error::Busy(_) | daemon::Error::Store(_) => Exit::Unavailable,
+                daemon::Error::System(_) => Exit::Os,
+            }
         }
-    }
-}
-
-const fn exit_of(error: &daemon::Error) -> Exit {
-    match error {
-        daemon::Error::Config(_) => Exit::Config,
-        daemon::Error::Permission(_) => Exit::NoPermission,
-        daemon::Error::Busy(_) | daemon::Error::Store(_) => Exit::Unavailable,
-        daemon::Error::System(_) => Exit::Os,
     }
 }

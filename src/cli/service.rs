@@ -7,10 +7,10 @@
 use std::io::{self, Write as _};
 use std::iter;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
-use super::{Exit, complain};
-use crate::config::{Config, Target};
+use super::{Exit, Failure, complain};
+use crate::config::{Config, Target, values};
 
 /// Exists while systemd is the init of this machine (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
@@ -20,32 +20,37 @@ const SCRIPT: &str = "/etc/init.d/nattrail";
 /// The longest name that makes a unit's name and a directory's.
 const LONGEST_NAME: usize = 64;
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
-    Start,
-    Stop,
-    Restart,
-    Reload,
-    Install,
+    /// Start the service, by systemctl where systemd runs, else by the init script, and wait until it is ready
+    Start(Options),
+    /// Stop the service, and wait until it has ended
+    Stop(Options),
+    /// Stop the service if it runs, and start it
+    Restart(Options),
+    /// Let the running service read its configuration again and reopen its files
+    Reload(Options),
+    /// Start the service now and whenever the machine starts
+    Install(Options),
 }
 
 impl Action {
-    const fn verb(self) -> &'static str {
+    /// What systemctl calls it, what to say when it is done, and of which service.
+    fn parts(self) -> (&'static str, &'static str, Options) {
         match self {
-            Self::Start | Self::Install => "start",
-            Self::Stop => "stop",
-            Self::Restart => "restart",
-            Self::Reload => "reload",
-        }
-    }
-
-    const fn done(self) -> &'static str {
-        match self {
-            Self::Start => "started",
-            Self::Stop => "stopped",
-            Self::Restart => "restarted",
-            Self::Reload => "has read its configuration again; its log says so if that was wrong",
-            Self::Install => "started, also from now on when the machine starts",
+            Self::Start(options) => ("start", "started", options),
+            Self::Stop(options) => ("stop", "stopped", options),
+            Self::Restart(options) => ("restart", "restarted", options),
+            Self::Reload(options) => (
+                "reload",
+                "has read its configuration again; its log says so if that was wrong",
+                options,
+            ),
+            Self::Install(options) => (
+                "enable",
+                "started, also from now on when the machine starts",
+                options,
+            ),
         }
     }
 }
@@ -58,47 +63,51 @@ pub(super) struct Options {
     instance: Option<String>,
 }
 
-/// Does what is asked and says what became of it. The number is an exit status: ours, or that of systemctl or of the script.
-pub(super) fn run(action: Action, options: Options, option: Option<&Path>) -> u8 {
+/// Does what is asked and says what became of it. The exit status is ours, or that of systemctl or of the script.
+pub(super) fn run(action: Action, option: Option<&Path>) -> ExitCode {
+    let failure = match attempt(action, option) {
+        Ok(code) => return code.into(),
+        Err(failure) => failure,
+    };
+    complain(&failure.message);
+    failure.exit.into()
+}
+
+fn attempt(action: Action, option: Option<&Path>) -> Result<u8, Failure> {
+    let (verb, done, options) = action.parts();
     let instance = options.instance.as_deref();
     let name = instance.map_or("nattrail".to_owned(), |name| format!("nattrail@{name}"));
     if let Some(option) = option {
-        complain(&format!(
+        let message = format!(
             "--config {}: the service {name} has the configuration that its unit or {SCRIPT} names: change that one, or use \
              --instance",
             option.display()
-        ));
-        return Exit::Usage as u8;
+        );
+        return Err(Failure::new(Exit::Usage, message));
     }
     let systemd = Path::new(BOOTED).is_dir();
-    if !systemd && action == Action::Install && instance.is_some() {
-        complain(&format!(
+    if !systemd && verb == "enable" && instance.is_some() {
+        let message = format!(
             "{SCRIPT} starts the main instance only: let a script of its own run \"nattrail start\" with the name of {name}"
-        ));
-        return Exit::Usage as u8;
+        );
+        return Err(Failure::new(Exit::Usage, message));
     }
-    if action != Action::Stop
-        && let Err(mistakes) = check(instance, systemd)
-    {
-        complain(&mistakes);
-        return Exit::Config as u8;
+    if verb != "stop" {
+        check(instance, systemd).map_err(|mistakes| Failure::new(Exit::Config, mistakes))?;
     }
     let log = if systemd {
         format!("\"journalctl -u {name}.service\"")
     } else {
         "its log in syslog".to_owned()
     };
-    let failed = commands(action, instance, &name, systemd)
+    let failed = commands(verb, instance, &name, systemd)
         .into_iter()
         .find_map(|command| call(command, &log));
-    match failed {
-        Some(code) => code,
-        None => {
-            // Nobody is left to be told when the standard output is gone.
-            let _ = writeln!(io::stdout(), "{name}: {}", action.done());
-            Exit::Success as u8
-        }
+    if failed.is_none() {
+        // Nobody is left to be told when the standard output is gone.
+        let _ = writeln!(io::stdout(), "{name}: {done}");
     }
+    Ok(failed.unwrap_or(Exit::Success as u8))
 }
 
 /// What is wrong with the configuration that the service has. The variables of whoever asks are not those of the service.
@@ -118,28 +127,27 @@ fn check(instance: Option<&str>, systemd: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn commands(action: Action, instance: Option<&str>, name: &str, systemd: bool) -> Vec<Command> {
+fn commands(verb: &str, instance: Option<&str>, name: &str, systemd: bool) -> Vec<Command> {
     if systemd {
         let mut systemctl = Command::new("systemctl");
-        if action == Action::Install {
-            systemctl.args(["enable", "--now"]);
-        } else {
-            systemctl.arg(action.verb());
+        systemctl.arg(verb);
+        if verb == "enable" {
+            systemctl.arg("--now");
         }
         systemctl.arg(format!("{name}.service"));
         return vec![systemctl];
     }
-    let mut commands = Vec::new();
-    if action == Action::Install {
-        let mut registered = Command::new("update-rc.d");
-        registered.args(["nattrail", "defaults"]);
-        commands.push(registered);
-    }
     let mut script = Command::new(SCRIPT);
     // As service(8): the daemon is to be the same whoever starts it.
-    script.env_clear().arg(action.verb()).args(instance);
-    commands.push(script);
-    commands
+    script.env_clear();
+    if verb == "enable" {
+        let mut registered = Command::new("update-rc.d");
+        registered.args(["nattrail", "defaults"]);
+        script.arg("start");
+        return vec![registered, script];
+    }
+    script.arg(verb).args(instance);
+    vec![script]
 }
 
 /// Runs the command; its exit status if it fails.
@@ -164,15 +172,12 @@ fn call(mut command: Command, log: &str) -> Option<u8> {
 
 /// A name that a unit and a directory can have.
 fn instance(text: &str) -> Result<String, String> {
-    let inside = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-    if begins && text.len() <= LONGEST_NAME && text.chars().all(inside) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!(
+    values::named(text, begins, LONGEST_NAME, "_.-").map_err(|_| {
+        format!(
             "expected at most {LONGEST_NAME} letters, digits, \"_\", \".\" and \"-\", the first a letter or digit"
-        ))
-    }
+        )
+    })
 }
 
 #[cfg(test)]

@@ -3,17 +3,16 @@
 //! Whatever the daemon does or does not do, an answer is waited for no longer than five seconds.
 
 use std::fs;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::control::{Failure, PATIENCE, connect_by, left, printable};
-use super::{Exit, complain, remark};
-use crate::config::Config;
-use crate::daemon::clock;
+use super::control::{self, PATIENCE, connect_by, left, printable};
+use super::{Exit, Failure, configuration, remark};
+use crate::kernel::clock;
 use crate::metrics::Metrics;
 use crate::time::Uptime;
 
@@ -23,64 +22,52 @@ const ANSWER_LIMIT: usize = 16 << 20;
 /// From the upper left corner on, an empty screen (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// For whom to print the answer.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Audience {
-    People,
-    /// As the daemon sends it.
-    Json,
-    Prometheus,
+/// For whom to print the answer, and how often.
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Print the JSON object as the daemon sends it, on one line
+    #[arg(long)]
+    json: bool,
+    /// Print what Prometheus gets, in its text format
+    #[arg(long, conflicts_with = "json")]
+    prometheus: bool,
+    /// Print it again and again, every 2 seconds if not said otherwise
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2",
+        value_parser = clap::value_parser!(u32).range(1..=86_400)
+    )]
+    watch: Option<u32>,
 }
 
-/// How to print the answer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Form {
-    pub audience: Audience,
-    /// Time between two answers; `None` for one answer.
-    pub again: Option<Duration>,
-    /// Whether each answer takes the place of the one before, as on a terminal.
-    pub clear: bool,
-}
-
-/// Prints what the daemon of this configuration has counted. What prevents it is said on the standard error.
-///
-/// # Errors
-/// When `out` cannot be written to.
+/// Prints what the daemon of this configuration has counted.
 pub(super) fn run(
     file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
-    form: Form,
-    out: &mut impl Write,
-) -> io::Result<Exit> {
-    let config = match Config::load(file, environment) {
-        Ok(loaded) => loaded.config,
-        Err(error) => {
-            complain(&error.to_string());
-            return Ok(Exit::Config);
-        }
-    };
+    options: Options,
+    out: &mut (impl Write + IsTerminal),
+) -> Result<Exit, Failure> {
+    let config = configuration(file)?;
+    let path = control::socket(&config)?;
+    let people = !options.json && !options.prometheus;
     let mut first = true;
     loop {
-        let Answer { text, value } = match answer(config.control.socket.as_deref(), form.audience) {
-            Ok(answer) => answer,
-            Err(failure) => {
-                complain(&failure.to_string());
-                return Ok(failure.exit());
-            }
-        };
-        if first && let Some(message) = file.and_then(|file| stranger(&value, file)) {
+        let (text, answer) = answer(path, &options)?;
+        if first && let Some(message) = file.and_then(|file| stranger(&answer, file)) {
             remark(&message);
         }
-        if form.clear {
+        if people && options.watch.is_some() && out.is_terminal() {
             out.write_all(CLEAR.as_bytes())?;
-        } else if !first && form.audience == Audience::People {
+        } else if people && !first {
             out.write_all(b"\n")?;
         }
         first = false;
         out.write_all(text.as_bytes())?;
         out.flush()?;
-        match form.again {
-            Some(interval) => thread::sleep(interval),
+        match options.watch {
+            Some(seconds) => thread::sleep(Duration::from_secs(seconds.into())),
             None => return Ok(Exit::Success),
         }
     }
@@ -92,7 +79,8 @@ pub(super) fn stranger(answer: &Value, file: &Path) -> Option<String> {
     let theirs = match answer.get("configuration")? {
         Value::Null => "no configuration file".to_owned(),
         Value::String(theirs) => {
-            let same = same_file(Path::new(theirs), file);
+            let canonical = |file: &Path| fs::canonicalize(file).unwrap_or(file.to_owned());
+            let same = canonical(Path::new(theirs)) == canonical(file);
             if same || !theirs.starts_with('/') {
                 return None;
             }
@@ -107,37 +95,26 @@ pub(super) fn stranger(answer: &Value, file: &Path) -> Option<String> {
     ))
 }
 
-fn same_file(one: &Path, other: &Path) -> bool {
-    match (fs::canonicalize(one), fs::canonicalize(other)) {
-        (Ok(one), Ok(other)) => one == other,
-        _ => one == other,
-    }
-}
-
-/// What a daemon answered.
-struct Answer {
-    /// As it is printed, with its line feed.
-    text: String,
-    value: Value,
-}
-
-fn answer(socket: Option<&Path>, audience: Audience) -> Result<Answer, Failure> {
-    let path = socket.ok_or(Failure::SwitchedOff)?;
-    let refused = |message: String| Failure::Refused(path.to_owned(), message);
+/// What a daemon answered, as it is printed and as it is.
+fn answer(path: &Path, options: &Options) -> Result<(String, Value), Failure> {
+    let refused = |message: String| control::refused(path, message);
     let deadline = clock::uptime().saturating_add(PATIENCE);
-    let bytes = ask(path, deadline).map_err(|error| Failure::explain(path, error))?;
+    let bytes = ask(path, deadline).map_err(|error| control::explain(path, error))?;
     let value: Value = serde_json::from_slice(&bytes)
         .map_err(|error| refused(format!("expected a JSON object, found: {error}")))?;
     if let Some(message) = value.get("error").and_then(Value::as_str) {
         return Err(refused(printable(message)));
     }
-    let metrics = || Metrics::from_json(&bytes).map_err(|error| refused(error.to_string()));
-    let text = match audience {
-        Audience::People => metrics()?.to_string(),
-        Audience::Prometheus => metrics()?.to_prometheus(),
-        Audience::Json => String::from_utf8(bytes).map_err(|error| refused(error.to_string()))?,
+    let text = if options.json {
+        String::from_utf8(bytes).map_err(|error| refused(error.to_string()))?
+    } else {
+        let metrics = Metrics::from_json(&bytes).map_err(|error| refused(error.to_string()))?;
+        match options.prometheus {
+            true => metrics.to_prometheus(),
+            false => metrics.to_string(),
+        }
     };
-    Ok(Answer { text, value })
+    Ok((text, value))
 }
 
 /// One request and its answer.

@@ -7,6 +7,7 @@ mod print;
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -16,12 +17,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use self::print::{Line, Printer};
-use super::control::{Failure, PATIENCE, connect_by, left, printable};
-use super::{Exit, complain};
-use crate::config::{Config, MarkFilter};
-use crate::daemon::clock;
-use crate::export::view::filter::{self, End, Filter};
-use crate::session::{EventKind, Protocol};
+use super::control::{self, PATIENCE, connect_by, left, printable};
+use super::{Exit, Failure, configuration};
+use crate::export::view::filter::Filter;
+use crate::kernel::clock;
 use crate::time::Uptime;
 
 /// Longer than any line of a daemon.
@@ -53,27 +52,8 @@ Examples:
 /// What to show, and how.
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Only sessions with this source before translation
-    #[arg(long, value_name = "END", value_delimiter = ',')]
-    src: Vec<End>,
-    /// Only sessions with this destination before translation
-    #[arg(long, value_name = "END", value_delimiter = ',')]
-    dst: Vec<End>,
-    /// Only sessions with this source or destination after translation
-    #[arg(long, value_name = "END", value_delimiter = ',')]
-    post: Vec<End>,
-    /// Only sessions of this protocol, by name or number
-    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', value_parser = filter::protocol)]
-    proto: Vec<Protocol>,
-    /// Only sessions whose mark, as far as the mask goes, is this
-    #[arg(long, value_name = "VALUE[/MASK]", value_delimiter = ',')]
-    mark: Vec<MarkFilter>,
-    /// Only sessions in this conntrack zone
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
-    zone: Vec<u16>,
-    /// Only these events: create or delete
-    #[arg(long, value_name = "EVENT", value_delimiter = ',', value_parser = filter::kind)]
-    event: Vec<EventKind>,
+    #[command(flatten)]
+    filter: Filter,
     /// End after so many events
     #[arg(short = 'n', long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -107,96 +87,43 @@ impl Color {
     }
 }
 
-/// Why nothing more is shown.
-enum Ending {
-    /// All that was wanted has been shown.
-    Counted,
-    /// Nobody reads it.
-    Closed,
-    Failed(Failure),
-}
-
-/// Shows events until the count is reached, the output is closed or the daemon stops. What prevents it is said on the
-/// standard error.
-///
-/// # Errors
-/// When `out` cannot be written to.
-pub fn run(
+/// Shows events until the count is reached, the output is closed or the daemon stops.
+pub(super) fn run(
     file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
     options: Options,
     out: &mut (impl Write + AsFd + IsTerminal),
-) -> io::Result<Exit> {
+) -> Result<Exit, Failure> {
     let (no_color, term) = (std::env::var_os("NO_COLOR"), std::env::var_os("TERM"));
     let on_terminal = out.is_terminal();
     let colored = options
         .color
         .is_on(on_terminal, no_color.as_deref(), term.as_deref());
     let printer = Printer::new(options.json, colored, options.count);
-    let filter = Filter {
-        src: options.src,
-        dst: options.dst,
-        post: options.post,
-        protocols: options.proto,
-        marks: options.mark,
-        zones: options.zone,
-        kinds: options.event,
-    };
-    if let Err(error) = filter.check() {
-        complain(&error);
-        return Ok(Exit::Usage);
-    }
-    let config = match Config::load(file, environment) {
-        Ok(loaded) => loaded.config,
-        Err(error) => {
-            complain(&error.to_string());
-            return Ok(Exit::Config);
-        }
-    };
-    match show(config.control.socket.as_deref(), &filter, printer, out)? {
-        Ending::Counted | Ending::Closed => Ok(Exit::Success),
-        Ending::Failed(failure) => {
-            complain(&failure.to_string());
-            Ok(failure.exit())
-        }
-    }
-}
-
-fn show(
-    socket: Option<&Path>,
-    filter: &Filter,
-    printer: Printer,
-    out: &mut (impl Write + AsFd),
-) -> io::Result<Ending> {
-    let Some(path) = socket else {
-        return Ok(Ending::Failed(Failure::SwitchedOff));
-    };
+    options
+        .filter
+        .check()
+        .map_err(|error| Failure::new(Exit::Usage, error))?;
+    let config = configuration(file)?;
+    let path = control::socket(&config)?;
     let deadline = clock::uptime().saturating_add(PATIENCE);
-    let stream = match ask(path, filter, deadline) {
-        Ok(stream) => stream,
-        Err(error) => return Ok(Ending::Failed(Failure::explain(path, error))),
-    };
+    let explain = |error| control::explain(path, error);
     let mut session = Session {
         path,
-        stream,
+        stream: ask(path, &options.filter, deadline).map_err(explain)?,
         deadline: Some(deadline),
         unread: Vec::new(),
         printer,
     };
-    loop {
-        match session.wait(out) {
-            Ok(true) => {}
-            Ok(false) => return Ok(Ending::Closed),
-            Err(error) => return Ok(Ending::Failed(Failure::explain(path, error))),
-        }
+    while session.wait(out).map_err(explain)? {
         let mut text = Vec::new();
-        let ending = session.read(&mut text);
+        let done = session.read(&mut text);
         out.write_all(&text)?;
         out.flush()?;
-        if let Some(ending) = ending {
-            return Ok(ending);
+        if done? {
+            break;
         }
     }
+    Ok(Exit::Success)
 }
 
 fn ask(path: &Path, filter: &Filter, deadline: Uptime) -> io::Result<UnixStream> {
@@ -244,11 +171,11 @@ impl Session<'_> {
         }
     }
 
-    /// Reads what there is, and writes into `text` what is to be shown.
-    fn read(&mut self, text: &mut Vec<u8>) -> Option<Ending> {
+    /// Reads what there is, and writes into `text` what is to be shown. Returns whether that was all.
+    fn read(&mut self, text: &mut Vec<u8>) -> Result<bool, Failure> {
         let mut room = [0; 64 << 10];
         match self.stream.read(&mut room) {
-            Ok(0) => Some(Ending::Failed(self.end_of_stream())),
+            Ok(0) => Err(self.lost(ErrorKind::UnexpectedEof.into())),
             Ok(count) => {
                 self.unread.extend_from_slice(&room[..count]);
                 self.take_lines(text)
@@ -256,56 +183,68 @@ impl Session<'_> {
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
-                None
+                Ok(false)
             }
-            Err(error) if self.deadline.is_some() => {
-                Some(Ending::Failed(Failure::explain(self.path, error)))
-            }
-            Err(_) => Some(Ending::Failed(self.end_of_stream())),
+            Err(error) => Err(self.lost(error)),
         }
     }
 
-    fn take_lines(&mut self, text: &mut Vec<u8>) -> Option<Ending> {
-        let mut start = 0;
-        let mut ending = None;
-        while let Some(length) = self.unread[start..].iter().position(|byte| *byte == b'\n')
-            && ending.is_none()
-        {
-            let line = &self.unread[start..start + length];
-            start += length + 1;
-            ending = match Line::parse(line) {
+    fn take_lines(&mut self, text: &mut Vec<u8>) -> Result<bool, Failure> {
+        let unread = mem::take(&mut self.unread);
+        let mut rest = unread.as_slice();
+        while let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
+            let line = &rest[..length];
+            rest = &rest[length + 1..];
+            match Line::parse(line) {
                 Ok(Line::Begin) => {
                     self.deadline = None;
                     self.printer.heading(text);
-                    None
                 }
-                Ok(Line::End) => Some(Ending::Failed(Failure::Stopped(self.path.to_owned()))),
-                Ok(Line::Error(message)) => Some(self.refused(printable(&message))),
+                Ok(Line::End) => {
+                    return Err(self.ended(
+                        "has stopped or is being restarted",
+                        "start this again when it runs",
+                    ));
+                }
+                Ok(Line::Error(message)) => {
+                    return Err(control::refused(self.path, printable(&message)));
+                }
                 Ok(Line::Record(record)) => {
                     self.printer.record(&record, line, text);
-                    self.printer.is_done().then_some(Ending::Counted)
+                    if self.printer.is_done() {
+                        return Ok(true);
+                    }
                 }
-                Err(error) => Some(self.refused(format!("expected a record, found: {error}"))),
-            };
+                Err(error) => {
+                    let message = format!("expected a record, found: {error}");
+                    return Err(control::refused(self.path, message));
+                }
+            }
         }
-        self.unread.drain(..start);
-        if ending.is_none() && self.unread.len() > LINE_LIMIT {
-            ending = Some(self.refused("a line of more than 64 KiB".to_owned()));
+        if rest.len() > LINE_LIMIT {
+            return Err(control::refused(self.path, "a line of more than 64 KiB"));
         }
-        ending
+        self.unread = rest.to_vec();
+        Ok(false)
     }
 
-    fn refused(&self, message: String) -> Ending {
-        Ending::Failed(Failure::Refused(self.path.to_owned(), message))
-    }
-
-    /// A daemon that has too many clients closes without an answer.
-    fn end_of_stream(&self) -> Failure {
+    /// Why a stream ended. A daemon that has too many clients closes without an answer.
+    fn lost(&self, error: io::Error) -> Failure {
         if self.deadline.is_some() {
-            Failure::explain(self.path, ErrorKind::UnexpectedEof.into())
-        } else {
-            Failure::Gone(self.path.to_owned())
+            return control::explain(self.path, error);
         }
+        self.ended(
+            "has closed the connection without a word",
+            "it may have ended, or others wanted to view while nothing was read here; \"nattrail status\" says which",
+        )
+    }
+
+    fn ended(&self, how: &str, advice: &str) -> Failure {
+        let path = self.path.display();
+        let message = format!(
+            "the daemon on \"{path}\" {how}; what comes from now on is not shown: {advice}"
+        );
+        Failure::new(Exit::Unavailable, message)
     }
 }
 
@@ -329,7 +268,7 @@ mod tests {
     }
 
     /// What a session makes of a daemon's words.
-    fn heard(words: &[&str]) -> (String, Option<Ending>) {
+    fn heard(words: &[&str]) -> (String, Result<bool, Failure>) {
         let (stream, mut daemon) = UnixStream::pair().unwrap();
         let mut session = Session {
             path: Path::new("/s"),
@@ -342,7 +281,7 @@ mod tests {
         for part in words {
             daemon.write_all(part.as_bytes()).unwrap();
             let ending = session.read(&mut text);
-            if ending.is_some() {
+            if !matches!(ending, Ok(false)) {
                 return (String::from_utf8(text).unwrap(), ending);
             }
         }
@@ -351,10 +290,10 @@ mod tests {
         (String::from_utf8(text).unwrap(), ending)
     }
 
-    fn message(ending: Option<Ending>) -> String {
+    fn message(ending: Result<bool, Failure>) -> String {
         match ending {
-            Some(Ending::Failed(failure)) => failure.to_string(),
-            _ => panic!("no failure"),
+            Err(failure) => failure.message,
+            Ok(_) => panic!("no failure"),
         }
     }
 
@@ -370,7 +309,7 @@ mod tests {
             text,
             "{\"event\":\"create\"}\n{\"event\":\"gap\",\"cause\":\"restart\"}\n{\"event\":\"delete\"}\n"
         );
-        assert!(matches!(ending, Some(Ending::Counted)));
+        assert!(matches!(ending, Ok(true)));
     }
 
     #[test]

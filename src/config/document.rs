@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use config::{Value, ValueKind};
 
-use super::keys::{self, KEYS, Key, Section};
+use super::keys::{self, Key, Section};
 use super::problem::{Problem, quoted};
 use super::tree::{Table, found};
 
@@ -17,15 +17,8 @@ const PREFIX: &str = "NATTRAIL_";
 /// Names the configuration file; it is for the command line to read.
 pub(crate) const FILE_VARIABLE: &str = "NATTRAIL_CONFIG";
 
-pub(super) struct Document {
-    pub capture: Table,
-    pub pending: Table,
-    pub log: Table,
-    pub control: Table,
-    pub metrics: Table,
-    pub collectors: Vec<Table>,
-    pub syslog: Vec<Table>,
-}
+/// The tables of each section: one of a section that is no list, be it empty.
+pub(super) struct Document(BTreeMap<Section, Vec<Table>>);
 
 impl Document {
     /// Sorts what `origin` holds into sections; what has no place becomes a problem.
@@ -34,37 +27,35 @@ impl Document {
         origin: &str,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut take = |section: Section| root.remove(section.name());
-        let single = |section: Section, value: Option<Value>, problems: &mut Vec<Problem>| {
-            let entries = value.map_or_else(HashMap::new, |value| {
-                entries_of(value, section.name(), section, origin, problems)
-            });
-            Table::new(section, section.name().to_owned(), origin, entries)
-        };
-        let document = Self {
-            capture: single(Section::Capture, take(Section::Capture), problems),
-            pending: single(Section::Pending, take(Section::Pending), problems),
-            log: single(Section::Log, take(Section::Log), problems),
-            control: single(Section::Control, take(Section::Control), problems),
-            metrics: single(Section::Metrics, take(Section::Metrics), problems),
-            collectors: list(
-                Section::Collector,
-                take(Section::Collector),
-                origin,
-                problems,
-            ),
-            syslog: list(Section::Syslog, take(Section::Syslog), origin, problems),
-        };
+        let mut sections = BTreeMap::new();
+        for section in Section::ALL {
+            let value = root.remove(section.name());
+            let tables = if section.is_list() {
+                list(section, value, origin, problems)
+            } else {
+                let label = section.name().to_owned();
+                let value = value.unwrap_or_else(|| Value::new(None, ValueKind::Nil));
+                vec![table(section, label, value, origin, problems)]
+            };
+            sections.insert(section, tables);
+        }
         let mut rest: Vec<_> = root.into_keys().collect();
         rest.sort();
         for name in rest {
-            problems.push(Problem {
-                origin: origin.to_owned(),
-                key: quoted(&name),
-                message: format!("unknown section, {}", section_advice(&name)),
-            });
+            let message = format!("unknown section, {}", section_advice(&name));
+            problems.push(Problem::new(origin, quoted(&name), message));
         }
-        document
+        Self(sections)
+    }
+
+    /// The entries of a list.
+    pub(super) fn list(&mut self, section: Section) -> &mut Vec<Table> {
+        self.0.entry(section).or_default()
+    }
+
+    /// The table of a section that is no list.
+    pub(super) fn single(&mut self, section: Section) -> &mut Table {
+        self.entry(section, 0)
     }
 
     /// Puts the variables that begin with `NATTRAIL_` on top; others are none of our business.
@@ -77,59 +68,34 @@ impl Document {
             .filter(|(name, _)| name.starts_with(PREFIX) && name != FILE_VARIABLE)
             .collect();
         variables.sort();
-        let mut entries: BTreeMap<(Section, usize), Vec<(&Key, Value)>> = BTreeMap::new();
-        for (name, text) in variables {
-            let value = Value::new(Some(&name), text);
-            match key_of_variable(&name) {
-                Some((key, Some(index))) => {
-                    let list = entries.entry((key.section, index)).or_default();
-                    list.push((key, value));
-                }
-                Some((key, None)) => self.single(key.section).set(key, value),
-                None => problems.push(Problem {
-                    message: format!("unknown variable, {}", variable_advice(&name)),
-                    key: String::new(),
-                    origin: name,
-                }),
-            }
-        }
         // In the order of the numbers, so that those beyond the end are added in their order.
+        let mut entries: BTreeMap<(Section, usize), Vec<_>> = BTreeMap::new();
+        for (name, text) in variables {
+            let Some((key, index)) = key_of_variable(&name) else {
+                let message = format!("unknown variable, {}", variable_advice(&name));
+                problems.push(Problem::new(name, "", message));
+                continue;
+            };
+            let values = entries.entry((key.section, index)).or_default();
+            values.push((key.name, Value::new(Some(&name), text)));
+        }
         for ((section, index), values) in entries {
             let table = self.entry(section, index);
-            for (key, value) in values {
-                table.set(key, value);
+            for (name, value) in values {
+                table.set(name, value);
             }
         }
     }
 
-    fn single(&mut self, section: Section) -> &mut Table {
-        match section {
-            Section::Capture => &mut self.capture,
-            Section::Log => &mut self.log,
-            Section::Control => &mut self.control,
-            Section::Metrics => &mut self.metrics,
-            _ => &mut self.pending,
-        }
-    }
-
+    /// The entry of that number; a new one for a number beyond the end.
     fn entry(&mut self, section: Section, index: usize) -> &mut Table {
-        let list = if section == Section::Collector {
-            &mut self.collectors
-        } else {
-            &mut self.syslog
-        };
+        let list = self.list(section);
         let index = index.min(list.len());
         if index == list.len() {
             let label = format!("{}[{index}]", section.name());
             list.push(Table::new(section, label, "environment", HashMap::new()));
         }
         &mut list[index]
-    }
-}
-
-impl Table {
-    fn set(&mut self, key: &Key, value: Value) {
-        self.entries.insert(key.name.to_owned(), value);
     }
 }
 
@@ -144,27 +110,24 @@ fn variable_name(key: &Key, index: usize) -> String {
     }
 }
 
-fn key_of_variable(name: &str) -> Option<(&'static Key, Option<usize>)> {
-    let rest = name.strip_prefix(PREFIX)?;
-    let (section, rest) = Section::ALL.into_iter().find_map(|section| {
-        let upper = section.name().to_ascii_uppercase();
-        let rest = rest.strip_prefix(&upper)?.strip_prefix('_')?;
-        Some((section, rest))
-    })?;
-    let (index, rest) = if section.is_list() {
-        let (digits, rest) = rest.split_once('_')?;
-        (Some(digits.parse().ok()?), rest)
-    } else {
-        (None, rest)
+fn key_of_variable(name: &str) -> Option<(&'static Key, usize)> {
+    let (section, rest) = name.strip_prefix(PREFIX)?.split_once('_')?;
+    let numbered = || {
+        let (digits, suffix) = rest.split_once('_')?;
+        Some((digits.parse().ok()?, suffix))
     };
-    let key = section.keys().find(|key| key.variable_suffix() == rest)?;
-    Some((key, index))
+    keys::all().find_map(|key| {
+        let is_list = key.section.is_list();
+        let (index, suffix) = if is_list { numbered()? } else { (0, rest) };
+        let is_key = key.section.name().to_ascii_uppercase() == section;
+        (is_key && key.variable_suffix() == suffix).then_some((key, index))
+    })
 }
 
 fn variable_advice(name: &str) -> String {
     let digits: String = name.chars().filter(char::is_ascii_digit).collect();
     let index = digits.parse().unwrap_or(0);
-    let known: Vec<_> = KEYS.iter().map(|key| variable_name(key, index)).collect();
+    let known: Vec<_> = keys::all().map(|key| variable_name(key, index)).collect();
     match keys::nearest(name, known.iter().map(String::as_str)) {
         Some(near) => format!("did you mean {near}"),
         None => {
@@ -179,36 +142,31 @@ fn section_advice(name: &str) -> String {
     if let Some(near) = keys::nearest(name, Section::ALL.into_iter().map(Section::name)) {
         return format!("did you mean \"{near}\"");
     }
-    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+    if let Some(key) = keys::all().find(|key| key.name == name) {
         return format!("as a key it belongs into [{}]", key.section.name());
     }
     "expected capture, pending, log, control, metrics, collector or syslog".to_owned()
 }
 
-fn entries_of(
-    value: Value,
-    label: &str,
+fn table(
     section: Section,
+    label: String,
+    value: Value,
     origin: &str,
     problems: &mut Vec<Problem>,
-) -> HashMap<String, Value> {
-    match value.kind {
+) -> Table {
+    let entries = match value.kind {
         ValueKind::Table(entries) => entries,
         // YAML writes a section without keys as null.
         ValueKind::Nil => HashMap::new(),
         _ => {
-            problems.push(Problem {
-                origin: origin.to_owned(),
-                key: label.to_owned(),
-                message: format!(
-                    "expected a table of the keys of [{}], found {}",
-                    section.name(),
-                    found(&value)
-                ),
-            });
+            let (name, found) = (section.name(), found(&value));
+            let message = format!("expected a table of the keys of [{name}], found {found}");
+            problems.push(Problem::new(origin, &label, message));
             HashMap::new()
         }
-    }
+    };
+    Table::new(section, label, origin, entries)
 }
 
 fn list(
@@ -218,44 +176,37 @@ fn list(
     problems: &mut Vec<Problem>,
 ) -> Vec<Table> {
     let name = section.name();
-    let labelled: Vec<(String, Option<String>, Value)> = match value.map(|value| value.kind) {
+    match value.map(|value| value.kind) {
         None | Some(ValueKind::Nil) => Vec::new(),
         Some(ValueKind::Array(values)) => values
             .into_iter()
             .enumerate()
-            .map(|(index, value)| (format!("{name}[{index}]"), None, value))
+            .map(|(index, value)| {
+                let label = format!("{name}[{index}]");
+                table(section, label, value, origin, problems)
+            })
             .collect(),
         Some(ValueKind::Table(entries)) if entries.values().all(is_table) => {
             let sorted: BTreeMap<_, _> = entries.into_iter().collect();
-            sorted
-                .into_iter()
-                .map(|(entry, value)| (format!("{name}.{}", quoted(&entry)), Some(entry), value))
-                .collect()
+            let named = sorted.into_iter().map(|(entry, value)| {
+                let label = format!("{name}.{}", quoted(&entry));
+                let mut table = table(section, label, value, origin, problems);
+                let own = table.entries.entry("name".to_owned());
+                own.or_insert_with(|| Value::new(None, entry));
+                table
+            });
+            named.collect()
         }
         Some(other) => {
             let shown = match &other {
                 ValueKind::Table(_) => format!("[{name}]"),
                 _ => found(&Value::new(None, other)),
             };
-            problems.push(Problem {
-                origin: origin.to_owned(),
-                key: name.to_owned(),
-                message: format!("expected [[{name}]] or [{name}.NAME], found {shown}"),
-            });
+            let message = format!("expected [[{name}]] or [{name}.NAME], found {shown}");
+            problems.push(Problem::new(origin, name, message));
             Vec::new()
         }
-    };
-    labelled
-        .into_iter()
-        .map(|(label, entry, value)| {
-            let mut entries = entries_of(value, &label, section, origin, problems);
-            if let Some(entry) = entry {
-                let named = entries.entry("name".to_owned());
-                named.or_insert_with(|| Value::new(None, entry));
-            }
-            Table::new(section, label, origin, entries)
-        })
-        .collect()
+    }
 }
 
 /// A table with anything but tables in it is meant as a single entry, not as a table of entries.

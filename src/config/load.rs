@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 
 use config::{FileFormat, Value};
 
-use super::Config;
 use super::build;
 use super::document::Document;
 use super::keys::Section;
 use super::problem::Problem;
 use super::syntax;
 use super::tree::Table;
+use super::{Capture, Config, Control, Log, Metrics, Pending};
 
 /// Read when no other file is named, if it exists.
 pub(crate) const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
@@ -43,11 +43,8 @@ pub struct Error(pub Vec<Problem>);
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "\n" };
-            write!(f, "{separator}{problem}")?;
-        }
-        Ok(())
+        let lines: Vec<_> = self.0.iter().map(Problem::to_string).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 
@@ -95,24 +92,42 @@ fn assemble(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, Vec<Problem>> {
     let environment: Vec<_> = environment.collect();
-    let state_directory = systemd_directory(&environment, STATE_VARIABLE, DEFAULT_STATE_DIRECTORY);
-    let runtime_directory =
-        systemd_directory(&environment, RUNTIME_VARIABLE, DEFAULT_RUNTIME_DIRECTORY);
     let mut problems = Vec::new();
-    let mut document = Document::new(root, origin, &mut problems);
-    document.overlay(environment.iter().cloned(), &mut problems);
-    if document.collectors.is_empty() && document.syslog.is_empty() {
-        document.syslog.push(standard_output());
+    let problems = &mut problems;
+    let mut document = Document::new(root, origin, problems);
+    document.overlay(environment.iter().cloned(), problems);
+    let outputs = [Section::Collector, Section::Syslog];
+    if outputs
+        .into_iter()
+        .all(|section| document.list(section).is_empty())
+    {
+        document.list(Section::Syslog).push(standard_output());
     }
-    let capture = build::capture(document.capture, &mut problems);
-    let pending = build::pending(document.pending, &state_directory, &mut problems);
-    let log = build::log(document.log, &mut problems);
-    let control = build::control(document.control, &runtime_directory, &mut problems);
-    let metrics = build::metrics(document.metrics, &mut problems);
-    let collectors = build::collectors(document.collectors, &mut problems);
-    let syslog = build::syslog(document.syslog, &mut problems);
-    match (capture, pending, log, control) {
-        (Some(capture), Some(pending), Some(log), Some(control)) if problems.is_empty() => {
+    let directory = |variable, default| systemd_directory(&environment, variable, default);
+    let pending = document.single(Section::Pending);
+    if !pending.is_set("database") {
+        let state = directory(STATE_VARIABLE, DEFAULT_STATE_DIRECTORY);
+        pending.set("database", Value::new(None, format!("{state}/pending.db")));
+    }
+    let control = document.single(Section::Control);
+    if !control.is_given("socket") {
+        let runtime = directory(RUNTIME_VARIABLE, DEFAULT_RUNTIME_DIRECTORY);
+        control.set(
+            "socket",
+            Value::new(None, format!("{runtime}/control.sock")),
+        );
+    }
+    let capture = Capture::take(document.single(Section::Capture), problems);
+    let pending = Pending::take(document.single(Section::Pending), problems);
+    let log = Log::take(document.single(Section::Log), problems);
+    let control = Control::take(document.single(Section::Control), problems);
+    let metrics = Metrics::take(document.single(Section::Metrics), problems);
+    let collectors = build::collectors(document.list(Section::Collector), problems);
+    let syslog = build::syslog(document.list(Section::Syslog), problems);
+    match (capture, pending, log, control, metrics) {
+        (Some(capture), Some(pending), Some(log), Some(control), Some(metrics))
+            if problems.is_empty() =>
+        {
             Ok(Config {
                 capture,
                 pending,
@@ -123,7 +138,7 @@ fn assemble(
                 syslog,
             })
         }
-        _ => Err(problems),
+        _ => Err(std::mem::take(problems)),
     }
 }
 
@@ -135,18 +150,17 @@ fn standard_output() -> Table {
 }
 
 /// The first of the directories that systemd names in a variable (systemd.exec(5): several are separated by colons).
-fn systemd_directory(
-    environment: &[(String, String)],
+fn systemd_directory<'a>(
+    environment: &'a [(String, String)],
     variable: &str,
-    default: &'static str,
-) -> PathBuf {
+    default: &'a str,
+) -> &'a str {
     environment
         .iter()
         .find(|(name, _)| name == variable)
         .and_then(|(_, list)| list.split(':').next())
         .filter(|path| path.starts_with('/'))
         .unwrap_or(default)
-        .into()
 }
 
 /// A file that may be there but cannot be looked at is a mistake, not a reason to run without it.
@@ -192,11 +206,7 @@ fn mode_warning(file: &Path) -> Option<Problem> {
 }
 
 fn about(file: &Path, message: String) -> Problem {
-    Problem {
-        origin: file.display().to_string(),
-        key: String::new(),
-        message,
-    }
+    Problem::new(file.display().to_string(), "", message)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ mod units;
 pub(crate) mod values;
 
 pub(crate) use document::FILE_VARIABLE;
-pub(crate) use load::DEFAULT_FILE;
+pub use keys::{Capture, Control, Log, Metrics, Pending};
 pub use load::{Error, Loaded};
 pub use problem::Problem;
 pub(crate) use problem::quoted;
@@ -25,7 +25,6 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::session::Protocol;
 pub use crate::wire::flow::NatEventValues;
 use crate::wire::syslog::Style;
 pub use crate::wire::syslog::{Facility, Format, Severity, Target};
@@ -40,31 +39,6 @@ pub struct Config {
     pub collectors: Vec<Collector>,
     /// Never empty together with `collectors`: without either, records go to the standard output as text.
     pub syslog: Vec<Syslog>,
-}
-
-/// `[capture]`: what is read from the kernel, and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Capture {
-    /// The network namespace to read; `None` is the one the daemon was started in.
-    pub namespace: Option<Namespace>,
-    /// Name of the own nftables table (family inet) that keeps connection tracking on.
-    pub table: String,
-    pub log: LogScope,
-    pub mark: Option<MarkFilter>,
-    /// Protocols to log; empty means every one.
-    pub protocols: Vec<Protocol>,
-    /// Prefixes of the pre-NAT source; empty means any.
-    pub source: Vec<Prefix>,
-    /// Prefixes of the pre-NAT destination; empty means any.
-    pub destination: Vec<Prefix>,
-    /// Whether the daemon itself switches on the kernel settings the records need.
-    pub set_sysctls: bool,
-    /// Bytes asked for with `SO_RCVBUFFORCE`; the kernel doubles them.
-    pub receive_buffer: usize,
-    /// Whether the kernel keeps the end of a session until it could be delivered.
-    pub reliable: bool,
-    /// Time between audits of the pending sessions against the kernel's table; `None` for only those that are needed.
-    pub resync: Option<Duration>,
 }
 
 /// A network namespace by name (as `ip netns` knows it) or by path.
@@ -127,17 +101,8 @@ impl Prefix {
 
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let differing = u32::from(network) ^ u32::from(address);
-                differing.leading_zeros() >= u32::from(self.length)
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let differing = u128::from(network) ^ u128::from(address);
-                differing.leading_zeros() >= u32::from(self.length)
-            }
-            _ => false,
-        }
+        self.address.is_ipv4() == address.is_ipv4()
+            && values::network_of(address, self.length) == self.address
     }
 }
 
@@ -146,40 +111,6 @@ impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.length)
     }
-}
-
-/// `[pending]`: the store of connections that are still open.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Pending {
-    pub database: PathBuf,
-    /// Age at which a connection the kernel no longer has is closed with an inferred delete record.
-    pub ttl: Duration,
-    /// One transaction per this interval.
-    pub flush: Duration,
-    /// Connections kept at a time.
-    pub max: usize,
-}
-
-/// `[log]`: how much of the records that an output has not taken yet the database keeps. Beyond either bound the oldest go.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Log {
-    /// Bytes.
-    pub size: u64,
-    pub age: Duration,
-}
-
-/// `[control]`: how a running daemon is asked about itself.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Control {
-    /// The Unix socket, whose path fits into a `sockaddr_un`; `None` for none.
-    pub socket: Option<PathBuf>,
-}
-
-/// `[metrics]`: what Prometheus fetches.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Metrics {
-    /// The TCP address to listen on; `None` for none.
-    pub listen: Option<SocketAddr>,
 }
 
 /// `[[collector]]`: one NetFlow or IPFIX receiver.

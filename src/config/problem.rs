@@ -12,6 +12,20 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    pub(super) fn new(
+        origin: impl Into<String>,
+        key: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            origin: origin.into(),
+            key: key.into(),
+            message: message.into(),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.origin)?;
@@ -23,7 +37,6 @@ impl fmt::Display for Problem {
 }
 
 /// A name or value from the file as a message quotes it: on one line.
-#[must_use]
 pub(crate) fn quoted(text: &str) -> String {
     text.escape_debug().to_string()
 }

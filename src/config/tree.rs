@@ -1,16 +1,14 @@
 //! Taking typed values out of a tree of untyped ones, without stopping at the first mistake.
 //!
-//! Every key is taken once; what is left in a section at its end is unknown. Rules that hold for every format, since INI
-//! and the environment know nothing but text: a value may be written as text, a list as text with commas, and for a key
-//! without default the empty text (or null) is the same as leaving it out. Mistakes are collected, each with the file
-//! or variable it came from.
+//! Rules that hold for every format, since INI and the environment know nothing but text: a value may be written as text, a
+//! list as text with commas, and for a key without default the empty text (or null) is the same as leaving it out. Mistakes
+//! are collected, each with the file or variable it came from.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use config::{FileFormat, Format, Value, ValueKind};
 
-use super::keys::{self, KEYS, Key, Preset, Section};
+use super::keys::{self, Key, Preset, Section};
 use super::problem::{Problem, quoted};
 
 /// Why a text is not a value.
@@ -26,7 +24,6 @@ pub(super) type Parsed<T> = Result<T, Wrong>;
 
 impl Wrong {
     /// What was expected; `usual` where the value itself has nothing more to the point.
-    #[must_use]
     pub(crate) fn expected(self, usual: &str) -> String {
         match self {
             Self::Value => usual.to_owned(),
@@ -35,19 +32,16 @@ impl Wrong {
     }
 }
 
-/// One section, or one entry of a list of sections, while its keys are taken.
+/// One section, or one entry of a list of sections.
 pub(super) struct Table {
     pub section: Section,
     /// `capture`, `collector[0]` or `collector.NAME`.
     pub label: String,
     pub origin: String,
     pub entries: HashMap<String, Value>,
-    /// Where the values taken so far came from, for mistakes that show only later.
-    taken: HashMap<&'static str, String>,
 }
 
 impl Table {
-    #[must_use]
     pub(super) fn new(
         section: Section,
         label: String,
@@ -59,167 +53,152 @@ impl Table {
             label,
             origin: origin.to_owned(),
             entries,
-            taken: HashMap::new(),
         }
+    }
+
+    pub(super) fn set(&mut self, name: &str, value: Value) {
+        self.entries.insert(name.to_owned(), value);
     }
 
     /// The value of the key, or its preset. `None` after a mistake, which is then among the `problems`; also for a key
     /// that varies or is unset by default and was left out.
     pub(super) fn take<T>(
-        &mut self,
+        &self,
         name: &str,
         parse: impl Fn(&str) -> Parsed<T>,
         problems: &mut Vec<Problem>,
     ) -> Option<T> {
-        let (key, value) = self.take_value(name, problems)?;
-        let result = match text_of(&value) {
-            Some(text) => parse(text.trim()),
-            None => Err(Wrong::Value),
-        };
-        self.keep(key, &value, result, problems)
+        let (key, value) = self.value(name, problems)?;
+        self.parsed(key, &value, parse, problems)
     }
 
     /// The same for a list.
     pub(super) fn take_list<T>(
-        &mut self,
+        &self,
         name: &str,
         parse: impl Fn(&str) -> Parsed<T>,
         problems: &mut Vec<Problem>,
     ) -> Option<Vec<T>> {
-        let (key, value) = self.take_value(name, problems)?;
-        let elements = match value.kind {
-            ValueKind::Array(elements) => elements,
+        let (key, value) = self.value(name, problems)?;
+        let elements = match &value.kind {
+            ValueKind::Array(elements) => elements.clone(),
             ValueKind::String(text) if text.trim().is_empty() => Vec::new(),
-            ValueKind::String(ref text) => text
-                .split(',')
-                .map(|part| element(&value, part.trim()))
-                .collect(),
+            ValueKind::String(text) => {
+                let origin = value.origin().map(str::to_owned);
+                let parts = text.split(',');
+                parts
+                    .map(|part| Value::new(origin.as_ref(), part.trim()))
+                    .collect()
+            }
             _ => vec![value],
         };
-        let mut list = Vec::with_capacity(elements.len());
-        let mut complete = true;
-        for value in &elements {
-            let result = match text_of(value) {
-                Some(text) => parse(text.trim()),
-                None => Err(Wrong::Value),
-            };
-            match self.keep(key, value, result, problems) {
-                Some(element) => list.push(element),
-                None => complete = false,
-            }
-        }
-        complete.then_some(list)
+        // Of all of them, to find each mistake.
+        let parsed: Vec<_> = elements
+            .iter()
+            .map(|element| self.parsed(key, element, &parse, problems))
+            .collect();
+        parsed.into_iter().collect()
     }
 
-    /// Whether the key is set to something, and not yet taken.
-    #[must_use]
+    /// Whether the key is set to something.
     pub(super) fn is_set(&self, name: &str) -> bool {
         self.entries.get(name).is_some_and(|value| !is_blank(value))
     }
 
-    /// Whether the key is set, be it to the empty text, and not yet taken.
-    #[must_use]
+    /// Whether the key is set, be it to the empty text.
     pub(super) fn is_given(&self, name: &str) -> bool {
         let value = self.entries.get(name);
         value.is_some_and(|value| !matches!(value.kind, ValueKind::Nil))
     }
 
-    /// Adds a mistake about a key that is right by itself, but not together with others.
+    /// Adds a mistake about a key: one that is right by itself, but not together with others, or has no value.
     pub(super) fn conflict(
         &self,
         name: &str,
         message: impl Into<String>,
         problems: &mut Vec<Problem>,
     ) {
-        let waiting = self.entries.get(name).and_then(Value::origin);
-        let origin = waiting.or_else(|| self.taken.get(name).map(String::as_str));
-        problems.push(Problem {
-            origin: origin.unwrap_or(&self.origin).to_owned(),
-            key: format!("{}.{name}", self.label),
-            message: message.into(),
-        });
+        let origin = self.entries.get(name).and_then(Value::origin);
+        problems.push(Problem::new(
+            origin.unwrap_or(&self.origin),
+            format!("{}.{}", self.label, quoted(name)),
+            message,
+        ));
     }
 
     /// Adds a mistake about a key that was left out.
     pub(super) fn missing(&self, name: &str, problems: &mut Vec<Problem>) {
-        let expected = keys::find(self.section, name).map_or("a value", |key| key.expected);
-        problems.push(Problem {
-            origin: self.origin.clone(),
-            key: format!("{}.{name}", self.label),
-            message: format!("expected {expected}, found nothing"),
-        });
+        let expected = self
+            .section
+            .find(name)
+            .map_or("a value", |key| key.expected);
+        self.conflict(
+            name,
+            format!("expected {expected}, found nothing"),
+            problems,
+        );
     }
 
-    /// Every key that nobody took is unknown.
-    pub(super) fn finish(self, problems: &mut Vec<Problem>) {
-        let mut rest: Vec<_> = self.entries.into_iter().collect();
-        rest.sort_by(|left, right| left.0.cmp(&right.0));
-        for (name, value) in rest {
-            problems.push(Problem {
-                origin: value.origin().unwrap_or(&self.origin).to_owned(),
-                key: format!("{}.{}", self.label, quoted(&name)),
-                message: format!("unknown key, {}", advice(self.section, &name)),
-            });
+    /// Names every key that there is not.
+    pub(super) fn finish(&self, problems: &mut Vec<Problem>) {
+        let names = self.entries.keys();
+        let mut unknown: Vec<_> = names
+            .filter(|name| self.section.find(name).is_none())
+            .collect();
+        unknown.sort();
+        for name in unknown {
+            let advice = advice(self.section, name);
+            self.conflict(name, format!("unknown key, {advice}"), problems);
         }
     }
 
-    fn take_value(
-        &mut self,
-        name: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Option<(&'static Key, Value)> {
-        let key = keys::find(self.section, name).expect("every key that is taken is in the table");
-        let given = self.entries.remove(name);
-        let given = given.filter(|value| match key.preset {
-            Preset::Value(_) => !matches!(value.kind, ValueKind::Nil),
-            _ => !is_blank(value),
-        });
-        match (given, key.preset) {
-            (Some(value), _) => {
-                if let Some(origin) = value.origin() {
-                    self.taken.insert(key.name, origin.to_owned());
-                }
-                Some((key, value))
-            }
-            (None, Preset::Value(text)) => Some((key, literal(text))),
-            (None, Preset::Required(_)) => {
+    fn value(&self, name: &str, problems: &mut Vec<Problem>) -> Option<(&'static Key, Value)> {
+        let key = self
+            .section
+            .find(name)
+            .expect("every key that is taken is in the table");
+        let given = match key.preset {
+            Preset::Value(_) => self.is_given(name),
+            _ => self.is_set(name),
+        };
+        let value = match key.preset {
+            _ if given => self.entries.get(name).cloned()?,
+            Preset::Value(text) => literal(text),
+            Preset::Required(_) => {
                 self.missing(name, problems);
-                None
+                return None;
             }
-            (None, Preset::Unset | Preset::Varies(_)) => None,
-        }
+            Preset::Unset | Preset::Varies(_) => return None,
+        };
+        Some((key, value))
     }
 
-    fn keep<T>(
+    fn parsed<T>(
         &self,
         key: &Key,
         value: &Value,
-        result: Parsed<T>,
+        parse: impl Fn(&str) -> Parsed<T>,
         problems: &mut Vec<Problem>,
     ) -> Option<T> {
-        let expected = match result {
+        let text = text_of(value).ok_or(Wrong::Value);
+        let wrong = match text.and_then(|text| parse(text.trim())) {
             Ok(parsed) => return Some(parsed),
             Err(wrong) => wrong.expected(key.expected),
         };
-        problems.push(Problem {
-            origin: value.origin().unwrap_or(&self.origin).to_owned(),
-            key: format!("{}.{}", self.label, key.name),
-            message: format!("expected {expected}, found {}", found(value)),
-        });
+        let message = format!("expected {wrong}, found {}", found(value));
+        self.conflict(key.name, message, problems);
         None
     }
 }
 
 /// A value the way a message shows it.
-#[must_use]
 pub(super) fn found(value: &Value) -> String {
     match &value.kind {
         ValueKind::Nil => "nothing".to_owned(),
         ValueKind::String(text) => format!("\"{}\"", quoted(text)),
         ValueKind::Table(_) => "a table".to_owned(),
         ValueKind::Array(_) => "a list".to_owned(),
-        ValueKind::Float(number) => number.to_string(),
-        _ => text_of(value).unwrap_or_default().into_owned(),
+        scalar => scalar.to_string(),
     }
 }
 
@@ -242,29 +221,20 @@ fn is_blank(value: &Value) -> bool {
 }
 
 /// Scalars have one text in every format; a fraction, a list and a table have none.
-fn text_of(value: &Value) -> Option<Cow<'_, str>> {
+fn text_of(value: &Value) -> Option<String> {
     match &value.kind {
-        ValueKind::String(text) => Some(Cow::Borrowed(text)),
-        ValueKind::Boolean(flag) => Some(flag.to_string().into()),
-        ValueKind::I64(number) => Some(number.to_string().into()),
-        ValueKind::I128(number) => Some(number.to_string().into()),
-        ValueKind::U64(number) => Some(number.to_string().into()),
-        ValueKind::U128(number) => Some(number.to_string().into()),
         ValueKind::Nil | ValueKind::Float(_) | ValueKind::Table(_) | ValueKind::Array(_) => None,
+        scalar => Some(scalar.to_string()),
     }
-}
-
-fn element(list: &Value, text: &str) -> Value {
-    Value::new(list.origin().map(str::to_owned).as_ref(), text)
 }
 
 fn advice(section: Section, name: &str) -> String {
-    if let Some(near) = keys::nearest(name, section.keys().map(|key| key.name)) {
+    let known = || section.keys().iter().map(|key| key.name);
+    if let Some(near) = keys::nearest(name, known()) {
         return format!("did you mean \"{near}\"");
     }
-    if let Some(key) = KEYS.iter().find(|key| key.name == name) {
+    if let Some(key) = keys::all().find(|key| key.name == name) {
         return format!("it belongs into [{}]", key.section.name());
     }
-    let known: Vec<_> = section.keys().map(|key| key.name).collect();
-    format!("expected one of {}", known.join(", "))
+    format!("expected one of {}", known().collect::<Vec<_>>().join(", "))
 }

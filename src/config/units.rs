@@ -21,13 +21,11 @@ const SIZE_UNITS: [(&str, u64); 5] = [
 ];
 
 /// Reads a duration: a whole number and `ms`, `s`, `m`, `h` or `d`. `None` for anything else, and above 2^64 ms.
-#[must_use]
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATION_UNITS).map(Duration::from_millis)
 }
 
 /// Reads a size in bytes: a whole number, alone or with `KiB`, `MiB`, `GiB` or `TiB`. `None` for anything else, and from 2^64 on.
-#[must_use]
 pub(super) fn parse_size(text: &str) -> Option<u64> {
     parse(text, &SIZE_UNITS)
 }

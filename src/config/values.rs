@@ -28,99 +28,54 @@ pub(crate) enum RecordKind {
     Triplet,
 }
 
-/// The one value `transport` has so far.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Udp;
-
-pub(crate) fn flag(text: &str) -> Parsed<bool> {
-    choice(text, &[("true", true), ("false", false)])
+/// Functions that read one of a few words.
+macro_rules! choices {
+    ($($name:ident: $type:ty { $($text:pat => $value:expr),* $(,)? })*) => {
+        $(pub(crate) fn $name(text: &str) -> Parsed<$type> {
+            match text {
+                $($text => Ok($value),)*
+                _ => Err(Wrong::Value),
+            }
+        })*
+    };
 }
 
-pub(crate) fn log_scope(text: &str) -> Parsed<LogScope> {
-    choice(text, &[("nat", LogScope::Nat), ("all", LogScope::All)])
-}
-
-pub(crate) fn transport(text: &str) -> Parsed<Udp> {
-    choice(text, &[("udp", Udp)])
-}
-
-/// A version by name, or by the number in its header.
-pub(crate) fn version(text: &str) -> Parsed<Version> {
-    choice(
-        text,
-        &[
-            ("v5", Version::NetflowV5),
-            ("v9", Version::NetflowV9),
-            ("ipfix", Version::Ipfix),
-            ("5", Version::NetflowV5),
-            ("9", Version::NetflowV9),
-            ("10", Version::Ipfix),
-        ],
-    )
-}
-
-pub(crate) fn record_kind(text: &str) -> Parsed<RecordKind> {
-    choice(
-        text,
-        &[
-            ("events", RecordKind::Events),
-            ("triplet", RecordKind::Triplet),
-        ],
-    )
-}
-
-pub(crate) fn nat_event(text: &str) -> Parsed<NatEventValues> {
-    choice(
-        text,
-        &[
-            ("rfc8158", NatEventValues::Rfc8158),
-            ("legacy", NatEventValues::Legacy),
-        ],
-    )
-}
-
-pub(crate) fn target(text: &str) -> Parsed<TargetKind> {
-    choice(
-        text,
-        &[
-            ("local", TargetKind::Local),
-            ("udp", TargetKind::Udp),
-            ("file", TargetKind::File),
-            ("stdout", TargetKind::Stdout),
-            ("journal", TargetKind::Journal),
-        ],
-    )
-}
-
-pub(crate) fn format(text: &str) -> Parsed<Format> {
-    choice(
-        text,
-        &[
-            ("csv", Format::Csv),
-            ("text", Format::Text),
-            ("json", Format::Json),
-            ("rfc5424", Format::Rfc5424),
-        ],
-    )
-}
-
-pub(crate) fn severity(text: &str) -> Parsed<Severity> {
-    choice(
-        text,
-        &[
-            ("emerg", Severity::Emergency),
-            ("alert", Severity::Alert),
-            ("crit", Severity::Critical),
-            ("err", Severity::Error),
-            ("error", Severity::Error),
-            ("warning", Severity::Warning),
-            ("warn", Severity::Warning),
-            ("notice", Severity::Notice),
-            ("info", Severity::Informational),
-            ("informational", Severity::Informational),
-            ("debug", Severity::Debug),
-        ],
-    )
+choices! {
+    flag: bool { "true" => true, "false" => false }
+    log_scope: LogScope { "nat" => LogScope::Nat, "all" => LogScope::All }
+    // There is one so far.
+    transport: () { "udp" => () }
+    // By name, or by the number in its header.
+    version: Version {
+        "v5" | "5" => Version::NetflowV5,
+        "v9" | "9" => Version::NetflowV9,
+        "ipfix" | "10" => Version::Ipfix,
+    }
+    record_kind: RecordKind { "events" => RecordKind::Events, "triplet" => RecordKind::Triplet }
+    nat_event: NatEventValues { "rfc8158" => NatEventValues::Rfc8158, "legacy" => NatEventValues::Legacy }
+    target: TargetKind {
+        "local" => TargetKind::Local,
+        "udp" => TargetKind::Udp,
+        "file" => TargetKind::File,
+        "stdout" => TargetKind::Stdout,
+        "journal" => TargetKind::Journal,
+    }
+    format: Format {
+        "csv" => Format::Csv,
+        "text" => Format::Text,
+        "json" => Format::Json,
+        "rfc5424" => Format::Rfc5424,
+    }
+    severity: Severity {
+        "emerg" => Severity::Emergency,
+        "alert" => Severity::Alert,
+        "crit" => Severity::Critical,
+        "err" | "error" => Severity::Error,
+        "warning" | "warn" => Severity::Warning,
+        "notice" => Severity::Notice,
+        "info" | "informational" => Severity::Informational,
+        "debug" => Severity::Debug,
+    }
 }
 
 pub(crate) fn facility(text: &str) -> Parsed<Facility> {
@@ -198,6 +153,14 @@ pub(crate) fn destination(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
     }
 }
 
+/// The same as an address, with this port where it has none.
+pub(crate) fn address(default_port: u16) -> impl Fn(&str) -> Parsed<SocketAddr> {
+    move |text| {
+        let (ip, port) = endpoint(text)?;
+        Ok(SocketAddr::new(ip, port.unwrap_or(default_port)))
+    }
+}
+
 pub(crate) fn ipv4_address(text: &str) -> Parsed<Ipv4Addr> {
     text.parse().map_err(|_| Wrong::Value)
 }
@@ -251,6 +214,10 @@ pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Pars
     }
 }
 
+pub(crate) fn at_least_a_second(text: &str) -> Parsed<Duration> {
+    duration(Duration::from_secs(1)..=Duration::MAX)(text)
+}
+
 /// A duration from 1 s; 0 is never.
 pub(crate) fn interval(text: &str) -> Parsed<Option<Duration>> {
     match parse_duration(text) {
@@ -270,6 +237,11 @@ pub(crate) fn size<T: TryFrom<u64> + PartialOrd>(
     }
 }
 
+/// The size of a socket's buffer.
+pub(crate) fn buffer(text: &str) -> Parsed<usize> {
+    size(4 << 10..=1 << 30)(text)
+}
+
 pub(crate) fn whole<T: std::str::FromStr + PartialOrd>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Parsed<T> {
@@ -279,12 +251,8 @@ pub(crate) fn whole<T: std::str::FromStr + PartialOrd>(
     }
 }
 
-fn choice<T: Copy>(text: &str, choices: &[(&str, T)]) -> Parsed<T> {
-    let chosen = choices.iter().find(|(name, _)| *name == text);
-    chosen.map(|(_, value)| *value).ok_or(Wrong::Value)
-}
-
-fn named(text: &str, begins: bool, limit: usize, others: &str) -> Parsed<String> {
+/// At most so many letters, digits and others.
+pub(crate) fn named(text: &str, begins: bool, limit: usize, others: &str) -> Parsed<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
     if begins && text.len() <= limit && text.chars().all(allowed) {
         Ok(text.to_owned())
@@ -294,7 +262,7 @@ fn named(text: &str, begins: bool, limit: usize, others: &str) -> Parsed<String>
 }
 
 /// Digits only: `FromStr` would also take a plus sign.
-fn plain<T: std::str::FromStr>(text: &str) -> Option<T> {
+pub(crate) fn plain<T: std::str::FromStr>(text: &str) -> Option<T> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
 }
@@ -307,7 +275,8 @@ fn number(text: &str) -> Option<u32> {
     }
 }
 
-fn network_of(address: IpAddr, length: u8) -> IpAddr {
+/// The address without the bits beyond the prefix, whose length fits its family.
+pub(super) fn network_of(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);

@@ -1,43 +1,12 @@
 //! A `nattrail.toml` in the making: sections, keys and comments (TOML 1.0).
 
-use std::fmt::{self, Display, Write as _};
+use serde_json::Value;
 
 use super::Note;
 use crate::config::quoted;
 
 /// Where comments are broken.
 const WIDTH: usize = 118;
-
-/// A TOML basic string.
-pub(super) struct Text<'a>(pub &'a str);
-
-impl Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        for c in self.0.chars() {
-            match c {
-                '"' | '\\' => write!(f, "\\{c}")?,
-                c if c.is_control() => write!(f, "\\u{:04X}", u32::from(c))?,
-                c => f.write_char(c)?,
-            }
-        }
-        f.write_char('"')
-    }
-}
-
-/// A TOML array of basic strings.
-pub(super) struct List<'a>(pub &'a [String]);
-
-impl Display for List<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('[')?;
-        for (index, element) in self.0.iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
-            write!(f, "{separator}{}", Text(element))?;
-        }
-        f.write_char(']')
-    }
-}
 
 #[derive(Debug, Default)]
 pub(super) struct Draft {
@@ -50,7 +19,9 @@ impl Draft {
         self.body += &format!("\n{header}\n");
     }
 
-    pub(super) fn set(&mut self, key: &str, value: impl Display) {
+    /// Numbers, strings and lists are written alike in TOML and JSON, but for one character that JSON leaves as it is.
+    pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
+        let value = value.into().to_string().replace('\u{7f}', "\\u007F");
         self.body += &format!("{key} = {value}\n");
     }
 
@@ -60,7 +31,6 @@ impl Draft {
     }
 
     /// The whole text, which says where it comes from and what is not in it.
-    #[must_use]
     pub(super) fn finish(&self, origin: &str, notes: &[Note]) -> String {
         let version = env!("CARGO_PKG_VERSION");
         let mut text = comment(&format!(
@@ -70,7 +40,7 @@ impl Draft {
         if !notes.is_empty() {
             text += "#\n# What has no equivalent, or another than it seems:\n";
             for note in notes {
-                text += &item(&note.to_string());
+                text += &wrapped(&note.to_string(), "# -", "#  ");
             }
         }
         text + &self.body
@@ -80,11 +50,6 @@ impl Draft {
 /// Comment lines of a bounded width. No character in them can end the comment.
 fn comment(text: &str) -> String {
     wrapped(text, "#", "#")
-}
-
-/// The same for an element of a list.
-fn item(text: &str) -> String {
-    wrapped(text, "# -", "#  ")
 }
 
 fn wrapped(text: &str, first: &str, next: &str) -> String {
@@ -109,11 +74,9 @@ mod tests {
 
     #[test]
     fn a_string_is_escaped() {
-        assert_eq!(Text("a").to_string(), "\"a\"");
-        assert_eq!(
-            Text("a\"b\\c\n\u{7f}").to_string(),
-            r#""a\"b\\c\u000A\u007F""#
-        );
+        let mut draft = Draft::default();
+        draft.set("a", "a\"b\\c\n\u{1}\u{7f}");
+        assert_eq!(draft.body, "a = \"a\\\"b\\\\c\\n\\u0001\\u007F\"\n");
     }
 
     #[test]

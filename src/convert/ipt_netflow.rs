@@ -8,233 +8,183 @@ mod destination;
 mod lines;
 
 use self::destination::Destination;
-use self::lines::Given;
-use super::draft::{Draft, List, Text};
-use super::{Conversion, Notes, Unfit};
+use super::draft::Draft;
+use super::{Conversion, Note, Notes, Settings};
 use crate::config::quoted;
 
 /// What the module exports to when it is not told.
 const DEFAULT_DESTINATION: &str = "127.0.0.1:2055";
 
-const BUFFER: std::ops::RangeInclusive<u64> = 4 << 10..=1 << 30;
+const BUFFER: std::ops::RangeInclusive<i64> = 4 << 10..=1 << 30;
 
-/// The whole conversion; `origin` is what the result calls the file.
-///
-/// # Errors
-/// When no option of the module is in the text, or no destination is left that could be sent to.
-pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Unfit> {
+/// The whole conversion, if there is an option of the module in the text, and a destination that could be sent to. `origin`
+/// is what the result calls the file.
+pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     let mut notes = Notes::default();
-    let given = lines::read(text, &mut notes);
-    if given.is_empty() {
+    let settings = lines::read(text, &mut notes);
+    if settings.0.is_empty() {
         let message = "expected \"options ipt_NETFLOW …\" or \"net.netflow.… = …\", found neither";
-        return Err(Unfit::new(0, "", message));
+        return Err(Note::new(0, "", message));
     }
-    let options = Options::of(&given, &mut notes);
-    let destinations = options.destinations(&mut notes)?;
+    let options = Options::of(&settings, &mut notes);
+    let destinations = destinations(&settings, &mut notes)?;
     let mut draft = Draft::default();
     draft.section("[capture]");
     draft.remark("Translations only, as with natevents=1.");
-    draft.set("log", Text("nat"));
+    draft.set("log", "nat");
     for destination in &destinations {
         options.write(destination, &mut draft);
     }
+    settings.explain_rest(without_equivalent, &mut notes);
     Ok(notes.conclude(origin, &draft))
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Protocol {
-    V5,
-    V9,
-    Ipfix,
-}
-
-/// The options that decide something, each as it was given last.
-struct Options<'a> {
-    destination: Option<&'a Given>,
-    protocol: Protocol,
+/// The options that decide something.
+struct Options {
+    version: &'static str,
     domain: u32,
-    send_buffer: Option<u64>,
+    send_buffer: Option<i64>,
     refresh_packets: Option<u32>,
     refresh_minutes: Option<u32>,
 }
 
-impl<'a> Options<'a> {
-    fn of(given: &'a [Given], notes: &mut Notes) -> Self {
-        let mut this = Self {
-            destination: None,
-            protocol: Protocol::V5,
-            domain: 0,
-            send_buffer: None,
-            refresh_packets: None,
-            refresh_minutes: None,
+impl Options {
+    fn of(settings: &Settings, notes: &mut Notes) -> Self {
+        explain_purpose(settings, notes);
+        let mut version = "v5";
+        if let Some(protocol) = settings.last("protocol", notes) {
+            match integer(&protocol.value) {
+                Some(5) => {}
+                Some(9) => version = "v9",
+                Some(10) => version = "ipfix",
+                _ => notes.expected(protocol, "5, 9 or 10", "5 is taken"),
+            }
+        }
+        let mut number = |name, valid: fn(i64) -> bool| {
+            let setting = settings.last(name, notes)?;
+            let number = integer(&setting.value).filter(|number| valid(*number));
+            if number.is_none() {
+                notes.expected(setting, "a number", "the default is taken");
+            }
+            Some((setting, number?))
         };
-        let mut events = None;
-        for (index, option) in given.iter().enumerate() {
-            let mut later = given[index + 1..].iter();
-            if let Some(later) = later.find(|later| later.name == option.name) {
-                let message = format!("overridden in line {}", later.line);
-                notes.add(option.line, &option.shown, message);
-                continue;
+        let domain = number("engine_id", |_| true);
+        let buffer = number("sndbuf", |size| size >= 0).filter(|(_, size)| *size != 0);
+        let packets = number("refresh_rate", |packets| packets > 0);
+        let minutes = number("timeout_rate", |minutes| minutes > 0);
+        let send_buffer = buffer.map(|(setting, size)| {
+            let clamped = size.clamp(*BUFFER.start(), *BUFFER.end());
+            if clamped != size {
+                let outcome = format!("{clamped} is taken");
+                notes.expected(setting, "4096 to 1073741824 bytes", &outcome);
             }
-            match option.name.as_str() {
-                "natevents" => events = Some(option),
-                _ => this.take(option, notes),
-            }
-        }
-        this.explain(given, events, notes);
-        this
-    }
-
-    fn take(&mut self, option: &'a Given, notes: &mut Notes) {
-        let number = integer(&option.value);
-        match (option.name.as_str(), number) {
-            ("destination", _) => self.destination = Some(option),
-            ("protocol", Some(5)) => self.protocol = Protocol::V5,
-            ("protocol", Some(9)) => self.protocol = Protocol::V9,
-            ("protocol", Some(10)) => self.protocol = Protocol::Ipfix,
-            ("protocol", _) => expected(option, "5, 9 or 10, and 5 is taken", notes),
-            // The kernel has an int, of which the header takes the bits.
-            ("engine_id", Some(id)) => self.domain = id as u32,
-            ("sndbuf", Some(0)) => self.send_buffer = None,
-            ("sndbuf", Some(size)) if u64::try_from(size).is_ok() => {
-                let size = size.unsigned_abs();
-                let clamped = size.clamp(*BUFFER.start(), *BUFFER.end());
-                self.send_buffer = Some(clamped);
-                if clamped != size {
-                    expected(
-                        option,
-                        &format!("4096 to 1073741824 bytes, and {clamped} is taken"),
-                        notes,
-                    );
-                }
-            }
-            ("refresh_rate", Some(packets @ 1..)) => {
-                self.refresh_packets = u32::try_from(packets).ok();
-            }
-            ("timeout_rate", Some(minutes @ 1..)) => {
-                self.refresh_minutes = u32::try_from(minutes).ok();
-            }
-            ("engine_id" | "sndbuf" | "refresh_rate" | "timeout_rate", _) => {
-                expected(option, "a number, and the default is taken", notes);
-            }
-            (name, _) => {
-                let message = without_equivalent(name);
-                notes.add(option.line, &option.shown, message);
+            clamped
+        });
+        if version == "v5" {
+            for (setting, _) in packets.iter().chain(&minutes) {
+                notes.about(setting, "not used: NetFlow v5 has no templates");
             }
         }
-    }
-
-    /// What options mean together.
-    fn explain(&self, given: &[Given], events: Option<&Given>, notes: &mut Notes) {
-        let on =
-            events.is_some_and(|option| integer(&option.value).is_some_and(|value| value != 0));
-        if !on {
-            let message = "NAT events were off (natevents=0 is the default): nattrail logs them, and nothing else";
-            let (line, name) =
-                events.map_or((0, "natevents"), |option| (option.line, &option.shown));
-            notes.add(line, name, message);
+        // The kernel has an int, of which the header takes the bits.
+        let mut id = domain.map_or(0, |(_, id)| id as u32);
+        if let Some((setting, _)) = domain.filter(|_| version == "v5" && id > 255) {
+            id &= 255;
+            let message = format!("NetFlow v5 has 8 bits for it: {id} is taken");
+            notes.about(setting, message);
         }
-        let targets = given.iter().rev().find(|option| option.name == "targets");
-        if targets.is_none_or(|option| integer(&option.value) != Some(0)) {
-            let message = "traffic accounting (rules with -j NETFLOW, hooks) is not nattrail's: keep the module for that, with \
-                           natevents=0, or use another exporter such as softflowd or pmacct";
-            notes.add(0, "", message);
+        let small = |number: Option<(_, i64)>| u32::try_from(number?.1).ok();
+        Self {
+            version,
+            domain: id,
+            send_buffer,
+            refresh_packets: small(packets),
+            refresh_minutes: small(minutes),
         }
-        if self.protocol == Protocol::V5 {
-            let names = ["refresh_rate", "timeout_rate"];
-            for option in given
-                .iter()
-                .filter(|option| names.contains(&option.name.as_str()))
-            {
-                let message = "not used: NetFlow v5 has no templates";
-                notes.add(option.line, &option.shown, message);
-            }
-            if self.domain > 255 {
-                let message = format!(
-                    "NetFlow v5 has 8 bits for it: {} is taken",
-                    self.domain & 255
-                );
-                let line = given.iter().rev().find(|option| option.name == "engine_id");
-                notes.add(line.map_or(0, |option| option.line), "engine_id", message);
-            }
-        }
-    }
-
-    fn destinations(&self, notes: &mut Notes) -> Result<Vec<Destination>, Unfit> {
-        let (line, text) = self
-            .destination
-            .map_or((0, DEFAULT_DESTINATION), |given| (given.line, &given.value));
-        let name = "destination";
-        if self.destination.is_none() {
-            let message =
-                format!("not given: the module's default, {DEFAULT_DESTINATION}, is taken");
-            notes.add(0, name, message);
-        }
-        let mut list: Vec<Destination> = Vec::new();
-        for entry in destination::entries(text) {
-            match Destination::parse(entry) {
-                Ok(found) if list.iter().any(|other| other.address == found.address) => {
-                    let message = format!("\"{}\": there already, left out", quoted(entry));
-                    notes.add(line, name, message);
-                }
-                Ok(found) => {
-                    for message in found.remarks(entry) {
-                        notes.add(line, name, message);
-                    }
-                    list.push(found);
-                }
-                Err(expected) => {
-                    let message =
-                        format!("expected {expected}, found \"{}\": left out", quoted(entry));
-                    notes.add(line, name, message);
-                }
-            }
-        }
-        if list.is_empty() {
-            let message = format!(
-                "expected an address to export to, such as destination=192.0.2.10:2055, found \"{}\"",
-                quoted(text)
-            );
-            return Err(Unfit::new(line, name, message));
-        }
-        Ok(list)
     }
 
     fn write(&self, destination: &Destination, draft: &mut Draft) {
         draft.section("[[collector]]");
-        draft.set("address", Text(&destination.address.to_string()));
-        let version = match self.protocol {
-            Protocol::V5 => "v5",
-            Protocol::V9 => "v9",
-            Protocol::Ipfix => "ipfix",
-        };
-        draft.set("version", Text(version));
-        draft.set("records", List(&["events".to_owned()]));
+        draft.set("address", destination.address.to_string());
+        draft.set("version", self.version);
+        draft.set("records", vec!["events"]);
         if let Some(source) = destination.source {
-            draft.set("source", Text(&source.to_string()));
+            draft.set("source", source.to_string());
         }
         if let Some(size) = self.send_buffer {
             draft.set("send-buffer", size);
         }
-        if self.protocol == Protocol::V5 {
-            draft.set("observation-domain", self.domain & 255);
+        draft.set("observation-domain", self.domain);
+        if self.version == "v5" {
             return;
         }
-        draft.set("observation-domain", self.domain);
         draft.remark("ipt_NETFLOW's natEvent values, 1 and 2. RFC 8158 has 4 and 5: \"rfc8158\".");
-        draft.set("nat-event", Text("legacy"));
+        draft.set("nat-event", "legacy");
         if let Some(packets) = self.refresh_packets {
             draft.set("template-refresh-packets", packets);
         }
         if let Some(minutes) = self.refresh_minutes {
-            draft.set("template-refresh", Text(&format!("{minutes}m")));
+            draft.set("template-refresh", format!("{minutes}m"));
         }
     }
 }
 
-fn expected(option: &Given, what: &str, notes: &mut Notes) {
-    let message = format!("expected {what}; found \"{}\"", quoted(&option.value));
-    notes.add(option.line, &option.shown, message);
+/// What the module was for.
+fn explain_purpose(settings: &Settings, notes: &mut Notes) {
+    let events = settings.last("natevents", notes);
+    if events.is_none_or(|option| matches!(integer(&option.value), None | Some(0))) {
+        let message = "NAT events were off (natevents=0 is the default): nattrail logs them, and nothing else";
+        notes.add(events.map_or(0, |option| option.line), "natevents", message);
+    }
+    let mut targets = settings.0.iter().rev();
+    let targets = targets.find(|option| option.name == "targets");
+    if targets.is_none_or(|option| integer(&option.value) != Some(0)) {
+        let message = "traffic accounting (rules with -j NETFLOW, hooks) is not nattrail's: keep the module for that, with \
+                       natevents=0, or use another exporter such as softflowd or pmacct";
+        notes.add(0, "", message);
+    }
+}
+
+fn destinations(settings: &Settings, notes: &mut Notes) -> Result<Vec<Destination>, Note> {
+    let name = "destination";
+    let given = settings.last(name, notes);
+    if given.is_none() {
+        let message = format!("not given: the module's default, {DEFAULT_DESTINATION}, is taken");
+        notes.add(0, name, message);
+    }
+    let text = given.map_or(DEFAULT_DESTINATION, |given| &given.value);
+    let line = given.map_or(0, |given| given.line);
+    let mut list: Vec<Destination> = Vec::new();
+    for entry in destination::entries(text) {
+        let shown = quoted(entry);
+        match Destination::parse(entry) {
+            Ok(found) if list.iter().any(|other| other.address == found.address) => {
+                notes.add(line, name, format!("\"{shown}\": there already, left out"));
+            }
+            Ok(found) => {
+                if !found.rest.is_empty() {
+                    let message = format!(
+                        "\"{shown}\": nattrail has no equivalent of \"{}\": instead of %interface set the collector's source to an \
+                         address of it, or route",
+                        quoted(&found.rest)
+                    );
+                    notes.add(line, name, message);
+                }
+                list.push(found);
+            }
+            Err(expected) => {
+                let message = format!("expected {expected}, found \"{shown}\": left out");
+                notes.add(line, name, message);
+            }
+        }
+    }
+    if list.is_empty() {
+        let message = format!(
+            "expected an address to export to, such as destination=192.0.2.10:2055, found \"{}\"",
+            quoted(text)
+        );
+        return Err(Note::new(line, name, message));
+    }
+    Ok(list)
 }
 
 /// A number as the kernel reads it: decimal, 0x for hexadecimal, 0 for octal.

@@ -2,19 +2,20 @@
 //! that has no place in it.
 //!
 //! Nothing is dropped silently: whatever a file says is either in the result or in a note with its line. The result is
-//! always one that the loader accepts; where that is not possible (no collector is left), there is no result but an
-//! [`Unfit`]. Sans-IO: no file is opened here.
+//! always one that the loader accepts; where that is not possible (no collector is left), there is no result but the note
+//! that says why. Sans-IO: no file is opened here.
 
 mod draft;
-mod general;
 pub(crate) mod ipt_netflow;
 pub(crate) mod nfflowd;
 #[cfg(test)]
 mod testing;
 
+use std::cell::Cell;
 use std::fmt;
 
 use self::draft::Draft;
+use crate::config::quoted;
 
 /// What became of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,10 +29,20 @@ pub(crate) struct Conversion {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Note {
     /// Where it is said, counted from 1; 0 for what the file as a whole says, or does not say.
-    pub line: usize,
-    /// The option by its name; empty where it has none.
-    pub option: String,
-    pub message: String,
+    line: usize,
+    /// The setting by its name; empty where it has none.
+    setting: String,
+    message: String,
+}
+
+impl Note {
+    fn new(line: usize, setting: &str, message: impl Into<String>) -> Self {
+        Self {
+            line,
+            setting: setting.to_owned(),
+            message: message.into(),
+        }
+    }
 }
 
 impl fmt::Display for Note {
@@ -39,32 +50,10 @@ impl fmt::Display for Note {
         if self.line > 0 {
             write!(f, "line {}: ", self.line)?;
         }
-        if !self.option.is_empty() {
-            write!(f, "{}: ", self.option)?;
+        if !self.setting.is_empty() {
+            write!(f, "{}: ", self.setting)?;
         }
         f.write_str(&self.message)
-    }
-}
-
-/// Why nothing can be made of a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Unfit(pub Note);
-
-impl fmt::Display for Unfit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Unfit {}
-
-impl Unfit {
-    fn new(line: usize, option: &str, message: impl Into<String>) -> Self {
-        Self(Note {
-            line,
-            option: option.to_owned(),
-            message: message.into(),
-        })
     }
 }
 
@@ -73,8 +62,19 @@ impl Unfit {
 struct Notes(Vec<Note>);
 
 impl Notes {
-    fn add(&mut self, line: usize, option: &str, message: impl Into<String>) {
-        self.0.push(Unfit::new(line, option, message).0);
+    fn add(&mut self, line: usize, setting: &str, message: impl Into<String>) {
+        self.0.push(Note::new(line, setting, message));
+    }
+
+    fn about(&mut self, setting: &Setting, message: impl Into<String>) {
+        self.add(setting.line, &setting.name, message);
+    }
+
+    /// Says that a value is not what was expected, and what becomes of it.
+    fn expected(&mut self, setting: &Setting, expected: &str, outcome: &str) {
+        let found = quoted(&setting.value);
+        let message = format!("expected {expected}, found \"{found}\": {outcome}");
+        self.about(setting, message);
     }
 
     /// The result, with the notes in the order of the file.
@@ -85,4 +85,61 @@ impl Notes {
             notes: self.0,
         }
     }
+}
+
+/// One setting of a file, by its name with those of the blocks around it: `ct2ft.ttl`.
+#[derive(Debug)]
+struct Setting {
+    name: String,
+    value: String,
+    line: usize,
+    /// Whether the conversion has looked at it.
+    seen: Cell<bool>,
+}
+
+/// The settings of a file in their order.
+#[derive(Debug, Default)]
+struct Settings(Vec<Setting>);
+
+impl Settings {
+    fn add(&mut self, name: &str, value: &str, line: usize) {
+        self.0.push(Setting {
+            name: quoted(name),
+            value: value.to_owned(),
+            line,
+            seen: Cell::new(false),
+        });
+    }
+
+    /// All of this name.
+    fn all(&self, name: &str) -> Vec<&Setting> {
+        let all = self.0.iter().filter(|setting| setting.name == name);
+        all.inspect(|setting| setting.seen.set(true)).collect()
+    }
+
+    /// The last one of this name, which overrides those before it.
+    fn last(&self, name: &str, notes: &mut Notes) -> Option<&Setting> {
+        let mut all = self.0.iter().rev().filter(|setting| setting.name == name);
+        let last = all.next()?;
+        last.seen.set(true);
+        for earlier in all {
+            if !earlier.seen.replace(true) {
+                notes.about(earlier, format!("overridden in line {}", last.line));
+            }
+        }
+        Some(last)
+    }
+
+    /// Says of each setting that nobody has looked at why it is not in the result.
+    fn explain_rest(&self, reason: impl Fn(&str) -> &'static str, notes: &mut Notes) {
+        for setting in self.0.iter().filter(|setting| !setting.seen.get()) {
+            notes.about(setting, reason(&setting.name));
+        }
+    }
+}
+
+/// Without the quotes around it.
+fn unquoted(text: &str) -> &str {
+    let within = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\'')).unwrap_or(text)
 }

@@ -6,126 +6,74 @@
 
 mod copies;
 mod filter;
+mod general;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use super::draft::{Draft, List, Text};
-use super::general::{self, Block, Setting};
-use super::{Conversion, Notes, Unfit};
+use super::draft::Draft;
+use super::{Conversion, Note, Notes, Setting, Settings};
 use crate::config::{quoted, values};
 
+const DAY: u64 = 24 * 60 * 60;
 /// What nfflowd forgets connections after, in seconds.
-const DEFAULT_TTL: u64 = 7 * 24 * 60 * 60;
+const DEFAULT_TTL: u64 = 7 * DAY;
 
-const NO_PROGRAMS: &str = "no equivalent: nattrail starts no other programs";
-
-/// The whole conversion; `origin` is what the result calls the file.
-///
-/// # Errors
-/// When the text is not in the format of Config::General, or names no collector that could be sent to.
-pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Unfit> {
-    let root = general::parse(text)?;
+/// The whole conversion, if the text is in the format of Config::General and names a collector that could be sent to. `origin`
+/// is what the result calls the file.
+pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
+    let settings = general::parse(text)?;
     let mut notes = Notes::default();
-    for option in &root.options {
-        let message = if option.name == "include" {
-            "no equivalent: put the text of that file here, and convert the whole"
-        } else {
-            "unknown: nfflowd has no option of this name outside of its blocks"
-        };
-        notes.add(option.line, &quoted(&option.name), message);
-    }
-    let mut parts = Parts::default();
-    for block in &root.blocks {
-        parts.sort_in(block, &mut notes);
-    }
     let mut draft = Draft::default();
-    let sender = Sender::of(&parts.flow_send, &mut notes)?;
-    filter::convert(&parts.conntrack, &mut draft, &mut notes);
-    pending(&parts.ct2ft, &mut draft, &mut notes);
+    let sender = Sender::of(&settings)?;
+    filter::convert(&settings, &mut draft, &mut notes);
+    pending(&settings, &mut draft, &mut notes);
     sender.write(&mut draft);
-    copies::convert(
-        &parts.ptee,
-        sender.exporter.as_deref(),
-        &mut draft,
-        &mut notes,
-    );
-    for option in parts.flow_import.iter().flat_map(|block| &block.options) {
-        let reason = match option.name.as_str() {
-            "progname" | "format" | "args" => NO_PROGRAMS,
-            _ => "unknown: nfflowd has no such option",
-        };
-        notes.add(option.line, &named("flow_import", option), reason);
-    }
+    copies::convert(&settings, sender.exporter, &mut draft, &mut notes);
+    settings.explain_rest(without_equivalent, &mut notes);
     Ok(notes.conclude(origin, &draft))
 }
 
-/// The blocks of the file by their name; each may be there several times.
-#[derive(Default)]
-struct Parts<'a> {
-    conntrack: Vec<&'a Block>,
-    ct2ft: Vec<&'a Block>,
-    ptee: Vec<&'a Block>,
-    flow_import: Vec<&'a Block>,
-    flow_send: Vec<&'a Block>,
-}
-
-impl<'a> Parts<'a> {
-    fn sort_in(&mut self, block: &'a Block, notes: &mut Notes) {
-        let part = match block.name.as_str() {
-            "conntrack" => &mut self.conntrack,
-            "ct2ft" => &mut self.ct2ft,
-            "ptee" => &mut self.ptee,
-            "flow_import" => &mut self.flow_import,
-            "flow_send" => &mut self.flow_send,
-            _ => {
-                return unknown_block(block, "", notes);
-            }
-        };
-        part.push(block);
-        if block.name != "ptee" {
-            for inner in &block.blocks {
-                unknown_block(inner, &format!("{}.", block.name), notes);
-            }
+/// Why a setting is not in the result, and what to do instead.
+fn without_equivalent(path: &str) -> &'static str {
+    let (blocks, name) = path.rsplit_once('.').unwrap_or(("", path));
+    match (blocks, name) {
+        (_, "include") => "no equivalent: put the text of that file here, and convert the whole",
+        ("flow_send", "format") => {
+            "no equivalent: nattrail starts no other programs; it sends NetFlow v5, and v9 or IPFIX by the collector's version"
         }
+        ("flow_send" | "flow_import" | "conntrack", "progname" | "format")
+        | ("flow_import", "args")
+        | ("conntrack", "init_format" | "init_args") => {
+            "no equivalent: nattrail starts no other programs"
+        }
+        ("conntrack", "args") => {
+            "no equivalent: put what it stands for into format, and convert again"
+        }
+        (conf, "format") if conf.starts_with("ptee.conf") => {
+            "no equivalent: nattrail's lines are those that nfflowd wrote without it; see [[syslog]] format"
+        }
+        (_, "max_level") => "no equivalent: a copy has all lines, as notices",
+        (_, "logopt") => "no equivalent: lines always carry the process id",
+        (
+            _,
+            "autoflush" | "close_after_write" | "binmode" | "permissions" | "syswrite"
+            | "lazy_open",
+        ) => "no equivalent: the file is written with each batch and reopened at a reload",
+        (_, "lock" | "newline" | "callbacks" | "name" | "stderr") => {
+            "no equivalent, and not needed"
+        }
+        _ => "unknown, or without equivalent",
     }
 }
 
-/// Names a block that nfflowd does not know, and all that is in it.
-fn unknown_block(block: &Block, around: &str, notes: &mut Notes) {
-    let path = format!("{around}{}", quoted(&block.name));
-    notes.add(block.line, &path, "unknown: nfflowd has no such block");
-    for option in &block.options {
-        notes.add(option.line, &named(&path, option), "unknown, as its block");
-    }
-    for inner in &block.blocks {
-        unknown_block(inner, &format!("{path}."), notes);
-    }
-}
-
-fn named(path: &str, option: &Setting) -> String {
-    format!("{path}.{}", quoted(&option.name))
-}
-
-fn pending(blocks: &[&Block], draft: &mut Draft, notes: &mut Notes) {
+fn pending(settings: &Settings, draft: &mut Draft, notes: &mut Notes) {
     let mut seconds = DEFAULT_TTL;
-    for option in blocks.iter().flat_map(|block| &block.options) {
-        let name = named("ct2ft", option);
-        if option.name != "ttl" {
-            notes.add(option.line, &name, "unknown: nfflowd has no such option");
-            continue;
-        }
-        match option.value.parse::<u64>() {
+    if let Some(ttl) = settings.last("ct2ft.ttl", notes) {
+        match ttl.value.parse::<u64>() {
             // As Perl's || has it.
-            Ok(0) => {
-                seconds = DEFAULT_TTL;
-                notes.add(option.line, &name, "0 is the default, 7 days");
-            }
+            Ok(0) => notes.about(ttl, "0 is the default, 7 days"),
             Ok(value) if value.checked_mul(1000).is_some() => seconds = value,
-            _ => {
-                let found = quoted(&option.value);
-                let message = format!("expected seconds, found \"{found}\": 7 days are taken");
-                notes.add(option.line, &name, message);
-            }
+            _ => notes.expected(ttl, "seconds", "7 days are taken"),
         }
     }
     draft.section("[pending]");
@@ -133,124 +81,90 @@ fn pending(blocks: &[&Block], draft: &mut Draft, notes: &mut Notes) {
         "nfflowd forgot a connection of this age. nattrail closes it with a record that says so, and only when the kernel no \
          longer has it.",
     );
-    let ttl = if seconds.is_multiple_of(86_400) {
-        format!("{}d", seconds / 86_400)
+    let ttl = if seconds.is_multiple_of(DAY) {
+        format!("{}d", seconds / DAY)
     } else {
         format!("{seconds}s")
     };
-    draft.set("ttl", Text(&ttl));
+    draft.set("ttl", ttl);
 }
 
 /// What `<flow_send>` says: from where to where.
 struct Sender {
     source: Option<IpAddr>,
     /// nfflowd puts the first argument into the field exaddr of its lines as it is.
-    exporter: Option<String>,
-    collector: String,
+    exporter: Option<IpAddr>,
+    collector: SocketAddr,
 }
 
 impl Sender {
-    fn of(blocks: &[&Block], notes: &mut Notes) -> Result<Self, Unfit> {
-        let mut arguments = Vec::new();
-        for option in blocks.iter().flat_map(|block| &block.options) {
-            let name = named("flow_send", option);
-            match option.name.as_str() {
-                "args" => arguments.push(option),
-                "progname" => notes.add(option.line, &name, NO_PROGRAMS),
-                "format" => explain_format(option, notes),
-                _ => notes.add(option.line, &name, "unknown: nfflowd has no such option"),
-            }
-        }
+    fn of(settings: &Settings) -> Result<Self, Note> {
+        let arguments = settings.all("flow_send.args");
         let [source, address, port] = arguments.as_slice() else {
-            let line = blocks.first().map_or(0, |block| block.line);
+            let line = arguments.first().map_or(0, |argument| argument.line);
             let message = format!(
                 "expected three lines \"args\" (source address, collector address, port), as nfflowd does, found {}",
                 arguments.len()
             );
-            return Err(Unfit::new(line, "<flow_send>", message));
+            return Err(Note::new(line, "<flow_send>", message));
         };
         let collector = collector(address, port)?;
         let exporter = match source.value.as_str() {
             "" | "0" => None,
-            text => Some(parsed(source, text)?),
+            _ => Some(parsed(source)?),
         };
         // flow-send takes 0 for any.
-        let source_address = exporter.filter(|ip: &IpAddr| !ip.is_unspecified());
-        if source_address.is_some_and(|ip| ip.is_ipv6() != collector.starts_with('[')) {
+        let source_address = exporter.filter(|ip| !ip.is_unspecified());
+        if source_address.is_some_and(|ip| ip.is_ipv6() != collector.is_ipv6()) {
             let message = "expected a source and a collector address of one family, found two";
-            return Err(Unfit::new(source.line, "flow_send.args", message));
+            return Err(Note::new(source.line, &source.name, message));
         }
         Ok(Self {
             source: source_address,
-            exporter: exporter.filter(IpAddr::is_ipv4).map(|ip| ip.to_string()),
+            exporter: exporter.filter(IpAddr::is_ipv4),
             collector,
         })
     }
 
     fn write(&self, draft: &mut Draft) {
         draft.section("[[collector]]");
-        draft.set("address", Text(&self.collector));
-        draft.set("version", Text("v5"));
+        draft.set("address", self.collector.to_string());
+        draft.set("version", "v5");
         draft.remark("Three flows at the end of a connection, in nfflowd's order: before, after, and return.");
-        draft.set("records", List(&["triplet".to_owned()]));
+        draft.set("records", vec!["triplet"]);
         if let Some(source) = self.source {
-            draft.set("source", Text(&source.to_string()));
+            draft.set("source", source.to_string());
         }
     }
 }
 
-/// `address:port` of the collector.
-fn collector(address: &Setting, port: &Setting) -> Result<String, Unfit> {
-    let ip = parsed(address, &address.value)?;
-    let number: Option<u16> = port.value.parse().ok();
-    let text = match (ip, number) {
-        (IpAddr::V4(ip), Some(number)) => format!("{ip}:{number}"),
-        (IpAddr::V6(ip), Some(number)) => format!("[{ip}]:{number}"),
-        (_, None) => String::new(),
-    };
-    if values::destination(&text).is_ok() {
-        return Ok(text);
-    }
-    let message = format!(
-        "expected the address of one host and a port from 1 to 65535, found \"{}\" and \"{}\"",
-        quoted(&address.value),
-        quoted(&port.value)
-    );
-    Err(Unfit::new(address.line, "flow_send.args", message))
-}
-
-fn parsed(argument: &Setting, text: &str) -> Result<IpAddr, Unfit> {
-    text.parse().map_err(|_| {
-        let found = quoted(text);
+fn collector(address: &Setting, port: &Setting) -> Result<SocketAddr, Note> {
+    let ip = parsed(address)?;
+    let collector = destination(ip, &port.value);
+    collector.ok_or_else(|| {
         let message = format!(
-            "expected an IP address, found \"{found}\": write the address instead of the name (getent ahosts {found})"
+            "expected the address of one host and a port from 1 to 65535, found \"{ip}\" and \"{}\"",
+            quoted(&port.value)
         );
-        Unfit::new(argument.line, "flow_send.args", message)
+        Note::new(address.line, &address.name, message)
     })
 }
 
-fn explain_format(option: &Setting, notes: &mut Notes) {
-    let name = "flow_send.format";
-    notes.add(option.line, name, NO_PROGRAMS);
-    for word in option.value.split_whitespace() {
-        match word {
-            "-V5" | "-s" | "%s/%s/%s" => {}
-            other if other.starts_with("-V") => {
-                let message = format!(
-                    "{}: nattrail sends NetFlow v5, v9 and IPFIX, and the result v5: change the collector's version",
-                    quoted(other)
-                );
-                notes.add(option.line, name, message);
-            }
-            other => {
-                let message = format!(
-                    "{}: an option of flow-send without equivalent",
-                    quoted(other)
-                );
-                notes.add(option.line, name, message);
-            }
-        }
-    }
+/// Where something can be sent to.
+fn destination(ip: IpAddr, port: &str) -> Option<SocketAddr> {
+    let address = SocketAddr::new(ip, port.parse().ok()?);
+    let valid = values::destination(&address.to_string()).is_ok();
+    valid.then_some(address)
+}
+
+fn parsed(argument: &Setting) -> Result<IpAddr, Note> {
+    argument.value.parse().map_err(|_| {
+        let found = quoted(&argument.value);
+        let message = format!(
+            "expected an IP address, found \"{found}\": write the address instead of the name (getent ahosts {found})"
+        );
+        Note::new(argument.line, &argument.name, message)
+    })
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use mio::{Interest, Registry, Token};
 use super::takeover::Kept;
 use crate::config;
 use crate::engine::Engine;
-use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket};
+use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket, Memory};
 use crate::kernel::filter::Program;
 use crate::kernel::namespace::within;
 use crate::metrics;
@@ -74,19 +74,19 @@ struct Dump {
     octets: usize,
 }
 
-/// What a dump came to.
-enum DumpState {
-    Continues,
-    Complete,
-    Failed(String),
-}
-
 impl Capture {
     /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier run.
+    /// `token` is by what the poll is to tell of them.
     ///
     /// # Errors
     /// What the kernel says: a namespace that is not there, or a missing permission.
-    pub fn open(config: &config::Capture, kept: Option<Kept>, now: Now) -> io::Result<Self> {
+    pub fn open(
+        config: &config::Capture,
+        kept: Option<Kept>,
+        registry: &Registry,
+        token: Token,
+        now: Now,
+    ) -> io::Result<Self> {
         let (events, drops, overflow_since) = match kept {
             Some(kept) => {
                 kept.socket.configure(config)?;
@@ -97,6 +97,8 @@ impl Capture {
                 (within(config.namespace.as_ref(), open)??, 0, None)
             }
         };
+        let mut source = SourceFd(&events.as_fd().as_raw_fd());
+        registry.register(&mut source, token, Interest::READABLE)?;
         Ok(Self {
             config: config.clone(),
             events,
@@ -128,31 +130,19 @@ impl Capture {
         } else {
             Program::accept_all()
         };
-        if let Err(error) = self.events.set_filter(&program) {
+        if let Err(error) = program.attach(self.events.as_fd()) {
             log::warn!("the kernel keeps the earlier filter: {error}");
         }
     }
 
     /// The socket that is listened with, for whoever is to keep it.
-    #[must_use]
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
 
     /// [Cookie](EventSocket::cookie) of that socket, if the kernel tells.
-    #[must_use]
     pub fn cookie(&self) -> Option<u64> {
         self.events.cookie().ok()
-    }
-
-    /// # Errors
-    /// What the kernel says.
-    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(
-            &mut SourceFd(&self.events.as_raw_fd()),
-            token,
-            Interest::READABLE,
-        )
     }
 
     pub fn set_readable(&mut self) {
@@ -166,13 +156,11 @@ impl Capture {
     }
 
     /// Whether a call would find something to read at once.
-    #[must_use]
     pub fn is_readable(&self) -> bool {
         self.readable || self.dump.as_ref().is_some_and(|dump| dump.readable)
     }
 
     /// Whether events may be queued: the last read did not come to their end.
-    #[must_use]
     pub const fn has_events(&self) -> bool {
         self.readable
     }
@@ -246,7 +234,7 @@ impl Capture {
                     octets: 0,
                 })
             }
-            Err(error) => self.fail_dump(engine, &error.to_string(), now),
+            Err(error) => self.fail_dump(engine, &error, now),
         }
     }
 
@@ -257,15 +245,15 @@ impl Capture {
                 return;
             };
             let statistics = &mut self.statistics;
-            let state = dump.read(engine, statistics, now);
+            let complete = dump.read(engine, statistics, now);
             let dying = dump.listing == Listing::Dying;
             // The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more if that
             // one has been delivered meanwhile: only a list that did not fill the first piece is known to be whole.
             let in_doubt = dying && dump.octets > DYING_WHOLE;
             let enough = dying && dump.pieces >= DYING_PIECES;
-            match state {
-                DumpState::Continues if !enough => {}
-                DumpState::Continues | DumpState::Complete => {
+            match complete {
+                Ok(false) if !enough => {}
+                Ok(_) => {
                     self.dump = None;
                     if self.dump_failing {
                         self.dump_failing = false;
@@ -279,24 +267,22 @@ impl Capture {
                     // What ended during the dump may still be queued: the engine waits for the queue's end.
                     self.readable = true;
                 }
-                DumpState::Failed(reason) => self.fail_dump(engine, &reason, now),
+                Err(error) => self.fail_dump(engine, &error, now),
             }
         }
     }
 
-    #[must_use]
     pub const fn statistics(&self) -> &metrics::Events {
         &self.statistics
     }
 
-    /// How often an event did not fit into the socket's buffer at first.
-    #[must_use]
-    pub fn drops(&self) -> u32 {
-        self.events.drops().unwrap_or(self.drops)
+    /// The state of the event socket's receive buffer.
+    pub fn memory(&self) -> Memory {
+        // No socket refuses to tell.
+        self.events.memory().unwrap_or_default()
     }
 
     /// Until when the kernel has been heard: what happened before has been read, or is in a gap.
-    #[must_use]
     pub fn heard_until(&self, now: Now) -> Wall {
         // With nothing left to read it has been heard until now.
         let read = if self.readable {
@@ -307,22 +293,9 @@ impl Capture {
         self.overflow_since.map_or(read, |since| since.min(read))
     }
 
-    /// Bytes that wait in the receive buffer, as the kernel counts them.
-    #[must_use]
-    pub fn queued(&self) -> u32 {
-        self.events.queued().unwrap_or(0)
-    }
-
-    /// The same, as far as it is in a gap: what an overflow has cost, where it costs anything.
-    #[must_use]
+    /// Events that did not fit, as far as they are in a gap: what an overflow has cost, where it costs anything.
     pub const fn stated_drops(&self) -> u32 {
         self.drops
-    }
-
-    /// Bytes of the receive buffer, as the kernel counts them.
-    #[must_use]
-    pub fn receive_buffer(&self) -> usize {
-        self.events.receive_buffer().unwrap_or(0)
     }
 
     fn handle_drained(&mut self, engine: &mut Engine, now: Now) {
@@ -353,7 +326,7 @@ impl Capture {
         self.overflow_since = None;
         self.overflow_over = false;
         self.next_gap = now.up.saturating_add(OVERFLOW_PAUSE);
-        let drops = self.drops();
+        let drops = self.memory().drops;
         let lost = drops.wrapping_sub(self.drops);
         self.drops = drops;
         let gap = Gap {
@@ -406,41 +379,40 @@ impl Capture {
         }
     }
 
-    fn fail_dump(&mut self, engine: &mut Engine, reason: &str, now: Now) {
+    fn fail_dump(&mut self, engine: &mut Engine, error: &io::Error, now: Now) {
         self.dump = None;
         if !self.dump_failing {
             self.dump_failing = true;
-            log::warn!("cannot read the connection table: {reason}; trying again every 10 s");
+            log::warn!("cannot read the connection table: {error}; trying again every 10 s");
         }
         engine.handle_dump_failed(now);
     }
 }
 
 impl Dump {
+    /// Reads a piece. Returns whether it was the last.
     fn read(
         &mut self,
         engine: &mut Engine,
         statistics: &mut metrics::Events,
         now: Now,
-    ) -> DumpState {
+    ) -> io::Result<bool> {
         let datagram = match self.socket.receive() {
             Ok(datagram) => datagram,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
-                return DumpState::Continues;
+                return Ok(false);
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                return DumpState::Continues;
-            }
-            Err(error) => return DumpState::Failed(error.to_string()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
+            Err(error) => return Err(error),
         };
         let (before, octets) = (statistics.dumped, datagram.len());
-        let state = read_messages(datagram, self.sequence, engine, statistics, now);
+        let complete = read_messages(datagram, self.sequence, engine, statistics, now);
         if statistics.dumped > before {
             self.pieces += 1;
             self.octets += octets;
         }
-        state
+        complete
     }
 }
 
@@ -457,14 +429,14 @@ fn count(event: &Event, statistics: &mut metrics::Events) {
     }
 }
 
-/// Hands the entries of one datagram to the engine.
+/// Hands the entries of one datagram to the engine. Returns whether they were the last.
 fn read_messages(
     datagram: &[u8],
     sequence: u32,
     engine: &mut Engine,
     statistics: &mut metrics::Events,
     now: Now,
-) -> DumpState {
+) -> io::Result<bool> {
     for message in Messages::new(datagram) {
         let reply = message.and_then(|message| {
             if message.flags & NLM_F_DUMP_INTR != 0 {
@@ -480,13 +452,13 @@ fn read_messages(
                 statistics.dumped += 1;
                 engine.handle_dumped(&flow, now);
             }
-            Ok(Some(DumpReply::Done)) => return DumpState::Complete,
+            Ok(Some(DumpReply::Done)) => return Ok(true),
             Ok(Some(DumpReply::Error(number))) => {
-                return DumpState::Failed(io::Error::from_raw_os_error(number).to_string());
+                return Err(io::Error::from_raw_os_error(number));
             }
             Ok(None) => {}
             Err(Malformed) => statistics.dumped_malformed += 1,
         }
     }
-    DumpState::Continues
+    Ok(false)
 }

@@ -1,11 +1,12 @@
-//! Keeping the database: opening it, one commit per flush, and what to do when the disk fails.
+//! Keeping the database: opening it, one commit per flush, and going on when the disk fails.
 //!
 //! A damaged database is set aside and a new one begun. One that is not available (disk full, read-only, another
-//! program's) is tried again at each flush, and the daemon goes on without: records leave from memory, only a crash would
-//! cost what it has not sent. Both are logged as the state changes, not per attempt.
+//! program's) is tried again at each flush, and the daemon goes on without it: records leave from memory, and only a crash
+//! would cost those that have not left. Both are logged as the state changes, not per attempt.
 //!
 //! A commit holds the pending sessions, the records and the places of the outputs as they are at one moment. Records leave
-//! only after it, so that a crash repeats what left since the last commit, with the same ids and times, and nothing else.
+//! only after it, so that a crash repeats the records that left since the last commit, with the same ids and times, and no
+//! others.
 
 use super::clock;
 use super::outputs::Outputs;
@@ -32,7 +33,8 @@ pub struct Keeper {
     bounds: config::Log,
     store: Option<Store>,
     log: RecordLog,
-    /// Whether the engine has what an earlier run left: what a store holds that is opened later is not taken over.
+    /// Whether the engine has the sessions that an earlier run left. Those of a store that is opened later are not taken
+    /// over.
     restored: bool,
     /// Whether the last attempt to open or to write failed.
     failing: bool,
@@ -48,7 +50,7 @@ pub struct Keeper {
     statistics: metrics::Store,
 }
 
-/// The database, opened but not read yet: what the last run left decides which event socket is used.
+/// The database, opened but not read yet: the state that the last run left decides which event socket is used.
 pub struct Opened {
     store: Result<(Store, LastRun, Places), Error>,
     heartbeat: Option<Wall>,
@@ -419,7 +421,7 @@ impl Keeper {
         engine.handle_gap(gap, now);
     }
 
-    /// Sets a damaged database aside and begins a new one with what is pending now.
+    /// Sets a damaged database aside and begins a new one with the sessions that are pending now.
     fn replace(
         &mut self,
         engine: &mut Engine,
@@ -450,8 +452,8 @@ impl Keeper {
         }
     }
 
-    /// Writes what is pending to a database that has nothing in it yet. One that has, because it was put in the place of
-    /// this run's or because it is this run's own, moved away and back, is set aside: all that counts is known.
+    /// Writes the pending sessions to a database that is empty. One that is not, because somebody put it in the place of
+    /// this run's or because it is this run's own, moved away and back, is set aside: all that counts is in memory.
     fn begin_anew(&mut self, engine: &mut Engine, outputs: &mut Outputs, now: Now) {
         let path = self.pending.database.clone();
         let opened = Store::open(&path).and_then(|store| {
@@ -496,7 +498,7 @@ impl Keeper {
             let span = Span {
                 first: needed,
                 end: first,
-                // How old they are stood beside them.
+                // Their own times are gone with them.
                 since: self.listening_since,
                 until: now.wall,
             };
@@ -509,7 +511,8 @@ impl Keeper {
         if !self.failing {
             self.failing = true;
             log::error!(
-                "{error}; records leave from memory as before, but a crash would lose what is pending; trying again every {:?}",
+                "{error}; records leave from memory, but a crash would lose those that wait and forget which sessions are open; \
+                 trying again every {:?}",
                 self.pending.flush
             );
         }

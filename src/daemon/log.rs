@@ -7,10 +7,9 @@
 //! terminal, a stopped journald, a closed one) is lost as a whole and counted, and as soon as lines are taken again one
 //! says how many there were.
 
-use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -27,7 +26,6 @@ pub(crate) enum Prefix {
 
 impl Prefix {
     /// What fits the standard error: systemd sets `JOURNAL_STREAM` when it goes to the journal (systemd.exec(5)).
-    #[must_use]
     pub(crate) fn from_environment() -> Self {
         if std::env::var_os("JOURNAL_STREAM").is_some() {
             Self::Priority
@@ -60,26 +58,32 @@ pub(crate) fn install(prefix: Prefix) {
     }
 }
 
-struct Stderr {
+struct Stderr(Mutex<Output>);
+
+/// Where the lines go, and what became of those that could not.
+struct Output {
     prefix: Prefix,
-    output: Mutex<Output>,
+    /// `None` when there is no standard error to be had.
+    stream: Option<Stream>,
+    /// The end of a line that was taken in part, which goes before anything else.
+    rest: Vec<u8>,
+    /// Lines since the last that was taken.
+    lost: u64,
 }
 
 impl Stderr {
     fn new(prefix: Prefix, fd: io::Result<OwnedFd>) -> Self {
-        Self {
+        Self(Mutex::new(Output {
             prefix,
-            output: Mutex::new(Output {
-                stream: fd.ok().map(Stream::new),
-                rest: Vec::new(),
-                lost: 0,
-            }),
-        }
+            stream: fd.ok().map(Stream::new),
+            rest: Vec::new(),
+            lost: 0,
+        }))
     }
 
-    fn with_output(&self, act: impl FnOnce(&mut Output)) {
+    fn output(&self) -> MutexGuard<'_, Output> {
         // An output that a panic interrupted may lose or repeat a line, which is no reason to say nothing any more.
-        act(&mut self.output.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,47 +94,34 @@ impl Log for Stderr {
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            let text = format(self.prefix, record);
-            self.with_output(|output| {
-                for line in text.split_inclusive('\n') {
-                    output.push(self.prefix, line);
-                }
-            });
+            let mut output = self.output();
+            for line in record.args().to_string().lines() {
+                let prefix = output.prefix.of(record.level());
+                output.push(&format!("{prefix}{line}\n"));
+            }
         }
     }
 
     fn flush(&self) {
-        self.with_output(|output| {
-            output.settle(self.prefix);
-        });
+        self.output().settle();
     }
-}
-
-/// Where the lines go, and what became of those that could not.
-struct Output {
-    /// `None` when there is no standard error to be had.
-    stream: Option<Stream>,
-    /// The end of a line that was taken in part, which goes before anything else.
-    rest: Vec<u8>,
-    /// Lines since the last that was taken.
-    lost: u64,
 }
 
 impl Output {
     /// Writes the line, or counts it.
-    fn push(&mut self, prefix: Prefix, line: &str) {
-        if !self.settle(prefix) || !self.begin(line) {
+    fn push(&mut self, line: &str) {
+        if !self.settle() || !self.begin(line) {
             self.lost += 1;
         }
     }
 
     /// Writes what is due before the next line, and says whether that line may follow.
-    fn settle(&mut self, prefix: Prefix) -> bool {
+    fn settle(&mut self) -> bool {
         self.finish();
         if self.lost > 0 && self.rest.is_empty() {
             let notice = format!(
                 "{}log lines lost here: {}, the standard error did not take them\n",
-                prefix.of(Level::Warn),
+                self.prefix.of(Level::Warn),
                 self.lost
             );
             if !self.begin(&notice) {
@@ -168,17 +159,6 @@ impl Output {
     }
 }
 
-/// The record as text that ends in a line feed; each of its lines has the prefix.
-fn format(prefix: Prefix, record: &Record<'_>) -> String {
-    let message = record.args().to_string();
-    let mut text = String::with_capacity(message.len() + 16);
-    for line in message.lines() {
-        // Writing to a String does not fail.
-        let _ = writeln!(text, "{}{line}", prefix.of(record.level()));
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -191,13 +171,10 @@ mod tests {
     use super::*;
 
     fn text(prefix: Prefix, level: Level, message: &str) -> String {
-        format(
-            prefix,
-            &Record::builder()
-                .level(level)
-                .args(format_args!("{message}"))
-                .build(),
-        )
+        let (mut reader, logger) = piped(prefix);
+        let args = format_args!("{message}");
+        logger.log(&Record::builder().level(level).args(args).build());
+        read(&mut reader)
     }
 
     #[test]
@@ -238,10 +215,10 @@ mod tests {
     }
 
     /// A logger into a pipe whose reader does not wait.
-    fn piped() -> (PipeReader, Stderr) {
+    fn piped(prefix: Prefix) -> (PipeReader, Stderr) {
         let (reader, writer) = io::pipe().unwrap();
         fcntl_setfl(&reader, OFlags::NONBLOCK).unwrap();
-        (reader, Stderr::new(Prefix::Word, Ok(writer.into())))
+        (reader, Stderr::new(prefix, Ok(writer.into())))
     }
 
     /// What waits to be read.
@@ -260,7 +237,7 @@ mod tests {
 
     #[test]
     fn lines_that_a_full_pipe_did_not_take_are_stated_before_the_next() {
-        let (mut reader, logger) = piped();
+        let (mut reader, logger) = piped(Prefix::Word);
         let message = "x".repeat(70);
         for _ in 0..2000 {
             log(&logger, &format!("{message}\n{message}"));
@@ -279,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_loss_is_stated_without_another_message() {
-        let (mut reader, logger) = piped();
+        let (mut reader, logger) = piped(Prefix::Word);
         for _ in 0..2000 {
             log(&logger, &"x".repeat(70));
         }
@@ -293,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_line_longer_than_a_write_arrives_whole() {
-        let (mut reader, logger) = piped();
+        let (mut reader, logger) = piped(Prefix::Word);
         let long = "y".repeat(10_000);
         for _ in 0..20 {
             log(&logger, &long);
@@ -351,9 +328,9 @@ mod tests {
 
     #[test]
     fn a_closed_standard_error_costs_the_line_only() {
-        let (reader, logger) = piped();
+        let (reader, logger) = piped(Prefix::Word);
         drop(reader);
         log(&logger, "to nobody");
-        assert_eq!(logger.output.lock().unwrap().lost, 1);
+        assert_eq!(logger.output().lost, 1);
     }
 }

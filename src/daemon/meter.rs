@@ -65,12 +65,8 @@ impl Meter {
         }
     }
 
-    /// Takes note of records that one output can never get. Such a gap is no record of the others.
-    pub(super) fn count_undelivered(&mut self, gap: &Gap) {
-        self.count_gap(gap);
-    }
-
-    fn count_gap(&mut self, gap: &Gap) {
+    /// Takes note of a gap. That of one output, which can never get some records, is no record of the others.
+    pub(super) fn count_gap(&mut self, gap: &Gap) {
         let gaps = self.gaps.entry(gap.cause.name()).or_default();
         gaps.count += 1;
         gaps.lost += gap.lost.unwrap_or(0);
@@ -291,7 +287,7 @@ mod tests {
         let (earlier, later) = (at(1_000).wall, at(2_000).wall);
         meter.count_record(&Record::Gap(gap(GapCause::Overflow, Some(3), later)));
         meter.count_record(&Record::Gap(gap(GapCause::Overflow, None, earlier)));
-        meter.count_undelivered(&gap(GapCause::Undelivered, Some(4), earlier));
+        meter.count_gap(&gap(GapCause::Undelivered, Some(4), earlier));
         let gaps = meter.gaps();
         assert_eq!(gaps.len(), GapCause::ALL.len());
         assert_eq!(gaps["restart"], Gaps::default());

@@ -11,7 +11,6 @@
 //! and hands it to the next run, which first reads what has been queued. Connection tracking stays pinned on meanwhile.
 
 mod capture;
-pub mod clock;
 mod confine;
 mod control;
 mod exchange;
@@ -38,11 +37,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook_mio::v1_0::Signals;
 
 use self::capture::Capture;
-use self::confine::Confinement;
-use self::control::{Control, Request};
+use self::confine::confine;
+use self::control::Control;
 use self::keeper::{Keeper, Listening, Opened};
 use self::meter::Meter;
-use self::notify::{Environment, Notifier, StoredName};
+use self::notify::{Notifier, stored_name};
 use self::outputs::Outputs;
 use self::scrape::Scrape;
 use self::setup::{claim, explain, open_control, open_scrape, pin, status, unpin, warn_of};
@@ -50,7 +49,8 @@ use self::takeover::Offered;
 use self::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Policy};
-use crate::kernel::inherited;
+use crate::kernel::{clock, inherited};
+use crate::metrics;
 use crate::store;
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Host;
@@ -97,17 +97,13 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Runs until SIGTERM or SIGINT. `load` is called at the start and again at each SIGHUP; `environment` is how a service
-/// manager is told.
+/// Runs until SIGTERM or SIGINT. `load` is called at the start and again at each SIGHUP.
 ///
 /// # Errors
 /// See [`Error`]. Nothing but a failing event socket ends a daemon that has started.
-pub fn run(
-    load: impl Fn() -> Result<Loaded, config::Error>,
-    environment: &Environment,
-) -> Result<(), Error> {
+pub fn run(load: impl Fn() -> Result<Loaded, config::Error>) -> Result<(), Error> {
     let loaded = load().map_err(Error::Config)?;
-    let mut daemon = Daemon::start(loaded, environment)?;
+    let mut daemon = Daemon::start(loaded)?;
     let result = daemon.turn_until_stopped(&load);
     daemon.stop(result.is_ok());
     result
@@ -133,17 +129,17 @@ struct Daemon {
     _claim: UnixDatagram,
     control: Option<Control>,
     scrape: Option<Scrape>,
-    confinement: Confinement,
+    confinement: metrics::Confinement,
     meter: Meter,
     started: Now,
     now: Now,
 }
 
 impl Daemon {
-    fn start(loaded: Loaded, environment: &Environment) -> Result<Self, Error> {
+    fn start(loaded: Loaded) -> Result<Self, Error> {
         let inherited = inherited::take();
         let now = clock::read();
-        let mut notifier = Notifier::new(environment, now);
+        let mut notifier = Notifier::new(|name| std::env::var_os(name), now);
         let file = loaded.file.clone();
         let config = warn_of(loaded);
         let system = |what: &str, error: io::Error| Error::System(format!("{what}: {error}"));
@@ -158,13 +154,11 @@ impl Daemon {
         let opened = Opened::open(&config.pending).map_err(Error::Store)?;
         let mut offered = Offered::examine(inherited, &config.capture);
         let plan = takeover::decide(&opened.left(), &offered.offers);
-        let mut capture = Capture::open(&config.capture, offered.take(&plan), now)
+        let (kept, registry) = (offered.take(&plan), poll.registry());
+        let mut capture = Capture::open(&config.capture, kept, registry, EVENTS, now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
         // Opening the store may have taken its time: only from now on is everything heard.
         let now = clock::read();
-        capture
-            .register(poll.registry(), EVENTS)
-            .map_err(|error| system("cannot watch for events", error))?;
         for name in &offered.refused {
             notifier.discard(name, now);
         }
@@ -192,8 +186,8 @@ impl Daemon {
         let outputs = Outputs::new(&config, host, places, plan.session, next, now);
         let control = open_control(&config.control, poll.registry());
         let scrape = open_scrape(&config.metrics, poll.registry());
-        let confinement = Confinement::apply(&config, file.as_deref());
-        ::log::info!("confined: {}", confinement.summary());
+        let confinement = confine(&config);
+        ::log::info!("confined: {confinement}");
         let status = status(&config);
         ::log::info!("nattrail {} started: {status}", env!("CARGO_PKG_VERSION"));
         let mut this = Self {
@@ -230,7 +224,7 @@ impl Daemon {
         let (engine, outputs) = (&mut self.engine, &mut self.outputs);
         self.keeper.flush(engine, outputs, now.wall, now);
         self.noted = !self.keeper.is_failing();
-        let name = StoredName::of_events(self.config.capture.namespace.as_ref());
+        let name = stored_name(self.config.capture.namespace.as_ref());
         if self.noted {
             self.notifier.store(&name, self.capture.socket(), now);
         } else {
@@ -319,7 +313,7 @@ impl Daemon {
         self.commit_if_due();
         self.outputs.pump(&mut self.keeper.reading(), now);
         for missing in self.outputs.take_lost() {
-            self.meter.count_undelivered(&missing.gap());
+            self.meter.count_gap(&missing.gap());
         }
         self.notifier.handle_timeout(now);
         self.serve();
@@ -334,14 +328,10 @@ impl Daemon {
             return;
         };
         control.handle_timeout(self.poll.registry(), self.now);
-        // For all who ask in this turn, lest asking cost the loop more the more ask.
-        let mut status = None;
-        while let Some((client, request)) = self.control.as_ref().and_then(Control::poll_request) {
-            let answer = match request {
-                Request::Status => status.get_or_insert_with(|| self.metrics().to_json()),
-            };
+        if control.wants_status() {
+            let status = self.metrics().to_json();
             if let Some(control) = &mut self.control {
-                control.answer(client, answer);
+                control.handle_status(&status);
             }
         }
     }
@@ -351,10 +341,10 @@ impl Daemon {
             return;
         };
         scrape.handle_timeout(self.poll.registry(), self.now);
-        if scrape.wants_page(self.now) {
+        if scrape.wants_page() {
             let page = self.metrics().to_prometheus();
             if let Some(scrape) = &mut self.scrape {
-                scrape.handle_page(page, self.now);
+                scrape.handle_page(&page);
             }
         }
     }
@@ -436,7 +426,6 @@ impl Daemon {
             .reconfigure(Filter::new(&new.capture), Policy::new(&new), now);
         self.capture.reconfigure(&new.capture, &self.engine);
         self.keeper.reconfigure(&new);
-        self.confinement.warn_of_source_ports(&new);
         let next = self.keeper.log().next();
         let reading = &mut self.keeper.reading();
         self.outputs.reconfigure(&new, next, reading, now);
@@ -490,7 +479,7 @@ impl Daemon {
                 "connection tracking stays on: the service manager keeps the event socket"
             );
         } else {
-            let name = StoredName::of_events(self.config.capture.namespace.as_ref());
+            let name = stored_name(self.config.capture.namespace.as_ref());
             self.notifier.discard(&name, self.now);
             unpin(&self.config.capture);
         }

@@ -27,58 +27,20 @@ const RETRY: Duration = Duration::from_millis(50);
 /// Most messages that wait for the manager: enough for a start-up and a reload or two.
 const WAITING: usize = 32;
 
-/// What the environment says about the service manager.
-#[derive(Clone, Debug, Default)]
-pub struct Environment {
-    pub notify_socket: Option<OsString>,
-    pub watchdog_usec: Option<OsString>,
-    pub watchdog_pid: Option<OsString>,
-}
-
-impl Environment {
-    #[must_use]
-    pub fn of_process() -> Self {
-        Self {
-            notify_socket: std::env::var_os("NOTIFY_SOCKET"),
-            watchdog_usec: std::env::var_os("WATCHDOG_USEC"),
-            watchdog_pid: std::env::var_os("WATCHDOG_PID"),
-        }
+/// The name under which the manager keeps the event socket of a network namespace (`FDNAME=`): at most 255 characters of
+/// ASCII, without control characters and colons.
+pub fn stored_name(namespace: Option<&Namespace>) -> String {
+    let mut name = "nattrail-events".to_owned();
+    if let Some(namespace) = namespace {
+        let text = namespace.0.to_string_lossy();
+        name.push('@');
+        name.extend(text.chars().map(|char| match char {
+            ' '..='~' if char != ':' => char,
+            _ => '_',
+        }));
     }
-}
-
-/// The name a descriptor has in the manager's store (`FDNAME=`): at most 255 characters of ASCII, without control
-/// characters and colons.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct StoredName(String);
-
-impl StoredName {
-    const MAX_LEN: usize = 255;
-
-    /// The name of the event socket of a network namespace.
-    #[must_use]
-    pub fn of_events(namespace: Option<&Namespace>) -> Self {
-        let mut name = "nattrail-events".to_owned();
-        if let Some(namespace) = namespace {
-            let text = namespace.0.to_string_lossy();
-            name.push('@');
-            name.extend(text.chars().map(|char| match char {
-                ' '..='~' if char != ':' => char,
-                _ => '_',
-            }));
-        }
-        name.truncate(Self::MAX_LEN);
-        Self(name)
-    }
-
-    /// A name that the manager gave; `None` when it cannot be one of the store's.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        let valid = (1..=Self::MAX_LEN).contains(&name.len())
-            && name
-                .bytes()
-                .all(|byte| matches!(byte, b' '..=b'~') && byte != b':');
-        valid.then(|| Self(name.to_owned()))
-    }
+    name.truncate(255);
+    name
 }
 
 /// The way to the service manager.
@@ -109,10 +71,10 @@ struct Watchdog {
 }
 
 impl Notifier {
-    #[must_use]
-    pub fn new(environment: &Environment, now: Now) -> Self {
-        let way = environment.notify_socket.as_deref().and_then(|name| {
-            Way::open(name)
+    /// `variable` is what the environment says.
+    pub fn new(variable: impl Fn(&str) -> Option<OsString>, now: Now) -> Self {
+        let way = variable("NOTIFY_SOCKET").and_then(|name| {
+            Way::open(&name)
                 .inspect_err(|error| {
                     log::warn!(
                         "cannot notify the service manager at NOTIFY_SOCKET \"{}\": {error}",
@@ -122,7 +84,7 @@ impl Notifier {
                 .ok()
         });
         Self {
-            watchdog: way.as_ref().and_then(|_| Watchdog::of(environment, now)),
+            watchdog: way.as_ref().and_then(|_| Watchdog::of(variable, now)),
             way,
             waiting: VecDeque::new(),
             retry: now.up,
@@ -145,11 +107,11 @@ impl Notifier {
     }
 
     /// Gives the manager a descriptor to keep until the next start. It keeps one it has already only once.
-    pub fn store(&mut self, name: &StoredName, descriptor: BorrowedFd<'_>, now: Now) {
+    pub fn store(&mut self, name: &str, descriptor: BorrowedFd<'_>, now: Now) {
         match descriptor.try_clone_to_owned() {
             // Not watched: an overflow, which shows as an error on the socket, would make the manager close it.
             Ok(copy) => {
-                let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={}", name.0);
+                let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
                 self.send(&text, Some(copy), now);
             }
             Err(error) => log::warn!("cannot give the event socket to the manager: {error}"),
@@ -157,17 +119,15 @@ impl Notifier {
     }
 
     /// Lets the manager close the descriptors it has under this name.
-    pub fn discard(&mut self, name: &StoredName, now: Now) {
-        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={}", name.0), None, now);
+    pub fn discard(&mut self, name: &str, now: Now) {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None, now);
     }
 
     /// Whether everything said so far has reached a manager that is there.
-    #[must_use]
     pub fn is_heard(&self) -> bool {
         self.way.is_some() && self.waiting.is_empty()
     }
 
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
         let retry = (!self.waiting.is_empty()).then_some(self.retry);
         let watchdog = self.watchdog.as_ref().map(|watchdog| watchdog.next);
@@ -257,11 +217,11 @@ impl Way {
 impl Watchdog {
     /// The manager expects a sign of life every `WATCHDOG_USEC` from the process `WATCHDOG_PID`, or from any when that is
     /// not set: twice as many are sent (sd_watchdog_enabled(3)).
-    fn of(environment: &Environment, now: Now) -> Option<Self> {
-        let number = |text: &Option<OsString>| text.as_ref()?.to_str()?.parse::<u64>().ok();
-        let is_ours = environment.watchdog_pid.is_none()
-            || number(&environment.watchdog_pid) == Some(std::process::id().into());
-        let micros = number(&environment.watchdog_usec).filter(|micros| *micros > 0 && is_ours)?;
+    fn of(variable: impl Fn(&str) -> Option<OsString>, now: Now) -> Option<Self> {
+        let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
+        let is_ours = variable("WATCHDOG_PID").is_none()
+            || number("WATCHDOG_PID") == Some(std::process::id().into());
+        let micros = number("WATCHDOG_USEC").filter(|micros| *micros > 0 && is_ours)?;
         let interval = Duration::from_micros(micros.div_ceil(2));
         Some(Self {
             interval,

@@ -1,16 +1,19 @@
 //! Where records go: collectors and copies, side by side, each at its own place in the record log.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
 
 use crate::config::{self, Config, Target};
 use crate::export::output::Output;
+use crate::export::peer::Peer;
 use crate::export::source::Source;
 use crate::place::{Missing, Place, Position, Serial, Span};
 use crate::store::Places;
 use crate::time::{Now, Uptime};
 use crate::wire::syslog::Host;
 
-/// In the key of an output without a name, between its destination and what tells it from others there.
+/// In the key of an output without a name, between its destination and the traits that tell it from others there.
 const BESIDE: &str = " as ";
 
 pub struct Outputs {
@@ -18,7 +21,7 @@ pub struct Outputs {
     outputs: Vec<Configured>,
 }
 
-/// An output and what it was made from.
+/// An output and the configuration it was made from.
 pub struct Configured {
     key: String,
     config: OutputConfig,
@@ -59,17 +62,11 @@ impl Outputs {
             WireSession::Continued => (key, place),
             WireSession::New => (key, without_session(place)),
         });
-        let mut places: Places = places.collect();
-        for (key, config) in OutputConfig::all(config) {
-            let place = match same(&places, &key, |(other, _)| other) {
-                Some(index) => {
-                    let (other, place) = places.remove(index);
-                    if other == key {
-                        place
-                    } else {
-                        without_session(place)
-                    }
-                }
+        let (all, left) = paired(OutputConfig::all(config), places.collect(), |(key, _)| key);
+        for (key, config, earlier) in all {
+            let place = match earlier {
+                Some((other, place)) if other == key => place,
+                Some((_, place)) => without_session(place),
                 None => at(next),
             };
             let output = config.build(&this.host, place, now);
@@ -80,7 +77,8 @@ impl Outputs {
             };
             this.outputs.push(configured);
         }
-        for (key, _) in places {
+        this.share_peers(now);
+        for (key, _) in left {
             log::info!(
                 "output {key}: it is no longer configured, and its place in the log is given up"
             );
@@ -89,7 +87,7 @@ impl Outputs {
     }
 
     /// Goes over to a changed configuration. An output of the same name goes on where it stands, whatever else has changed;
-    /// others begin at `next`. One that is no longer configured sends what goes without waiting.
+    /// others begin at `next`. One that is no longer configured sends as much as goes without waiting.
     pub fn reconfigure(
         &mut self,
         config: &Config,
@@ -97,10 +95,10 @@ impl Outputs {
         source: &mut impl Source,
         now: Now,
     ) {
-        let mut old = std::mem::take(&mut self.outputs);
-        for (key, config) in OutputConfig::all(config) {
-            let same = same(&old, &key, |other| &other.key);
-            let configured = match same.map(|index| old.remove(index)) {
+        let old = std::mem::take(&mut self.outputs);
+        let (all, left) = paired(OutputConfig::all(config), old, |other| &other.key);
+        for (key, config, earlier) in all {
+            let configured = match earlier {
                 Some(same) if same.config == config => Configured { key, ..same },
                 Some(mut earlier) => {
                     earlier.output.drain(source, now);
@@ -114,11 +112,22 @@ impl Outputs {
             };
             self.outputs.push(configured);
         }
-        for mut removed in old {
+        self.share_peers(now);
+        for mut removed in left {
             removed.output.drain(source, now);
             let behind = removed.output.behind(source.end());
             let name = removed.output.name();
             log::info!("{name}: no longer configured; {behind} records had not been taken by it");
+        }
+    }
+
+    /// Outputs that send to the same host know of each other.
+    fn share_peers(&mut self, now: Now) {
+        let mut peers: HashMap<IpAddr, Rc<Peer>> = HashMap::new();
+        for Configured { output, .. } in &mut self.outputs {
+            if let Some(host) = output.host() {
+                output.share_peer(peers.entry(host).or_default(), now);
+            }
         }
     }
 
@@ -129,21 +138,21 @@ impl Outputs {
         }
     }
 
-    /// Writes what is due and goes without waiting.
+    /// Writes all messages that are due and go without waiting.
     pub fn pump(&mut self, source: &mut impl Source, now: Now) {
         for configured in &mut self.outputs {
             configured.output.pump(source, now);
         }
     }
 
-    /// What each output has lost since this was asked last.
+    /// The losses of each output since this was asked last.
     pub fn take_lost(&mut self) -> impl Iterator<Item = Missing> {
         self.outputs
             .iter_mut()
             .filter_map(|it| it.output.take_lost())
     }
 
-    /// Writes also what still waits for its message to fill, for the end of the daemon.
+    /// Writes also the records that wait for their message to fill, for the end of the daemon.
     pub fn drain(&mut self, source: &mut impl Source, now: Now) {
         for configured in &mut self.outputs {
             configured.output.drain(source, now);
@@ -205,8 +214,7 @@ impl Configured {
     /// The same output with another configuration.
     fn replaced(self, key: String, config: OutputConfig, host: &Host, now: Now) -> Self {
         let place = self.output.place();
-        let is_same_exporter = self.config.exporter() == config.exporter();
-        let place = if is_same_exporter {
+        let place = if self.key == key {
             place
         } else {
             without_session(place)
@@ -232,18 +240,17 @@ impl OutputConfig {
             .collect()
     }
 
-    /// Its name, or all that tells it from others at the same destination.
+    /// Its name or its destination, and beside it all else by which a collector or a syslog server knows it.
     fn key(&self) -> String {
         match self {
-            Self::Collector(config) => match &config.name {
-                Some(name) => format!("collector {name}"),
-                None => format!(
-                    "collector to {}{BESIDE}{} {}",
-                    config.address,
-                    config.version.name(),
-                    config.observation_domain
-                ),
-            },
+            Self::Collector(config) => {
+                let (address, version) = (config.address, config.version.name());
+                let exporter = format!("{version} {}", config.observation_domain);
+                match &config.name {
+                    Some(name) => format!("collector {name}{BESIDE}{address} {exporter}"),
+                    None => format!("collector to {address}{BESIDE}{exporter}"),
+                }
+            }
             Self::Copy(config) => match &config.name {
                 Some(name) => format!("copy {name}"),
                 None => match &config.target {
@@ -265,19 +272,6 @@ impl OutputConfig {
         match self {
             Self::Collector(config) => Output::to_collector(config, place, now),
             Self::Copy(config) => Output::to_copy(config, host, place),
-        }
-    }
-
-    /// By what a collector knows an exporter, as far as the configuration decides it.
-    fn exporter(&self) -> Option<(SocketAddr, Option<SocketAddr>, config::Version, u32)> {
-        match self {
-            Self::Collector(config) => Some((
-                config.address,
-                config.source,
-                config.version,
-                config.observation_domain,
-            )),
-            Self::Copy(_) => None,
         }
     }
 }
@@ -308,13 +302,33 @@ const fn without_session(place: Place) -> Place {
     }
 }
 
-/// The one of this key, or else one without a name that goes to the same destination.
-fn same<T>(all: &[T], key: &str, key_of: impl Fn(&T) -> &String) -> Option<usize> {
-    let destination = |key: &str| key.split_once(BESIDE).map(|(to, _)| to.to_owned());
-    let exactly = all.iter().position(|other| key_of(other) == key);
-    exactly.or_else(|| {
-        let wanted = destination(key)?;
-        let alike = |other: &T| destination(key_of(other)).as_ref() == Some(&wanted);
-        all.iter().position(alike)
-    })
+type Paired<T> = (Vec<(String, OutputConfig, Option<T>)>, Vec<T>);
+
+/// Each output of a configuration with the earlier one of its key, or else one without a name that goes to the same
+/// destination and is configured no more. Then the earlier ones that are left.
+fn paired<T>(
+    all: Vec<(String, OutputConfig)>,
+    mut earlier: Vec<T>,
+    key_of: impl Fn(&T) -> &String,
+) -> Paired<T> {
+    let mut paired = Vec::with_capacity(all.len());
+    for (key, config) in all {
+        let same = earlier.iter().position(|other| *key_of(other) == key);
+        paired.push((key, config, same.map(|index| earlier.remove(index))));
+    }
+    for (key, _, found) in paired.iter_mut().filter(|(_, _, found)| found.is_none()) {
+        let wanted = destination(key);
+        let is_alike = |other: &T| wanted.is_some() && destination(key_of(other)) == wanted;
+        let alike = earlier.iter().position(is_alike);
+        *found = alike.map(|index| earlier.remove(index));
+    }
+    (paired, earlier)
 }
+
+/// Where an output without a name goes, by its key.
+fn destination(key: &str) -> Option<&str> {
+    key.split_once(BESIDE).map(|(to, _)| to)
+}
+
+#[cfg(test)]
+mod tests;

@@ -28,16 +28,15 @@ pub(super) fn status(config: &Config) -> String {
 /// The socket, if it is wanted and possible: a daemon that cannot be asked still does its work.
 pub(super) fn open_control(config: &config::Control, registry: &mio::Registry) -> Option<Control> {
     let path = config.socket.as_ref()?;
-    match Control::open(path, registry, CONTROL) {
-        Ok(control) => Some(control),
-        Err(error) => {
+    let opened = Control::open(path, registry, CONTROL);
+    opened
+        .inspect_err(|error| {
             ::log::warn!(
                 "control socket \"{}\": {error}; \"nattrail status\" and \"nattrail tail\" cannot ask this daemon",
                 path.display()
             );
-            None
-        }
-    }
+        })
+        .ok()
 }
 
 /// The listener, if it is wanted and possible.
@@ -118,10 +117,9 @@ pub(super) fn claim(config: &config::Capture) -> Result<UnixDatagram, Error> {
 
 fn switch_on(settings: &Path) {
     for change in sysctl::set(settings) {
-        if change.result.is_ok() {
-            ::log::info!("{change}");
-        } else {
-            ::log::warn!("{change}");
+        match change {
+            Ok(changed) => ::log::info!("{changed}"),
+            Err(refused) => ::log::warn!("{refused}"),
         }
     }
 }

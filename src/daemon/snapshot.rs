@@ -19,7 +19,7 @@ impl Daemon {
             uptime_seconds: running.as_secs(),
             namespace: namespace.map(|namespace| namespace.0.display().to_string()),
             configuration: self.file.as_ref().map(|file| file.display().to_string()),
-            confinement: self.confinement.summary().clone(),
+            confinement: self.confinement.clone(),
             sessions: self.sessions(),
             rates: self.meter.rates(now),
             events: self.capture.statistics().clone(),
@@ -43,10 +43,11 @@ impl Daemon {
 
     fn kernel(&self) -> Kernel {
         let tracking = self.watch.statistics();
+        let memory = self.capture.memory();
         Kernel {
-            receive_buffer_octets: self.capture.receive_buffer() as u64,
-            queued_octets: self.capture.queued().into(),
-            drops: self.capture.drops().into(),
+            receive_buffer_octets: memory.size.into(),
+            queued_octets: memory.queued.into(),
+            drops: memory.drops.into(),
             table_entries: tracking.entries.into(),
             table_limit: tracking.max_entries.into(),
             dying: self.engine.dying(),

@@ -1,5 +1,5 @@
-//! What happened between two runs, decided in one pure function: what the last run left and the sockets that the service
-//! manager kept, to which socket is used, which gap is stated and how the outputs go on.
+//! How a run follows on the last one, decided in one pure function: from the state that the last run left and the sockets
+//! that the service manager kept follow the socket that is used, the gap that is stated and the way in which outputs go on.
 //!
 //! | the last run left | and | socket | gap since | sequence numbers |
 //! |---|---|---|---|---|
@@ -17,10 +17,9 @@
 use std::io;
 use std::time::Duration;
 
-use super::notify::StoredName;
 use super::outputs::WireSession;
 use crate::config;
-use crate::kernel::conntrack::{EventSocket, Unsuitable};
+use crate::kernel::conntrack::EventSocket;
 use crate::kernel::inherited::Inherited;
 use crate::kernel::namespace::within;
 use crate::store::LastRun;
@@ -29,7 +28,7 @@ use crate::time::Wall;
 /// File systems keep a file's date to a second or two.
 const DATE_SLACK: Duration = Duration::from_secs(2);
 
-/// What the last run left.
+/// The state that the last run left.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Left {
     /// `None` when the database cannot be used.
@@ -135,7 +134,7 @@ pub struct Offered {
     sockets: Vec<(String, EventSocket)>,
     pub offers: Vec<Offer>,
     /// Names under which the manager has descriptors that are of no use.
-    pub refused: Vec<StoredName>,
+    pub refused: Vec<String>,
 }
 
 impl Offered {
@@ -144,10 +143,9 @@ impl Offered {
     pub fn examine(inherited: Vec<Inherited>, config: &config::Capture) -> Self {
         let mut this = Self::default();
         for Inherited { name, descriptor } in inherited {
-            let adopted = within(config.namespace.as_ref(), || EventSocket::adopt(descriptor))
-                .unwrap_or_else(|error| Err(Unsuitable::Unknown(error)));
-            let examined = adopted.and_then(|socket| {
-                let offer = offer(&socket).map_err(Unsuitable::Unknown)?;
+            let adopted = within(config.namespace.as_ref(), || EventSocket::adopt(descriptor));
+            let examined = adopted.flatten().and_then(|socket| {
+                let offer = offer(&socket)?;
                 Ok((socket, offer))
             });
             match examined {
@@ -182,14 +180,14 @@ impl Offered {
 
     fn refuse(&mut self, name: &str, reason: &str) {
         log::warn!("the descriptor \"{name}\" that the service manager kept is not used: {reason}");
-        self.refused.extend(StoredName::parse(name));
+        self.refused.push(name.to_owned());
     }
 }
 
 fn offer(socket: &EventSocket) -> io::Result<Offer> {
     Ok(Offer {
         cookie: socket.cookie()?,
-        drops: socket.drops()?,
+        drops: socket.memory()?.drops,
         reliable: matches!(socket.is_reliable(), Ok(true)),
     })
 }

@@ -19,10 +19,9 @@ use crate::config;
 use crate::engine::Engine;
 use crate::kernel::namespace::{path_of, within};
 use crate::kernel::nftables;
-use crate::kernel::tracking::Tracking;
+use crate::kernel::tracking::{Statistics, Tracking};
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Uptime, Wall};
-use crate::wire::ctstats::TrackingStatistics;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Least time between gaps of one cause.
@@ -39,29 +38,23 @@ pub struct Watch {
     next: Uptime,
     /// When the table was last seen to exist.
     pinned: Wall,
-    statistics: TrackingStatistics,
-    /// When they were read.
-    read: Wall,
+    statistics: Statistics,
     table_full: Tally,
     insert_failed: Tally,
-    undecoded: Undecoded,
+    undecoded: Tally,
     full: bool,
     nearly_full: bool,
     failing: bool,
 }
 
-/// Messages that could not be decoded, as far as they are in a gap or in the tally.
+/// A counter of losses, and which of them are not in a gap yet.
 #[derive(Clone, Copy, Debug)]
-struct Undecoded {
-    tally: Tally,
-    malformed: u64,
-    /// When they were counted.
-    counted: Wall,
-}
-
-/// Drops of one cause that are not in a gap yet.
-#[derive(Clone, Copy, Debug, Default)]
 struct Tally {
+    cause: GapCause,
+    /// How far it had counted, and when.
+    counted: u32,
+    read: Wall,
+    /// What is not in a gap, and since when there is any.
     lost: u64,
     since: Wall,
     /// No gap before.
@@ -70,9 +63,6 @@ struct Tally {
 
 impl Watch {
     /// To be made after the nftables table.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn new(config: &config::Capture, now: Now) -> io::Result<Self> {
         let mut tracking = within(config.namespace.as_ref(), Tracking::open)??;
         let statistics = tracking.statistics()?;
@@ -85,17 +75,15 @@ impl Watch {
             next: now.up.saturating_add(INTERVAL),
             pinned: now.wall,
             statistics,
-            read: now.wall,
-            table_full: Tally::default(),
-            insert_failed: Tally::default(),
-            undecoded: Undecoded::new(now),
+            table_full: Tally::new(GapCause::TableFull, table_full(&statistics), now),
+            insert_failed: Tally::new(GapCause::InsertFailed, statistics.drops.insert_failed, now),
+            undecoded: Tally::new(GapCause::Undecoded, 0, now),
             full: false,
             nearly_full: false,
             failing: false,
         })
     }
 
-    #[must_use]
     pub const fn poll_timeout(&self) -> Uptime {
         self.next
     }
@@ -115,9 +103,7 @@ impl Watch {
         }
         self.next = now.up.saturating_add(INTERVAL);
         self.check_namespace()?;
-        if let Some(gap) = self.undecoded.count(malformed, now) {
-            engine.state_gap(gap);
-        }
+        self.check_decoded(engine, malformed, now);
         self.check_pending(engine, now);
         let looked = self.look(engine, now);
         match (looked, self.failing) {
@@ -139,13 +125,11 @@ impl Watch {
         for tally in [
             &mut self.table_full,
             &mut self.insert_failed,
-            &mut self.undecoded.tally,
+            &mut self.undecoded,
         ] {
             tally.next = now.up;
         }
-        if let Some(gap) = self.undecoded.count(malformed, now) {
-            engine.state_gap(gap);
-        }
+        self.check_decoded(engine, malformed, now);
         // The namespace may be gone.
         let _ = self.look(engine, now);
     }
@@ -170,34 +154,35 @@ impl Watch {
         });
     }
 
-    #[must_use]
-    pub const fn statistics(&self) -> &TrackingStatistics {
+    pub const fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 
     fn look(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
         self.check_pin(engine, now)?;
-        let statistics = self.tracking.statistics()?;
-        let before = std::mem::replace(&mut self.statistics, statistics);
-        let since = std::mem::replace(&mut self.read, now.wall);
-        let insert_failed = statistics.insert_failed.wrapping_sub(before.insert_failed);
-        // A packet whose insertion failed is counted as dropped, too.
-        let dropped = statistics.drop.wrapping_sub(before.drop);
-        let table_full = dropped.saturating_sub(insert_failed);
-        for (tally, lost, cause) in [
-            (&mut self.table_full, table_full, GapCause::TableFull),
-            (
-                &mut self.insert_failed,
-                insert_failed,
-                GapCause::InsertFailed,
-            ),
-        ] {
-            if let Some(gap) = tally.add(lost, cause, since, now) {
-                engine.state_gap(gap);
-            }
+        self.statistics = self.tracking.statistics()?;
+        let insert_failed = self.statistics.drops.insert_failed;
+        let gaps = [
+            self.table_full.count(table_full(&self.statistics), now),
+            self.insert_failed.count(insert_failed, now),
+        ];
+        for gap in gaps.into_iter().flatten() {
+            engine.state_gap(gap);
         }
         self.check_size();
         Ok(())
+    }
+
+    fn check_decoded(&mut self, engine: &mut Engine, malformed: u64, now: Now) {
+        if malformed > 0 && self.undecoded.counted == 0 {
+            log::warn!(
+                "the kernel sent {malformed} messages that could not be understood: their sessions are lost, and each such \
+                 loss is in a gap record; please report it with the kernel's version"
+            );
+        }
+        if let Some(gap) = self.undecoded.count(malformed as u32, now) {
+            engine.state_gap(gap);
+        }
     }
 
     fn check_pending(&mut self, engine: &mut Engine, now: Now) {
@@ -220,7 +205,7 @@ impl Watch {
     }
 
     fn check_size(&mut self) {
-        let TrackingStatistics {
+        let Statistics {
             entries,
             max_entries,
             ..
@@ -268,49 +253,47 @@ impl Watch {
     }
 }
 
-impl Undecoded {
-    fn new(now: Now) -> Self {
-        Self {
-            tally: Tally::default(),
-            malformed: 0,
-            counted: now.wall,
-        }
-    }
-
-    fn count(&mut self, malformed: u64, now: Now) -> Option<Gap> {
-        let before = std::mem::replace(&mut self.malformed, malformed);
-        let since = std::mem::replace(&mut self.counted, now.wall);
-        if before == 0 && malformed > 0 {
-            log::warn!(
-                "the kernel sent {malformed} messages that could not be understood: their sessions are lost, and each such \
-                 loss is in a gap record; please report it with the kernel's version"
-            );
-        }
-        let lost = u32::try_from(malformed - before).unwrap_or(u32::MAX);
-        self.tally.add(lost, GapCause::Undecoded, since, now)
-    }
-}
-
 impl Tally {
-    fn add(&mut self, lost: u32, cause: GapCause, since: Wall, now: Now) -> Option<Gap> {
+    const fn new(cause: GapCause, counted: u32, now: Now) -> Self {
+        Self {
+            cause,
+            counted,
+            read: now.wall,
+            lost: 0,
+            since: now.wall,
+            next: Uptime::from_nanos(0),
+        }
+    }
+
+    /// Takes note of how far the counter, which wraps at 32 bits, has counted. Gives the gap that is due.
+    fn count(&mut self, counted: u32, now: Now) -> Option<Gap> {
+        let lost = counted.wrapping_sub(self.counted).cast_signed();
+        let since = std::mem::replace(&mut self.read, now.wall);
+        // A difference of two counters that are not read at one moment may go back for a while.
         if lost > 0 {
             if self.lost == 0 {
                 self.since = since;
             }
-            self.lost += u64::from(lost);
+            self.lost += u64::from(lost.unsigned_abs());
+            self.counted = counted;
         }
         if self.lost == 0 || now.up < self.next {
             return None;
         }
         self.next = now.up.saturating_add(TALLY);
-        let lost = std::mem::take(&mut self.lost);
         Some(Gap {
-            cause,
+            cause: self.cause,
             from: self.since,
             to: now.wall.max(self.since),
-            lost: Some(lost),
+            lost: Some(std::mem::take(&mut self.lost)),
         })
     }
+}
+
+/// A packet whose insertion failed is counted as dropped, too.
+const fn table_full(statistics: &Statistics) -> u32 {
+    let drops = statistics.drops;
+    drops.all.wrapping_sub(drops.insert_failed)
 }
 
 fn identity(config: &config::Capture) -> io::Result<Option<(u64, u64)>> {
@@ -334,12 +317,13 @@ mod tests {
 
     #[test]
     fn drops_are_one_gap_at_once_and_then_one_per_ten_seconds() {
-        let mut tally = Tally::default();
+        // Just before the counter wraps.
+        let mut counter = u32::MAX - 3;
+        let mut tally = Tally::new(GapCause::TableFull, counter, at(0));
         let mut gaps = Vec::new();
         for second in 1..=25 {
-            let since = at(second - 1).wall;
-            let lost = u32::from(second <= 15);
-            gaps.extend(tally.add(lost, GapCause::TableFull, since, at(second)));
+            counter = counter.wrapping_add(u32::from(second <= 15));
+            gaps.extend(tally.count(counter, at(second)));
         }
         let gaps: Vec<_> = gaps
             .iter()
@@ -353,7 +337,7 @@ mod tests {
 
     #[test]
     fn messages_that_could_not_be_decoded_become_a_gap_since_the_last_look() {
-        let mut undecoded = Undecoded::new(at(0));
+        let mut undecoded = Tally::new(GapCause::Undecoded, 0, at(0));
         assert_eq!(undecoded.count(0, at(1)), None);
         let gap = Gap {
             cause: GapCause::Undecoded,

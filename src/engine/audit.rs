@@ -43,8 +43,6 @@ pub(super) struct Audit {
     due: Option<Uptime>,
     /// When the last one ended.
     ended: Option<Uptime>,
-    /// Whether one has come to its conclusion.
-    concluded: bool,
     /// Entries of the dying list, as the last audit counted them.
     dying: u64,
     /// Since when, in numbers of audits, they have been in doubt.
@@ -87,7 +85,6 @@ impl Audit {
             number: 1,
             due: None,
             ended: None,
-            concluded: false,
             dying: 0,
             doubted: None,
             gap: None,
@@ -147,16 +144,9 @@ impl Engine {
         self.audit.due = Some(self.audit.due.map_or(earliest, |due| due.min(earliest)));
     }
 
-    /// Whether an audit of this run has come to its conclusion.
-    #[must_use]
-    pub const fn has_audited(&self) -> bool {
-        self.audit.concluded
-    }
-
     /// Which listing of the kernel's is to be dumped now. Says so once per dump; answer with
     /// [`handle_dumped`](Self::handle_dumped) for each entry, then [`handle_dump_end`](Self::handle_dump_end) or
     /// [`handle_dump_failed`](Self::handle_dump_failed).
-    #[must_use]
     pub fn poll_dump(&mut self, now: Now) -> Option<Listing> {
         if self.audit.phase == Phase::Idle && self.audit.due.is_some_and(|due| due <= now.up) {
             self.audit.due = None;
@@ -330,7 +320,6 @@ impl Engine {
     fn conclude(&mut self, now: Now) {
         self.audit.phase = Phase::Idle;
         self.audit.ended = Some(now.up);
-        self.audit.concluded = true;
         self.audit.doubted = None;
         self.schedule_audit(now);
     }

@@ -14,7 +14,6 @@ pub struct Filter {
 }
 
 impl Filter {
-    #[must_use]
     pub fn new(capture: &Capture) -> Self {
         Self {
             log: capture.log,
@@ -25,7 +24,6 @@ impl Filter {
         }
     }
 
-    #[must_use]
     pub fn accepts(&self, session: &Session) -> bool {
         let pre = session.pre_nat();
         (self.log == LogScope::All || !session.translation().is_none())

@@ -64,7 +64,6 @@ pub struct Policy {
 }
 
 impl Policy {
-    #[must_use]
     pub fn new(config: &Config) -> Self {
         Self {
             ttl: config.pending.ttl,
@@ -127,7 +126,6 @@ impl Changes<'_> {
 }
 
 impl Engine {
-    #[must_use]
     pub fn new(filter: Filter, policy: Policy, now: Now) -> Self {
         Self {
             filter,
@@ -223,7 +221,6 @@ impl Engine {
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
         self.audit.poll_timeout()
     }
@@ -235,7 +232,6 @@ impl Engine {
 
     /// What the store does not know yet, or a bounded part of it. Answer with [`handle_committed`](Self::handle_committed) or
     /// [`handle_commit_failed`](Self::handle_commit_failed).
-    #[must_use]
     pub fn changes(&self) -> Changes<'_> {
         Changes {
             table: &self.table,
@@ -247,7 +243,6 @@ impl Engine {
     }
 
     /// Sessions that the store has to learn of, begun or ended.
-    #[must_use]
     pub fn changes_waiting(&self) -> usize {
         self.begun.len().max(self.ended.len())
     }
@@ -294,41 +289,34 @@ impl Engine {
     }
 
     /// Whether every pending session would be logged if it began now. Not so after filters were made narrower.
-    #[must_use]
     pub const fn accepts_all_pending(&self) -> bool {
         self.left_out == 0 && !(self.unkept_left_out && self.unkept.count() > 0)
     }
 
     /// Entries of the kernel's dying list, when an audit last counted them.
-    #[must_use]
     pub const fn dying(&self) -> u64 {
         self.audit.dying()
     }
 
-    #[must_use]
     pub fn pending(&self) -> usize {
         self.table.len()
     }
 
     /// Whether as many sessions are pending as are kept.
-    #[must_use]
     pub fn is_full(&self) -> bool {
         self.pending() >= self.policy.max_pending
     }
 
     /// Sessions that have begun and are known by a fingerprint only.
-    #[must_use]
     pub const fn unkept(&self) -> usize {
         self.unkept.count()
     }
 
     /// Sessions kept at a time.
-    #[must_use]
     pub const fn max_pending(&self) -> usize {
         self.policy.max_pending
     }
 
-    #[must_use]
     pub const fn statistics(&self) -> &Sessions {
         &self.statistics
     }

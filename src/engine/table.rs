@@ -48,7 +48,6 @@ impl Pending {
     }
 
     /// The session as the store keeps it.
-    #[must_use]
     pub const fn to_stored(&self) -> StoredSession {
         StoredSession {
             row: self.row,

@@ -1,10 +1,9 @@
-//! What an output makes of records: messages for a collector, or lines.
+//! The encoder of an output, which makes messages for a collector, or lines, of records.
 //!
 //! Sans-IO: records and `now` go in, finished messages come out in a [`Queue`], each with its [`Load`]. The load says where
-//! the follower stands once the message is taken, so that whatever is lost on the way can be encoded again from there: the
-//! queue is a cache of encodings, and may be emptied at any time.
+//! the follower stands once the message is taken, so that a message that is lost on the way can be encoded again: the queue
+//! is a cache of encodings, and may be emptied at any time.
 
-use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, ControlFlow, SubAssign};
 
@@ -14,9 +13,10 @@ use crate::config;
 use crate::place::{Position, Serial};
 use crate::session::Record;
 use crate::time::{Now, Uptime};
+pub use crate::wire::flow::NotRepresentable;
 use crate::wire::syslog::{self, Host};
 
-/// What a message holds, and where it ends.
+/// The contents of a message in numbers, and where it ends.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Load {
     /// Where the follower stands once it is taken.
@@ -86,19 +86,6 @@ impl Sum for Amount {
     }
 }
 
-/// The format has no record for an event or a gap: it is of another address family, its counters are out of range, or
-/// NetFlow v5 does not know the like.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct NotRepresentable;
-
-impl fmt::Display for NotRepresentable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the format has no record for this")
-    }
-}
-
-impl std::error::Error for NotRepresentable {}
-
 /// The encoder of one output.
 #[derive(Debug)]
 pub enum Encoder {
@@ -139,7 +126,7 @@ impl Encoder {
         }
     }
 
-    /// Finishes what is due at `now`. Does nothing when nothing is due.
+    /// Finishes the message that is due at `now`. Does nothing when none is.
     pub fn handle_timeout(&mut self, now: Now, done: &mut Queue<Load>) {
         if let Self::Flows(packer) = self {
             packer.handle_timeout(now, done);
@@ -171,8 +158,8 @@ impl Encoder {
         }
     }
 
-    /// Forgets the message in hand, and goes back to the message with this sequence number. `back` is what was finished
-    /// from there on.
+    /// Forgets the message in hand, and goes back to the message with this sequence number. `back` is the sum of all
+    /// messages that were finished from there on.
     pub fn go_back(&mut self, sequence: u32, back: Amount) {
         if let Self::Flows(packer) = self {
             packer.go_back(sequence, back);
@@ -194,15 +181,6 @@ impl Encoder {
         match self {
             Self::Flows(packer) => packer.template_sends(),
             Self::Lines(_) => 0,
-        }
-    }
-
-    /// Records that one message holds, roughly.
-    #[must_use]
-    pub const fn records_per_message(&self) -> usize {
-        match self {
-            Self::Flows(_) => 16,
-            Self::Lines(_) => 1,
         }
     }
 

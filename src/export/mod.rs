@@ -2,8 +2,10 @@
 //! and live views.
 
 pub mod encoder;
+mod losses;
 pub mod output;
 pub mod packer;
+pub mod peer;
 pub mod queue;
 pub mod source;
 pub mod stream;

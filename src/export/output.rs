@@ -1,51 +1,55 @@
 //! An output: an encoder, a transport, and a place in the record log.
 //!
-//! It reads the log from its place on, encodes a bounded piece ahead, and moves its place when what it sent counts as taken:
-//! by the kernel for datagrams and files. What is encoded and not taken yet may be thrown away at any time and is encoded
-//! again, so that neither a restart nor a reload, nor a receiver that is away for days, costs a record, as long as the log
-//! has room. Guarantees:
+//! It reads the log from its place on, encodes a bounded piece ahead, and moves its place when the messages count as taken,
+//! which means by the kernel, for datagrams and for files. Messages that are encoded and not taken yet may be thrown away at
+//! any time and are encoded again, so that neither a restart nor a reload, nor a receiver that is away for days, costs a
+//! record, as long as the log has room. Guarantees:
 //!
 //! - Records leave in the order of the log, each once, but for the datagrams that were on the wire when a receiver began or
 //!   ceased to listen, and for the time between two commits of the database when the process is killed.
 //! - A datagram that was refused was not taken: the place goes back to the first that was, and one probe a second finds
 //!   out when somebody listens again.
-//! - Records that it can never get (the log had no room, a message is too large) are counted, and stated where they are
-//!   missing by one gap with the cause `undelivered`.
+//! - Records that it can never get (the log had no room, a message is too large) are counted. One gap with the cause
+//!   `undelivered` states them in the place where they are missing.
 //! - No call blocks, and the work of each is bounded. A backlog leaves at a pace that the buffer of a receiver takes.
 //!
 //! The program's own log says when an output stops and begins to work or to lose, once for each change.
 
-use std::collections::VecDeque;
+mod made;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::encoder::{Amount, Encoder, Load};
+use super::losses::Losses;
+use super::peer::Peer;
 use super::queue::Queue;
 use super::source::{PACE, Read, Reader, Source};
 use super::transport::{Failure, Taken, Transport, Trouble};
 use super::udp::GoBack;
-use crate::config::{self, Target};
 use crate::metrics::{self, State};
 use crate::place::{Missing, Place, Position, Serial, Span};
 use crate::session::{Gap, Record};
 use crate::time::{Now, Uptime};
-use crate::wire::syslog::Host;
 
 /// Octets that are encoded ahead.
 const AHEAD: usize = 128 << 10;
 /// Writes of one call, so that one output cannot keep the loop from its other work.
 const WRITES: usize = 512;
-/// Datagrams that are sent over UDP in one call, at least: with 1,500 octets each they fit into a socket's receive buffer
-/// of the default size (212,992), in which each takes 2,304. Time between such calls is [`PACE`].
-const LEAST_PACE: usize = 32;
+/// Datagrams that are sent over UDP in one call, at least, with a pause of [`PACE`] after it: they fit into a socket's
+/// receive buffer of the default size (212,992), in which a message of 1,500 octets takes 2,304, and a line some 768.
+const FLOWS_PACE: usize = 32;
+const LINES_PACE: usize = 200;
 
 /// Wait after a call that was stopped by a full receiver but had sent something: it is draining, and a Unix socket holds
 /// as few as ten datagrams (`net.unix.max_dgram_qlen`).
 const DRAINING_DELAY: Duration = Duration::from_millis(1);
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LAST_DELAY: Duration = Duration::from_secs(1);
-/// Ranges of lost records that are remembered, should the output have to go back before them.
-const MOST_HOLES: usize = 16;
 /// Time between probes of a receiver that refused, and between looks for answers that nothing else brings to light.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -59,132 +63,86 @@ pub struct Output {
     /// The first message that is not taken.
     position: Position,
     reader: Reader,
-    /// Records that the log gave up before this one had taken them, as far as it has not passed them by.
-    gone: Option<Missing>,
-    /// All that is lost before this record is in the counters.
-    counted: Serial,
+    losses: Losses,
     /// Records that are too large for the way.
     unsendable: Range<Serial>,
-    /// Ranges of lost records, the latest ones: they do not count as taken.
-    holes: VecDeque<Range<Serial>>,
     /// Since the last refusal: whether a probe is out, and since when.
     probing: Option<Option<Uptime>>,
+    /// To which others may send, too.
+    peer: Option<Rc<Peer>>,
+    /// The latest alarm of the host that was heeded.
+    heeded: Option<Uptime>,
     health: State,
     /// How many records were lost before, since the program's log was told of losses.
     losing: Option<u64>,
-    /// What was lost since somebody asked.
-    lost: Option<Missing>,
     /// Nothing is tried before.
     retry: Option<Uptime>,
     delay: Duration,
     /// When to look for answers to what was sent.
     look: Option<Uptime>,
-    /// What left, and was taken.
+    /// The sum of all messages that were taken.
     taken: Amount,
     statistics: metrics::Output,
 }
 
 impl Output {
-    /// An output to a collector, that goes on at `place`.
-    #[must_use]
-    pub fn to_collector(config: &config::Collector, place: Place, now: Now) -> Self {
-        let name = match &config.name {
-            Some(name) => format!("collector {name} ({})", config.address),
-            None => format!("collector {}", config.address),
-        };
-        let encoder = Encoder::of_collector(config, now);
-        let statistics = metrics::Output {
-            format: config.version.name().to_owned(),
-            target: "udp".to_owned(),
-            observation_domain: config.observation_domain.into(),
-            ..metrics::Output::default()
-        };
-        let transport = Transport::to_collector(config);
-        Self::new(name, encoder, transport, statistics, place)
-    }
-
-    /// An output to a target for copies, that goes on at `place`.
-    #[must_use]
-    pub fn to_copy(config: &config::Syslog, host: &Host, place: Place) -> Self {
-        let target = target_name(&config.target);
-        let name = match &config.name {
-            Some(name) => format!("{name} ({target})"),
-            None => target,
-        };
-        let encoder = Encoder::of_copy(config, host);
-        let statistics = metrics::Output {
-            format: config.format.name().to_owned(),
-            target: config.target.kind().to_owned(),
-            ..metrics::Output::default()
-        };
-        let transport = Transport::to_target(&config.target);
-        Self::new(name, encoder, transport, statistics, place)
-    }
-
-    fn new(
-        name: String,
-        encoder: Encoder,
-        transport: Transport,
-        statistics: metrics::Output,
-        place: Place,
-    ) -> Self {
-        let mut this = Self {
-            name,
-            encoder,
-            transport,
-            ahead: Queue::new(),
-            position: place.position,
-            reader: Reader::default(),
-            gone: place.missing,
-            counted: place.position.serial,
-            unsendable: Serial(0)..Serial(0),
-            holes: VecDeque::new(),
-            probing: None,
-            health: State::Working,
-            losing: None,
-            lost: None,
-            retry: None,
-            delay: FIRST_DELAY,
-            look: None,
-            taken: Amount::default(),
-            statistics,
-        };
-        this.counted.0 += place.missing.map_or(0, |missing| missing.count);
-        this.transport.prefer_port(place.port);
-        this.encoder.go_back(place.sequence, Amount::default());
-        this.reader.seek(place.position.serial);
-        this
-    }
-
-    /// Counts on from what an output of the same name had done with an earlier configuration.
-    pub fn inherit(&mut self, earlier: &Self) {
-        let metrics::Output {
-            format,
-            target,
-            observation_domain,
-            ..
-        } = std::mem::take(&mut self.statistics);
-        self.statistics = metrics::Output {
-            format,
-            target,
-            observation_domain,
-            ..earlier.statistics.clone()
-        };
-        self.taken = earlier.taken;
-        self.encoder.count_lost(earlier.statistics.lost);
-    }
-
-    /// Where it stands.
+    /// Where it stands. What is in doubt is not taken yet.
     #[must_use]
     pub fn place(&self) -> Place {
+        let doubtful = self.transport.doubtful().filter(|_| self.probing.is_some());
+        let taken = || (self.position, self.next_sequence());
+        let (position, sequence) = doubtful.unwrap_or_else(taken);
         Place {
-            position: self.position,
+            position,
             port: self.transport.port(),
-            sequence: match self.ahead.front() {
-                Some(message) => message.tag.sequence,
-                None => self.encoder.sequence(),
-            },
-            missing: self.gone,
+            sequence,
+            missing: self.losses.gone(),
+            refused: self.probing.is_some(),
+        }
+    }
+
+    /// That of the first message that is not taken.
+    fn next_sequence(&self) -> u32 {
+        match self.ahead.front() {
+            Some(message) => message.tag.sequence,
+            None => self.encoder.sequence(),
+        }
+    }
+
+    /// The host to which datagrams go, if it is sparing with answers.
+    #[must_use]
+    pub fn host(&self) -> Option<IpAddr> {
+        self.transport.host()
+    }
+
+    /// Probes in turn with the other outputs that send to the same host.
+    pub fn share_peer(&mut self, peer: &Rc<Peer>, now: Now) {
+        self.heeded = peer.alarm();
+        self.peer = Some(Rc::clone(peer));
+        if self.probing == Some(None) {
+            self.retry = Some(self.take_turn(now.up));
+        }
+    }
+
+    /// When it may probe, at the earliest at `from`.
+    fn take_turn(&self, from: Uptime) -> Uptime {
+        let peer = self.peer.as_ref();
+        peer.map_or(from, |peer| peer.take_turn(from))
+    }
+
+    /// Probes as well when another output was refused by the same host, which may have said nothing of this one's datagrams.
+    fn heed_alarm(&mut self, now: Now) {
+        let alarm = self.peer.as_ref().and_then(|peer| peer.alarm());
+        if alarm == self.heeded {
+            return;
+        }
+        self.heeded = alarm;
+        if self.probing.is_none()
+            && let Some(since) = alarm
+        {
+            self.transport.doubt(since);
+            self.probing = Some(None);
+            self.retry = Some(self.take_turn(now.up));
         }
     }
 
@@ -207,23 +165,25 @@ impl Output {
             name: self.name.clone(),
             state: self.health,
             behind: self.behind(end),
+            lost: self.losses.total(),
             messages,
             octets,
             flow_records,
             gaps,
-            sequence: self.encoder.sequence().into(),
+            sequence: self.place().sequence.into(),
             template_sends: self.encoder.template_sends(),
             ..self.statistics.clone()
         }
     }
 
-    /// Reads, encodes and writes what goes without waiting, up to a bound. Does nothing before [`Self::poll_timeout`], so
-    /// it may be called at any time.
+    /// Reads, encodes and writes as much as goes without waiting, up to a bound. Does nothing before [`Self::poll_timeout`],
+    /// so it may be called at any time.
     pub fn pump(&mut self, source: &mut impl Source, now: Now) {
         if self.health == State::Ended {
             return self.count_passed(source.end());
         }
         self.look_for_answers(now);
+        self.heed_alarm(now);
         let waits = matches!(self.probing, Some(Some(_)));
         if !waits && self.retry.is_none_or(|at| at <= now.up) {
             self.retry = None;
@@ -233,15 +193,17 @@ impl Output {
 
     /// The records that turned out to be lost since this was asked last.
     pub fn take_lost(&mut self) -> Option<Missing> {
-        self.lost.take()
+        self.losses.take()
     }
 
     /// Finishes the message in hand as well, for the end of the daemon. Call it until [`Self::is_settled`].
     pub fn drain(&mut self, source: &mut impl Source, now: Now) {
-        if self.reader.next >= source.end() {
-            self.encoder.flush(now, &mut self.ahead);
-        }
+        self.look = self.look.map(|_| now.up);
         self.pump(source, now);
+        if self.reader.next >= source.end() && !self.encoder.is_idle() {
+            self.encoder.flush(now, &mut self.ahead);
+            self.pump(source, now);
+        }
     }
 
     /// When to call [`Self::pump`] next; a time in the past means at once. `end` is that of the source.
@@ -252,9 +214,9 @@ impl Output {
         }
         let is_behind = !self.ahead.is_empty() || self.reader.next < end;
         let work = match self.probing {
-            Some(sent) => sent.map(after_probe).or_else(|| Some(Uptime::default())),
-            None if is_behind => Some(Uptime::default()),
-            None => self.encoder.poll_timeout(),
+            Some(Some(sent)) => Some(after_probe(sent)),
+            _ if is_behind => Some(Uptime::default()),
+            _ => self.encoder.poll_timeout(),
         };
         let work = work.map(|at| at.max(self.retry.unwrap_or_default()));
         work.into_iter().chain(self.look).min()
@@ -274,8 +236,9 @@ impl Output {
     /// The first record that it still needs, or may have to go back to; `None` when it needs no more at all.
     #[must_use]
     pub fn needed(&self) -> Option<Serial> {
-        let unanswered = self.transport.unanswered().unwrap_or(self.position);
-        (self.health != State::Ended).then_some(unanswered.min(self.position).serial)
+        let on_the_way = self.transport.earliest();
+        let earliest = on_the_way.map_or(self.position, |earliest| earliest.min(self.position));
+        (self.health != State::Ended).then_some(earliest.serial)
     }
 
     /// Records before `end` that it has not taken.
@@ -293,13 +256,9 @@ impl Output {
         let Some(missing) = missing.filter(|_| self.health != State::Ended) else {
             return;
         };
-        self.throw_away_ahead(self.place().sequence);
-        self.gone = Some(self.gone.map_or(missing, |earlier| earlier.and(missing)));
-        self.count_lost(
-            &missing,
-            span.end,
-            "the log has no room for more (log.size, log.age)",
-        );
+        self.throw_away_ahead(self.next_sequence());
+        let lost = self.losses.give_up(missing, span.end);
+        self.tell_of_losses(lost, "the log has no room for more (log.size, log.age)");
     }
 
     /// Opens the file anew (it may have been rotated away) or connects again, without waiting for a back-off to end.
@@ -320,8 +279,12 @@ impl Output {
     /// Writes until nothing is left, the receiver takes no more, or the bound of one call is reached.
     fn write(&mut self, source: &mut impl Source, now: Now) {
         let is_udp = self.transport.is_udp();
-        let pace = 2 * source.pace() / self.encoder.records_per_message();
-        let most = if is_udp { LEAST_PACE.max(pace) } else { WRITES };
+        let most = match &self.encoder {
+            _ if !is_udp => WRITES,
+            // Twice as fast as records come. A message holds 16 or more.
+            Encoder::Flows(_) => FLOWS_PACE.max(source.pace() / 8),
+            Encoder::Lines(_) => LINES_PACE.max(source.pace() * 2),
+        };
         let mut progress = false;
         let mut reconnected = false;
         for count in 0.. {
@@ -411,26 +374,15 @@ impl Output {
 
     /// Goes on after records that nobody has any more. Returns the gap that stands in their place.
     fn pass_by(&mut self, span: &Span) -> Gap {
-        let count = span.end.0 - span.first.0;
-        let times = self.gone.unwrap_or(Missing {
-            count,
-            since: span.since,
-            until: span.until,
-        });
-        let missing = Missing { count, ..times };
-        self.count_lost(
-            &missing,
-            span.end,
-            "a part of the record log is damaged or gone",
-        );
-        let is_apart = |hole: &Range<Serial>| hole.end <= span.first || hole.start >= span.end;
-        self.holes.retain(is_apart);
-        self.holes.push_back(span.first..span.end);
-        if self.holes.len() > MOST_HOLES {
-            self.holes.pop_front();
-        }
+        let reason = if self.unsendable.contains(&span.first) {
+            "a message is too large for the way there (lower mtu)"
+        } else {
+            "a part of the record log is damaged or gone"
+        };
         self.reader.seek(span.end);
-        missing.gap()
+        let (gap, lost) = self.losses.pass_by(span);
+        self.tell_of_losses(lost, reason);
+        gap
     }
 
     /// Nothing is left to write.
@@ -439,8 +391,8 @@ impl Output {
             // Records that make no message count as taken with the message before them.
             self.advance(Position::before(self.reader.next));
         }
-        if self.position.serial >= end {
-            self.probing = None;
+        // Nobody answers while there is nothing to probe with.
+        if self.position.serial >= end && self.probing.is_none() {
             self.recover();
         }
     }
@@ -456,24 +408,20 @@ impl Output {
 
     fn advance(&mut self, position: Position) {
         if position > self.position {
-            self.statistics.records += self.records_between(self.position, position);
+            self.statistics.records += self.losses.records_between(self.position, position);
             self.position = position;
-            self.gone = self.gone.filter(|_| position.serial < self.counted);
+            self.losses.leave_behind(position);
         }
-    }
-
-    /// Records that lie between two places and are not lost.
-    fn records_between(&self, from: Position, to: Position) -> u64 {
-        let (from, to) = (from.serial.0, to.serial.0);
-        let lost = |hole: &Range<Serial>| hole.end.0.min(to).saturating_sub(hole.start.0.max(from));
-        (to - from).saturating_sub(self.holes.iter().map(lost).sum())
     }
 
     /// Does what a failure asks for. Returns whether to wait.
     fn fail(&mut self, failure: Failure, now: Now) -> bool {
         match failure {
             Failure::Busy => {}
-            Failure::Refused(go_back, trouble) => self.go_back(go_back, Some(&trouble), now),
+            Failure::Refused(go_back, trouble) => {
+                self.go_back(go_back, Some(&trouble), now);
+                return true;
+            }
             Failure::TooLarge => {
                 self.drop_front();
                 return false;
@@ -495,10 +443,8 @@ impl Output {
                 log::warn!("{}: {trouble}; nothing more is written to it", self.name);
             }
         }
-        if self.probing.is_none() {
-            self.retry = Some(now.up.saturating_add(self.delay));
-            self.delay = (self.delay * 2).min(LAST_DELAY);
-        }
+        self.retry = Some(now.up.saturating_add(self.delay));
+        self.delay = (self.delay * 2).min(LAST_DELAY);
         true
     }
 
@@ -514,13 +460,14 @@ impl Output {
         if let Some(go_back) = refusal {
             self.go_back(go_back, None, now);
         } else if settled {
+            self.transport.settle(now);
             self.probing = None;
         }
     }
 
     /// Goes back to the first datagram that was refused.
     fn go_back(&mut self, to: GoBack, trouble: Option<&Trouble>, now: Now) {
-        let records = self.records_between(to.position, self.position);
+        let records = self.losses.records_between(to.position, self.position);
         self.statistics.records = self.statistics.records.saturating_sub(records);
         self.taken -= to.amount;
         self.statistics.refused += 1;
@@ -535,9 +482,13 @@ impl Output {
             _ => PROBE,
         };
         self.probing = Some(None);
-        self.retry = Some(now.up.saturating_add(wait));
+        self.retry = Some(self.take_turn(now.up.saturating_add(wait)));
         if matches!(self.health, State::Working | State::Failing) {
             self.health = State::Refused;
+            if let Some(peer) = &self.peer {
+                peer.raise_alarm(to.since);
+                self.heeded = peer.alarm();
+            }
             let reason = trouble.map_or("refused".to_owned(), ToString::to_string);
             log::warn!(
                 "{}: its host or the way there refuses datagrams ({reason}); records wait in the log until somebody listens there",
@@ -550,7 +501,7 @@ impl Output {
     fn drop_front(&mut self) {
         let position = self.position;
         let end = self.ahead.front().map_or(position, |front| front.tag.end);
-        self.throw_away_ahead(self.place().sequence);
+        self.throw_away_ahead(self.next_sequence());
         self.statistics.errors += 1;
         let last = Serial(end.serial.0.saturating_sub(u64::from(end.part == 0)));
         self.unsendable = position.serial..Serial(last.0 + 1);
@@ -569,27 +520,19 @@ impl Output {
         entries.map(|(octets, load)| Amount::of(load, octets)).sum()
     }
 
-    /// Counts lost records that end before `end`, but for those that have been counted.
-    fn count_lost(&mut self, missing: &Missing, end: Serial, reason: &str) {
-        let count = missing.count.min(end.0.saturating_sub(self.counted.0));
-        self.counted = self.counted.max(end);
-        if count == 0 {
-            return;
-        }
-        if self.losing.is_none() {
+    /// Says so when the first of several losses is found.
+    fn tell_of_losses(&mut self, lost: u64, reason: &str) {
+        if lost > 0 && self.losing.is_none() {
             log::warn!("{}: records are lost: {reason}", self.name);
-            self.losing = Some(self.statistics.lost);
+            self.losing = Some(self.losses.total() - lost);
         }
-        self.statistics.lost += count;
-        self.encoder.count_lost(count);
-        let missing = Missing { count, ..*missing };
-        self.lost = Some(self.lost.map_or(missing, |earlier| earlier.and(missing)));
+        self.encoder.count_lost(lost);
     }
 
-    /// An output that is closed for good counts what it does not get.
+    /// An output that is closed for good counts the records that it does not get.
     fn count_passed(&mut self, end: Serial) {
         let passed = end.0.saturating_sub(self.position.serial.0);
-        self.statistics.lost += passed;
+        self.losses.inherit(self.losses.total() + passed);
         self.position = self.position.max(Position::before(end));
     }
 
@@ -598,7 +541,7 @@ impl Output {
         let lost = self
             .losing
             .take()
-            .map(|before| self.statistics.lost - before);
+            .map(|before| self.losses.total() - before);
         let was_well = self.health == State::Working;
         self.health = State::Working;
         match lost {
@@ -609,19 +552,6 @@ impl Output {
     }
 }
 
-fn target_name(target: &Target) -> String {
-    match target {
-        Target::File { path } => format!("file {}", path.display()),
-        Target::Journal { path } => format!("journal {}", path.display()),
-        Target::Local { path } => format!("syslog {}", path.display()),
-        Target::Stdout => "standard output".to_owned(),
-        Target::Udp { address } => format!("syslog {address} (udp)"),
-    }
-}
-
 fn after_probe(sent: Uptime) -> Uptime {
     sent.saturating_add(PROBE)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,6 +1,6 @@
 //! Packs NAT events and gaps into the messages of one collector: batching, sequence numbers and the template clock.
 //!
-//! Sans-IO, as [`super::encoder`] says. What is guaranteed of the messages:
+//! Sans-IO, as [`super::encoder`] says. The messages are guaranteed to keep these rules:
 //!
 //! - none is longer than [`config::Collector::max_message`] (the least `mtu` has room for any record), and none is
 //!   empty;
@@ -77,8 +77,8 @@ impl Packer {
         result
     }
 
-    /// Finishes what is due at `now`: a message that has waited long enough, or the repetition of the templates. Does
-    /// nothing when nothing is due.
+    /// Finishes the messages that are due at `now`: one that has waited long enough, or the repetition of the templates.
+    /// Does nothing when none is.
     pub fn handle_timeout(&mut self, now: Now, done: &mut Queue<Load>) {
         if self.assembly().deadline.is_some_and(|at| at <= now.up) {
             self.flush(now, done);
@@ -109,8 +109,8 @@ impl Packer {
         }
     }
 
-    /// Forgets the message in hand, and goes back to the message with this sequence number. `back` is what was finished
-    /// from there on.
+    /// Forgets the message in hand, and goes back to the message with this sequence number. `back` is the sum of all
+    /// messages that were finished from there on.
     pub fn go_back(&mut self, sequence: u32, back: Amount) {
         self.assembly_mut().abandon();
         self.assembly_mut().totals -= back;
@@ -170,7 +170,7 @@ struct Assembly {
     /// Empty while no message has begun.
     bytes: Vec<u8>,
     max_len: usize,
-    /// What `bytes` hold.
+    /// The contents of `bytes`.
     load: Load,
     deadline: Option<Uptime>,
     delay: Duration,

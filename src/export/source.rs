@@ -12,7 +12,7 @@ pub const PACE: Duration = Duration::from_millis(2);
 
 /// From where an output reads.
 pub trait Source {
-    /// The block with a record, or what became of it.
+    /// The block with a record, or the reason why there is none.
     fn block(&mut self, serial: Serial) -> Found;
     /// The serial after the last record that may leave.
     fn end(&self) -> Serial;
@@ -20,7 +20,7 @@ pub trait Source {
     fn pace(&self) -> usize;
 }
 
-/// What there is of a record.
+/// The answer to a search for a record.
 #[derive(Clone, Debug)]
 pub enum Found {
     /// The block with it, or the next one.
@@ -40,7 +40,7 @@ pub(super) struct Reader {
     block: Option<(Rc<Block>, usize, Serial)>,
 }
 
-/// What reading comes to.
+/// The result of reading.
 pub(super) enum Read {
     Record(Serial, Record),
     /// Records that nobody has any more.

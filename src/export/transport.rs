@@ -1,8 +1,7 @@
 //! The ways out of the program: UDP, datagrams to a local socket, files and the standard output.
 //!
-//! Nothing here blocks. There is no registration for readiness either: what cannot be written is tried again when its
-//! output's back-off says so ([`super::output`]). A transport opens itself when it is first written to, and what a caller
-//! must do about an error is in [`Failure`].
+//! Nothing here blocks. There is no registration for readiness either: a message that cannot be written is tried again when
+//! the back-off of its output says so ([`super::output`]). [`Failure`] tells a caller how to go on after an error.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -19,9 +18,9 @@ use super::stream::{FILE_CHUNK, Stream, whole_lines};
 use super::udp::{GoBack, Udp};
 use crate::config::{Collector, Target};
 use crate::place::Position;
-use crate::time::Now;
+use crate::time::{Now, Uptime};
 
-/// Why nothing was written, by what is to be done about it.
+/// Why nothing was written, by the remedy.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The receiver has no room now: try again soon.
@@ -38,7 +37,7 @@ pub(super) enum Failure {
     Ended(Trouble),
 }
 
-/// An error with what failed.
+/// An error, and the action that failed.
 #[derive(Debug)]
 pub(super) struct Trouble {
     action: &'static str,
@@ -57,7 +56,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// What one write took.
+/// The messages that one write took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taken {
     /// Where the output stands now.
@@ -115,14 +114,22 @@ impl Transport {
         }
     }
 
-    /// Lets a UDP socket have this local port, where that is possible.
-    pub(super) const fn prefer_port(&mut self, port: u16) {
+    /// See [`Udp::go_on`].
+    pub(super) fn go_on(&mut self, port: u16, refused: bool) {
         if let Self::Udp(udp) = self {
-            udp.prefer_port(port);
+            udp.go_on(port, refused);
         }
     }
 
-    /// Reads what has been answered to datagrams. If one was refused, the answer says where to go on.
+    /// See [`Udp::host`].
+    pub(super) fn host(&self) -> Option<IpAddr> {
+        match self {
+            Self::Udp(udp) => udp.host(),
+            _ => None,
+        }
+    }
+
+    /// Reads the answers to datagrams. If one was refused, the result says where to go on.
     pub(super) fn take_refusal(&mut self, now: Now) -> Option<GoBack> {
         match self {
             Self::Udp(udp) => udp.take_refusal(now),
@@ -132,11 +139,33 @@ impl Transport {
         }
     }
 
-    /// Where the oldest datagram begins that may still be refused.
-    pub(super) fn unanswered(&self) -> Option<Position> {
+    /// See [`Udp::earliest`].
+    pub(super) fn earliest(&self) -> Option<Position> {
         match self {
-            Self::Udp(udp) => udp.unanswered(),
+            Self::Udp(udp) => udp.earliest(),
             _ => None,
+        }
+    }
+
+    /// See [`Udp::doubtful`].
+    pub(super) fn doubtful(&self) -> Option<(Position, u32)> {
+        match self {
+            Self::Udp(udp) => udp.doubtful(),
+            _ => None,
+        }
+    }
+
+    /// See [`Udp::doubt`].
+    pub(super) const fn doubt(&mut self, since: Uptime) {
+        if let Self::Udp(udp) = self {
+            udp.doubt(since);
+        }
+    }
+
+    /// See [`Udp::settle`].
+    pub(super) fn settle(&mut self, now: Now) {
+        if let Self::Udp(udp) = self {
+            udp.settle(now);
         }
     }
 
@@ -177,8 +206,8 @@ impl Transport {
         }
     }
 
-    /// Does one write of what is queued, the first message of which begins at `begin`, and takes it off the queue. The
-    /// queue must not be empty, and the transport must have been opened.
+    /// Does one write of queued messages, the first of which begins at `begin`, and takes them off the queue. The queue must
+    /// not be empty, and the transport must have been opened.
     pub(super) fn write(
         &mut self,
         queue: &mut Queue<Load>,
@@ -237,7 +266,7 @@ fn consume(queue: &mut Queue<Load>, begin: Position, octets: usize) -> Taken {
     };
     queue.consume(octets, |load| {
         taken.position = load.end;
-        taken.amount = taken.amount + Amount::of(load, 0);
+        taken.amount += Amount::of(load, 0);
     });
     taken.amount.octets = octets as u64;
     taken
@@ -408,59 +437,4 @@ impl Stdout {
 }
 
 #[cfg(test)]
-pub(super) mod fake {
-    //! A transport that does as a test tells it.
-
-    use std::collections::VecDeque;
-
-    use super::{Failure, GoBack, Load, Position};
-
-    #[derive(Debug, Default)]
-    pub(crate) struct Fake {
-        pub(crate) is_udp: bool,
-        pub(crate) is_open: bool,
-        pub(crate) opens: usize,
-        /// With what the coming opens and writes fail; `None` is success.
-        pub(crate) open_failures: VecDeque<Failure>,
-        pub(crate) write_failures: VecDeque<Option<Failure>>,
-        pub(crate) refusals: VecDeque<GoBack>,
-        pub(crate) is_blocked: bool,
-        pub(crate) taken: Vec<Vec<u8>>,
-        /// Where each of them begins, and its load.
-        pub(crate) sent: Vec<(Position, Load)>,
-    }
-
-    impl Fake {
-        pub(super) fn open(&mut self) -> Result<(), Failure> {
-            if self.is_open {
-                return Ok(());
-            }
-            self.opens += 1;
-            if let Some(failure) = self.open_failures.pop_front() {
-                return Err(failure);
-            }
-            self.is_open = true;
-            Ok(())
-        }
-
-        pub(super) fn send(
-            &mut self,
-            bytes: &[u8],
-            begin: Position,
-            load: Load,
-        ) -> Result<(), Failure> {
-            if self.is_blocked {
-                return Err(Failure::Busy);
-            }
-            if let Some(Some(failure)) = self.write_failures.pop_front() {
-                if matches!(failure, Failure::Broken(_)) {
-                    self.is_open = false;
-                }
-                return Err(failure);
-            }
-            self.taken.push(bytes.to_vec());
-            self.sent.push((begin, load));
-            Ok(())
-        }
-    }
-}
+pub(super) mod fake;

@@ -3,7 +3,7 @@
 //! The socket is connected and the kernel keeps the ICMP errors for it ([`crate::kernel::errqueue`]), each with the
 //! beginning of the datagram that was refused: port unreachable from the receiver's host (RFC 1122 section 4.1.3.3), host or
 //! network unreachable from a router or from our own neighbour discovery. The datagrams of the last seconds are
-//! remembered, so that the first one that was refused can be told: all before it count as taken, it and all after it do
+//! remembered, so that the first one that was refused can be found: all before it count as taken, it and all after it do
 //! not.
 //!
 //! The local port stays the same as long as the object lives, over route failures and changed addresses: collectors know an
@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect_unspec, sockopt};
@@ -26,9 +26,11 @@ use crate::time::{Now, Uptime};
 const MEMORY: Duration = Duration::from_secs(4);
 /// Where the answer does not quote enough to tell which datagram it is about, it may be any of this time.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
+/// After a probe that nobody refused a refusal may still be about it for so long: hosts answer seldom ([`super::peer`]).
+const SILENCE: Duration = Duration::from_millis(1100);
 /// Datagrams remembered at most.
 const MOST: usize = 1 << 16;
-/// How much of a datagram tells it from others. An answer of Linux quotes 520 octets or more, RFC 792 asks for none.
+/// How many octets of a datagram tell it from others. An answer of Linux quotes 520 or more, RFC 792 asks for none.
 const TELLING: usize = 400;
 
 #[derive(Debug)]
@@ -40,7 +42,18 @@ pub(super) struct Udp {
     send_buffer: Option<usize>,
     socket: Option<UdpSocket>,
     connected: bool,
+    /// The latest, as far as an answer may still come.
     sent: VecDeque<Sent>,
+    doubt: Option<Doubt>,
+}
+
+/// There was a refusal not long ago, so that what is refused next may not be the first that did not arrive.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    /// Nothing was heard of what was sent since then.
+    since: Uptime,
+    /// Once a probe was not refused.
+    until: Option<Uptime>,
 }
 
 /// A datagram that the kernel took.
@@ -59,8 +72,10 @@ struct Sent {
 pub(super) struct GoBack {
     pub(super) position: Position,
     pub(super) sequence: u32,
-    /// What had been counted as taken from there on.
+    /// The messages that had been counted as taken from there on.
     pub(super) amount: Amount,
+    /// When the first of it was sent.
+    pub(super) since: Uptime,
 }
 
 impl Udp {
@@ -73,12 +88,17 @@ impl Udp {
             socket: None,
             connected: false,
             sent: VecDeque::new(),
+            doubt: None,
         }
     }
 
-    /// Sends from this port, if the configuration leaves the choice and nobody else has it by then.
-    pub(super) const fn prefer_port(&mut self, port: u16) {
+    /// Sends from this port, if the configuration leaves the choice and nobody else has it by then, to a receiver that
+    /// refused the last datagram.
+    pub(super) fn go_on(&mut self, port: u16, refused: bool) {
         self.port = port;
+        if refused {
+            self.doubt(Uptime::default());
+        }
     }
 
     /// The local port; 0 before there is one.
@@ -86,10 +106,39 @@ impl Udp {
         self.port
     }
 
+    /// The receiver's address, unless it is this host: that one is not sparing with answers.
+    pub(super) fn host(&self) -> Option<IpAddr> {
+        Some(self.peer.ip()).filter(|host| !host.is_loopback())
+    }
+
+    /// The first message to which an answer may come.
+    pub(super) fn earliest(&self) -> Option<Position> {
+        self.sent.front().map(|sent| sent.begin)
+    }
+
+    /// Where to go on if the next refusal is about all that is in doubt.
+    pub(super) fn doubtful(&self) -> Option<(Position, u32)> {
+        let since = self.doubt?.since;
+        let first = self.sent.iter().find(|sent| sent.at >= since)?;
+        Some((first.begin, first.load.sequence))
+    }
+
+    /// Doubts what was and is sent since then, until a probe is not refused.
+    pub(super) const fn doubt(&mut self, since: Uptime) {
+        self.doubt = Some(Doubt { since, until: None });
+    }
+
+    /// Takes note that nobody refused the probe.
+    pub(super) fn settle(&mut self, now: Now) {
+        if let Some(doubt) = &mut self.doubt {
+            doubt.until = Some(now.up.saturating_add(SILENCE));
+        }
+    }
+
     /// Makes sure that there is a connected socket. Says whether its port is another one than before.
     ///
     /// # Errors
-    /// What the kernel says: mostly that there is no route.
+    /// The kernel's error: mostly that there is no route.
     pub(super) fn open(&mut self) -> io::Result<bool> {
         let mut moved = false;
         let socket = match self.socket.take() {
@@ -112,7 +161,7 @@ impl Udp {
     /// Sends a datagram, which begins at `begin`.
     ///
     /// # Errors
-    /// What the kernel says of this one, or of one before.
+    /// The kernel's error, about this datagram or an earlier one.
     pub(super) fn send(
         &mut self,
         bytes: &[u8],
@@ -154,15 +203,12 @@ impl Udp {
         }
     }
 
-    /// Where the oldest datagram begins to which an answer may still come.
-    pub(super) fn unanswered(&self) -> Option<Position> {
-        self.sent.front().map(|sent| sent.begin)
-    }
-
-    /// Whether an answer may still come to what was sent. Forgets what has been out for long enough.
+    /// Whether an answer to a datagram may still come. Forgets the datagrams that have been out for long enough.
     pub(super) fn awaits_answers(&mut self, now: Now) -> bool {
+        let is_open = self.doubt.is_some_and(|doubt| doubt.until.is_none());
         while let Some(oldest) = self.sent.front()
             && now.up.saturating_since(oldest.at) > MEMORY
+            && !is_open
         {
             self.sent.pop_front();
         }
@@ -178,8 +224,26 @@ impl Udp {
             let refused = earliest(&self.sent, &quoted[..length], now);
             first = first.into_iter().chain(refused).min();
         }
-        let refused = self.sent.split_off(first?);
-        let Sent { begin, load, .. } = refused[0];
+        let mut first = first?;
+        let at = self.sent[first].at;
+        let doubt = self
+            .doubt
+            .filter(|doubt| doubt.until.is_none_or(|until| at <= until));
+        if let Some(doubt) = doubt {
+            let is_doubtful = |sent: &Sent| sent.at >= doubt.since;
+            first = self
+                .sent
+                .iter()
+                .position(is_doubtful)
+                .unwrap_or(first)
+                .min(first);
+        }
+        let refused = self.sent.split_off(first);
+        self.sent.clear();
+        let Sent {
+            begin, load, at, ..
+        } = refused[0];
+        self.doubt(at);
         let amounts = refused
             .iter()
             .map(|sent| Amount::of(sent.load, sent.octets));
@@ -187,6 +251,7 @@ impl Udp {
             position: begin,
             sequence: load.sequence,
             amount: amounts.sum(),
+            since: at,
         })
     }
 

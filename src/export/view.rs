@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use self::filter::Filter;
 use super::queue::Queue;
-use crate::session::{Gap, GapCause, Record};
+use crate::place::Missing;
+use crate::session::Record;
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Encoder;
 
@@ -46,15 +47,8 @@ pub struct View {
     /// Lines that are left until the end of the second.
     left: u32,
     second_ends: Uptime,
-    shortfall: Option<Shortfall>,
-}
-
-/// Events missed and not yet stated.
-#[derive(Clone, Copy, Debug)]
-struct Shortfall {
-    lost: u64,
-    from: Wall,
-    to: Wall,
+    /// Events missed and not yet stated.
+    shortfall: Option<Missing>,
 }
 
 impl Default for Line {
@@ -171,26 +165,19 @@ impl View {
     }
 
     fn miss(&mut self, time: Wall) {
-        let shortfall = self.shortfall.get_or_insert(Shortfall {
-            lost: 0,
-            from: time,
-            to: time,
-        });
-        shortfall.lost += 1;
-        shortfall.from = shortfall.from.min(time);
-        shortfall.to = shortfall.to.max(time);
+        let one = Missing {
+            count: 1,
+            since: time,
+            until: time,
+        };
+        self.shortfall = Some(self.shortfall.map_or(one, |missing| missing.and(one)));
     }
 
     fn state_shortfall(&mut self, now: Now, line: &mut Line) {
-        let Some(Shortfall { lost, from, to }) = self.shortfall else {
+        let Some(missing) = self.shortfall else {
             return;
         };
-        let gap = Record::Gap(Gap {
-            cause: GapCause::Undelivered,
-            from,
-            to,
-            lost: Some(lost),
-        });
+        let gap = Record::Gap(missing.gap());
         let queue = &mut self.queue;
         let flow = line
             .encoder
@@ -220,7 +207,9 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::session::{EventKind, NatEvent, Protocol, Provenance, Session, Tuple, Zone};
+    use crate::session::{
+        EventKind, Gap, GapCause, NatEvent, Protocol, Provenance, Session, Tuple, Zone,
+    };
 
     struct Scene {
         view: View,

@@ -7,19 +7,19 @@
 //! and in reliable mode what it could not queue, is there for the next daemon, which takes the descriptor over once
 //! [`EventSocket::adopt`] has found it to be the right one.
 
-use std::fmt;
 use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::{size_of, zeroed};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 
 use rustix::io::{fcntl_dupfd_cloexec, ioctl_fionbio};
-use rustix::net::{AddressFamily, sockopt};
+use rustix::net::netlink::{self, SocketAddrNetlink};
+use rustix::net::{AddressFamily, getsockname, sockopt};
 
-use super::borrow;
 use super::filter::Program;
+use super::{borrow, set_option};
 use crate::config::Capture;
-use crate::wire::ctnetlink::{Listing, encode_dump_request};
+use crate::wire::ctnetlink::{Listing, dump_request};
 
 /// Messages taken by one system call.
 const BATCH: usize = 128;
@@ -36,40 +36,18 @@ const RELIABLE: [libc::c_int; 2] = [libc::NETLINK_BROADCAST_ERROR, libc::NETLINK
 
 const NAME_LEN: libc::socklen_t = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
 
-/// Indices into `SO_MEMINFO` (`SK_MEMINFO_RMEM_ALLOC`, `SK_MEMINFO_DROPS`), and the number of values there.
-const MEMINFO_QUEUED: usize = 0;
-const MEMINFO_DROPS: usize = 8;
-const MEMINFO_VALUES: usize = 9;
-
 /// Hears NEW and DESTROY of the network namespace it was opened in.
 pub struct EventSocket {
     socket: OwnedFd,
 }
 
-/// Why a descriptor is not the event socket that is needed.
-#[derive(Debug)]
-pub enum Unsuitable {
-    NotNetfilter,
-    /// It has joined other groups: these, as a bit mask.
-    OtherGroups(u32),
-    OtherNamespace,
-    /// It could not be examined.
-    Unknown(io::Error),
-}
-
-impl fmt::Display for Unsuitable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotNetfilter => f.write_str("it is no netlink socket of netfilter's"),
-            Self::OtherGroups(groups) => write!(
-                f,
-                "it hears the groups {groups:#x}, expected {:#x} (new and ended connections)",
-                GROUP_NEW | GROUP_DESTROY
-            ),
-            Self::OtherNamespace => f.write_str("it belongs to another network namespace"),
-            Self::Unknown(error) => write!(f, "it cannot be examined: {error}"),
-        }
-    }
+/// The receive buffer of an event socket, in octets as the kernel counts them: twice what was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    pub size: u32,
+    pub queued: u32,
+    /// How often an event did not fit, since the socket was opened. In reliable mode that is a sign of pressure, not of loss.
+    pub drops: u32,
 }
 
 impl EventSocket {
@@ -84,7 +62,7 @@ impl EventSocket {
         // mnl closes its own descriptor when it goes, and can only be made from one that it opened.
         let socket = fcntl_dupfd_cloexec(borrow(&opened), 0)?;
         let this = Self { socket };
-        this.set_filter(&Program::new(config))?;
+        Program::new(config).attach(this.as_fd())?;
         this.configure(config)?;
         opened.bind(GROUP_NEW | GROUP_DESTROY, 0)?;
         Ok(this)
@@ -94,54 +72,45 @@ impl EventSocket {
     /// modes stay as they are.
     ///
     /// # Errors
-    /// See [`Unsuitable`].
-    pub fn adopt(socket: OwnedFd) -> Result<Self, Unsuitable> {
+    /// Why it is not such a socket, or could not be examined.
+    pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
         // What has no domain or protocol is no socket.
         let domain = sockopt::socket_domain(&socket).ok();
         let protocol = sockopt::socket_protocol(&socket).ok().flatten();
-        let is_netfilter = domain == Some(AddressFamily::NETLINK)
-            && protocol.is_some_and(|protocol| {
-                i64::from(protocol.as_raw().get()) == i64::from(libc::NETLINK_NETFILTER)
-            });
-        if !is_netfilter {
-            return Err(Unsuitable::NotNetfilter);
+        if domain != Some(AddressFamily::NETLINK) || protocol != Some(netlink::NETFILTER) {
+            return Err(io::Error::other("it is no netlink socket of netfilter's"));
         }
-        let groups = groups(socket.as_fd()).map_err(Unsuitable::Unknown)?;
+        let groups = SocketAddrNetlink::try_from(getsockname(&socket)?)?.groups();
         if groups != GROUP_NEW | GROUP_DESTROY {
-            return Err(Unsuitable::OtherGroups(groups));
+            return Err(io::Error::other(format!(
+                "it hears the groups {groups:#x}, expected {:#x} (new and ended connections)",
+                GROUP_NEW | GROUP_DESTROY
+            )));
         }
-        let here = mnl::Socket::open(mnl::Bus::Netfilter).map_err(Unsuitable::Unknown)?;
-        let here = namespace_cookie(borrow(&here)).map_err(Unsuitable::Unknown)?;
-        let there = namespace_cookie(socket.as_fd()).map_err(Unsuitable::Unknown)?;
-        if here != there {
-            return Err(Unsuitable::OtherNamespace);
+        let here = mnl::Socket::open(mnl::Bus::Netfilter)?;
+        if namespace_cookie(borrow(&here))? != namespace_cookie(socket.as_fd())? {
+            return Err(io::Error::other("it belongs to another network namespace"));
         }
         Ok(Self { socket })
     }
 
     /// Sets the size of the buffer and the delivery mode.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn configure(&self, config: &Capture) -> io::Result<()> {
         ioctl_fionbio(&self.socket, true)?;
-        self.set_receive_buffer(config.receive_buffer)?;
+        // FORCE ignores net.core.rmem_max, which is far too small for this, but needs CAP_NET_ADMIN.
+        let size = config.receive_buffer;
+        sockopt::set_socket_recv_buffer_size_force(&self.socket, size)
+            .or_else(|_| sockopt::set_socket_recv_buffer_size(&self.socket, size))?;
+        let reliable = libc::c_int::from(config.reliable);
         // NO_ENOBUFS as well: only with it is a failed allocation of the event reported to its sender.
         for option in RELIABLE {
-            set_option(
-                self.as_fd(),
-                libc::SOL_NETLINK,
-                option,
-                config.reliable.into(),
-            )?;
+            // SAFETY: the option takes an integer.
+            unsafe { set_option(&self.socket, libc::SOL_NETLINK, option, &reliable)? };
         }
         Ok(())
     }
 
     /// Whether the kernel keeps the end of a session until it could be delivered.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn is_reliable(&self) -> io::Result<bool> {
         for option in RELIABLE {
             if get_option(self.as_fd(), libc::SOL_NETLINK, option)? == [0] {
@@ -152,9 +121,6 @@ impl EventSocket {
     }
 
     /// A number that no other socket has had since the machine was started.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn cookie(&self) -> io::Result<u64> {
         Ok(sockopt::socket_cookie(&self.socket)?)
     }
@@ -181,61 +147,22 @@ impl EventSocket {
         Ok(())
     }
 
-    /// Replaces the filter.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn set_filter(&self, program: &Program) -> io::Result<()> {
-        program.attach(self.as_fd())
-    }
-
-    /// How often an event did not fit into the socket's buffer, since it was opened. In reliable mode that is a sign of
-    /// pressure, not of loss.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn drops(&self) -> io::Result<u32> {
-        Ok(self.memory()?[MEMINFO_DROPS])
-    }
-
-    /// Bytes that wait in the receive buffer, as the kernel counts them.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn queued(&self) -> io::Result<u32> {
-        Ok(self.memory()?[MEMINFO_QUEUED])
-    }
-
-    /// Size of the receive buffer in bytes, as the kernel counts it (twice what was asked for).
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn receive_buffer(&self) -> io::Result<usize> {
-        Ok(sockopt::socket_recv_buffer_size(&self.socket)?)
-    }
-
-    fn memory(&self) -> io::Result<[u32; MEMINFO_VALUES]> {
-        get_option(self.as_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO)
-    }
-
-    fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
-        // FORCE ignores net.core.rmem_max, which is far too small for this, but needs CAP_NET_ADMIN.
-        let forced = sockopt::set_socket_recv_buffer_size_force(&self.socket, bytes);
-        forced
-            .or_else(|_| sockopt::set_socket_recv_buffer_size(&self.socket, bytes))
-            .map_err(io::Error::from)
+    /// The state of the receive buffer (`SO_MEMINFO`).
+    pub fn memory(&self) -> io::Result<Memory> {
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_MEMINFO);
+        // From SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_RCVBUF to SK_MEMINFO_DROPS.
+        let [queued, size, _, _, _, _, _, _, drops] = get_option(self.as_fd(), level, option)?;
+        Ok(Memory {
+            size,
+            queued,
+            drops,
+        })
     }
 }
 
 impl AsFd for EventSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl AsRawFd for EventSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
     }
 }
 
@@ -250,13 +177,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    #[must_use]
     #[expect(clippy::new_without_default, reason = "nothing makes one by default")]
     pub fn new() -> Self {
         let mut buffers = vec![[0; EVENT_ROOM]; BATCH];
-        // SAFETY: all of these are plain C structures, for which zero bytes are a valid value.
-        let (mut names, mut headers): (Vec<libc::sockaddr_nl>, Vec<libc::mmsghdr>) =
-            unsafe { (zeroed(), zeroed()) };
+        // SAFETY: these are plain C structures, for which zero bytes are a valid value.
+        let (name, header): (libc::sockaddr_nl, libc::mmsghdr) = unsafe { zeroed() };
+        let (mut names, mut headers) = (vec![name; BATCH], vec![header; BATCH]);
         let mut vectors: Vec<libc::iovec> = buffers
             .iter_mut()
             .map(|buffer| libc::iovec {
@@ -298,13 +224,11 @@ impl Batch {
     }
 
     /// Whether more may be queued: the batch is full.
-    #[must_use]
     pub const fn is_full(&self) -> bool {
         self.filled == BATCH
     }
 
     /// How many datagrams there are.
-    #[must_use]
     pub const fn count(&self) -> usize {
         self.filled
     }
@@ -337,13 +261,10 @@ pub struct DumpSocket {
 
 impl DumpSocket {
     /// Opens the socket and asks for the listing.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn request(listing: Listing, sequence: u32) -> io::Result<Self> {
         let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
         ioctl_fionbio(borrow(&socket), true)?;
-        socket.send(&encode_dump_request(listing, sequence))?;
+        socket.send(&dump_request(listing, sequence))?;
         let buffer = vec![0; DUMP_ROOM].into_boxed_slice();
         Ok(Self { socket, buffer })
     }
@@ -362,28 +283,6 @@ impl AsRawFd for DumpSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
-}
-
-fn set_option(
-    socket: BorrowedFd<'_>,
-    level: libc::c_int,
-    option: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    // SAFETY: the kernel reads one c_int, which `value` is.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// An option as words; those that the kernel does not fill are zero.
@@ -413,29 +312,4 @@ fn get_option<const WORDS: usize>(
 /// Tells network namespaces apart (Linux 5.14): 64 bits.
 fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<[u32; 2]> {
     get_option(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE)
-}
-
-/// The groups a netlink socket has joined, of the first 32, as a bit mask: netfilter has fewer.
-fn groups(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    // SAFETY: a plain C structure, for which zero bytes are a valid value.
-    let mut name: libc::sockaddr_nl = unsafe { MaybeUninit::zeroed().assume_init() };
-    let mut length = NAME_LEN;
-    // SAFETY: the kernel writes at most `length` bytes, the size of `name`.
-    let result =
-        unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut name).cast(), &raw mut length) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(name.nl_groups)
-}
-
-/// # Safety
-/// Zero bytes must be a valid `T`.
-unsafe fn zeroed<T>() -> Vec<T> {
-    (0..BATCH)
-        .map(|_| {
-            // SAFETY: the caller promises it.
-            unsafe { MaybeUninit::zeroed().assume_init() }
-        })
-        .collect()
 }

@@ -5,14 +5,11 @@
 //! unreachable host or network is told, as a router or the kernel's own neighbour discovery finds it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use rustix::net::RecvFlags;
 
 /// Has the kernel keep errors for the socket.
-///
-/// # Errors
-/// What the kernel says.
 pub fn keep_errors(socket: impl AsFd, is_ipv4: bool) -> io::Result<()> {
     let (level, option) = if is_ipv4 {
         (libc::IPPROTO_IP, libc::IP_RECVERR)
@@ -20,21 +17,8 @@ pub fn keep_errors(socket: impl AsFd, is_ipv4: bool) -> io::Result<()> {
         (libc::IPPROTO_IPV6, libc::IPV6_RECVERR)
     };
     let on: libc::c_int = 1;
-    // SAFETY: the descriptor is borrowed for the call, and the pointer and the length are those of `on`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            level,
-            option,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    // SAFETY: the option takes an integer.
+    unsafe { super::set_option(socket, level, option, &on) }
 }
 
 /// Takes the oldest error off the queue, and gives as much of the datagram that it is about as was quoted. `None` when there

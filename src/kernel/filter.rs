@@ -11,15 +11,15 @@
 //! - The mark may change. It is held against NEW only: the end of a session that was announced must come through.
 
 use std::io;
-use std::mem::size_of;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use crate::config::{Capture, LogScope, MarkFilter};
 use crate::session::Protocol;
 use crate::wire::ctnetlink::{
-    ATTRIBUTES_OFFSET, CTA_MARK, CTA_PROTO_NUM, CTA_STATUS, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO,
-    MESSAGE_NEW, STATUS_NAT_MASK,
+    CTA_MARK, CTA_PROTO_NUM, CTA_STATUS, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, MESSAGE_NEW,
+    STATUS_NAT_MASK,
 };
+use crate::wire::netlink::ATTRIBUTES_OFFSET;
 
 /// Offset of `nlmsg_type`.
 const TYPE_OFFSET: u32 = 4;
@@ -32,19 +32,10 @@ const ACCEPT: u32 = u32::MAX;
 const DROP: u32 = 0;
 
 /// A program for the filters of `[capture]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Program(Vec<Instruction>);
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Instruction {
-    code: u32,
-    jump_true: u8,
-    jump_false: u8,
-    operand: u32,
-}
+#[derive(Debug)]
+pub struct Program(Vec<libc::sock_filter>);
 
 impl Program {
-    #[must_use]
     pub fn new(capture: &Capture) -> Self {
         let mut program = Self(Vec::new());
         if capture.log == LogScope::Nat {
@@ -61,7 +52,6 @@ impl Program {
     }
 
     /// A program that lets everything through.
-    #[must_use]
     pub fn accept_all() -> Self {
         let mut program = Self(Vec::new());
         program.ret(ACCEPT);
@@ -69,38 +59,14 @@ impl Program {
     }
 
     /// Puts the program in the place of the one the socket has, at once.
-    ///
-    /// # Errors
-    /// What the kernel says.
     pub fn attach(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        let mut instructions: Vec<libc::sock_filter> = self
-            .0
-            .iter()
-            .map(|instruction| libc::sock_filter {
-                code: instruction.code as u16,
-                jt: instruction.jump_true,
-                jf: instruction.jump_false,
-                k: instruction.operand,
-            })
-            .collect();
         let program = libc::sock_fprog {
-            len: instructions.len() as libc::c_ushort,
-            filter: instructions.as_mut_ptr(),
+            len: self.0.len() as libc::c_ushort,
+            filter: self.0.as_ptr().cast_mut(),
         };
-        // SAFETY: the kernel copies `program` and the `len` instructions it points to, which live until the call returns.
-        let result = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                (&raw const program).cast(),
-                size_of::<libc::sock_fprog>() as libc::socklen_t,
-            )
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+        // SAFETY: the kernel copies the `len` instructions that `program` points to, which live until the call returns.
+        unsafe { super::set_option(socket, level, option, &program) }
     }
 
     fn drop_untranslated(&mut self) {
@@ -168,12 +134,11 @@ impl Program {
     }
 
     fn jump(&mut self, condition: u32, operand: u32, jump_true: u8, jump_false: u8) {
-        let code = libc::BPF_JMP | condition | libc::BPF_K;
-        self.0.push(Instruction {
-            code,
-            jump_true,
-            jump_false,
-            operand,
+        self.0.push(libc::sock_filter {
+            code: (libc::BPF_JMP | condition | libc::BPF_K) as u16,
+            jt: jump_true,
+            jf: jump_false,
+            k: operand,
         });
     }
 
@@ -182,11 +147,11 @@ impl Program {
     }
 
     fn push(&mut self, code: u32, operand: u32) {
-        self.0.push(Instruction {
-            code,
-            jump_true: 0,
-            jump_false: 0,
-            operand,
+        self.0.push(libc::sock_filter {
+            code: code as u16,
+            jt: 0,
+            jf: 0,
+            k: operand,
         });
     }
 }

@@ -11,8 +11,6 @@ use rustix::io::{FdFlags, fcntl_setfd};
 
 /// The first one (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
-/// More than any manager hands over.
-const MOST: usize = 1024;
 
 /// A descriptor and the name it was stored under; empty when there is none.
 #[derive(Debug)]
@@ -23,19 +21,16 @@ pub(crate) struct Inherited {
 
 /// Takes the descriptors meant for this process, and makes sure that no other program would get them. To be called before
 /// the process opens any of its own; there is nothing left for a second call.
-#[must_use]
 pub(crate) fn take() -> Vec<Inherited> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Vec::new();
     }
-    let variable = |name| std::env::var(name).ok();
-    let names = announced(
-        variable("LISTEN_PID").as_deref(),
-        variable("LISTEN_FDS").as_deref(),
-        variable("LISTEN_FDNAMES").as_deref(),
-        std::process::id(),
-    );
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    if variable("LISTEN_PID").parse() != Ok(std::process::id()) {
+        return Vec::new();
+    }
+    let names = announced(&variable("LISTEN_FDS"), &variable("LISTEN_FDNAMES"));
     let numbered = (FIRST..).zip(names);
     numbered.filter_map(|(raw, name)| own(raw, name)).collect()
 }
@@ -57,53 +52,30 @@ fn own(raw: RawFd, name: String) -> Option<Inherited> {
 }
 
 /// One name for each descriptor that was announced.
-fn announced(
-    pid: Option<&str>,
-    count: Option<&str>,
-    names: Option<&str>,
-    own_pid: u32,
-) -> Vec<String> {
-    let parsed = |text: Option<&str>| text?.parse().ok();
-    if parsed(pid) != Some(own_pid) {
-        return Vec::new();
-    }
-    let count = count.and_then(|text| text.parse().ok()).unwrap_or(0_usize);
-    let names = names.unwrap_or_default().split(':').map(str::to_owned);
+fn announced(count: &str, names: &str) -> Vec<String> {
+    let names = names.split(':').map(str::to_owned);
     let padded = names.chain(std::iter::repeat(String::new()));
-    padded.take(count.min(MOST)).collect()
+    padded.take(count.parse().unwrap_or(0)).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
-
     use super::*;
-
-    fn of(pid: &str, count: &str, names: Option<&str>) -> Vec<String> {
-        announced(Some(pid), Some(count), names, 42)
-    }
 
     #[test]
     fn every_descriptor_has_its_name() {
-        assert_eq!(of("42", "2", Some("a:b")), ["a", "b"]);
+        assert_eq!(announced("2", "a:b"), ["a", "b"]);
     }
 
     #[test]
     fn names_may_be_missing() {
-        assert_eq!(of("42", "2", Some("a")), ["a", ""]);
-        assert_eq!(of("42", "1", None), [""]);
-    }
-
-    #[test]
-    fn what_is_meant_for_another_process_is_left_alone() {
-        assert!(of("41", "2", Some("a:b")).is_empty());
-        assert!(announced(None, Some("2"), None, 42).is_empty());
+        assert_eq!(announced("2", "a"), ["a", ""]);
+        assert_eq!(announced("1", ""), [""]);
     }
 
     #[test]
     fn nonsense_announces_nothing() {
-        assert!(of("42", "-1", None).is_empty());
-        assert!(of("42", "", None).is_empty());
-        assert_eq!(of("42", "99999999", None).len(), MOST);
+        assert!(announced("-1", "").is_empty());
+        assert!(announced("", "").is_empty());
     }
 }

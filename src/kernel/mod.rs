@@ -2,6 +2,7 @@
 //!
 //! The only part of the program with `unsafe` code; each block says why it is sound.
 
+pub(crate) mod clock;
 pub mod conntrack;
 pub(crate) mod errqueue;
 pub(crate) mod filter;
@@ -11,9 +12,38 @@ pub(crate) mod nftables;
 pub(crate) mod sysctl;
 pub(crate) mod tracking;
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 fn borrow(socket: &mnl::Socket) -> BorrowedFd<'_> {
     // SAFETY: the descriptor belongs to `socket`, which the borrow cannot outlive.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
+}
+
+/// Sets a socket option that rustix does not have.
+///
+/// # Safety
+/// If the option takes a pointer within `value`, it must be one that is good for this call.
+unsafe fn set_option<T>(
+    socket: impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed for the call, and pointer and length are those of `value`, which is only read.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            level,
+            option,
+            (&raw const *value).cast(),
+            size_of::<T>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -8,10 +8,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::thread::{
-    CapabilitySet, CapabilitySets, LinkNameSpaceType, capabilities, move_into_link_name_space,
-    set_capabilities,
-};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::config::Namespace;
 
@@ -39,37 +36,10 @@ pub fn within<T>(namespace: Option<&Namespace>, work: impl FnOnce() -> T) -> io:
     };
     let own = File::open(OWN)?;
     let target = File::open(&path).map_err(explain)?;
-    let _raised = Raised::raise();
     enter(&target).map_err(explain)?;
     let result = work();
     enter(&own).expect("a thread may return to the namespace it came from and still holds open");
     Ok(result)
-}
-
-/// CAP_SYS_ADMIN, effective for as long as this lives where the thread keeps it in reserve.
-struct Raised(Option<CapabilitySets>);
-
-impl Raised {
-    fn raise() -> Self {
-        let reserve = |sets: &CapabilitySets| {
-            (sets.permitted - sets.effective).contains(CapabilitySet::SYS_ADMIN)
-        };
-        let before = capabilities(None).ok().filter(reserve);
-        let raised = before.filter(|sets| {
-            let effective = sets.effective | CapabilitySet::SYS_ADMIN;
-            set_capabilities(None, CapabilitySets { effective, ..*sets }).is_ok()
-        });
-        Self(raised)
-    }
-}
-
-impl Drop for Raised {
-    fn drop(&mut self) {
-        if let Some(before) = self.0 {
-            // Giving up what is effective is always allowed.
-            let _ = set_capabilities(None, before);
-        }
-    }
 }
 
 fn enter(namespace: &File) -> io::Result<()> {
@@ -78,7 +48,6 @@ fn enter(namespace: &File) -> io::Result<()> {
 }
 
 /// The file that stands for the namespace.
-#[must_use]
 pub fn path_of(namespace: &Namespace) -> PathBuf {
     let path = &namespace.0;
     if path.components().count() > 1 {

@@ -20,12 +20,8 @@ const COMMENT: &CStr = c"keeps connection tracking on for nattrail";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes the table in the thread's network namespace, in place of one that an earlier run left behind.
-///
-/// # Errors
-/// What the kernel says: without `CAP_NET_ADMIN` a permission error.
 pub(crate) fn install(table: &str) -> io::Result<()> {
-    let name = c_string(table)?;
-    let table = Table::new(name, ProtoFamily::Inet);
+    let table = Table::new(CString::new(table)?, ProtoFamily::Inet);
     let chain = Chain::new(CHAIN, &table);
     let mut rule = Rule::new(&chain);
     // `ct state new`: whole, so that nft can show the rule and read it back.
@@ -45,11 +41,8 @@ pub(crate) fn install(table: &str) -> io::Result<()> {
 }
 
 /// Removes the table from the thread's network namespace. It is no error if there is none.
-///
-/// # Errors
-/// What the kernel says.
 pub(crate) fn remove(table: &str) -> io::Result<()> {
-    let table = Table::new(c_string(table)?, ProtoFamily::Inet);
+    let table = Table::new(CString::new(table)?, ProtoFamily::Inet);
     let mut batch = Batch::new();
     batch.add(&table, MsgType::Add);
     batch.add(&table, MsgType::Del);
@@ -76,11 +69,4 @@ fn commit(batch: &FinalizedBatch) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn c_string(table: &str) -> io::Result<CString> {
-    CString::new(table).map_err(|_| {
-        let message = format!("nftables table \"{table}\": a name has no zero byte");
-        io::Error::new(io::ErrorKind::InvalidInput, message)
-    })
 }

@@ -24,7 +24,6 @@ impl Setting {
     pub(crate) const ALL: [Self; 3] = [Self::Events, Self::Timestamp, Self::Accounting];
 
     /// The name as sysctl(8) knows it.
-    #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Events => "net.netfilter.nf_conntrack_events",
@@ -33,12 +32,8 @@ impl Setting {
         }
     }
 
-    const fn file(self) -> &'static str {
-        match self {
-            Self::Events => "nf_conntrack_events",
-            Self::Timestamp => "nf_conntrack_timestamp",
-            Self::Accounting => "nf_conntrack_acct",
-        }
+    fn file(self) -> &'static str {
+        self.name().trim_start_matches("net.netfilter.")
     }
 }
 
@@ -91,26 +86,6 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What [`set`] did with a setting that was not 1.
-#[derive(Debug)]
-pub(crate) struct Change {
-    pub setting: Setting,
-    /// The value before; `None` when the setting was not there.
-    pub before: Option<u8>,
-    pub result: io::Result<()>,
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.setting.name();
-        match (&self.result, self.before) {
-            (Ok(()), Some(before)) => write!(f, "{name}: changed from {before} to 1"),
-            (Ok(()), None) => write!(f, "{name}: set to 1"),
-            (Err(error), _) => write!(f, "{name}: expected to set it to 1, found: {error}"),
-        }
-    }
-}
-
 /// Every setting below `directory` that is not 1; [`DIRECTORY`] outside of tests. One finding when none is there.
 ///
 /// # Errors
@@ -140,55 +115,37 @@ pub(crate) fn inspect(directory: &Path) -> io::Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// Sets every setting below `directory` that is not 1 to 1. Returns one change for each, made or refused.
-#[must_use]
-pub(crate) fn set(directory: &Path) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for setting in Setting::ALL {
-        let (before, result) = match read(directory, setting) {
-            Ok(Some(1)) => continue,
+/// Sets every setting below `directory` that is not 1 to 1. Returns a sentence for each, as an error where that is refused.
+pub(crate) fn set(directory: &Path) -> Vec<Result<String, String>> {
+    let change = |setting: Setting| {
+        let name = setting.name();
+        let changed = match read(directory, setting) {
+            Ok(Some(1)) => return None,
             Ok(Some(before)) => {
                 // Opened without creating it: a missing setting is an error, not a new file.
                 let path = directory.join(setting.file());
                 let file = fs::OpenOptions::new().write(true).open(path);
                 let written = file.and_then(|mut file| io::Write::write_all(&mut file, b"1\n"));
-                (Some(before), written)
+                written.map(|()| format!("{name}: changed from {before} to 1"))
             }
-            Ok(None) => (
-                None,
-                Err(io::Error::new(
-                    io::ErrorKind::NotFound,
-                    "connection tracking is not loaded",
-                )),
-            ),
-            Err(error) => (None, Err(error)),
+            Ok(None) => Err(io::Error::other("connection tracking is not loaded")),
+            Err(error) => Err(error),
         };
-        changes.push(Change {
-            setting,
-            before,
-            result,
-        });
-    }
-    changes
+        let explain = |error| format!("{name}: expected to set it to 1, found: {error}");
+        Some(changed.map_err(explain))
+    };
+    Setting::ALL.into_iter().filter_map(change).collect()
 }
 
 fn read(directory: &Path, setting: Setting) -> io::Result<Option<u8>> {
-    let explain = |kind, error: &dyn fmt::Display| {
-        io::Error::new(kind, format!("{}: {error}", setting.name()))
-    };
     let text = match fs::read_to_string(directory.join(setting.file())) {
-        Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(explain(error.kind(), &error)),
+        text => text,
     };
-    let value = text.trim();
-    match value.parse() {
-        Ok(value) => Ok(Some(value)),
-        Err(_) => {
-            let message = format!("expected a number from 0 to 255, found \"{value}\"");
-            Err(explain(io::ErrorKind::InvalidData, &message))
-        }
-    }
+    let value = text.and_then(|text| text.trim().parse().map_err(io::Error::other));
+    value
+        .map(Some)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", setting.name())))
 }
 
 #[cfg(test)]
@@ -245,7 +202,7 @@ mod tests {
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].missing, Missing::Tracking);
         let changes = set(directory.path());
-        assert!(changes.iter().all(|change| change.result.is_err()));
+        assert!(changes.iter().all(Result::is_err));
         assert!(fs::read_dir(directory.path()).unwrap().next().is_none());
     }
 
@@ -254,7 +211,7 @@ mod tests {
         let error = inspect(settings(["1", "x", "1"]).path()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "net.netfilter.nf_conntrack_timestamp: expected a number from 0 to 255, found \"x\""
+            "net.netfilter.nf_conntrack_timestamp: invalid digit found in string"
         );
     }
 
@@ -262,8 +219,8 @@ mod tests {
     fn set_changes_what_is_off_and_says_so() {
         let directory = settings(["2", "1", "0"]);
         let changes: Vec<_> = set(directory.path())
-            .iter()
-            .map(Change::to_string)
+            .into_iter()
+            .map(Result::unwrap)
             .collect();
         assert_eq!(
             changes,

@@ -5,22 +5,22 @@
 //!
 //! But ctnetlink answers one request at a time: while another program deletes all entries (`conntrack -F`), which takes
 //! seconds for millions of them, everybody else stands still in the call (`NFNL_CB_MUTEX` in
-//! `net/netfilter/nf_conntrack_netlink.c`). So the statistics come from procfs, which takes no lock, and from ctnetlink
-//! only where the kernel was built without those files (`CONFIG_NF_CONNTRACK_PROCFS`).
+//! `net/netfilter/nf_conntrack_netlink.c`). So the counters come from procfs, which takes no lock, and from ctnetlink
+//! only where the kernel was built without that file (`CONFIG_NF_CONNTRACK_PROCFS`).
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, Seek as _};
 
 use rustix::io::ioctl_fionbio;
 
 use super::borrow;
-use crate::wire::ctstats::{TrackingStatistics, encode_cpu_request, encode_global_request};
-use crate::wire::netlink::{Messages, NLM_F_REQUEST, NLMSG_ERROR};
+use crate::wire::ctstats::{self, Drops};
+use crate::wire::netlink::{self, Messages, NLMSG_ERROR};
 
 /// Those of the calling thread's network namespace, whatever else of `/proc` is hidden.
 const COUNTERS: &str = "/proc/thread-self/net/stat/nf_conntrack";
+const ENTRIES: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 const MAXIMUM: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
 const BUFFER: usize = 32 * 1024;
@@ -32,49 +32,54 @@ const NFTA_TABLE_NAME: u16 = 1;
 
 /// Where such questions are asked.
 pub(crate) struct Tracking {
-    files: Option<Files>,
+    counters: Option<File>,
+    entries: File,
+    maximum: File,
     socket: mnl::Socket,
     buffer: Box<[u8]>,
 }
 
-struct Files {
-    counters: File,
-    maximum: File,
-    text: Vec<u8>,
+/// The state of connection tracking in a network namespace.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Statistics {
+    pub(crate) drops: Drops,
+    /// Connections in the table, the dying ones included.
+    pub(crate) entries: u32,
+    /// `nf_conntrack_max`.
+    pub(crate) max_entries: u32,
 }
 
 impl Tracking {
-    /// # Errors
-    /// What the kernel says.
     pub(crate) fn open() -> io::Result<Self> {
         let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
         ioctl_fionbio(borrow(&socket), true)?;
-        let buffer = vec![0; BUFFER].into_boxed_slice();
         Ok(Self {
-            files: Files::open().ok(),
+            counters: File::open(COUNTERS).ok(),
+            entries: File::open(ENTRIES)?,
+            maximum: File::open(MAXIMUM)?,
             socket,
-            buffer,
+            buffer: vec![0; BUFFER].into_boxed_slice(),
         })
     }
 
-    /// The statistics of the namespace.
-    ///
-    /// # Errors
-    /// What the kernel says, or when its answer cannot be understood.
-    pub(crate) fn statistics(&mut self) -> io::Result<TrackingStatistics> {
-        match &mut self.files {
-            Some(files) => files.statistics(),
-            None => self.ask_statistics(),
-        }
+    pub(crate) fn statistics(&mut self) -> io::Result<Statistics> {
+        let number = |file| read_again(file)?.trim().parse().map_err(io::Error::other);
+        Ok(Statistics {
+            entries: number(&self.entries)?,
+            max_entries: number(&self.maximum)?,
+            drops: match &self.counters {
+                Some(counters) => {
+                    Drops::of_procfs(&read_again(counters)?).map_err(io::Error::other)?
+                }
+                None => self.ask_drops()?,
+            },
+        })
     }
 
     /// Whether the nftables table of family inet exists.
-    ///
-    /// # Errors
-    /// What the kernel says other than that it does not.
     pub(crate) fn has_table(&mut self, name: &CStr) -> io::Result<bool> {
         self.discard();
-        self.socket.send(&encode_get_table(name))?;
+        self.socket.send(&get_table(name))?;
         let length = self.socket.recv_raw(&mut self.buffer)?;
         for message in Messages::new(&self.buffer[..length]) {
             let message = message.map_err(io::Error::other)?;
@@ -90,21 +95,19 @@ impl Tracking {
         Ok(true)
     }
 
-    fn ask_statistics(&mut self) -> io::Result<TrackingStatistics> {
+    fn ask_drops(&mut self) -> io::Result<Drops> {
         self.discard();
-        let mut statistics = TrackingStatistics::default();
-        for request in [encode_cpu_request(), encode_global_request()] {
-            self.socket.send(&request)?;
-            let mut complete = false;
-            while !complete {
-                let length = self.socket.recv_raw(&mut self.buffer)?;
-                for message in Messages::new(&self.buffer[..length]) {
-                    let message = message.map_err(io::Error::other)?;
-                    complete |= statistics.add(&message).map_err(io::Error::other)?;
-                }
+        self.socket.send(&ctstats::request())?;
+        let mut drops = Drops::default();
+        let mut complete = false;
+        while !complete {
+            let length = self.socket.recv_raw(&mut self.buffer)?;
+            for message in Messages::new(&self.buffer[..length]) {
+                let message = message.map_err(io::Error::other)?;
+                complete |= drops.add(&message).map_err(io::Error::other)?;
             }
         }
-        Ok(statistics)
+        Ok(drops)
     }
 
     /// Reads what an earlier question may have left.
@@ -113,56 +116,19 @@ impl Tracking {
     }
 }
 
-impl Files {
-    fn open() -> io::Result<Self> {
-        Ok(Self {
-            counters: File::open(COUNTERS)?,
-            maximum: File::open(MAXIMUM)?,
-            text: Vec::new(),
-        })
-    }
-
-    fn statistics(&mut self) -> io::Result<TrackingStatistics> {
-        let text = read_again(&self.counters, &mut self.text)?;
-        let mut statistics = TrackingStatistics::of_procfs(text).map_err(io::Error::other)?;
-        let text = read_again(&self.maximum, &mut self.text)?;
-        statistics.max_entries = text.trim().parse().map_err(io::Error::other)?;
-        Ok(statistics)
-    }
+/// The file as it is now, from its beginning.
+fn read_again(mut file: &File) -> io::Result<String> {
+    file.rewind()?;
+    io::read_to_string(file)
 }
 
-/// Reads the file from its beginning, as it is now.
-fn read_again<'a>(file: &File, text: &'a mut Vec<u8>) -> io::Result<&'a str> {
-    let mut length = 0;
-    loop {
-        if text.len() - length < 4096 {
-            text.resize(length + 8192, 0);
-        }
-        match file.read_at(&mut text[length..], length as u64)? {
-            0 => break,
-            count => length += count,
-        }
-    }
-    std::str::from_utf8(&text[..length]).map_err(io::Error::other)
-}
-
-fn encode_get_table(name: &CStr) -> Vec<u8> {
+fn get_table(name: &CStr) -> Vec<u8> {
     let name = name.to_bytes_with_nul();
-    let mut attribute = u16::try_from(4 + name.len())
-        .expect("a table's name is short")
-        .to_ne_bytes()
-        .to_vec();
-    attribute.extend(NFTA_TABLE_NAME.to_ne_bytes());
+    let length = u16::try_from(4 + name.len()).expect("the kernel takes names of up to 256 octets");
+    let mut attribute = [length.to_ne_bytes(), NFTA_TABLE_NAME.to_ne_bytes()].concat();
     attribute.extend(name);
     attribute.resize(attribute.len().next_multiple_of(4), 0);
-    let length = u32::try_from(20 + attribute.len()).expect("a table's name is short");
-    let mut request = length.to_ne_bytes().to_vec();
-    request.extend(MESSAGE_GET_TABLE.to_ne_bytes());
-    request.extend(NLM_F_REQUEST.to_ne_bytes());
-    request.extend([0; 8]);
-    request.extend([NFPROTO_INET, 0, 0, 0]);
-    request.extend(attribute);
-    request
+    netlink::request(MESSAGE_GET_TABLE, 0, 0, NFPROTO_INET, &attribute)
 }
 
 #[cfg(test)]
@@ -201,12 +167,11 @@ mod tests {
         socket.send_to(b"x", "127.0.0.1:7").unwrap();
 
         let mut tracking = Tracking::open().unwrap();
-        let asked = tracking.ask_statistics().unwrap();
-        assert!(asked.max_entries > 0);
-        assert_eq!(asked.entries, 1);
-        assert_eq!(tracking.files.is_some(), Path::new(COUNTERS).exists());
-        if tracking.files.is_some() {
-            assert_eq!(tracking.statistics().unwrap(), asked);
-        }
+        let asked = tracking.ask_drops().unwrap();
+        assert_eq!(tracking.counters.is_some(), Path::new(COUNTERS).exists());
+        let statistics = tracking.statistics().unwrap();
+        assert_eq!(statistics.drops, asked);
+        assert_eq!(statistics.entries, 1);
+        assert!(statistics.max_entries > 0);
     }
 }

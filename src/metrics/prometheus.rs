@@ -2,7 +2,7 @@
 //! `_total` for counters, a label for each dimension, no times.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Formatter, Write as _};
+use std::fmt::{Display, Write as _};
 
 use super::section::{Kind, Metric, Section, Value};
 use super::{Histogram, Metrics, State, Time};
@@ -15,10 +15,9 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 struct Families(BTreeMap<String, Family>);
 
 struct Family {
-    kind: &'static str,
-    help: &'static str,
-    /// Each from the end of the name on, with its line feed.
-    samples: String,
+    name: String,
+    /// What it is, and its samples.
+    text: String,
 }
 
 /// Labels and their values.
@@ -40,17 +39,17 @@ impl Metrics {
         for section in self.sections() {
             families.add(section, &[]);
         }
-        families.to_string()
+        let families = families.0.into_values();
+        families.map(|family| family.text).collect()
     }
 }
 
 impl Families {
-    fn family(&mut self, name: &str, kind: &'static str, help: &'static str) -> &mut Family {
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> &mut Family {
         let family = self.0.entry(name.to_owned());
         family.or_insert_with(|| Family {
-            kind,
-            help,
-            samples: String::new(),
+            name: name.to_owned(),
+            text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"),
         })
     }
 
@@ -76,26 +75,6 @@ impl Families {
                 self.family(&name, kind, metric.help).add(metric, &labels);
             }
         }
-    }
-}
-
-impl Display for Families {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        for (
-            name,
-            Family {
-                kind,
-                help,
-                samples,
-            },
-        ) in &self.0
-        {
-            write!(f, "# HELP {name} {help}\n# TYPE {name} {kind}\n")?;
-            for sample in samples.lines() {
-                writeln!(f, "{name}{sample}")?;
-            }
-        }
-        Ok(())
     }
 }
 
@@ -151,7 +130,7 @@ impl Family {
             labels => format!("{{{}}}", labels.join(",")),
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(self.samples, "{suffix}{labels} {value}");
+        let _ = writeln!(self.text, "{}{suffix}{labels} {value}", self.name);
     }
 }
 

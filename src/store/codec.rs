@@ -1,15 +1,15 @@
 //! Blobs of the database: pending sessions as octets, and the checksum that every blob and row ends with.
 //!
 //! A pending session is its row (8 octets, little endian), when it began (8, nanoseconds since 1970) and the session as
-//! [`crate::wire::record`] writes it: 43 octets for IPv4 with an id.
+//! [`crate::wire::record`] writes it: 46 octets in all for IPv4 with an id.
 //!
-//! The checksum is a CRC-32 over the key of the row and all that the row says. SQLite finds damage to its own structure,
-//! not to what it was given to keep: one flipped bit in an address would become the end of a session of somebody else's.
+//! The checksum is a CRC-32 over the key of the row and all its values. SQLite finds damage to its own structure, but not to
+//! the values: one flipped bit in an address would make somebody else's session end.
 
 use crate::engine::{Row, StoredSession};
 use crate::wire::record::{Malformed, Reader, put_session};
 
-/// Rows of this run have to lie above: no daemon counts as far.
+/// The highest row of an earlier run: those of this run have to lie above, and no daemon counts as far.
 const LAST_ROW: i64 = i64::MAX / 2;
 
 /// Fewest octets that a session takes.
@@ -70,7 +70,7 @@ pub(super) fn seal(blob: &mut Vec<u8>, beside: &[i64]) {
     blob.extend_from_slice(&sum.to_le_bytes());
 }
 
-/// What was sealed.
+/// The blob without its checksum.
 ///
 /// # Errors
 /// When the checksum is another one.

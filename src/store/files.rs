@@ -82,8 +82,9 @@ pub(super) fn lock(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Makes the file where there is none. One that is not a regular file could block, or be somebody else's by a link.
-pub(super) fn create(path: &Path) -> io::Result<()> {
+/// Makes the file where there is none, and says which one it is. One that is not a regular file could block, or be somebody
+/// else's by a link.
+pub(super) fn create(path: &Path) -> io::Result<(u64, u64)> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = OpenOptions::new()
         .create(true)
@@ -92,8 +93,9 @@ pub(super) fn create(path: &Path) -> io::Result<()> {
         .mode(0o640)
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
-    if file.metadata()?.is_file() {
-        Ok(())
+    let metadata = file.metadata()?;
+    if metadata.is_file() {
+        Ok((metadata.dev(), metadata.ino()))
     } else {
         Err(io::Error::other("expected a regular file"))
     }

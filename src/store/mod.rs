@@ -4,12 +4,12 @@
 //! output's place: all of one moment, so that a daemon that is started again goes on with them.
 //!
 //! # Durability
-//! Write-ahead log with `synchronous = NORMAL`: what was committed survives the end of the process, however it comes; a
-//! loss of power may take the last commits with it, but never damages the file. The connections that such a commit told
-//! of did not survive the loss of power either.
+//! Write-ahead log with `synchronous = NORMAL`: a commit survives the end of the process, however that comes. A loss of
+//! power may undo the last commits, but never damages the file; the connections of which those commits told did not
+//! survive it either.
 //!
 //! # Damage
-//! Every blob and every row that names somebody has a checksum ([`codec`]). A session that cannot be read is not restored,
+//! Every blob and every row that names somebody has a checksum (`codec`). A session that cannot be read is not restored,
 //! and the database is [`Error::Damaged`]; a block of records that cannot be read costs these records, which are stated.
 //!
 //! # Locking
@@ -20,6 +20,7 @@
 //! the database.
 
 mod blocks;
+mod checkpoint;
 mod codec;
 mod files;
 pub mod record_log;
@@ -40,6 +41,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 
 pub use self::blocks::Stored;
+use self::checkpoint::Checkpointer;
 use self::codec::{Sessions, seal, unseal};
 use self::files::{create, identity, lock, set_heartbeat, suffixed};
 pub use self::files::{heartbeat, set_aside};
@@ -58,7 +60,7 @@ const MAX_DELETED_BLOCKS: usize = 8;
 /// Waiting for another connection's lock happens inside the event loop, so it must stay short.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// What went wrong, by what to do about it.
+/// An error, by the remedy.
 #[derive(Debug)]
 pub enum Error {
     /// The file is not a sound database: set it aside and begin a new one.
@@ -128,6 +130,8 @@ pub struct Commit<'a> {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    /// Goes before the connection, whose end then merges the write-ahead log.
+    checkpointer: Checkpointer,
     connection: Connection,
     directory: Directory,
     /// Room for a blob, used again and again.
@@ -156,8 +160,9 @@ impl Store {
             made.map_err(unavailable)?;
         }
         let lock = lock(path)?;
-        // SQLite would make it readable for everyone.
-        create(path).map_err(unavailable)?;
+        // SQLite would make it readable for everyone. Should another file come to stand in its place before SQLite opens that,
+        // the first commit finds it.
+        let identity = create(path).map_err(unavailable)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|error| Error::of_sqlite(path, &error))?;
@@ -178,14 +183,17 @@ impl Store {
         keep_log(false)?;
         let log_octets =
             blocks::octets(&connection).map_err(|error| Error::of_sqlite(path, &error))?;
+        let checkpointer = Checkpointer::start(path, &connection);
+        let checkpointer = checkpointer.map_err(|error| Error::of_sqlite(path, &error))?;
         Ok(Self {
             path: path.to_owned(),
+            checkpointer,
             connection,
             directory: Directory::default(),
             blob: Vec::new(),
             places: None,
             log_octets,
-            identity: identity(path).map_err(unavailable)?,
+            identity,
             lock,
         })
     }
@@ -193,12 +201,12 @@ impl Store {
     /// Hands every stored session to `restore`. To be called once, before the first commit.
     ///
     /// # Errors
-    /// `Damaged` when a part of the file cannot be read or understood; what could be was handed over before.
+    /// `Damaged` when a part of the file cannot be read or understood. The sessions before it have been handed over then.
     pub fn load(&mut self, restore: impl FnMut(StoredSession)) -> Result<(), Error> {
         load(&self.connection, &self.path, &mut self.directory, restore)
     }
 
-    /// What is known of the run that made the last commit, which may have been this one.
+    /// The run that made the last commit, which may have been this one.
     ///
     /// # Errors
     /// See [`Error`].
@@ -266,6 +274,8 @@ impl Store {
         }
         let written = self.write(commit);
         written.map_err(|error| self.error(&error))?;
+        let blocks = commit.blocks.iter().map(|block| block.bytes.len() as u64);
+        self.checkpointer.note(blocks.sum());
         // A failure costs only the second witness.
         let _ = set_heartbeat(&self.lock, commit.heard);
         Ok(())
@@ -381,7 +391,7 @@ fn load(
             }
         }
     }
-    // A row that SQLite no longer finds, or a bitmap without which all would be pending that has ended.
+    // SQLite may no longer find a row, or a bitmap without which ended sessions would be taken for pending ones.
     let expected = run::read(connection).map_err(of_sqlite)?.sessions;
     let found = directory.live() as u64;
     if found != expected {
@@ -427,7 +437,7 @@ fn write_log(
     for block in &commit.blocks {
         octets += blocks::insert(transaction, block, blob)?;
     }
-    // Not when all have taken all, but for those of this commit: looking costs a statement.
+    // Looking costs a statement, which is spared when the log is empty.
     if octets > 0 {
         let most = commit.blocks.len() + MAX_DELETED_BLOCKS;
         for stored in blocks::oldest(transaction, most)? {
@@ -464,7 +474,7 @@ fn delete(transaction: &Transaction<'_>, segment: &Segment) -> rusqlite::Result<
     Ok(())
 }
 
-/// Writes what is left of a run of segments as one.
+/// Writes the live sessions of neighbouring segments as one segment.
 fn merge(
     transaction: &Transaction<'_>,
     run: &[Segment],

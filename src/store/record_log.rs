@@ -1,8 +1,8 @@
 //! The record log: every record that left the engine, until all that follow it have taken it.
 //!
-//! The newest records stand in memory, in blocks; a block goes to the database with the next commit, and only then may its
-//! records leave: after a crash nobody has seen a record that the next run does not know of. Followers read what is left in
-//! memory there, and a backlog from the database. Without a database records leave from memory, which is bounded.
+//! The newest records stand in memory, in blocks. A block goes to the database with the next commit, and only then may its
+//! records leave: after a crash nobody has seen a record that the next run does not know of. Followers read the newest
+//! records from memory, and a backlog from the database. Without a database records leave from memory, which is bounded.
 
 use std::collections::VecDeque;
 use std::rc::Rc;

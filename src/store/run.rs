@@ -100,14 +100,15 @@ pub(super) fn read_places(connection: &Connection) -> rusqlite::Result<Places> {
                 since: Wall::from_nanos(row.get::<_, i64>(6)?.cast_unsigned()),
                 until: Wall::from_nanos(row.get::<_, i64>(7)?.cast_unsigned()),
             }),
+            refused: row.get(8)?,
         };
-        verify(row.get(8)?, checksum(key.as_bytes(), &numbers(&place)))?;
+        verify(row.get(9)?, checksum(key.as_bytes(), &numbers(&place)))?;
         Ok((key, place))
     })?;
     rows.collect()
 }
 
-/// Writes where each output stands, in place of what was known before.
+/// Writes where each output stands, in place of all earlier rows.
 pub(super) fn write_places(
     connection: &Connection,
     places: &[(String, Place)],
@@ -118,16 +119,16 @@ pub(super) fn write_places(
     let mut insert = connection.prepare_cached(schema::INSERT_OUTPUT)?;
     for (key, place) in places {
         let numbers = numbers(place);
-        let [serial, part, port, sequence, lost, since, until] = numbers;
+        let [serial, part, port, sequence, lost, since, until, refused] = numbers;
         let sum = checksum(key.as_bytes(), &numbers);
         insert.execute(params![
-            key, serial, part, port, sequence, lost, since, until, sum
+            key, serial, part, port, sequence, lost, since, until, refused, sum
         ])?;
     }
     Ok(())
 }
 
-fn numbers(place: &Place) -> [i64; 7] {
+fn numbers(place: &Place) -> [i64; 8] {
     let missing = place.missing;
     [
         place.position.serial.0.cast_signed(),
@@ -137,6 +138,7 @@ fn numbers(place: &Place) -> [i64; 7] {
         missing.map_or(0, |missing| missing.count.cast_signed()),
         missing.map_or(0, |missing| nanos(missing.since)),
         missing.map_or(0, |missing| nanos(missing.until)),
+        place.refused.into(),
     ]
 }
 

@@ -1,17 +1,17 @@
 //! The database's schema and its statements.
 //!
 //! `application_id` and `user_version` in the file's header tell it from the databases of other programs and versions. No
-//! checksum covers that header, so the table `run` has the version once more: one flipped bit in the header is put right.
+//! checksum covers that header, so the table `run` has the version once more, and a flipped bit in the header is put right.
 //!
-//! Sessions stand in segments ([`super::segment`]) and records in blocks, both as blobs. A row for each would be there for
-//! sqlite3 to look into, at twice the CPU that the whole daemon takes (8.3 instead of 4.1 µs per connection were measured);
-//! `nattrail pending` prints them instead.
+//! Sessions stand in segments ([`super::segment`]) and records in blocks, both as blobs. With a row for each, sqlite3 could
+//! show them, but the whole daemon would take twice the CPU (8.3 instead of 4.1 µs per connection were measured);
+//! `nattrail pending` prints the sessions instead.
 
 use rusqlite::Connection;
 
 /// "ntrl"
 const APPLICATION_ID: i64 = 0x6e74_726c;
-/// What this nattrail writes.
+/// The version that this nattrail writes.
 pub(super) const VERSION: i64 = 3;
 
 const TABLES: &str = "
@@ -40,6 +40,7 @@ CREATE TABLE output (
     lost INTEGER NOT NULL, -- records that it has not been told of yet: how many, and of when
     lost_from INTEGER NOT NULL,
     lost_to INTEGER NOT NULL,
+    refused INTEGER NOT NULL, -- 1 when its host refused the last message, else 0
     checksum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE run (
@@ -73,7 +74,7 @@ pub(super) const DELETE_BLOCKS: &str = "DELETE FROM log";
 pub(super) const SUM_OCTETS: &str = "SELECT coalesce(sum(octets), 0) FROM log";
 pub(super) const SELECT_OUTPUTS: &str = "SELECT * FROM output ORDER BY rowid";
 pub(super) const DELETE_OUTPUTS: &str = "DELETE FROM output";
-pub(super) const INSERT_OUTPUT: &str = "INSERT INTO output VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
+pub(super) const INSERT_OUTPUT: &str = "INSERT INTO output VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 pub(super) const SELECT_RUN: &str =
     "SELECT heard, socket, stopped, sessions, serial, checksum FROM run";
 pub(super) const WRITE_RUN: &str = "INSERT OR REPLACE INTO run VALUES (1, 3, ?, ?, ?, ?, ?, ?)";

@@ -2,8 +2,8 @@
 //!
 //! The sessions that one commit brings are written together, as one blob: a segment. When a session ends, its bit in the
 //! segment's bitmap is set; when all have ended, the segment is deleted, then or in one of the next commits. So a session
-//! costs the store some bytes and a bit, not a row to be inserted and found again. What is left of segments that have
-//! nearly emptied is written together in a new one.
+//! costs the store some bytes and a bit, not a row to be inserted and found again. Segments that have nearly emptied are
+//! written together as a new one.
 //!
 //! This is the directory of the segments, in memory: rows in ascending order, in and over the segments.
 
@@ -31,7 +31,7 @@ pub(super) struct Segment {
     deleted: bool,
 }
 
-/// What is to be done with a segment in the file.
+/// The change that a commit makes to a segment in the file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Due {
     WriteEnded,
@@ -150,7 +150,7 @@ impl Directory {
         self.0.iter().map(Segment::live).sum()
     }
 
-    /// What a commit has to do with the segments that are there.
+    /// The changes that a commit makes to the segments that are there.
     pub(super) fn due(&self) -> impl Iterator<Item = (Due, &Segment)> {
         let mut deleted = 0;
         self.0
@@ -186,8 +186,8 @@ impl Directory {
         (run.len() >= MIN_MERGED).then_some(run)
     }
 
-    /// The commit has succeeded: what was to be written is written, `merged` stands for the segments from its first row to
-    /// its last, and `fresh` are new.
+    /// The commit has succeeded: the changes that were [`Self::due`] are in the file, `merged` stands for the segments from
+    /// its first row to its last, and `fresh` are new.
     pub(super) fn handle_committed(&mut self, merged: Option<Merged>, fresh: Vec<Segment>) {
         let mut deleted = 0;
         for segment in &mut self.0 {
@@ -208,7 +208,7 @@ impl Directory {
     }
 }
 
-/// What became of a run of segments.
+/// Neighbouring segments that were written as one.
 #[derive(Debug)]
 pub(super) struct Merged {
     /// `None` when nothing was left of them.

@@ -361,6 +361,7 @@ fn place(port: u16) -> Place {
             since: Wall::from_secs(1),
             until: NOW.wall,
         }),
+        refused: port > 1,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::netlink::{self, Attribute, Attributes, Malformed, Message};
+use super::netlink::{self, Attribute, Malformed, Message};
 use crate::session::{Counters, Protocol, Session, Totals, Tuple, Zone, ZoneDirection};
 use crate::time::Wall;
 
@@ -53,9 +53,6 @@ pub enum DumpReply {
 
 impl Event {
     /// Decodes a message of the NEW and DESTROY multicast groups; `None` for messages of other types and for updates.
-    ///
-    /// # Errors
-    /// [`Malformed`] when the message breaks the format.
     pub fn decode(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
         match message.kind {
             MESSAGE_NEW if message.flags & netlink::NLM_F_CREATE != 0 => {
@@ -68,10 +65,7 @@ impl Event {
 }
 
 impl DumpReply {
-    /// Decodes a message in answer to [`encode_dump_request`]; `None` for messages of other types.
-    ///
-    /// # Errors
-    /// [`Malformed`] when the message breaks the format.
+    /// Decodes a message in answer to [`dump_request`]; `None` for messages of other types.
     pub fn decode(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
         match message.kind {
             MESSAGE_NEW => decode_entry(message.payload).map(|entry| Some(Self::Entry(entry))),
@@ -88,20 +82,12 @@ impl DumpReply {
 }
 
 /// A request for a whole listing, of both families.
-#[must_use]
-pub fn encode_dump_request(listing: Listing, sequence: u32) -> [u8; 20] {
+pub(crate) fn dump_request(listing: Listing, sequence: u32) -> Vec<u8> {
     let kind = match listing {
         Listing::Table => MESSAGE_GET,
         Listing::Dying => MESSAGE_GET_DYING,
     };
-    let mut request = [0; 20];
-    request[0..4].copy_from_slice(&20_u32.to_ne_bytes());
-    request[4..6].copy_from_slice(&kind.to_ne_bytes());
-    let flags = netlink::NLM_F_REQUEST | netlink::NLM_F_DUMP;
-    request[6..8].copy_from_slice(&flags.to_ne_bytes());
-    request[8..12].copy_from_slice(&sequence.to_ne_bytes());
-    // nlmsg_pid 0 and struct nfgenmsg {AF_UNSPEC, NFNETLINK_V0, 0} are zeros already.
-    request
+    netlink::request(kind, netlink::NLM_F_DUMP, sequence, 0, &[])
 }
 
 pub(crate) const SUBSYSTEM_CTNETLINK: u16 = 1 << 8;
@@ -109,11 +95,6 @@ pub(crate) const MESSAGE_NEW: u16 = SUBSYSTEM_CTNETLINK;
 const MESSAGE_GET: u16 = SUBSYSTEM_CTNETLINK | 1;
 const MESSAGE_GET_DYING: u16 = SUBSYSTEM_CTNETLINK | 6;
 pub(crate) const MESSAGE_DELETE: u16 = SUBSYSTEM_CTNETLINK | 2;
-
-/// Size of `struct nfgenmsg`.
-const NFGENMSG_LEN: usize = 4;
-/// From the beginning of a message to its attributes.
-pub(crate) const ATTRIBUTES_OFFSET: usize = netlink::HEADER_LEN + NFGENMSG_LEN;
 
 pub(crate) const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
@@ -152,12 +133,11 @@ const CTA_TIMESTAMP_START: u16 = 1;
 const CTA_TIMESTAMP_STOP: u16 = 2;
 
 fn decode_entry(payload: &[u8]) -> Result<Entry, Malformed> {
-    let attributes = payload.get(NFGENMSG_LEN..).ok_or(Malformed)?;
     let (mut original, mut reply) = (None, None);
     let (mut counters_original, mut counters_reply) = (None, None);
     let (mut id, mut mark, mut zone) = (None, 0, None);
     let (mut start, mut stop, mut event_time) = (None, None, None);
-    for attribute in Attributes::new(attributes) {
+    for attribute in netlink::attributes(payload)? {
         let attribute = attribute?;
         match attribute.kind {
             CTA_TUPLE_ORIG => original = Some(decode_tuple(&attribute)?),
@@ -299,24 +279,13 @@ fn decode_timestamps(attribute: &Attribute<'_>) -> Result<(Option<Wall>, Option<
 
 /// `CTA_ZONE` is the zone of both directions; a zone of one direction is within that direction's tuple.
 const fn zone_of(both: Option<u16>, original: Option<u16>, reply: Option<u16>) -> Zone {
-    match (both, original, reply) {
-        (Some(id), _, _) => Zone {
-            id,
-            direction: ZoneDirection::Both,
-        },
-        (None, Some(id), _) => Zone {
-            id,
-            direction: ZoneDirection::Original,
-        },
-        (None, None, Some(id)) => Zone {
-            id,
-            direction: ZoneDirection::Reply,
-        },
-        (None, None, None) => Zone {
-            id: 0,
-            direction: ZoneDirection::Both,
-        },
-    }
+    let (id, direction) = match (both, original, reply) {
+        (Some(id), _, _) => (id, ZoneDirection::Both),
+        (None, Some(id), _) => (id, ZoneDirection::Original),
+        (None, None, Some(id)) => (id, ZoneDirection::Reply),
+        (None, None, None) => (0, ZoneDirection::Both),
+    };
+    Zone { id, direction }
 }
 
 #[cfg(test)]
@@ -540,7 +509,7 @@ mod tests {
         if cfg!(target_endian = "big") {
             expected = bytes("00000014 0101 0301 0000002a 00000000 00000000");
         }
-        let request = encode_dump_request(Listing::Table, 42);
+        let request = dump_request(Listing::Table, 42);
         assert_eq!(request.as_slice(), expected);
     }
 

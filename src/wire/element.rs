@@ -12,23 +12,36 @@ use crate::wire::flow::Flow;
 use crate::wire::gap;
 
 /// One element of a record made from an `S`.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Element<S> {
     pub id: u16,
     /// The name in the IANA registry.
     pub name: &'static str,
-    value: Value<S>,
+    pub(super) value: Value<S>,
 }
 
 /// How to take the value, by its width on the wire.
-#[derive(Debug)]
-enum Value<S> {
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<S> {
     U8(fn(&S) -> u8),
     U16(fn(&S) -> u16),
     U32(fn(&S) -> u32),
     U64(fn(&S) -> u64),
     U128(fn(&S) -> u128),
 }
+
+/// A table of elements: the constant, the identifier and name in the registry, the width, and how to take the value.
+macro_rules! elements {
+    ($source:ty: $($constant:ident = $id:literal $name:literal $width:ident $take:expr;)*) => {
+        $(pub(super) const $constant: crate::wire::element::Element<$source> =
+            crate::wire::element::Element {
+                id: $id,
+                name: $name,
+                value: crate::wire::element::Value::$width($take),
+            };)*
+    };
+}
+pub(super) use elements;
 
 /// The exporter's own statistics, for the options records.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -47,35 +60,7 @@ pub struct Statistics {
 }
 
 impl<S> Element<S> {
-    const fn u8(id: u16, name: &'static str, take: fn(&S) -> u8) -> Self {
-        let value = Value::U8(take);
-        Self { id, name, value }
-    }
-
-    const fn u16(id: u16, name: &'static str, take: fn(&S) -> u16) -> Self {
-        let value = Value::U16(take);
-        Self { id, name, value }
-    }
-
-    /// An element of four octets.
-    pub(super) const fn u32(id: u16, name: &'static str, take: fn(&S) -> u32) -> Self {
-        let value = Value::U32(take);
-        Self { id, name, value }
-    }
-
-    /// An element of eight octets.
-    pub(super) const fn u64(id: u16, name: &'static str, take: fn(&S) -> u64) -> Self {
-        let value = Value::U64(take);
-        Self { id, name, value }
-    }
-
-    const fn u128(id: u16, name: &'static str, take: fn(&S) -> u128) -> Self {
-        let value = Value::U128(take);
-        Self { id, name, value }
-    }
-
     /// Length on the wire in octets.
-    #[must_use]
     pub const fn length(&self) -> u16 {
         match self.value {
             Value::U8(_) => 1,
@@ -99,86 +84,50 @@ impl<S> Element<S> {
     }
 }
 
-// Deriving these would ask for `S: Clone`.
-impl<S> Clone for Element<S> {
-    fn clone(&self) -> Self {
-        *self
-    }
+elements! { Statistics:
+    OBSERVATION_DOMAIN = 149 "observationDomainId" U32 |s| s.observation_domain;
+    INIT_TIME = 160 "systemInitTimeMilliseconds" U64 |s| s.init.as_millis();
+    EXPORTED_OCTETS = 40 "exportedOctetTotalCount" U64 |s| s.octets;
+    EXPORTED_MESSAGES = 41 "exportedMessageTotalCount" U64 |s| s.messages;
+    EXPORTED_RECORDS = 42 "exportedFlowRecordTotalCount" U64 |s| s.records;
+    NOT_SENT = 166 "notSentFlowTotalCount" U64 |s| s.not_sent;
 }
-
-impl<S> Copy for Element<S> {}
-
-impl<S> Clone for Value<S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<S> Copy for Value<S> {}
 
 /// The exporter's own statistics, without the scope, which is the format's own.
 pub const STATISTICS: [Element<Statistics>; 5] = [
-    Element::u64(160, "systemInitTimeMilliseconds", |s| s.init.as_millis()),
-    Element::u64(40, "exportedOctetTotalCount", |s| s.octets),
-    Element::u64(41, "exportedMessageTotalCount", |s| s.messages),
-    Element::u64(42, "exportedFlowRecordTotalCount", |s| s.records),
-    Element::u64(166, "notSentFlowTotalCount", |s| s.not_sent),
+    INIT_TIME,
+    EXPORTED_OCTETS,
+    EXPORTED_MESSAGES,
+    EXPORTED_RECORDS,
+    NOT_SENT,
 ];
 
-pub(super) const OCTETS: Element<Flow> = Element::u64(1, "octetDeltaCount", |f| f.forward.octets);
-pub(super) const PACKETS: Element<Flow> =
-    Element::u64(2, "packetDeltaCount", |f| f.forward.packets);
-pub(super) const PROTOCOL: Element<Flow> = Element::u8(4, "protocolIdentifier", |f| f.protocol);
-pub(super) const SRC_PORT: Element<Flow> =
-    Element::u16(7, "sourceTransportPort", |f| f.packet.src_port);
-pub(super) const SRC_IPV4: Element<Flow> =
-    Element::u32(8, "sourceIPv4Address", |f| f.packet.src as u32);
-pub(super) const DST_PORT: Element<Flow> =
-    Element::u16(11, "destinationTransportPort", |f| f.packet.dst_port);
-pub(super) const DST_IPV4: Element<Flow> =
-    Element::u32(12, "destinationIPv4Address", |f| f.packet.dst as u32);
-pub(super) const SRC_IPV6: Element<Flow> = Element::u128(27, "sourceIPv6Address", |f| f.packet.src);
-pub(super) const DST_IPV6: Element<Flow> =
-    Element::u128(28, "destinationIPv6Address", |f| f.packet.dst);
-pub(super) const LAST_SWITCHED: Element<Flow> =
-    Element::u32(21, "flowEndSysUpTime", |f| f.boot.sys_uptime(f.end));
-pub(super) const FIRST_SWITCHED: Element<Flow> =
-    Element::u32(22, "flowStartSysUpTime", |f| f.boot.sys_uptime(f.start));
-pub(super) const METERING_PROCESS: Element<Flow> =
-    Element::u32(143, "meteringProcessId", |_| gap::INFERENCE);
-pub(super) const FLOW_START: Element<Flow> =
-    Element::u64(152, "flowStartMilliseconds", |f| f.start.as_millis());
-pub(super) const FLOW_END: Element<Flow> =
-    Element::u64(153, "flowEndMilliseconds", |f| f.end.as_millis());
-pub(super) const POST_NAT_SRC_IPV4: Element<Flow> =
-    Element::u32(225, "postNATSourceIPv4Address", |f| f.translated.src as u32);
-pub(super) const POST_NAT_DST_IPV4: Element<Flow> =
-    Element::u32(226, "postNATDestinationIPv4Address", |f| {
-        f.translated.dst as u32
-    });
-pub(super) const POST_NAPT_SRC_PORT: Element<Flow> =
-    Element::u16(227, "postNAPTSourceTransportPort", |f| {
-        f.translated.src_port
-    });
-pub(super) const POST_NAPT_DST_PORT: Element<Flow> =
-    Element::u16(228, "postNAPTDestinationTransportPort", |f| {
-        f.translated.dst_port
-    });
-pub(super) const NAT_EVENT: Element<Flow> = Element::u8(230, "natEvent", |f| f.nat_event);
-pub(super) const INITIATOR_OCTETS: Element<Flow> =
-    Element::u64(231, "initiatorOctets", |f| f.forward.octets);
-pub(super) const RESPONDER_OCTETS: Element<Flow> =
-    Element::u64(232, "responderOctets", |f| f.backward.octets);
-pub(super) const INGRESS_VRF: Element<Flow> = Element::u32(234, "ingressVRFID", |f| f.zone as u32);
-pub(super) const POST_NAT_SRC_IPV6: Element<Flow> =
-    Element::u128(281, "postNATSourceIPv6Address", |f| f.translated.src);
-pub(super) const POST_NAT_DST_IPV6: Element<Flow> =
-    Element::u128(282, "postNATDestinationIPv6Address", |f| f.translated.dst);
-pub(super) const INITIATOR_PACKETS: Element<Flow> =
-    Element::u64(298, "initiatorPackets", |f| f.forward.packets);
-pub(super) const RESPONDER_PACKETS: Element<Flow> =
-    Element::u64(299, "responderPackets", |f| f.backward.packets);
-pub(super) const OBSERVATION_TIME: Element<Flow> =
-    Element::u64(323, "observationTimeMilliseconds", |f| {
-        f.observed.as_millis()
-    });
+elements! { Flow:
+    OCTETS = 1 "octetDeltaCount" U64 |f| f.forward.octets;
+    PACKETS = 2 "packetDeltaCount" U64 |f| f.forward.packets;
+    PROTOCOL = 4 "protocolIdentifier" U8 |f| f.protocol;
+    SRC_PORT = 7 "sourceTransportPort" U16 |f| f.packet.src_port;
+    SRC_IPV4 = 8 "sourceIPv4Address" U32 |f| f.packet.src as u32;
+    DST_PORT = 11 "destinationTransportPort" U16 |f| f.packet.dst_port;
+    DST_IPV4 = 12 "destinationIPv4Address" U32 |f| f.packet.dst as u32;
+    SRC_IPV6 = 27 "sourceIPv6Address" U128 |f| f.packet.src;
+    DST_IPV6 = 28 "destinationIPv6Address" U128 |f| f.packet.dst;
+    LAST_SWITCHED = 21 "flowEndSysUpTime" U32 |f| f.boot.sys_uptime(f.end);
+    FIRST_SWITCHED = 22 "flowStartSysUpTime" U32 |f| f.boot.sys_uptime(f.start);
+    METERING_PROCESS = 143 "meteringProcessId" U32 |_| gap::INFERENCE;
+    FLOW_START = 152 "flowStartMilliseconds" U64 |f| f.start.as_millis();
+    FLOW_END = 153 "flowEndMilliseconds" U64 |f| f.end.as_millis();
+    POST_NAT_SRC_IPV4 = 225 "postNATSourceIPv4Address" U32 |f| f.translated.src as u32;
+    POST_NAT_DST_IPV4 = 226 "postNATDestinationIPv4Address" U32 |f| f.translated.dst as u32;
+    POST_NAPT_SRC_PORT = 227 "postNAPTSourceTransportPort" U16 |f| f.translated.src_port;
+    POST_NAPT_DST_PORT = 228 "postNAPTDestinationTransportPort" U16 |f| f.translated.dst_port;
+    NAT_EVENT = 230 "natEvent" U8 |f| f.nat_event;
+    INITIATOR_OCTETS = 231 "initiatorOctets" U64 |f| f.forward.octets;
+    RESPONDER_OCTETS = 232 "responderOctets" U64 |f| f.backward.octets;
+    INGRESS_VRF = 234 "ingressVRFID" U32 |f| f.zone as u32;
+    POST_NAT_SRC_IPV6 = 281 "postNATSourceIPv6Address" U128 |f| f.translated.src;
+    POST_NAT_DST_IPV6 = 282 "postNATDestinationIPv6Address" U128 |f| f.translated.dst;
+    INITIATOR_PACKETS = 298 "initiatorPackets" U64 |f| f.forward.packets;
+    RESPONDER_PACKETS = 299 "responderPackets" U64 |f| f.backward.packets;
+    OBSERVATION_TIME = 323 "observationTimeMilliseconds" U64 |f| f.observed.as_millis();
+}

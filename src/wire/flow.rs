@@ -57,20 +57,18 @@ pub enum NatEventValues {
     Legacy,
 }
 
-/// The addresses of the event are not of one family: no format has a record for that.
+/// The format has no record for an event or a gap: it is of another address family or of two, its counters are out of range,
+/// or NetFlow v5 does not know the like.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct MixedFamilies;
+pub struct NotRepresentable;
 
 impl Flow {
     /// The flow of a NAT event. Without a known start it begins when it ends, without counters they are zero: a layout that
     /// has no element for either is what says that they are not known.
-    ///
-    /// # Errors
-    /// [`MixedFamilies`] when the tuples are not of one family.
     pub fn nat_event(
         event: &NatEvent,
         values: NatEventValues,
-    ) -> Result<(Family, Self), MixedFamilies> {
+    ) -> Result<(Family, Self), NotRepresentable> {
         let session = &event.session;
         let family = family(event)?;
         let totals = event.totals.unwrap_or_default();
@@ -92,13 +90,10 @@ impl Flow {
 
     /// The pre-NAT, the post-NAT and the return flow of a finished session. The post-NAT flow repeats the counters of
     /// the pre-NAT flow, or has zeros when `post_nat_counters` is false.
-    ///
-    /// # Errors
-    /// [`MixedFamilies`] when the tuples are not of one family.
     pub fn triplet(
         event: &NatEvent,
         post_nat_counters: bool,
-    ) -> Result<(Family, [Self; 3]), MixedFamilies> {
+    ) -> Result<(Family, [Self; 3]), NotRepresentable> {
         // A flow record has no natEvent element: the values do not matter.
         let (family, pre_nat) = Self::nat_event(event, NatEventValues::Legacy)?;
         let Totals { original, reply } = event.totals.unwrap_or_default();
@@ -122,7 +117,6 @@ impl Flow {
 }
 
 impl Endpoints {
-    #[must_use]
     pub const fn new(tuple: Tuple) -> Self {
         Self {
             src: number(tuple.src),
@@ -143,7 +137,7 @@ const fn nat_event_value(kind: EventKind, family: Family, values: NatEventValues
     }
 }
 
-fn family(event: &NatEvent) -> Result<Family, MixedFamilies> {
+fn family(event: &NatEvent) -> Result<Family, NotRepresentable> {
     let (original, reply) = (&event.session.original, &event.session.reply);
     let addresses = [original.src, original.dst, reply.src, reply.dst];
     if addresses.iter().all(IpAddr::is_ipv4) {
@@ -151,7 +145,7 @@ fn family(event: &NatEvent) -> Result<Family, MixedFamilies> {
     } else if addresses.iter().all(IpAddr::is_ipv6) {
         Ok(Family::Ipv6)
     } else {
-        Err(MixedFamilies)
+        Err(NotRepresentable)
     }
 }
 

@@ -29,7 +29,7 @@
 //!   have one too ([`INFERENCE`]).
 
 use crate::session::{Gap, GapCause};
-use crate::wire::element::Element;
+use crate::wire::element::{Element, elements};
 
 /// The values of a gap.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -56,7 +56,6 @@ pub enum Kind {
 impl Kind {
     pub const ALL: [Self; 4] = [Self::Missed, Self::Refused, Self::Unsent, Self::Uncounted];
 
-    #[must_use]
     pub const fn of(gap: &Gap) -> Self {
         if gap.lost.is_none() {
             return Self::Uncounted;
@@ -97,7 +96,6 @@ impl Kind {
 pub const INFERENCE: u32 = 9;
 
 /// The meteringProcessId or exportingProcessId that stands for a cause. Collectors' configurations rely on these values.
-#[must_use]
 pub const fn process(cause: GapCause) -> u32 {
     match cause {
         GapCause::Restart => 1,
@@ -111,18 +109,17 @@ pub const fn process(cause: GapCause) -> u32 {
     }
 }
 
-const METERING_PROCESS: Element<GapRecord> =
-    Element::u32(143, "meteringProcessId", |g| process(g.gap.cause));
-const EXPORTING_PROCESS: Element<GapRecord> =
-    Element::u32(144, "exportingProcessId", |g| process(g.gap.cause));
-const FIRST: Element<GapRecord> =
-    Element::u64(152, "flowStartMilliseconds", |g| g.gap.from.as_millis());
-const LAST: Element<GapRecord> = Element::u64(153, "flowEndMilliseconds", |g| g.gap.to.as_millis());
-const LOST_FLOWS: Element<GapRecord> = Element::u64(3, "deltaFlowCount", lost);
-const ALL_LOST_FLOWS: Element<GapRecord> = Element::u64(166, "notSentFlowTotalCount", |g| g.total);
-const LOST_PACKETS: Element<GapRecord> = Element::u64(133, "droppedPacketDeltaCount", lost);
-const ALL_LOST_PACKETS: Element<GapRecord> =
-    Element::u64(164, "ignoredPacketTotalCount", |g| g.total);
+elements! { GapRecord:
+    OBSERVATION_DOMAIN = 149 "observationDomainId" U32 |g| g.observation_domain;
+    METERING_PROCESS = 143 "meteringProcessId" U32 |g| process(g.gap.cause);
+    EXPORTING_PROCESS = 144 "exportingProcessId" U32 |g| process(g.gap.cause);
+    FIRST = 152 "flowStartMilliseconds" U64 |g| g.gap.from.as_millis();
+    LAST = 153 "flowEndMilliseconds" U64 |g| g.gap.to.as_millis();
+    LOST_FLOWS = 3 "deltaFlowCount" U64 lost;
+    ALL_LOST_FLOWS = 166 "notSentFlowTotalCount" U64 |g| g.total;
+    LOST_PACKETS = 133 "droppedPacketDeltaCount" U64 lost;
+    ALL_LOST_PACKETS = 164 "ignoredPacketTotalCount" U64 |g| g.total;
+}
 
 /// Only templates of gaps with a count have these elements.
 fn lost(record: &GapRecord) -> u64 {

@@ -1,7 +1,7 @@
 //! IPFIX (RFC 7011): the message header, the ids of its sets and the form of its options templates.
 
 use crate::time::Wall;
-use crate::wire::element::{Element, STATISTICS, Statistics};
+use crate::wire::element::{OBSERVATION_DOMAIN, STATISTICS, Statistics};
 use crate::wire::gap::{self, GapRecord};
 use crate::wire::layout::IPFIX_OPTIONS;
 use crate::wire::template::Template;
@@ -25,7 +25,6 @@ pub struct Header {
 }
 
 impl Header {
-    #[must_use]
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         // The export time ends in 2106 (section 5.2).
         let export_time = self.export_time.as_secs() as u32;
@@ -41,24 +40,18 @@ impl Header {
 
 /// The template of the exporter's statistics. Its scope is the observation domain, as that of the metering process
 /// statistics (section 4.1).
-#[must_use]
 pub fn statistics_template() -> Template<Statistics> {
-    const OBSERVATION_DOMAIN: Element<Statistics> =
-        Element::u32(149, "observationDomainId", |s| s.observation_domain);
     Template::options(IPFIX_OPTIONS, &[OBSERVATION_DOMAIN], &STATISTICS)
 }
 
 /// The template of one kind of gap. Its scope is that of the reliability statistics: the metering process in the
 /// observation domain (section 4.2), or the exporting process (section 4.3).
-#[must_use]
 pub fn gap_template(kind: gap::Kind) -> Template<GapRecord> {
-    const OBSERVATION_DOMAIN: Element<GapRecord> =
-        Element::u32(149, "observationDomainId", |g| g.observation_domain);
     let id = IPFIX_OPTIONS + 1 + kind as u16;
     match kind {
         gap::Kind::Unsent => Template::options(id, &[kind.process()], kind.elements()),
         gap::Kind::Missed | gap::Kind::Refused | gap::Kind::Uncounted => {
-            let scope = [OBSERVATION_DOMAIN, kind.process()];
+            let scope = [gap::OBSERVATION_DOMAIN, kind.process()];
             Template::options(id, &scope, kind.elements())
         }
     }

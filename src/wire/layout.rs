@@ -69,7 +69,6 @@ pub struct Layout(u16);
 impl Layout {
     /// The layout of the NAT event: a NAT44 session event of RFC 8158 section 5.5, with the post-NAT destination, or its
     /// IPv6 twin. A delete adds what is known at the end of a session.
-    #[must_use]
     pub fn event(event: &NatEvent, family: Family, destination: bool, zone: bool) -> Self {
         let kind = match event.kind {
             EventKind::Create => 0,
@@ -80,7 +79,6 @@ impl Layout {
     }
 
     /// The layout of the flows of the session that `event` ended.
-    #[must_use]
     pub fn flow(event: &NatEvent, family: Family, dialect: Dialect, zone: bool) -> Self {
         let kind = match dialect {
             Dialect::Ipfix => FLOW,
@@ -90,12 +88,10 @@ impl Layout {
     }
 
     /// The id of the template.
-    #[must_use]
     pub const fn id(self) -> u16 {
         FIRST + self.0
     }
 
-    #[must_use]
     pub fn template(self) -> Template<Flow> {
         let mut elements = if self.has(FLOW) {
             self.packet()

@@ -12,21 +12,12 @@ use std::net::Ipv4Addr;
 
 use crate::session::{EventKind, NatEvent, Translation};
 use crate::time::{BootTime, Uptime, Wall};
-use crate::wire::flow::{Endpoints, Family, Flow, NatEventValues};
+use crate::wire::flow::{Endpoints, Family, Flow, NatEventValues, NotRepresentable};
 
 pub const HEADER_LEN: usize = 24;
 pub const RECORD_LEN: usize = 48;
 /// Records in one message.
 pub const MAX_RECORDS: usize = 30;
-
-/// Why a session has no NetFlow v5 record.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Unrepresentable {
-    /// The format has IPv4 addresses only.
-    NotIpv4,
-    /// A counter would need more than 65,536 records.
-    Counters,
-}
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Header {
@@ -42,7 +33,6 @@ pub struct Header {
 }
 
 impl Header {
-    #[must_use]
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let unix = self.boot.unix_millis(self.up);
         let secs = (unix / 1000) as u32;
@@ -79,6 +69,24 @@ pub struct Record {
 }
 
 impl Record {
+    /// The record of `flow` with these endpoints and nothing counted.
+    fn new(flow: &Flow, endpoints: Endpoints) -> Self {
+        Self {
+            src: address(endpoints.src),
+            dst: address(endpoints.dst),
+            next_hop: Ipv4Addr::UNSPECIFIED,
+            packets: 0,
+            octets: 0,
+            first: flow.start,
+            last: flow.end,
+            src_port: endpoints.src_port,
+            dst_port: endpoints.dst_port,
+            tcp_flags: 0,
+            protocol: flow.protocol,
+            src_as: 0,
+            dst_as: 0,
+        }
+    }
     /// Appends the record, [`RECORD_LEN`] bytes.
     pub fn put(&self, boot: BootTime, out: &mut Vec<u8>) {
         let mut bytes = [0; RECORD_LEN];
@@ -102,11 +110,11 @@ impl Record {
 /// The dummy flows of a NAT event: one, or two when source and destination were translated.
 ///
 /// # Errors
-/// [`Unrepresentable::NotIpv4`].
-pub fn dummy_flows(event: &NatEvent) -> Result<impl Iterator<Item = Record>, Unrepresentable> {
+/// When the addresses are not of IPv4.
+pub fn dummy_flows(event: &NatEvent) -> Result<impl Iterator<Item = Record>, NotRepresentable> {
     let flow = match Flow::nat_event(event, NatEventValues::Legacy) {
         Ok((Family::Ipv4, flow)) => flow,
-        _ => return Err(Unrepresentable::NotIpv4),
+        _ => return Err(NotRepresentable),
     };
     let (pre, post) = (flow.packet, flow.translated);
     let untranslated = Record {
@@ -149,17 +157,17 @@ pub fn dummy_flows(event: &NatEvent) -> Result<impl Iterator<Item = Record>, Unr
 /// The pre-NAT, post-NAT and return flow of a finished session, each split over as many records as its counters need.
 ///
 /// # Errors
-/// [`Unrepresentable`], and then none of the flows is exported.
+/// When the addresses are not of IPv4, or a counter would need more than 65,536 records. None of the flows is exported then.
 pub fn triplet(
     event: &NatEvent,
     post_nat_counters: bool,
-) -> Result<impl Iterator<Item = Record>, Unrepresentable> {
+) -> Result<impl Iterator<Item = Record>, NotRepresentable> {
     let flows = match Flow::triplet(event, post_nat_counters) {
         Ok((Family::Ipv4, flows)) => flows,
-        _ => return Err(Unrepresentable::NotIpv4),
+        _ => return Err(NotRepresentable),
     };
     let [Some(pre_nat), Some(post_nat), Some(return_path)] = flows.map(split) else {
-        return Err(Unrepresentable::Counters);
+        return Err(NotRepresentable);
     };
     Ok(pre_nat.chain(post_nat).chain(return_path))
 }
@@ -168,27 +176,6 @@ const FIN: u8 = 0x01;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
-
-impl Record {
-    /// The record of `flow` with these endpoints and nothing counted.
-    fn new(flow: &Flow, endpoints: Endpoints) -> Self {
-        Self {
-            src: address(endpoints.src),
-            dst: address(endpoints.dst),
-            next_hop: Ipv4Addr::UNSPECIFIED,
-            packets: 0,
-            octets: 0,
-            first: flow.start,
-            last: flow.end,
-            src_port: endpoints.src_port,
-            dst_port: endpoints.dst_port,
-            tcp_flags: 0,
-            protocol: flow.protocol,
-            src_as: 0,
-            dst_as: 0,
-        }
-    }
-}
 
 /// The flow in as many records as its counters need.
 fn split(flow: Flow) -> Option<impl Iterator<Item = Record>> {
@@ -349,11 +336,11 @@ mod tests {
     fn ipv6_is_not_representable() {
         assert_eq!(
             dummy_flows(&create(nat66(), WALL)).err(),
-            Some(Unrepresentable::NotIpv4)
+            Some(NotRepresentable)
         );
         assert_eq!(
             triplet(&delete(nat66(), WALL, WALL), true).err(),
-            Some(Unrepresentable::NotIpv4)
+            Some(NotRepresentable)
         );
     }
 
@@ -408,10 +395,7 @@ mod tests {
             ..delete(snat(), WALL, WALL)
         };
         assert_eq!(triplet(&event(1 << 40), true).unwrap().count(), 259);
-        assert_eq!(
-            triplet(&event(1 << 48), true).err(),
-            Some(Unrepresentable::Counters)
-        );
+        assert_eq!(triplet(&event(1 << 48), true).err(), Some(NotRepresentable));
     }
 
     proptest! {

@@ -1,7 +1,7 @@
 //! NetFlow version 9 (RFC 3954): the message header, the ids of its FlowSets and the form of its options templates.
 
 use crate::time::{BootTime, Uptime};
-use crate::wire::element::{Element, STATISTICS, Statistics};
+use crate::wire::element::{Element, STATISTICS, Statistics, Value};
 use crate::wire::gap::{self, GapRecord};
 use crate::wire::layout::NETFLOW_9_OPTIONS;
 use crate::wire::template::Template;
@@ -27,7 +27,6 @@ pub struct Header {
 impl Header {
     /// The header. Its UNIX Secs is the second that comes next, and SysUptime that of the same moment: a collector puts one
     /// to the other to place times in SysUptime (21, 22), which would be up to a second off otherwise.
-    #[must_use]
     pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
         let unix = self.boot.unix_millis(self.up);
         let ahead = unix.next_multiple_of(1000) - unix;
@@ -46,14 +45,12 @@ impl Header {
 }
 
 /// The template of the exporter's statistics. Its scope is the system as a whole (section 6.1, scope type 1).
-#[must_use]
 pub fn statistics_template() -> Template<Statistics> {
     Template::options(NETFLOW_9_OPTIONS, &[scope_system()], &STATISTICS)
 }
 
 /// The template of one kind of gap. The process that IPFIX has for the scope is the first option here: NetFlow v9 has no
 /// such scope type.
-#[must_use]
 pub fn gap_template(kind: gap::Kind) -> Template<GapRecord> {
     let mut options = vec![kind.process()];
     options.extend_from_slice(kind.elements());
@@ -76,5 +73,9 @@ pub fn put_options_definition<S>(template: &Template<S>, out: &mut Vec<u8>) {
 }
 
 fn scope_system<S>() -> Element<S> {
-    Element::u32(1, "System", |_| 0)
+    Element {
+        id: 1,
+        name: "System",
+        value: Value::U32(|_| 0),
+    }
 }

@@ -8,11 +8,13 @@ use std::fmt;
 
 /// Size of `struct nlmsghdr`.
 pub const HEADER_LEN: usize = 16;
+/// From the beginning of a netfilter message to its attributes: behind `struct nfgenmsg`.
+pub(crate) const ATTRIBUTES_OFFSET: usize = HEADER_LEN + 4;
 
 pub const NLMSG_ERROR: u16 = 2;
 pub const NLMSG_DONE: u16 = 3;
 
-pub const NLM_F_REQUEST: u16 = 0x001;
+const NLM_F_REQUEST: u16 = 0x001;
 /// The table changed while it was dumped: the dump may be incomplete.
 pub const NLM_F_DUMP_INTR: u16 = 0x010;
 /// `NLM_F_ROOT | NLM_F_MATCH`.
@@ -36,6 +38,25 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
+/// A request to a subsystem of netfilter: the header, `struct nfgenmsg` for `family`, and the attributes.
+pub(crate) fn request(
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    family: u8,
+    attributes: &[u8],
+) -> Vec<u8> {
+    let length = ATTRIBUTES_OFFSET + attributes.len();
+    let mut request = (length as u32).to_ne_bytes().to_vec();
+    request.extend(kind.to_ne_bytes());
+    request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    request.extend(sequence.to_ne_bytes());
+    // nlmsg_pid 0, and behind the family NFNETLINK_V0 and no resource.
+    request.extend([0, 0, 0, 0, family, 0, 0, 0]);
+    request.extend(attributes);
+    request
+}
+
 /// One netlink message: the header's fields and what follows the header.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Message<'a> {
@@ -47,9 +68,6 @@ pub struct Message<'a> {
 
 impl Message<'_> {
     /// The error number of an `NLMSG_ERROR`, 0 for an acknowledgement.
-    ///
-    /// # Errors
-    /// [`Malformed`] when the payload is shorter than the number.
     pub fn error_number(&self) -> Result<i32, Malformed> {
         let bytes = self.payload.first_chunk().ok_or(Malformed)?;
         Ok(i32::from_ne_bytes(*bytes).wrapping_neg())
@@ -63,7 +81,6 @@ pub struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    #[must_use]
     pub const fn new(datagram: &'a [u8]) -> Self {
         Self { rest: datagram }
     }
@@ -105,37 +122,26 @@ pub struct Attribute<'a> {
 }
 
 impl<'a> Attribute<'a> {
-    /// # Errors
-    /// [`Malformed`] unless the payload is exactly one byte.
     pub fn u8(&self) -> Result<u8, Malformed> {
         self.array().map(u8::from_be_bytes)
     }
 
-    /// # Errors
-    /// [`Malformed`] unless the payload is exactly two bytes.
     pub fn be16(&self) -> Result<u16, Malformed> {
         self.array().map(u16::from_be_bytes)
     }
 
-    /// # Errors
-    /// [`Malformed`] unless the payload is exactly four bytes.
     pub fn be32(&self) -> Result<u32, Malformed> {
         self.array().map(u32::from_be_bytes)
     }
 
-    /// # Errors
-    /// [`Malformed`] unless the payload is exactly eight bytes.
     pub fn be64(&self) -> Result<u64, Malformed> {
         self.array().map(u64::from_be_bytes)
     }
 
-    /// # Errors
-    /// [`Malformed`] unless the payload is exactly `N` bytes.
     pub fn array<const N: usize>(&self) -> Result<[u8; N], Malformed> {
         self.payload.try_into().map_err(|_| Malformed)
     }
 
-    #[must_use]
     pub const fn nested(&self) -> Attributes<'a> {
         Attributes::new(self.payload)
     }
@@ -148,7 +154,6 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
@@ -177,6 +182,12 @@ impl<'a> Iterator for Attributes<'a> {
             payload,
         }))
     }
+}
+
+/// The attributes of a netfilter message with this payload: behind `struct nfgenmsg`.
+pub(crate) fn attributes(payload: &[u8]) -> Result<Attributes<'_>, Malformed> {
+    let rest = payload.get(ATTRIBUTES_OFFSET - HEADER_LEN..);
+    rest.map(Attributes::new).ok_or(Malformed)
 }
 
 const fn align(length: usize) -> usize {

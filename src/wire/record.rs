@@ -10,10 +10,11 @@
 //! | 2 × 4 | ports: original source and destination, reply source and destination |
 //! | 4 or 16 × 4 | addresses, in the same order |
 //!
-//! A record begins with its kind: 0 create, 1 delete, 2 gap; to which a delete adds 4 with a start and 8 with counters. An
-//! event goes on with its time (8), the session, and what its kind says: the start (8), and packets and octets of both
-//! directions (LEB128). A gap goes on with its cause (1), both times (8 each), and how many were lost, plus one (LEB128; 0
-//! when that is not known). A create of a translated IPv4 connection takes 39 octets, its delete some 51 with counters.
+//! A record begins with its kind: 0 create, 1 delete, 2 gap. A delete adds 4 when it has a start and 8 when it has counters.
+//! An event goes on with its time (8), the session, and, where the kind says so, the start (8) and the packets and octets of
+//! both directions (LEB128). A gap goes on with its cause (1), both times (8 each), and how many were lost, plus one (LEB128;
+//! 0 when that is not known). A create of a translated IPv4 connection takes 39 octets, its delete 47 without counters and
+//! 51 or more with them.
 //!
 //! Whatever the octets, decoding does not panic.
 
@@ -52,7 +53,6 @@ pub struct Block {
 
 impl Block {
     /// An empty block, which begins with the record `first`.
-    #[must_use]
     pub const fn new(first: Serial, bytes: Vec<u8>) -> Self {
         Self {
             first,
@@ -64,7 +64,6 @@ impl Block {
     }
 
     /// The serial after that of the last record.
-    #[must_use]
     pub const fn end(&self) -> Serial {
         Serial(self.first.0 + self.count as u64)
     }
@@ -79,7 +78,7 @@ impl Block {
     /// Decodes the record that begins at `offset`, and moves `offset` behind it. `None` at the end of the block.
     ///
     /// # Errors
-    /// What cannot be understood.
+    /// When the octets there are not those of a record.
     pub fn record_at(&self, offset: &mut usize) -> Result<Option<Record>, Malformed> {
         let rest = self.bytes.get(*offset..).ok_or(Malformed("too short"))?;
         if rest.is_empty() {
@@ -189,16 +188,12 @@ fn put_number(mut number: u64, out: &mut Vec<u8>) {
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl Reader<'_> {
-    /// # Errors
-    /// When there are fewer than `N` octets left.
     pub fn take<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let (first, rest) = self.0.split_first_chunk().ok_or(Malformed("too short"))?;
         self.0 = rest;
         Ok(*first)
     }
 
-    /// # Errors
-    /// When the octets are not those of a session.
     pub fn session(&mut self) -> Result<(Session, Provenance), Malformed> {
         let [flags, protocol] = self.take()?;
         let direction = match flags >> DIRECTION_SHIFT {
@@ -249,8 +244,6 @@ impl Reader<'_> {
         Ok((session, provenance))
     }
 
-    /// # Errors
-    /// When there are fewer than eight octets left.
     pub fn time(&mut self) -> Result<Wall, Malformed> {
         Ok(Wall::from_nanos(u64::from_le_bytes(self.take()?)))
     }

@@ -20,7 +20,6 @@ pub struct Template<S> {
 
 impl<S> Template<S> {
     /// A template with `id`, which must be 256 or above (below are the sets of templates).
-    #[must_use]
     pub fn new(id: u16, elements: Vec<Element<S>>) -> Self {
         let record_len = elements
             .iter()
@@ -35,8 +34,10 @@ impl<S> Template<S> {
     }
 
     /// An options template: what the records are about, then what they say about it.
-    #[must_use]
-    pub fn options(id: u16, scope: &[Element<S>], options: &[Element<S>]) -> Self {
+    pub fn options(id: u16, scope: &[Element<S>], options: &[Element<S>]) -> Self
+    where
+        S: Clone,
+    {
         Self {
             // One or two.
             scope_fields: scope.len() as u16,
@@ -44,30 +45,25 @@ impl<S> Template<S> {
         }
     }
 
-    #[must_use]
     pub const fn id(&self) -> u16 {
         self.id
     }
 
-    #[must_use]
     pub const fn elements(&self) -> &[Element<S>] {
         self.elements.as_slice()
     }
 
     /// Length in octets of each data record.
-    #[must_use]
     pub const fn record_len(&self) -> usize {
         self.record_len
     }
 
     /// Length in octets of the template record.
-    #[must_use]
     pub const fn definition_len(&self) -> usize {
         4 + 4 * self.elements.len()
     }
 
     /// Length in octets of the options template record.
-    #[must_use]
     pub const fn options_definition_len(&self) -> usize {
         6 + 4 * self.elements.len()
     }
@@ -114,7 +110,6 @@ pub struct OpenSet {
 
 impl OpenSet {
     /// Begins a set at the end of `message`.
-    #[must_use]
     pub fn open(id: u16, message: &mut Vec<u8>) -> Self {
         let offset = message.len();
         message.extend_from_slice(&id.to_be_bytes());
@@ -122,7 +117,6 @@ impl OpenSet {
         Self { id, offset }
     }
 
-    #[must_use]
     pub const fn id(self) -> u16 {
         self.id
     }

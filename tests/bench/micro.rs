@@ -19,9 +19,11 @@ use nattrail::config::{Format, Version};
 use nattrail::export::queue::Queue;
 use nattrail::export::view::filter::Filter;
 use nattrail::export::view::{Line, View};
-use nattrail::store::{Run, Store};
+use nattrail::place::Serial;
+use nattrail::store::{Commit, Store};
 use nattrail::time::Wall;
 use nattrail::wire::ctnetlink::Event;
+use nattrail::wire::record::Block;
 
 use datagram::{DESTROY, NEW, renumber};
 use pipeline::NOW;
@@ -31,6 +33,8 @@ static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 /// Sessions of one commit.
 const COMMITTED: u32 = 10_000;
+/// Octets of a block of records.
+const BLOCK: usize = 1 << 20;
 
 fn main() {
     divan::main();
@@ -95,21 +99,56 @@ fn encode_triplet(bencher: Bencher<'_, '_>, version: &Version) {
 }
 
 fn encode(bencher: Bencher<'_, '_>, version: Version, events: bool) {
-    let mut packer = pipeline::packer(version, events);
-    let mut queue = Queue::new(1 << 20);
+    let mut encoder = pipeline::flow_encoder(version, events);
+    let mut queue = Queue::new();
     let [create, delete] = pipeline::records();
-    bencher.bench_local(|| {
-        pipeline::pack(&mut packer, black_box(&create), NOW, &mut queue)
-            + pipeline::pack(&mut packer, black_box(&delete), NOW, &mut queue)
-    });
+    let mut encode =
+        move |record| pipeline::encode(&mut encoder, black_box(record), Serial(1), NOW, &mut queue);
+    bencher.bench_local(|| encode(&create) + encode(&delete));
 }
 
 /// The lines of a delete.
 #[divan::bench(args = [Format::Csv, Format::Text, Format::Json, Format::Rfc5424])]
 fn write_lines(bencher: Bencher<'_, '_>, format: &Format) {
-    let mut encoder = pipeline::encoder(*format);
+    let mut encoder = pipeline::line_encoder(*format);
+    let mut queue = Queue::new();
     let [_, delete] = pipeline::records();
-    bencher.bench_local(|| pipeline::write(&mut encoder, black_box(&delete), NOW));
+    bencher.bench_local(|| {
+        pipeline::encode(&mut encoder, black_box(&delete), Serial(1), NOW, &mut queue)
+    });
+}
+
+/// A create and a delete into a block of the record log.
+#[divan::bench]
+fn log_records(bencher: Bencher<'_, '_>) {
+    let records = pipeline::records();
+    let mut block = Block::new(Serial(1), Vec::with_capacity(BLOCK + 1000));
+    bencher.bench_local(|| {
+        for record in &records {
+            block.push(black_box(record));
+        }
+        if block.bytes.len() > BLOCK {
+            block.bytes.clear();
+        }
+    });
+}
+
+/// A create and a delete out of a block of the record log.
+#[divan::bench]
+fn read_log(bencher: Bencher<'_, '_>) {
+    let records = pipeline::records();
+    let mut block = Block::new(Serial(1), Vec::new());
+    while block.bytes.len() < BLOCK {
+        records.iter().for_each(|record| block.push(record));
+    }
+    let mut offset = 0;
+    bencher.bench_local(|| {
+        if offset == block.bytes.len() {
+            offset = 0;
+        }
+        let mut read = || black_box(&block).record_at(&mut offset).unwrap();
+        (read(), read())
+    });
 }
 
 /// A create and a delete for one viewer: of nothing, of everything, and of everything without reading it.
@@ -137,7 +176,7 @@ fn show(bencher: Bencher<'_, '_>, viewer: &str) {
     });
 }
 
-/// One commit with new sessions, to a file.
+/// One commit with new sessions and their records, to a file.
 #[divan::bench(sample_count = 20, sample_size = 1)]
 fn commit(bencher: Bencher<'_, '_>) {
     let directory = tempfile::TempDir::new().unwrap();
@@ -148,16 +187,29 @@ fn commit(bencher: Bencher<'_, '_>) {
         .counter(ItemsCount::new(COMMITTED))
         .with_inputs(|| {
             let mut engine = pipeline::engine();
+            let mut block = Block::new(Serial(u64::from(next) + 1), Vec::new());
             for _ in 0..COMMITTED {
                 renumber(&mut new, next);
                 next += 1;
                 engine.handle_event(&pipeline::decode(&new), NOW);
+                block.push(&engine.poll_record().unwrap());
             }
-            engine
+            (engine, block)
         })
-        .bench_local_values(|engine| {
-            let changes = engine.changes();
-            store.commit(&changes, &Run::default(), NOW.wall).unwrap();
-            engine
+        .bench_local_values(|(engine, block)| {
+            let commit = Commit {
+                changes: &engine.changes(),
+                blocks: vec![&block],
+                evicted: &[],
+                places: &[],
+                needed: block.first,
+                next: block.end(),
+                heard: NOW.wall,
+                socket: None,
+                stopped: None,
+                durable: false,
+            };
+            store.commit(&commit).unwrap();
+            (engine, block)
         });
 }

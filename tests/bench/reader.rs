@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -281,7 +281,7 @@ pub fn null_reader() {
     let socket = EventSocket::open(&Config::default().capture).unwrap();
     let mut poll = Poll::new().unwrap();
     let mut ready = Events::with_capacity(1);
-    let source = socket.as_raw_fd();
+    let source = socket.as_fd().as_raw_fd();
     let registered = poll
         .registry()
         .register(&mut SourceFd(&source), Token(0), Interest::READABLE);

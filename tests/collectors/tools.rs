@@ -9,24 +9,23 @@ use std::thread;
 use std::time::Duration;
 
 use nattrail::config::{self, Version};
-use nattrail::export::collector::Collector;
+use nattrail::export::output::Output;
 use nattrail::session::Record;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::at;
+use crate::log::{BEGIN, Followed};
 
 fn export(collector: &config::Collector, records: &[Record]) {
-    let mut exporter = Collector::new(collector, at(0));
-    for record in records {
-        exporter.push(record, at(5000));
-    }
+    let mut exporter = Followed::new(Output::to_collector(collector, BEGIN, at(0)));
+    exporter.push(records);
     // A burst of messages each time.
-    for _ in 0..10 {
-        exporter.drain(at(5001));
+    for burst in 0..100 {
+        exporter.drain(at(5001 + 2 * burst));
     }
-    assert!(exporter.is_idle());
+    assert!(exporter.is_through());
 }
 
 pub fn through_nfdump(config: &config::Collector, records: &[Record]) -> Vec<Value> {

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::thread;
-use std::time::Duration;
 
 use crate::support::collector::Receiver;
 use crate::support::daemon::Daemon;
-use crate::support::status::{ask, number};
+use crate::support::store::{next_sequence, wait_until_all_is_taken};
 use crate::support::wait_for;
 use crate::{Scene, wait_for_kind};
 
@@ -97,10 +95,10 @@ fn collectors_see_one_exporter_that_goes_on() {
     };
     let receivers =
         ports.map(|(_, port)| Receiver::bind(&scene.net.gateway, ([127, 0, 0, 1], port).into()));
+    let addresses = ports.map(|(_, port)| SocketAddr::from(([127, 0, 0, 1], port)));
     let mut lengths = BTreeMap::new();
     let mut total = |index: usize| headers(&receivers[index], &mut lengths);
 
-    let mut first_of_run = Vec::new();
     let mut next_port = 40_000;
     let mut serve = |daemon: &Daemon, sessions: u16| {
         for _ in 0..sessions {
@@ -110,58 +108,59 @@ fn collectors_see_one_exporter_that_goes_on() {
         scene.net.end_connections();
         wait_for_kind(daemon, "delete", sessions.into());
     };
+    // As the database counts, which knows by now.
+    let mut wait_until_read = || {
+        for (index, address) in addresses.into_iter().enumerate() {
+            let expected = next_sequence(&scene.home, address);
+            wait_for("the collectors to have read all", || {
+                let last = *total(index).last()?;
+                (last.sequence + last.counts == expected).then_some(())
+            });
+        }
+        [0, 1, 2].map(&mut total)
+    };
+    let mut first_of_run = Vec::new();
+    let mut seen = [0; 3];
     for run in 0..3 {
-        first_of_run.push([0, 1, 2].map(|index| receivers[index].so_far().len()));
+        first_of_run.push(seen);
         let daemon = scene.start();
         serve(&daemon, 20 + run);
         daemon.terminate();
-        // Over loopback everything is there by now, but perhaps not read.
-        thread::sleep(Duration::from_millis(100));
+        seen = wait_until_read().map(|headers| headers.len());
     }
-    for index in 0..3 {
-        let headers = total(index);
-        for pair in headers.windows(2) {
-            assert_eq!(
-                pair[0].sequence + pair[0].counts,
-                pair[1].sequence,
-                "{pair:?}"
-            );
-            assert_eq!(pair[0].from, pair[1].from, "the same exporter");
-        }
+    for (index, headers) in wait_until_read().iter().enumerate() {
+        assert_one_session(headers);
         for first in &first_of_run {
             let first = headers[first[index]];
             assert_eq!(first.begins_with_templates, first.version != 5, "{first:?}");
         }
     }
 
-    // After a crash it is not known how far the sequence got: it leaps, and no number comes twice.
+    // After a crash it is not known how far the sequence got: a new transport session begins.
     let daemon = scene.start();
     serve(&daemon, 5);
-    // Until all has left, and the store knows: the commit after the next began after that.
-    let commits = number(&ask(&scene.home), "/store/commits");
-    wait_for("all to leave and to be noted", || {
-        let metrics = ask(&scene.home);
-        let queued = |index| number(&metrics, &format!("/outputs/{index}/behind"));
-        let left = (0..3).all(|index| queued(index) == 0);
-        (left && number(&metrics, "/store/commits") > commits + 1).then_some(())
-    });
+    wait_until_all_is_taken(&scene.home);
+    let before = wait_until_read();
     daemon.kill();
-    let before: Vec<usize> = receivers
-        .iter()
-        .map(|receiver| receiver.so_far().len())
-        .collect();
     let daemon = scene.start();
     serve(&daemon, 5);
     daemon.terminate();
-    thread::sleep(Duration::from_millis(100));
-    for (index, before) in before.into_iter().enumerate() {
-        let headers = total(index);
-        let (last, next) = (headers[before - 1], headers[before]);
-        let leap = next.sequence - (last.sequence + last.counts);
-        assert!(
-            (1 << 23..=1 << 24).contains(&leap),
-            "{leap} from {last:?} to {next:?}"
-        );
-        assert_eq!(next.begins_with_templates, next.version != 5);
+    for (before, after) in before.iter().zip(wait_until_read()) {
+        let (earlier, new) = after.split_at(before.len());
+        assert_eq!(earlier, before);
+        assert_one_session(new);
+        assert_eq!(new[0].sequence, 0);
+        assert_eq!(new[0].begins_with_templates, new[0].version != 5);
+        assert_eq!(new[0].from.ip(), before[0].from.ip());
+        assert_ne!(new[0].from.port(), before[0].from.port());
+    }
+}
+
+/// All from one port, and no number is left out or comes twice.
+fn assert_one_session(headers: &[Header]) {
+    for pair in headers.windows(2) {
+        let next = pair[0].sequence + pair[0].counts;
+        assert_eq!(next, pair[1].sequence, "{pair:?}");
+        assert_eq!(pair[0].from, pair[1].from, "the same exporter");
     }
 }

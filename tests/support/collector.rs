@@ -27,6 +27,9 @@ use super::{packet, wait_for};
 /// a traceroute.
 const CAPTURED_PORT: u16 = 2055;
 
+/// Octets that a receiver's socket holds.
+const ROOM: usize = 64 << 20;
+
 /// A decoded record: the decoder's own names and spelling.
 pub type Decoded = BTreeMap<String, String>;
 
@@ -47,10 +50,11 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Receives at `address` of the namespace; port 0 for any.
+    /// Receives at `address` of the namespace; port 0 for any. There is room for what comes while the reader does not run.
     #[must_use]
     pub fn bind(namespace: &Namespace, address: SocketAddr) -> Self {
         let socket = namespace.run(|| UdpSocket::bind(address).unwrap());
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, ROOM).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_millis(50)))
             .unwrap();

@@ -23,6 +23,7 @@ pub mod packet;
 pub mod record;
 pub mod scene;
 pub mod status;
+pub mod store;
 pub mod traffic;
 
 use std::io::Write as _;

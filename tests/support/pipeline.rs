@@ -3,19 +3,21 @@
 #![allow(dead_code, reason = "every program uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use nattrail::config::{Collector, Config, Format, Syslog, Version};
 use nattrail::engine::{Engine, Filter, Policy};
-use nattrail::export::packer::{Load, Packer, Transport};
+use nattrail::export::encoder::{Encoder, Load};
 use nattrail::export::queue::Queue;
+use nattrail::export::source::{Found, Source as _};
 use nattrail::export::view::{self, Line, View};
-use nattrail::session::{NatEvent, Record};
+use nattrail::place::Serial;
+use nattrail::session::Record;
+use nattrail::store::record_log::{Reading as LogReading, RecordLog};
 use nattrail::time::{Now, Uptime, Wall};
 use nattrail::wire::ctnetlink::Event;
 use nattrail::wire::netlink::Messages;
-use nattrail::wire::syslog::{Encoder, Host, Message};
+use nattrail::wire::syslog::Host;
 
 use super::datagram::{self, DESTROY, NEW, STOP};
 
@@ -38,47 +40,53 @@ pub enum Reading {
 }
 
 enum Sink {
-    Collector(Packer, Queue<Load>),
-    Copy(Encoder),
+    /// Follows the log.
+    Output(Encoder, Queue<Load>),
+    /// Gets records as they come.
     View(Box<View>, Line, Reading),
 }
 
 pub struct Pipeline {
     engine: Engine,
+    log: RecordLog,
     sink: Sink,
+    /// The first record that the output has not got.
+    delivered: Serial,
+    octets: u64,
     new: Vec<u8>,
     destroy: Vec<u8>,
     now: Now,
     /// Numbers do not come again: with one time of start for all of them, that would be a repeated end.
     next: u32,
-    records: u64,
 }
 
 impl Pipeline {
     pub fn new(outputs: Outputs) -> Self {
         Self {
             engine: engine(),
+            log: RecordLog::new(Serial(1)),
             sink: match outputs {
                 Outputs::Collector(version, events) => {
-                    let packer = packer(version, events);
-                    Sink::Collector(packer, Queue::new(1 << 20))
+                    Sink::Output(flow_encoder(version, events), Queue::new())
                 }
-                Outputs::Copy(format) => Sink::Copy(encoder(format)),
+                Outputs::Copy(format) => Sink::Output(line_encoder(format), Queue::new()),
                 Outputs::View(filter, reading) => {
                     let view = View::new(view::filter::Filter::parse(filter).unwrap());
                     Sink::View(Box::new(view), Line::default(), reading)
                 }
             },
+            delivered: Serial(1),
+            octets: 0,
             new: datagram::bytes(NEW),
             destroy: datagram::bytes(DESTROY),
             now: NOW,
             next: 0,
-            records: 0,
         }
     }
 
-    /// Begins so many sessions, a second later ends them, and takes all changes for the store in between and at last.
-    pub fn round(&mut self, sessions: u32) {
+    /// Begins so many sessions and a second later ends them, all in the log and not yet readable there. Takes all changes
+    /// for the store in between and at last.
+    pub fn hear(&mut self, sessions: u32) {
         let first = self.next;
         self.next += sessions;
         for destroy in [false, true] {
@@ -91,8 +99,8 @@ impl Pipeline {
                 datagram::renumber(datagram, number);
                 self.engine.handle_event(&decode(datagram), self.now);
                 while let Some(record) = self.engine.poll_record() {
-                    self.sink.take(&record, self.now);
-                    self.records += 1;
+                    self.log.push(&record);
+                    self.sink.show(&record, self.now);
                 }
             }
             while self.engine.handle_committed() {}
@@ -101,52 +109,70 @@ impl Pipeline {
         }
     }
 
-    /// Records of all rounds.
+    /// Makes the log readable, as a commit does.
+    pub fn commit(&mut self) {
+        self.log.close_block();
+        let since = Duration::from_secs(2);
+        let evicted = self.log.handle_not_stored(self.delivered, since);
+        assert_eq!(evicted, None);
+    }
+
+    /// Encodes what the log has for the output, and throws away the messages that are complete.
+    pub fn deliver(&mut self) {
+        let Sink::Output(encoder, queue) = &mut self.sink else {
+            return;
+        };
+        let mut source = LogReading {
+            log: &mut self.log,
+            store: None,
+        };
+        while let Found::Block(block) = source.block(self.delivered) {
+            let mut offset = 0;
+            while let Some(record) = block.record_at(&mut offset).unwrap() {
+                let octets = encode(encoder, &record, self.delivered, self.now, queue);
+                self.octets += octets as u64;
+                self.delivered.0 += 1;
+            }
+        }
+    }
+
+    /// Records that came into the log.
     pub fn records(&self) -> u64 {
-        self.records
+        self.log.next().0 - 1
+    }
+
+    /// Records that the output has got, and the octets of the messages that they made.
+    pub fn delivered(&self) -> (u64, u64) {
+        (self.delivered.0 - 1, self.octets)
     }
 }
 
 impl Sink {
-    fn take(&mut self, record: &Record, now: Now) {
-        match self {
-            Self::Collector(packer, queue) => {
-                pack(packer, record, now, queue);
-            }
-            Self::Copy(encoder) => {
-                write(encoder, record, now);
-            }
-            Self::View(view, line, reading) => {
-                line.clear();
-                view.push(record, line, now);
-                if *reading == Reading::Everything {
-                    view.consume(view.contiguous().len());
-                }
+    fn show(&mut self, record: &Record, now: Now) {
+        if let Self::View(view, line, reading) = self {
+            line.clear();
+            view.push(record, line, now);
+            if *reading == Reading::Everything {
+                view.consume(view.contiguous().len());
             }
         }
     }
 }
 
-/// Packs the record and throws away the messages that are complete. Returns their octets.
-pub fn pack(packer: &mut Packer, record: &Record, now: Now, queue: &mut Queue<Load>) -> usize {
-    packer.push(event(record), now, queue).unwrap();
+/// Encodes the record and throws away the messages that are complete. Returns their octets.
+pub fn encode(
+    encoder: &mut Encoder,
+    record: &Record,
+    serial: Serial,
+    now: Now,
+    queue: &mut Queue<Load>,
+) -> usize {
+    encoder.push(record, serial, 0, now, queue).unwrap();
     let mut octets = 0;
     while let Some(message) = queue.front() {
         octets += message.bytes.len();
-        let load = message.tag;
         queue.pop();
-        packer.handle_sent(load);
     }
-    octets
-}
-
-/// Returns the octets of the record's lines.
-pub fn write(encoder: &mut Encoder, record: &Record, now: Now) -> usize {
-    let mut octets = 0;
-    let _ = encoder.encode(record, now, &mut |message: Message<'_>| {
-        octets += message.bytes.len();
-        ControlFlow::Continue(())
-    });
     octets
 }
 
@@ -169,22 +195,22 @@ pub fn records() -> [Record; 2] {
     })
 }
 
-pub fn packer(version: Version, events: bool) -> Packer {
+pub fn flow_encoder(version: Version, events: bool) -> Encoder {
     let mut collector: Collector =
         loaded("[[collector]]\naddress = \"127.0.0.1\"\n").collectors[0].clone();
     collector.version = version;
     (collector.events, collector.triplet) = (events, !events);
-    Packer::new(&collector, Transport::Datagram, NOW)
+    Encoder::of_collector(&collector, NOW)
 }
 
-pub fn encoder(format: Format) -> Encoder {
+pub fn line_encoder(format: Format) -> Encoder {
     let mut copy: Syslog = Config::default().syslog[0].clone();
     copy.format = format;
     let host = Host {
         hostname: "gw".to_owned(),
         pid: 411,
     };
-    Encoder::new(&copy.style(), &host)
+    Encoder::of_copy(&copy, &host)
 }
 
 fn loaded(text: &str) -> Config {
@@ -193,11 +219,4 @@ fn loaded(text: &str) -> Config {
     Config::load(Some(file.path()), std::iter::empty())
         .unwrap()
         .config
-}
-
-fn event(record: &Record) -> &NatEvent {
-    let Record::Event(event) = record else {
-        panic!("a gap nobody made")
-    };
-    event
 }

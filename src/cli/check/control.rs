@@ -11,8 +11,8 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::super::{remark, status};
-use super::{Finding, health};
-use crate::daemon::clock;
+use super::{Finding, Flaw, health, warning};
+use crate::kernel::clock;
 use crate::metrics::Metrics;
 
 /// For a daemon that is there: it answers as soon as its loop has turned.
@@ -22,71 +22,73 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// `file`, that is remarked.
 pub(super) fn look(socket: Option<&Path>, file: Option<&Path>) -> Vec<Finding> {
     let Some(path) = socket else {
-        let found = "no control socket, so that it cannot be asked";
-        return vec![Finding::ok("daemon", found)];
+        let found = "no control socket, so that it cannot be asked".to_owned();
+        return vec![Finding::new("daemon", Ok(found))];
     };
-    let answer = status::ask(path, clock::uptime().saturating_add(PATIENCE));
-    match answer.as_deref() {
-        Ok(answer) => presence(path, answer, file),
-        Err(error) => vec![absence(path, error)],
-    }
-}
-
-/// What the daemon answered, judged.
-fn presence(path: &Path, answer: &[u8], file: Option<&Path>) -> Vec<Finding> {
     let object = format!("control socket {}", path.display());
-    let answer: Option<Value> = serde_json::from_slice(answer).ok();
+    let answer = status::ask(path, clock::uptime().saturating_add(PATIENCE));
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(reason) if never_ran(path, &reason) => {
+            let found = format!("not running, nobody listens on {object}");
+            return vec![Finding::new("daemon", Ok(found))];
+        }
+        Err(reason) => return vec![Finding::new(object, Err(absence(path, &reason)))],
+    };
+    let answer: Option<Value> = serde_json::from_slice(&answer).ok();
     let answer = answer.filter(|answer| answer.get("error").is_none());
     let metrics = answer
         .as_ref()
         .and_then(|answer| Metrics::deserialize(answer).ok());
     let (Some(answer), Some(metrics)) = (answer, metrics) else {
         let found = "expected the metrics of a daemon, found something else";
-        let advice = "see what listens there";
-        return vec![Finding::warning(object, found, advice)];
+        return vec![Finding::new(
+            object,
+            Err(warning(found, "see what listens there")),
+        )];
     };
     if let Some(message) = file.and_then(|file| status::stranger(&answer, file)) {
         remark(&message);
     }
-    let mut findings = vec![Finding::ok("daemon", format!("running, on {object}"))];
+    let mut findings = vec![Finding::new("daemon", Ok(format!("running, on {object}")))];
     findings.extend(health::judge(&metrics));
     findings
 }
 
-/// Why there is no daemon to be asked.
-fn absence(path: &Path, error: &io::Error) -> Finding {
-    let object = format!("control socket {}", path.display());
-    let advice = "the daemon would run without one: move it away, or change control.socket";
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if !metadata.file_type().is_socket() => {
-            let found = "expected a socket or nothing, found another file";
-            return Finding::warning(object, found, advice);
-        }
-        _ => {}
-    }
+/// Whether a daemon could make its socket there.
+fn never_ran(path: &Path, error: &io::Error) -> bool {
     match error.kind() {
-        ErrorKind::NotFound if !can_be_made(path) => {
-            let found = "expected its directory, or the one above, to exist, found neither";
-            let advice = "create the directory, or change control.socket";
-            Finding::warning(object, found, advice)
+        ErrorKind::NotFound => can_be_made(path),
+        ErrorKind::ConnectionRefused => is_socket(path),
+        _ => false,
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    let metadata = fs::symlink_metadata(path);
+    metadata.is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+/// Why a daemon can neither be asked, nor would make its socket there.
+fn absence(path: &Path, error: &io::Error) -> Flaw {
+    let advice = "the daemon would run without one: move it away, or change control.socket";
+    match error.kind() {
+        _ if path.exists() && !is_socket(path) => {
+            warning("expected a socket or nothing, found another file", advice)
         }
-        ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            Finding::ok("daemon", format!("not running, nobody listens on {object}"))
-        }
-        ErrorKind::PermissionDenied => {
-            let found = format!("expected to be asked whether a daemon runs, found: {error}");
-            let advice = "run as root, or in the group of the socket";
-            Finding::warning(object, found, advice)
-        }
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            let found = "expected the daemon to answer within 1 s, found it busy";
-            let advice = "its log may say why";
-            Finding::warning(object, found, advice)
-        }
-        _ => {
-            let found = format!("expected to be usable, found: {error}");
-            Finding::warning(object, found, advice)
-        }
+        ErrorKind::NotFound => warning(
+            "expected its directory, or the one above, to exist, found neither",
+            "create the directory, or change control.socket",
+        ),
+        ErrorKind::PermissionDenied => warning(
+            format!("expected to be asked whether a daemon runs, found: {error}"),
+            "run as root, or in the group of the socket",
+        ),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => warning(
+            "expected the daemon to answer within 1 s, found it busy",
+            "its log may say why",
+        ),
+        _ => warning(format!("expected to be usable, found: {error}"), advice),
     }
 }
 
@@ -105,7 +107,6 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
 
-    use super::super::Verdict;
     use super::*;
 
     fn look_at(path: &Path) -> Finding {
@@ -117,7 +118,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
         let found = || look_at(&path);
-        assert!(found().found.starts_with("not running"), "{}", found());
+        assert!(found().words().1.starts_with("not running"), "{}", found());
         let listener = UnixListener::bind(&path).unwrap();
         let answer = |text: &str| {
             thread::scope(|scope| {
@@ -129,16 +130,14 @@ mod tests {
                 found()
             })
         };
-        assert_eq!(
-            answer("{\"pid\":5}").found,
-            format!("running, on control socket {}", path.display())
-        );
-        assert_eq!(answer("{\"error\":\"no\"}").verdict, Verdict::Warning);
-        assert_eq!(answer("hello").verdict, Verdict::Warning);
+        let running = format!("running, on control socket {}", path.display());
+        assert_eq!(answer("{\"pid\":5}").words().1, running);
+        assert_eq!(answer("{\"error\":\"no\"}").words().0, "warning");
+        assert_eq!(answer("hello").words().0, "warning");
         drop(listener);
-        assert!(found().found.starts_with("not running"), "{}", found());
-        assert_eq!(found().verdict, Verdict::Ok);
-        assert_eq!(look(None, None)[0].verdict, Verdict::Ok);
+        assert!(found().words().1.starts_with("not running"), "{}", found());
+        assert_eq!(found().words().0, "ok");
+        assert_eq!(look(None, None)[0].words().0, "ok");
     }
 
     #[test]
@@ -151,9 +150,9 @@ mod tests {
             file.join("sock"),
             directory.path().join("a/b/sock"),
         ] {
-            assert_eq!(look_at(&path).verdict, Verdict::Warning, "{path:?}");
+            assert_eq!(look_at(&path).words().0, "warning", "{path:?}");
         }
         let below = directory.path().join("a/sock");
-        assert_eq!(look_at(&below).verdict, Verdict::Ok);
+        assert_eq!(look_at(&below).words().0, "ok");
     }
 }

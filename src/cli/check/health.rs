@@ -3,66 +3,61 @@
 
 use std::time::Duration;
 
-use super::{Exit, Finding};
-use crate::metrics::{Metrics, Output, State};
+use super::{Exit, Finding, Flaw, error, warning};
+use crate::metrics::{Metrics, State};
 use crate::session::GapCause;
 
 /// A loss that was over before is past.
 const LATELY: Duration = Duration::from_secs(300);
 
 pub(super) fn judge(metrics: &Metrics) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut flaws = Vec::new();
     for (cause, gaps) in metrics.gaps.iter().filter(|(_, gaps)| gaps.count > 0) {
         let advice = "nattrail-records(7) explains the cause, nattrail-guide(7) what to do";
         let last = gaps.last.unwrap_or_default();
         let found = format!("{} since the start, the last until {last}", gaps.count);
-        let object = format!("gaps with cause {cause}");
         // A start that found one has ended it.
-        let over = cause == GapCause::Restart.name();
-        findings.push(
-            if !over && metrics.time.0.saturating_since(last.0) < LATELY {
-                Finding::error(Exit::Unavailable, object, found, advice)
-            } else {
-                Finding::warning(object, found, advice)
-            },
-        );
+        let over =
+            cause == GapCause::Restart.name() || metrics.time.0.saturating_since(last.0) >= LATELY;
+        let flaw = flaw(!over, found, advice);
+        flaws.push((format!("gaps with cause {cause}"), flaw));
     }
     if !metrics.store.available {
         let found = "expected to be available to the daemon, found that it cannot be written";
         let advice = "see the disk and the daemon's log";
-        findings.push(Finding::error(Exit::Unavailable, "store", found, advice));
+        flaws.push(("store".to_owned(), flaw(true, found.to_owned(), advice)));
     }
-    findings.extend(metrics.outputs.iter().filter_map(output));
-    if findings.is_empty() {
+    for output in &metrics.outputs {
+        let (state, behind, lost) = (output.state, output.behind, output.lost);
+        if state != State::Working || lost > 0 {
+            let found = format!("{} now, {behind} records behind, {lost} lost", state.name());
+            let flaw = flaw(state != State::Working, found, "see the daemon's log");
+            flaws.push((output.name.clone(), flaw));
+        }
+    }
+    if flaws.is_empty() {
         let found = format!("no gap and no loss since {}", metrics.started);
-        findings.push(Finding::ok("records", found));
+        return vec![Finding::new("records", Ok(found))];
     }
-    findings
+    let flaws = flaws.into_iter();
+    flaws
+        .map(|(object, flaw)| Finding::new(object, Err(flaw)))
+        .collect()
 }
 
-/// What is wrong with an output.
-fn output(output: &Output) -> Option<Finding> {
-    let Output {
-        name,
-        state,
-        behind,
-        lost,
-        ..
-    } = output;
-    let found = format!("{} now, {behind} records behind, {lost} lost", state.name());
-    let advice = "see the daemon's log";
-    match state {
-        State::Working if *lost == 0 => None,
-        State::Working => Some(Finding::warning(name, found, advice)),
-        _ => Some(Finding::error(Exit::Unavailable, name, found, advice)),
+/// An error now, or a warning of what is past.
+fn flaw(now: bool, found: String, advice: &'static str) -> Flaw {
+    if now {
+        error(Exit::Unavailable, found, advice)
+    } else {
+        warning(found, advice)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
-    use crate::metrics::{Gaps, Store, Time};
+    use crate::metrics::{Gaps, Output, Store, Time};
     use crate::time::Wall;
 
     const NOW: u64 = 1_700_000_000;
@@ -79,19 +74,14 @@ mod tests {
         }
     }
 
-    fn verdicts(metrics: &Metrics) -> Vec<Verdict> {
+    fn verdicts(metrics: &Metrics) -> Vec<&'static str> {
         let findings = judge(metrics);
-        findings
-            .into_iter()
-            .map(|finding| finding.verdict)
-            .collect()
+        findings.iter().map(|finding| finding.words().0).collect()
     }
-
-    const FAILED: Verdict = Verdict::Error(Exit::Unavailable);
 
     #[test]
     fn a_daemon_that_has_lost_nothing_is_well() {
-        assert_eq!(verdicts(&healthy()), [Verdict::Ok]);
+        assert_eq!(verdicts(&healthy()), ["ok"]);
     }
 
     #[test]
@@ -106,16 +96,16 @@ mod tests {
             metrics.gaps.insert(cause.to_owned(), gaps);
             verdicts(&metrics)
         };
-        assert_eq!(with_gap("overflow", 299), [FAILED]);
-        assert_eq!(with_gap("overflow", 300), [Verdict::Warning]);
-        assert_eq!(with_gap("restart", 0), [Verdict::Warning]);
+        assert_eq!(with_gap("overflow", 299), ["error"]);
+        assert_eq!(with_gap("overflow", 300), ["warning"]);
+        assert_eq!(with_gap("restart", 0), ["warning"]);
     }
 
     #[test]
     fn a_store_that_cannot_be_written_is_an_error() {
         let mut metrics = healthy();
         metrics.store.available = false;
-        assert_eq!(verdicts(&metrics), [FAILED]);
+        assert_eq!(verdicts(&metrics), ["error"]);
     }
 
     #[test]
@@ -127,8 +117,8 @@ mod tests {
             verdicts(&metrics)
         };
         for state in [State::Failing, State::Refused, State::Ended] {
-            assert_eq!(with(state, 0), [FAILED]);
+            assert_eq!(with(state, 0), ["error"]);
         }
-        assert_eq!(with(State::Working, 1), [Verdict::Warning]);
+        assert_eq!(with(State::Working, 1), ["warning"]);
     }
 }

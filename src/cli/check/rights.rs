@@ -5,6 +5,7 @@
 //! `ReadWritePaths=` and the service's own directories. Access control lists, `SupplementaryGroups=` and mounts of the
 //! unit's own are not looked at.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,25 +14,16 @@ use std::process::Command;
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use super::Finding;
-
 const PROPERTIES: &str = "LoadState,User,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,StateDirectory,LogsDirectory,\
      CacheDirectory,RuntimeDirectory";
 
 #[derive(Debug)]
 pub(super) struct Rights(Option<Service>);
 
-#[derive(Debug)]
-struct Service {
-    unit: String,
-    sandbox: Sandbox,
-    /// Of its user, if there is one of that name.
-    identity: Option<Identity>,
-}
-
 /// What a unit says of the files of its service.
 #[derive(Debug, Default, Eq, PartialEq)]
-struct Sandbox {
+struct Service {
+    unit: String,
     /// Empty for root.
     user: String,
     protect_system: String,
@@ -60,36 +52,12 @@ impl Rights {
         let Some(shown) = said("systemctl", &["show", &property, &unit]) else {
             return Self::caller();
         };
-        let service = Sandbox::parse(&shown).map(|sandbox| Service {
-            unit,
-            identity: Identity::of(&sandbox.user),
-            sandbox,
-        });
-        Self(service)
-    }
-
-    /// What there is to say of the judgement itself.
-    pub(super) fn finding(&self) -> Finding {
-        let found = match &self.0 {
-            None => "judged by the rights of who checks: systemd has no nattrail here".to_owned(),
-            Some(Service { unit, sandbox, .. }) => {
-                let Sandbox {
-                    protect_system,
-                    protect_home,
-                    ..
-                } = sandbox;
-                format!(
-                    "judged as {unit} may use them: {}, ProtectSystem={protect_system}, ProtectHome={protect_home}",
-                    sandbox.user()
-                )
-            }
-        };
-        Finding::ok("rights to files", found)
+        Self(Service::parse(unit, &shown))
     }
 
     /// Whether systemd makes this directory for the service.
     pub(super) fn are_made(&self, directory: &Path) -> bool {
-        let own = self.0.iter().flat_map(|service| &service.sandbox.own);
+        let own = self.0.iter().flat_map(|service| &service.own);
         own.into_iter().any(|own| own == directory)
     }
 
@@ -119,22 +87,37 @@ impl Rights {
     }
 }
 
+/// What there is to say of the judgement itself.
+impl fmt::Display for Rights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(service) = &self.0 else {
+            return f.write_str("judged by the rights of who checks: systemd has no nattrail here");
+        };
+        let (unit, user) = (&service.unit, service.user());
+        let (system, home) = (&service.protect_system, &service.protect_home);
+        write!(
+            f,
+            "judged as {unit} may use them: {user}, ProtectSystem={system}, ProtectHome={home}"
+        )
+    }
+}
+
 impl Service {
     /// Whether it may write `path`, of which `existing` is there; else why it cannot.
     fn judge(&self, existing: &Path, path: &Path) -> Result<(), String> {
-        if let Some(setting) = self.sandbox.forbids(path) {
+        if let Some(setting) = self.forbids(path) {
             return Err(format!(
                 "{setting} of {}; what it may write is a matter of LogsDirectory= or ReadWritePaths=",
                 self.unit
             ));
         }
         // systemd makes them, and gives them to the user with all that is in them.
-        let mut own = self.sandbox.own.iter();
+        let mut own = self.own.iter();
         if own.any(|own| path.starts_with(own) && own.starts_with(existing)) {
             return Ok(());
         }
-        let user = self.sandbox.user();
-        let Some(identity) = &self.identity else {
+        let user = self.user();
+        let Some(identity) = Identity::of(&self.user) else {
             return Err(format!("there is no {user}, as whom {} runs", self.unit));
         };
         let mut above = existing.ancestors().skip(1);
@@ -147,12 +130,13 @@ impl Service {
             false => Err(format!("owner and mode, which leave {user} out")),
         }
     }
-}
 
-impl Sandbox {
     /// Of the properties that `systemctl show` prints; none when there is no such unit.
-    fn parse(shown: &str) -> Option<Self> {
-        let mut sandbox = Self::default();
+    fn parse(unit: String, shown: &str) -> Option<Self> {
+        let mut service = Self {
+            unit,
+            ..Self::default()
+        };
         let mut loaded = false;
         for (name, value) in shown.lines().filter_map(|line| line.split_once('=')) {
             let below = |root: &str| {
@@ -166,19 +150,19 @@ impl Sandbox {
             };
             match name {
                 "LoadState" => loaded = value == "loaded",
-                "User" => value.clone_into(&mut sandbox.user),
-                "ProtectSystem" => value.clone_into(&mut sandbox.protect_system),
-                "ProtectHome" => value.clone_into(&mut sandbox.protect_home),
-                "PrivateTmp" => sandbox.private_tmp = value != "no",
-                "ReadWritePaths" => sandbox.writable.extend(below("/")),
-                "StateDirectory" => sandbox.own.extend(below("/var/lib")),
-                "LogsDirectory" => sandbox.own.extend(below("/var/log")),
-                "CacheDirectory" => sandbox.own.extend(below("/var/cache")),
-                "RuntimeDirectory" => sandbox.own.extend(below("/run")),
+                "User" => value.clone_into(&mut service.user),
+                "ProtectSystem" => value.clone_into(&mut service.protect_system),
+                "ProtectHome" => value.clone_into(&mut service.protect_home),
+                "PrivateTmp" => service.private_tmp = value != "no",
+                "ReadWritePaths" => service.writable.extend(below("/")),
+                "StateDirectory" => service.own.extend(below("/var/lib")),
+                "LogsDirectory" => service.own.extend(below("/var/log")),
+                "CacheDirectory" => service.own.extend(below("/var/cache")),
+                "RuntimeDirectory" => service.own.extend(below("/run")),
                 _ => {}
             }
         }
-        loaded.then_some(sandbox)
+        loaded.then_some(service)
     }
 
     fn user(&self) -> String {
@@ -273,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_unit_says_which_files_its_service_may_write() {
-        let sandbox = Sandbox::parse(SHOWN).unwrap();
+        let sandbox = Service::parse("n".to_owned(), SHOWN).unwrap();
         assert_eq!(sandbox.user(), "user nattrail");
         for (path, setting) in [
             ("/var/lib/nattrail/pending.db", None),
@@ -299,7 +283,7 @@ mod tests {
     fn less_is_forbidden_by_weaker_settings() {
         let sandbox = |system: &str| {
             let shown = format!("LoadState=loaded\nProtectSystem={system}\nProtectHome=no\n");
-            Sandbox::parse(&shown).unwrap()
+            Service::parse("n".to_owned(), &shown).unwrap()
         };
         let forbidden = |system, path| sandbox(system).forbids(Path::new(path)).is_some();
         assert!(forbidden("full", "/etc/x") && !forbidden("full", "/var/log/x"));
@@ -310,8 +294,11 @@ mod tests {
 
     #[test]
     fn a_unit_that_is_not_there_judges_nothing() {
-        assert_eq!(Sandbox::parse("LoadState=not-found\nUser=\n"), None);
-        assert_eq!(Sandbox::parse(""), None);
+        assert_eq!(
+            Service::parse("n".to_owned(), "LoadState=not-found\nUser=\n"),
+            None
+        );
+        assert_eq!(Service::parse("n".to_owned(), ""), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The columns are those of `nattrail pending`. A column that meets a wider value stays as wide from then on, so that IPv6
 //! needs no room where there is none of it. Nothing that came from the daemon reaches a terminal as a control character.
 
-use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use crate::cli::control::printable;
 use crate::session::GapCause;
@@ -33,75 +33,61 @@ const ALARM: &str = "\x1b[1;37;41m";
 
 /// A line of the daemon.
 #[derive(Debug)]
-pub enum Line {
+pub(super) enum Line {
     Begin,
     End,
     Error(String),
-    Record(Box<Record>),
+    Record(Record),
 }
 
-/// The fields of the format `json` that are shown. What is not there is empty.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub struct Record {
-    time: String,
-    event: String,
-    nat: String,
-    proto: String,
-    pre_src: String,
-    pre_sport: Option<u16>,
-    pre_dst: String,
-    pre_dport: Option<u16>,
-    pre_id: Option<u16>,
-    post_src: String,
-    post_sport: Option<u16>,
-    post_dst: String,
-    post_dport: Option<u16>,
-    post_id: Option<u16>,
-    icmp_type: Option<u8>,
-    icmp_code: Option<u8>,
-    duration: Option<f64>,
-    orig_packets: Option<u64>,
-    orig_octets: Option<u64>,
-    reply_packets: Option<u64>,
-    reply_octets: Option<u64>,
-    mark: Option<String>,
-    zone: Option<u16>,
-    inferred: bool,
-    cause: String,
-    from: String,
-    to: String,
-    lost: Option<u64>,
-    /// Not of a record: what the daemon says of the connection.
-    tail: Option<String>,
-    error: Option<String>,
-}
+/// A record in the format `json`. A text that is not there is empty.
+#[derive(Debug)]
+pub(super) struct Record(Map<String, Value>);
 
 impl Line {
-    /// # Errors
-    /// When it is not an object with fields of the right kinds.
-    pub fn parse(line: &[u8]) -> Result<Self, String> {
-        // A sequence would do for the struct, too.
-        if !line.starts_with(b"{") {
-            return Err("no JSON object".to_owned());
+    pub(super) fn parse(line: &[u8]) -> Result<Self, String> {
+        let fields = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let record = Record(fields);
+        if record.0.contains_key("error") {
+            return Ok(Self::Error(record.text("error")));
         }
-        let record: Record = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-        match (record.error, record.tail.as_deref()) {
-            (Some(message), _) => Ok(Self::Error(message)),
-            (None, Some("begin")) => Ok(Self::Begin),
-            (None, Some("end")) => Ok(Self::End),
-            (None, Some(_)) => Err("neither a begin nor an end".to_owned()),
-            (None, None) if record.event.is_empty() => {
+        match record.0.get("tail").and_then(Value::as_str) {
+            Some("begin") => Ok(Self::Begin),
+            Some("end") => Ok(Self::End),
+            Some(_) => Err("neither a begin nor an end".to_owned()),
+            None if record.text("event").is_empty() => {
                 Err("an object without \"event\"".to_owned())
             }
-            (error, None) => Ok(Self::Record(Box::new(Record { error, ..record }))),
+            None => Ok(Self::Record(record)),
+        }
+    }
+}
+
+impl Record {
+    /// Without what a terminal would obey.
+    fn text(&self, name: &str) -> String {
+        let text = self.0.get(name).and_then(Value::as_str);
+        printable(text.unwrap_or_default())
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.0.get(name).and_then(Value::as_u64)
+    }
+
+    /// An address with its port, or the identifier of an ICMP query in its place.
+    fn endpoint(&self, address: &str, port: &str, id: &str) -> String {
+        let address = self.text(address);
+        match self.number(port).or_else(|| self.number(id)) {
+            Some(port) if address.contains(':') => format!("[{address}]:{port}"),
+            Some(port) => format!("{address}:{port}"),
+            None => address,
         }
     }
 }
 
 /// Shows records.
 #[derive(Debug)]
-pub struct Printer {
+pub(super) struct Printer {
     json: bool,
     colored: bool,
     /// Events that are still to be shown, if they are counted.
@@ -110,8 +96,7 @@ pub struct Printer {
 }
 
 impl Printer {
-    #[must_use]
-    pub const fn new(json: bool, colored: bool, count: Option<u64>) -> Self {
+    pub(super) const fn new(json: bool, colored: bool, count: Option<u64>) -> Self {
         Self {
             json,
             colored,
@@ -121,12 +106,11 @@ impl Printer {
     }
 
     /// Whether as many events as wanted have been shown.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.left == Some(0)
     }
 
-    pub fn heading(&mut self, out: &mut Vec<u8>) {
+    pub(super) fn heading(&mut self, out: &mut Vec<u8>) {
         if !self.json {
             let cells = HEADING.map(|name| (name.to_owned(), BOLD));
             self.row(cells, "", out);
@@ -134,8 +118,8 @@ impl Printer {
     }
 
     /// Shows a record, which is `line` as it came.
-    pub fn record(&mut self, record: &Record, line: &[u8], out: &mut Vec<u8>) {
-        let is_gap = record.event == "gap";
+    pub(super) fn record(&mut self, record: &Record, line: &[u8], out: &mut Vec<u8>) {
+        let is_gap = record.text("event") == "gap";
         if !is_gap && let Some(left) = &mut self.left {
             *left = left.saturating_sub(1);
         }
@@ -150,43 +134,31 @@ impl Printer {
     }
 
     fn event(&mut self, record: &Record, out: &mut Vec<u8>) {
-        let icmp = record.pre_id.is_some();
-        let [pre_sport, post_sport] = if icmp {
-            [record.pre_id, record.post_id]
-        } else {
-            [record.pre_sport, record.post_sport]
-        };
-        let pre_src = endpoint(&record.pre_src, pre_sport);
-        let pre_dst = endpoint(&record.pre_dst, record.pre_dport);
-        let post_src = endpoint(&record.post_src, post_sport);
-        let post_dst = endpoint(&record.post_dst, record.post_dport);
-        let event = match record.event.as_str() {
-            "create" => GREEN,
-            _ => CYAN,
-        };
+        let pre_src = record.endpoint("pre_src", "pre_sport", "pre_id");
+        let pre_dst = record.endpoint("pre_dst", "pre_dport", "");
+        let post_src = record.endpoint("post_src", "post_sport", "post_id");
+        let post_dst = record.endpoint("post_dst", "post_dport", "");
+        let event = record.text("event");
+        let event_color = if event == "create" { GREEN } else { CYAN };
         // What was translated stands out.
         let emphasis = |post: &str, pre: &str| if post == pre { DIM } else { BOLD };
         let post_colors = [emphasis(&post_src, &pre_src), emphasis(&post_dst, &pre_dst)];
         let cells = [
-            (printable(&record.time), DIM),
-            (printable(&record.event), event),
-            (printable(&record.proto), ""),
+            (record.text("time"), DIM),
+            (event, event_color),
+            (record.text("proto"), ""),
             (pre_src, ""),
             (pre_dst, ""),
             (post_src, post_colors[0]),
             (post_dst, post_colors[1]),
-            (printable(&record.nat), ""),
+            (record.text("nat"), ""),
         ];
         self.row(cells, &details(record), out);
     }
 
     fn gap(&self, record: &Record, out: &mut Vec<u8>) {
-        let text = printable(&explain(record));
-        self.painted(
-            &format!("*** {} GAP {text} ***", printable(&record.time)),
-            ALARM,
-            out,
-        );
+        let text = format!("*** {} GAP {} ***", record.text("time"), explain(record));
+        self.painted(&text, ALARM, out);
         out.push(b'\n');
     }
 
@@ -228,40 +200,30 @@ impl Printer {
     }
 }
 
-fn endpoint(address: &str, port: Option<u16>) -> String {
-    let address = printable(address);
-    match port {
-        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
-        Some(port) => format!("{address}:{port}"),
-        None => address,
-    }
-}
-
 /// What not every event has, by the names of the fields.
 fn details(record: &Record) -> String {
     let mut details = Vec::new();
-    if let (Some(kind), Some(code)) = (record.icmp_type, record.icmp_code) {
-        details.push(format!("icmp={kind}/{code}"));
-    }
-    if let Some(duration) = record.duration {
+    let pairs = [
+        ("orig", "orig_packets", "orig_octets"),
+        ("reply", "reply_packets", "reply_octets"),
+    ];
+    let pair = |(name, first, second)| {
+        let (first, second) = (record.number(first)?, record.number(second)?);
+        Some(format!("{name}={first}/{second}"))
+    };
+    details.extend(pair(("icmp", "icmp_type", "icmp_code")));
+    if let Some(duration) = record.0.get("duration").and_then(Value::as_f64) {
         details.push(format!("duration={duration:.3}"));
     }
-    let counters = [
-        ("orig", record.orig_packets, record.orig_octets),
-        ("reply", record.reply_packets, record.reply_octets),
-    ];
-    for (name, packets, octets) in counters {
-        if let (Some(packets), Some(octets)) = (packets, octets) {
-            details.push(format!("{name}={packets}/{octets}"));
-        }
+    details.extend(pairs.into_iter().filter_map(pair));
+    let mark = record.text("mark");
+    if !mark.is_empty() {
+        details.push(format!("mark={mark}"));
     }
-    if let Some(mark) = &record.mark {
-        details.push(format!("mark={}", printable(mark)));
-    }
-    if let Some(zone) = record.zone {
+    if let Some(zone) = record.number("zone") {
         details.push(format!("zone={zone}"));
     }
-    if record.inferred {
+    if record.0.get("inferred") == Some(&Value::Bool(true)) {
         details.push("inferred".to_owned());
     }
     details.join(" ")
@@ -269,40 +231,31 @@ fn details(record: &Record) -> String {
 
 /// What a gap means, in words.
 fn explain(gap: &Record) -> String {
-    let cause = GapCause::ALL
-        .into_iter()
-        .find(|cause| cause.name() == gap.cause);
-    let (name, from, to) = (&gap.cause, &gap.from, &gap.to);
-    let Some(cause) = cause else {
-        let lost = gap.lost.map(|lost| format!(", {lost} lost"));
-        return format!("{name}: from {from} to {to}{}", lost.unwrap_or_default());
-    };
-    let (what, lost) = match cause {
-        GapCause::Restart => (
+    let [name, from, to] = ["cause", "from", "to"].map(|name| gap.text(name));
+    let mut causes = GapCause::ALL.into_iter();
+    let (what, lost) = match causes.find(|cause| cause.name() == name) {
+        Some(GapCause::Restart) => (
             "nattrail did not run, or had not sent on all it knew",
             "events lost",
         ),
-        GapCause::Overflow => ("the kernel's queue was full", "events lost"),
-        GapCause::TableFull => ("the connection table was full", "packets dropped"),
-        GapCause::InsertFailed => (
+        Some(GapCause::Overflow) => ("the kernel's queue was full", "events lost"),
+        Some(GapCause::TableFull) => ("the connection table was full", "packets dropped"),
+        Some(GapCause::InsertFailed) => (
             "all ports of the NAT pool were in use, or packets raced for one",
             "packets dropped",
         ),
-        GapCause::ClockStep => {
-            return format!("{name}: the clock was set, from {from} to {to}");
-        }
-        GapCause::TrackingOff => ("connection tracking may have been off", "events lost"),
-        GapCause::Undecoded => (
+        Some(GapCause::ClockStep) => ("the clock was set", "lost"),
+        Some(GapCause::TrackingOff) => ("connection tracking may have been off", "events lost"),
+        Some(GapCause::Undecoded) => (
             "the kernel sent what nattrail does not understand",
             "messages lost",
         ),
-        GapCause::Undelivered => ("too much for this viewer", "events not shown here"),
+        Some(GapCause::Undelivered) => ("too much for this viewer", "events not shown here"),
+        None => ("something that this version does not know", "lost"),
     };
-    let lost = gap.lost.map(|number| format!(", {number} {lost}"));
-    format!(
-        "{name}: {what}{}, from {from} to {to}",
-        lost.unwrap_or_default()
-    )
+    let number = gap.number("lost");
+    let lost = number.map_or_else(String::new, |number| format!(", {number} {lost}"));
+    format!("{name}: {what}{lost}, from {from} to {to}")
 }
 
 #[cfg(test)]
@@ -420,7 +373,7 @@ mod tests {
         );
         assert_eq!(
             gap(r#""of a later version","lost":1"#),
-            "*** T GAP of a later version: from A to B, 1 lost ***\n"
+            "*** T GAP of a later version: something that this version does not know, 1 lost, from A to B ***\n"
         );
         for cause in GapCause::ALL {
             let line = gap(&format!("\"{}\"", cause.name()));

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::integer;
-use crate::config::{quoted, values};
+use crate::config::values;
 
 const DEFAULT_PORT: u16 = 2055;
 
@@ -14,9 +14,8 @@ const DEFAULT_PORT: u16 = 2055;
 pub(super) struct Destination {
     pub address: SocketAddr,
     pub source: Option<IpAddr>,
-    device: String,
-    /// What follows and means nothing.
-    rest: String,
+    /// An interface, and what means nothing.
+    pub rest: String,
 }
 
 pub(super) fn entries(text: &str) -> impl Iterator<Item = &str> {
@@ -25,20 +24,19 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Destination {
-    /// # Errors
-    /// What was expected.
+    /// The error is what was expected.
     pub(super) fn parse(entry: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "address:port, and perhaps @source and %interface";
-        let (head, device) = match entry.split_once('%') {
-            Some((head, device)) => (head, device),
-            None => (entry, ""),
-        };
-        let (target, source) = match head.split_once('@') {
-            Some((target, source)) => (target, Some(source)),
-            None => (head, None),
-        };
         // As the module decides it.
         let v6 = entry.matches(':').count() >= 2;
+        let end = entry.find(['@', '%']).unwrap_or(entry.len());
+        let (target, rest) = entry.split_at(end);
+        let (source, rest) = match rest.strip_prefix('@') {
+            Some(text) => {
+                source_of(text, v6).ok_or("a source address of the same family behind @")?
+            }
+            None => (None, rest),
+        };
         let (address, port) = if v6 {
             split_v6(target)
         } else {
@@ -56,36 +54,11 @@ impl Destination {
         if values::destination(&address.to_string()).is_err() {
             return Err("the address of one host and a port from 1 to 65535");
         }
-        let (source, rest) = match source {
-            Some(text) => {
-                source_of(text, v6).ok_or("a source address of the same family behind @")?
-            }
-            None => (None, ""),
-        };
         Ok(Self {
             address,
             source,
-            device: device.to_owned(),
             rest: rest.to_owned(),
         })
-    }
-
-    /// What the result does not have of it.
-    pub(super) fn remarks(&self, entry: &str) -> impl Iterator<Item = String> {
-        let entry = quoted(entry);
-        let device = (!self.device.is_empty()).then(|| {
-            format!(
-                "\"{entry}\": nattrail does not bind to an interface: set the collector's source to an address of {}, or route",
-                quoted(&self.device)
-            )
-        });
-        let rest = (!self.rest.is_empty()).then(|| {
-            format!(
-                "\"{entry}\": \"{}\" means nothing there",
-                quoted(&self.rest)
-            )
-        });
-        device.into_iter().chain(rest)
     }
 }
 

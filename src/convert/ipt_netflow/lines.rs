@@ -3,23 +3,12 @@
 //! What belongs to other modules or settings is counted, as it stays in force where it is; what concerns the module and is
 //! not an option is named.
 
-use super::super::Notes;
+use super::super::{Notes, Settings, unquoted};
 use crate::config::quoted;
 
-/// One option, as it is written somewhere.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Given {
-    /// With underscores, as the kernel takes a dash for one.
-    pub name: String,
-    /// As it is written.
-    pub shown: String,
-    pub value: String,
-    pub line: usize,
-}
-
 /// All options of the module in the order of the file.
-pub(super) fn read(text: &str, notes: &mut Notes) -> Vec<Given> {
-    let mut given = Vec::new();
+pub(super) fn read(text: &str, notes: &mut Notes) -> Settings {
+    let mut given = Settings::default();
     let mut others = 0;
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     while let Some((index, first)) = lines.next() {
@@ -39,57 +28,36 @@ pub(super) fn read(text: &str, notes: &mut Notes) -> Vec<Given> {
         }
     }
     if others > 0 {
-        let message = if others == 1 {
-            "1 line is not about ipt_NETFLOW: it stays as it is where it is".to_owned()
-        } else {
-            format!(
-                "{others} lines are not about ipt_NETFLOW: they stay as they are where they are"
-            )
-        };
+        let message = format!(
+            "lines that are not about ipt_NETFLOW: {others}; they stay as they are where they are"
+        );
         notes.add(0, "", message);
     }
     given
 }
 
 /// Whether the line was one of modprobe.d about this module, or its line in /etc/modules.
-fn modprobe(line: &str, number: usize, given: &mut Vec<Given>, notes: &mut Notes) -> bool {
+fn modprobe(line: &str, number: usize, given: &mut Settings, notes: &mut Notes) -> bool {
     let words = words(line, number);
-    let mut words = words.iter().map(|(line, word)| (*line, word.as_str()));
-    let (command, module) = match words.next() {
-        Some((_, first)) if is_module(first) => ("options", first),
-        Some((_, first)) => (first, words.next().unwrap_or_default().1),
-        None => return false,
-    };
-    let known = [
-        "alias",
-        "blacklist",
-        "install",
-        "options",
-        "remove",
-        "softdep",
-        "weakdep",
-    ];
-    if command == "alias" && words.clone().any(|(_, word)| is_module(word))
-        || is_module(module) && command != "options"
-    {
-        if !known.contains(&command) {
-            return false;
+    let texts: Vec<_> = words.iter().map(|(_, word)| word.as_str()).collect();
+    let options = match texts.as_slice() {
+        [module, ..] if is_module(module) => &words[1..],
+        ["options", module, ..] if is_module(module) => &words[2..],
+        [command, others @ ..] if others.iter().any(|word| is_module(word)) => {
+            let message = "not an option of the module: remove the line together with the module";
+            notes.add(number, &quoted(command), message);
+            return true;
         }
-        let message = "not an option of the module: remove the line together with the module";
-        notes.add(number, &quoted(command), message);
-        return true;
-    }
-    if command != "options" || !is_module(module) {
-        return false;
-    }
-    for (line, word) in words {
+        _ => return false,
+    };
+    for (line, word) in options {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        given.push(option(name, value, line));
+        add(given, name, value, *line);
     }
     true
 }
 
-fn sysctl(line: &str, number: usize, given: &mut Vec<Given>) -> bool {
+fn sysctl(line: &str, number: usize, given: &mut Settings) -> bool {
     let Some((key, value)) = line.split_once('=') else {
         return false;
     };
@@ -99,18 +67,14 @@ fn sysctl(line: &str, number: usize, given: &mut Vec<Given>) -> bool {
         .iter()
         .find_map(|prefix| key.strip_prefix(prefix));
     if let Some(name) = name {
-        given.push(option(name, value.trim(), number));
+        add(given, name, value.trim(), number);
     }
     name.is_some()
 }
 
-fn option(name: &str, value: &str, line: usize) -> Given {
-    Given {
-        name: name.replace('-', "_"),
-        shown: quoted(name),
-        value: unquoted(value).to_owned(),
-        line,
-    }
+/// With underscores, as the kernel takes a dash for one.
+fn add(given: &mut Settings, name: &str, value: &str, line: usize) {
+    given.add(&name.replace('-', "_"), unquoted(value), line);
 }
 
 /// modprobe takes - and _ for the same.
@@ -143,11 +107,4 @@ fn words(text: &str, first: usize) -> Vec<(usize, String)> {
         *word = unquoted(word).to_owned();
     }
     words
-}
-
-fn unquoted(text: &str) -> &str {
-    let inner = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'));
-    inner.unwrap_or(text)
 }

@@ -1,74 +1,46 @@
 //! `<ptee>`: where nfflowd's lines are copied to, by Log::Dispatch::Config. Each dispatcher becomes a `[[syslog]]`.
 //!
-//! The lines are logged at the level notice, so that a dispatcher whose levels leave that out never said anything.
+//! The lines are logged at the level notice, so that a dispatcher whose lowest level is above that never said anything.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::super::Notes;
-use super::super::draft::{Draft, Text};
-use super::super::general::{Block, Setting};
-use super::{named, unknown_block};
+use super::super::draft::Draft;
+use super::super::{Notes, Setting, Settings};
+use super::destination;
 use crate::config::{Facility, quoted, values};
 
-/// Log::Dispatch's levels in order.
-const LEVELS: [&str; 8] = [
-    "debug",
-    "info",
-    "notice",
-    "warning",
-    "error",
-    "critical",
-    "alert",
-    "emergency",
-];
-const NOTICE: usize = 2;
+/// Log::Dispatch's levels from which on notices are logged.
+const LEVELS: [&str; 6] = ["debug", "info", "notice", "0", "1", "2"];
 
 /// One dispatcher: what the file says of it, over what nfflowd's own configuration does.
 struct Dispatcher<'a> {
     name: &'a str,
-    block: Option<&'a Block>,
+    settings: &'a Settings,
+    /// Where it is named.
+    line: usize,
 }
 
 /// Where a dispatcher's lines go to here.
-#[derive(Debug)]
+#[derive(Eq, Hash, PartialEq)]
 enum Target {
     Local,
-    Udp(String),
-    File(String),
+    Udp(SocketAddr),
+    File(PathBuf),
 }
 
 /// Writes a `[[syslog]]` for each dispatcher in use.
 pub(super) fn convert(
-    blocks: &[&Block],
-    exporter: Option<&str>,
+    settings: &Settings,
+    exporter: Option<IpAddr>,
     draft: &mut Draft,
     notes: &mut Notes,
 ) {
-    let mut names: Vec<(usize, &str)> = Vec::new();
-    let mut sections: Vec<&Block> = Vec::new();
-    for ptee in blocks {
-        for option in &ptee.options {
-            let message = "unknown: nfflowd has no such option";
-            notes.add(option.line, &named("ptee", option), message);
-        }
-        for inner in &ptee.blocks {
-            if inner.name != "conf" {
-                unknown_block(inner, "ptee.", notes);
-                continue;
-            }
-            for option in &inner.options {
-                if option.name == "dispatchers" {
-                    let words = option.value.split_whitespace();
-                    names.extend(words.map(|name| (option.line, name)));
-                } else {
-                    note_option("ptee.conf", option, notes);
-                }
-            }
-            sections.extend(&inner.blocks);
-        }
-    }
+    let lists = settings.all("ptee.conf.dispatchers").into_iter();
+    let mut names: Vec<_> = lists
+        .flat_map(|list| list.value.split_whitespace().map(|name| (list.line, name)))
+        .collect();
     if names.is_empty() {
         names = vec![(0, "screen"), (0, "syslog")];
     }
@@ -76,185 +48,113 @@ pub(super) fn convert(
         let message = "\"screen\" is missing, without which nfflowd sends nothing; the collector is in the result all the same";
         notes.add(names[0].0, "ptee.conf.dispatchers", message);
     }
-    for section in &sections {
-        if !names.iter().any(|(_, name)| *name == section.name) {
-            let path = format!("ptee.conf.{}", quoted(&section.name));
-            let message = "not in use, as no line \"dispatchers\" names it: left out";
-            notes.add(section.line, &path, message);
-        }
-    }
     let mut seen = HashSet::new();
-    let mut files = HashSet::new();
-    let mut copies = HashSet::new();
+    let mut streams = HashSet::new();
     for (line, name) in names {
         if !seen.insert(name) {
             continue;
         }
-        let block = sections.iter().rev().find(|section| section.name == name);
         let dispatcher = Dispatcher {
             name,
-            block: block.copied(),
+            settings,
+            line,
         };
-        let Some(target) = dispatcher.target(line, &mut files, notes) else {
+        let Some(target) = dispatcher.target(notes) else {
             continue;
         };
-        if !matches!(target, Target::File(_)) && !copies.insert(dispatcher.stream(&target)) {
+        let sender = match target {
+            Target::File(_) => None,
+            _ => Some(dispatcher.sender(notes)),
+        };
+        let facility = sender.map(|(facility, _)| values::facility(facility).ok());
+        let facility = facility.flatten().map(Facility::base);
+        let stream = (target, facility, sender.map(|(_, ident)| ident));
+        if streams.contains(&stream) {
             let message = "another dispatcher sends the same lines to the same place: left out";
-            notes.add(dispatcher.line("class", line), &dispatcher.path(), message);
+            notes.add(line, &dispatcher.path(), message);
             continue;
         }
-        dispatcher.write(&target, line, exporter, draft, notes);
+        write(&stream.0, sender, exporter, draft);
+        streams.insert(stream);
+    }
+    for setting in settings.0.iter().filter(|setting| !setting.seen.get()) {
+        let inside = setting.name.strip_prefix("ptee.conf.");
+        if let Some((name, _)) = inside.and_then(|inside| inside.split_once('.'))
+            && !seen.contains(name)
+        {
+            setting.seen.set(true);
+            let message = "not in use, as no line \"dispatchers\" names its block: left out";
+            notes.about(setting, message);
+        }
     }
 }
 
-impl Dispatcher<'_> {
-    /// What the file says, or nfflowd's own configuration.
-    fn value(&self, key: &str) -> Option<&str> {
-        self.option(key)
-            .map(|option| option.value.as_str())
-            .or(match (self.name, key) {
-                ("screen", "class") => Some("Log::Dispatch::Screen"),
-                ("syslog", "class") => Some("Log::Dispatch::Syslog"),
-                ("syslog", "ident") => Some("conntrack"),
-                ("syslog", "facility") => Some("local6"),
-                ("screen" | "syslog", "min_level") => Some("debug"),
-                _ => None,
-            })
-    }
-
-    fn option(&self, key: &str) -> Option<&Setting> {
-        let mut options = self.block?.options.iter().rev();
-        options.find(|option| option.name == key)
-    }
-
-    fn line(&self, key: &str, otherwise: usize) -> usize {
-        let block = self.block.map_or(otherwise, |block| block.line);
-        self.option(key).map_or(block, |option| option.line)
-    }
-
+impl<'a> Dispatcher<'a> {
     fn path(&self) -> String {
         format!("ptee.conf.{}", quoted(self.name))
     }
 
-    /// Where its lines go to, if they go anywhere here; what has no equivalent is in the notes.
-    fn target(
-        &self,
-        line: usize,
-        files: &mut HashSet<PathBuf>,
-        notes: &mut Notes,
-    ) -> Option<Target> {
-        let path = self.path();
-        let class = self.value("class").unwrap_or_default();
-        let kind = class.strip_prefix("Log::Dispatch::").unwrap_or(class);
-        self.note_options(kind, notes);
-        let target = match kind {
+    fn setting(&self, key: &str, notes: &mut Notes) -> Option<&'a Setting> {
+        let path = format!("{}.{key}", self.path());
+        self.settings.last(&path, notes)
+    }
+
+    /// What the file says, or nfflowd's own configuration.
+    fn value(&self, key: &str, notes: &mut Notes) -> &'a str {
+        match (self.setting(key, notes), self.name, key) {
+            (Some(setting), _, _) => &setting.value,
+            (None, "screen", "class") => "Log::Dispatch::Screen",
+            (None, "syslog", "class") => "Log::Dispatch::Syslog",
+            (None, "syslog", "ident") => "conntrack",
+            (None, _, "ident") => "nfflowd",
+            (None, "syslog", "facility") => "local6",
+            (None, _, "facility") => "user",
+            (None, _, "socket") => "unix",
+            (None, _, "socket.host") => "127.0.0.1",
+            (None, _, "socket.port") => "514",
+            _ => "",
+        }
+    }
+
+    /// Where its lines go to, if they go anywhere here.
+    fn target(&self, notes: &mut Notes) -> Option<Target> {
+        let class = self.value("class", notes);
+        if let Some(level) = self.setting("min_level", notes)
+            && !LEVELS.contains(&level.value.as_str())
+        {
+            let message =
+                "nfflowd logs its lines as notices, which this leaves out: so is the copy";
+            notes.about(level, message);
+            return None;
+        }
+        match class.strip_prefix("Log::Dispatch::").unwrap_or(class) {
             // nfflowd's way to the next program of its pipe.
-            "Screen" => return None,
-            "Syslog" => self.syslog_target(line, notes),
-            "File" => self.file_target(line, files, notes),
+            "Screen" => None,
+            "Syslog" => self.syslog_target(notes),
+            "File" => self.file_target(notes),
             _ => {
                 let message = format!(
                     "no equivalent of its class \"{}\"; nattrail copies to syslog, a file, the journal: see [[syslog]]",
                     quoted(class)
                 );
-                notes.add(self.line("class", line), &path, message);
-                return None;
+                notes.add(self.line, &self.path(), message);
+                None
             }
+        }
+    }
+
+    fn syslog_target(&self, notes: &mut Notes) -> Option<Target> {
+        let kind = match self.setting("socket.type", notes) {
+            Some(kind) => &kind.value,
+            None => self.value("socket", notes),
         };
-        if self.is_mute(line, notes) {
-            return None;
-        }
-        target
-    }
-
-    /// What tells its lines from those of another dispatcher, as the loader has it.
-    fn stream(&self, target: &Target) -> String {
-        let facility = self.value("facility").unwrap_or("user");
-        let facility = values::facility(facility).unwrap_or(Facility::LOCAL6);
-        let ident = self.value("ident").unwrap_or("nfflowd").to_owned();
-        let ident = values::app_name(&ident).unwrap_or_else(|_| "nattrail".to_owned());
-        format!("{target:?} {facility:?} {ident}")
-    }
-
-    /// Names every option that the result does not have.
-    fn note_options(&self, kind: &str, notes: &mut Notes) {
-        let Some(block) = self.block else {
-            return;
-        };
-        let path = self.path();
-        for option in &block.options {
-            let converted = match option.name.as_str() {
-                "class" | "min_level" | "max_level" => true,
-                "ident" | "facility" | "socket" => kind == "Syslog",
-                "filename" | "mode" => kind == "File",
-                "stderr" => kind == "Screen",
-                _ => false,
-            };
-            if !converted {
-                note_option(&path, option, notes);
-            }
-        }
-        for inner in &block.blocks {
-            if kind == "Syslog" && inner.name == "socket" {
-                continue;
-            }
-            unknown_block(inner, &format!("{path}."), notes);
-        }
-    }
-
-    /// Whether the levels leave out the lines, which are notices.
-    fn is_mute(&self, line: usize, notes: &mut Notes) -> bool {
-        let mut mute = false;
-        for key in ["min_level", "max_level"] {
-            let Some(text) = self.value(key) else {
-                continue;
-            };
-            let at = self.line(key, line);
-            let name = format!("{}.{key}", self.path());
-            match level(text) {
-                Some(level)
-                    if (key == "min_level" && level > NOTICE)
-                        || (key == "max_level" && level < NOTICE) =>
-                {
-                    let message =
-                        "nfflowd logs its lines as notices, which this leaves out: so is the copy";
-                    notes.add(at, &name, message);
-                    mute = true;
-                }
-                Some(_) => {}
-                None => {
-                    let message = format!(
-                        "expected a level such as notice, found \"{}\"",
-                        quoted(text)
-                    );
-                    notes.add(at, &name, message);
-                }
-            }
-        }
-        mute
-    }
-
-    fn syslog_target(&self, line: usize, notes: &mut Notes) -> Option<Target> {
-        let inner = self.block.and_then(|block| {
-            let mut blocks = block.blocks.iter().rev();
-            blocks.find(|inner| inner.name == "socket")
-        });
-        let mut kind = self.value("socket").unwrap_or("unix");
-        let (mut host, mut port) = ("127.0.0.1", "514");
-        let path = format!("{}.socket", self.path());
-        for option in inner.iter().flat_map(|block| &block.options) {
-            match option.name.as_str() {
-                "type" => kind = &option.value,
-                "host" => host = &option.value,
-                "port" => port = &option.value,
-                _ => note_option(&path, option, notes),
-            }
-        }
-        let at = inner.map_or_else(|| self.line("socket", line), |block| block.line);
+        let host = self.value("socket.host", notes);
+        let port = self.value("socket.port", notes);
         let message = match kind {
             "unix" | "native" => return Some(Target::Local),
             "udp" | "inet" => {
-                if let Some(address) = udp_address(host, port) {
+                let ip = host.parse().ok();
+                if let Some(address) = ip.and_then(|ip| destination(ip, port)) {
                     return Some(Target::Udp(address));
                 }
                 format!(
@@ -268,145 +168,83 @@ impl Dispatcher<'_> {
                 quoted(other)
             ),
         };
-        notes.add(at, &path, message);
+        notes.add(self.line, &format!("{}.socket", self.path()), message);
         None
     }
 
-    fn file_target(
-        &self,
-        line: usize,
-        files: &mut HashSet<PathBuf>,
-        notes: &mut Notes,
-    ) -> Option<Target> {
-        let name = format!("{}.filename", self.path());
-        let at = self.line("filename", line);
-        let file = self.value("filename").unwrap_or_default().trim();
-        if values::absolute_path(file).is_err() {
+    fn file_target(&self, notes: &mut Notes) -> Option<Target> {
+        let mode = self.value("mode", notes);
+        let file = self.value("filename", notes);
+        let Ok(path) = values::absolute_path(file.trim()) else {
             let message = format!(
                 "expected an absolute path, found \"{}\": left out, add a [[syslog]] of target \"file\"",
                 quoted(file)
             );
-            notes.add(at, &name, message);
+            notes.add(self.line, &format!("{}.filename", self.path()), message);
             return None;
-        }
-        if !files.insert(PathBuf::from(file)) {
-            notes.add(at, &name, "another dispatcher writes this file: left out");
-            return None;
-        }
-        if !matches!(self.value("mode"), Some("append" | ">>")) {
+        };
+        if !matches!(mode, "append" | ">>") {
             let message = "nfflowd began the file anew at each start; nattrail always appends, logrotate(8) begins it anew";
-            notes.add(
-                self.line("mode", at),
-                &format!("{}.mode", self.path()),
-                message,
-            );
+            notes.add(self.line, &format!("{}.mode", self.path()), message);
         }
-        Some(Target::File(file.to_owned()))
+        Some(Target::File(path))
     }
 
-    fn write(
-        &self,
-        target: &Target,
-        line: usize,
-        exporter: Option<&str>,
-        draft: &mut Draft,
-        notes: &mut Notes,
-    ) {
-        draft.section("[[syslog]]");
-        if matches!(target, Target::Local) {
+    /// What the syslog server knows the lines by: facility and program.
+    fn sender(&self, notes: &mut Notes) -> (&'a str, &'a str) {
+        let mut checked = |key, valid: fn(&str) -> bool, expected, default| {
+            let value = self.value(key, notes);
+            if valid(value) {
+                return value;
+            }
+            if let Some(setting) = self.setting(key, notes) {
+                notes.expected(setting, expected, &format!("{default} is taken"));
+            }
+            default
+        };
+        let is_facility = |text: &str| values::facility(text).is_ok();
+        let expected = "a facility such as local6";
+        let facility = checked("facility", is_facility, expected, "local6");
+        let is_name = |text: &str| values::app_name(text).is_ok();
+        let expected = "at most 48 letters, digits, \"_\", \".\", \"/\" and \"-\"";
+        (facility, checked("ident", is_name, expected, "nattrail"))
+    }
+}
+
+fn write(
+    target: &Target,
+    sender: Option<(&str, &str)>,
+    exporter: Option<IpAddr>,
+    draft: &mut Draft,
+) {
+    draft.section("[[syslog]]");
+    match target {
+        Target::Local => {
             draft.remark(
                 "Lines only: queries of the journal by field (journalctl NAT_POST_SRC=...) need one more [[syslog]] with \
                  target = \"journal\".",
             );
+            draft.set("target", "local");
         }
-        let syslog = match target {
-            Target::Local => {
-                draft.set("target", Text("local"));
-                true
-            }
-            Target::Udp(address) => {
-                draft.set("target", Text("udp"));
-                draft.set("address", Text(address));
-                true
-            }
-            Target::File(path) => {
-                draft.set("target", Text("file"));
-                draft.set("path", Text(path));
-                false
-            }
-        };
-        draft.remark(
-            "The lines that nfflowd wrote: flow-tools' 18 fields, three lines per connection.",
-        );
-        draft.set("format", Text("csv"));
-        if let Some(exporter) = exporter {
-            draft.set("exporter-address", Text(exporter));
+        Target::Udp(address) => {
+            draft.set("target", "udp");
+            draft.set("address", address.to_string());
         }
-        if !syslog {
-            return;
-        }
-        let facility = self.value("facility").unwrap_or("user");
-        if values::facility(facility).is_ok() {
-            draft.set("facility", Text(facility));
-        } else {
-            let message = format!(
-                "expected a facility such as local6, found \"{}\": local6 is taken",
-                quoted(facility)
-            );
-            let name = format!("{}.facility", self.path());
-            notes.add(self.line("facility", line), &name, message);
-        }
-        draft.set("severity", Text("notice"));
-        let ident = self.value("ident").unwrap_or("nfflowd");
-        if values::app_name(ident).is_ok() {
-            draft.remark(
-                "As nfflowd called itself, so that rules of the syslog server still match.",
-            );
-            draft.set("app-name", Text(ident));
-        } else {
-            let message = format!(
-                "expected at most 48 letters, digits, \"_\", \".\", \"/\" and \"-\", found \"{}\": nattrail is taken",
-                quoted(ident)
-            );
-            let name = format!("{}.ident", self.path());
-            notes.add(self.line("ident", line), &name, message);
+        Target::File(path) => {
+            draft.set("target", "file");
+            draft.set("path", path.to_string_lossy());
         }
     }
-}
-
-fn udp_address(host: &str, port: &str) -> Option<String> {
-    let (host, port) = (host.parse::<IpAddr>().ok()?, port.parse().ok()?);
-    let address = SocketAddr::new(host, port).to_string();
-    values::destination(&address).is_ok().then_some(address)
-}
-
-/// Names an option that has no equivalent.
-fn note_option(path: &str, option: &Setting, notes: &mut Notes) {
-    let message = match option.name.as_str() {
-        "format" => {
-            "no equivalent: nattrail's lines are those that nfflowd wrote without it; see [[syslog]] format"
-        }
-        "logopt" => "no equivalent: lines always carry the process id",
-        "autoflush" | "close_after_write" | "binmode" | "permissions" | "syswrite"
-        | "lazy_open" => {
-            "no equivalent: the file is written with each batch and reopened at a reload"
-        }
-        "lock" => "no equivalent: nattrail has no threads",
-        "newline" | "callbacks" | "name" => "no equivalent, and not needed",
-        _ => "unknown, without equivalent",
-    };
-    notes.add(option.line, &named(path, option), message);
-}
-
-/// A level's place among Log::Dispatch's, which may also be written short or as that number.
-fn level(text: &str) -> Option<usize> {
-    let text = match text {
-        "warn" => "warning",
-        "err" => "error",
-        "crit" => "critical",
-        "emerg" => "emergency",
-        other => other,
-    };
-    let number = text.parse().ok().filter(|number| *number < LEVELS.len());
-    number.or_else(|| LEVELS.iter().position(|level| *level == text))
+    draft
+        .remark("The lines that nfflowd wrote: flow-tools' 18 fields, three lines per connection.");
+    draft.set("format", "csv");
+    if let Some(exporter) = exporter {
+        draft.set("exporter-address", exporter.to_string());
+    }
+    if let Some((facility, ident)) = sender {
+        draft.set("facility", facility);
+        draft.set("severity", "notice");
+        draft.remark("As nfflowd called itself, so that rules of the syslog server still match.");
+        draft.set("app-name", ident);
+    }
 }

@@ -1,115 +1,89 @@
 //! What nfflowd lets conntrack(8) select: the options in `<conntrack> format` that nattrail knows too.
 
-use super::super::Notes;
-use super::super::draft::{Draft, List, Text};
-use super::super::general::{Block, Setting};
-use super::{NO_PROGRAMS, named};
+use super::super::draft::Draft;
+use super::super::{Notes, Setting, Settings};
 use crate::config::{quoted, values};
 
-const FORMAT: &str = "conntrack.format";
-
 #[derive(Default)]
-struct Selection {
-    protocols: Vec<String>,
-    source: Vec<String>,
-    destination: Vec<String>,
-    mark: Option<String>,
-    buffer: Option<String>,
+struct Selection<'a> {
+    protocols: Vec<&'a str>,
+    source: Vec<&'a str>,
+    destination: Vec<&'a str>,
+    mark: Option<&'a str>,
+    buffer: Option<&'a str>,
     translated: bool,
 }
 
 /// Writes `[capture]`.
-pub(super) fn convert(blocks: &[&Block], draft: &mut Draft, notes: &mut Notes) {
-    // nfflowd's own format asks for translated sources.
-    let mut selection = Selection {
-        translated: true,
-        ..Selection::default()
+pub(super) fn convert(settings: &Settings, draft: &mut Draft, notes: &mut Notes) {
+    let selection = match settings.last("conntrack.format", notes) {
+        Some(format) => Selection::of(format, notes),
+        // nfflowd's own format asks for translated sources.
+        None => Selection {
+            translated: true,
+            ..Selection::default()
+        },
     };
-    for option in blocks.iter().flat_map(|block| &block.options) {
-        match option.name.as_str() {
-            "format" => selection = Selection::of(option, notes),
-            "progname" | "init_format" | "init_args" => {
-                notes.add(option.line, &named("conntrack", option), NO_PROGRAMS);
-            }
-            "args" => {
-                let message =
-                    "no equivalent: put what it stands for into format, and convert again";
-                notes.add(option.line, "conntrack.args", message);
-            }
-            _ => {
-                let message = "unknown: nfflowd has no such option";
-                notes.add(option.line, &named("conntrack", option), message);
-            }
-        }
-    }
     selection.write(draft);
 }
 
-impl Selection {
-    fn of(option: &Setting, notes: &mut Notes) -> Self {
+impl<'a> Selection<'a> {
+    fn of(format: &'a Setting, notes: &mut Notes) -> Self {
         let mut this = Self::default();
-        let mut words = option.value.split_whitespace().peekable();
+        let mut words = format.value.split_whitespace().peekable();
         while let Some(word) = words.next() {
             let (flag, attached) = match word.split_once('=') {
                 Some((flag, value)) if word.starts_with("--") => (flag, Some(value)),
                 _ => (word, None),
             };
             let value = attached.or_else(|| words.next_if(|next| !next.starts_with('-')));
-            if let Some(message) = this.take(flag, value) {
-                notes.add(option.line, FORMAT, message);
+            if let Err(message) = this.take(flag, value) {
+                let value = value.map(|value| format!(" {value}")).unwrap_or_default();
+                notes.about(
+                    format,
+                    format!("{}: {message}", quoted(&format!("{flag}{value}"))),
+                );
             }
         }
         let message = "nattrail starts no other programs; what it selected is in [capture]";
-        notes.add(option.line, FORMAT, message);
+        notes.about(format, message);
         this
     }
 
-    /// Returns what there is to say about the option of conntrack(8).
-    fn take(&mut self, flag: &str, value: Option<&str>) -> Option<String> {
+    /// The error is what there is to say about the option of conntrack(8).
+    fn take(&mut self, flag: &str, value: Option<&'a str>) -> Result<(), &'static str> {
         let text = value.unwrap_or_default();
-        let usable = match flag {
-            "-E" | "--event" | "-o" | "--output" => return None,
+        match flag {
+            "-E" | "--event" | "-o" | "--output" => {}
             "-e" | "--event-mask" => {
                 let complete = ["NEW", "DESTROY"].iter().all(|kind| text.contains(kind));
-                let all = text.eq_ignore_ascii_case("all");
-                return (!complete && !all)
-                    .then(|| "-e: nattrail reads NEW and DESTROY events, always both".to_owned());
+                if !complete && !text.eq_ignore_ascii_case("all") {
+                    return Err("nattrail reads NEW and DESTROY events, always both");
+                }
             }
             "-n" | "--src-nat" | "-g" | "--dst-nat" | "-j" | "--any-nat" => {
                 self.translated = true;
                 if value.is_some() {
-                    return Some(format!(
-                        "{flag} {}: nattrail cannot select by translated address; every translation is logged",
-                        quoted(text)
-                    ));
+                    return Err(
+                        "nattrail cannot select by translated address; every translation is logged",
+                    );
                 }
-                return None;
             }
-            "-p" | "--proto" if values::protocol(text).is_ok() => &mut self.protocols,
-            "-s" | "--src" | "--orig-src" if values::prefix(text).is_ok() => &mut self.source,
-            "-d" | "--dst" | "--orig-dst" if values::prefix(text).is_ok() => &mut self.destination,
-            "-m" | "--mark" if values::mark(text).is_ok() => {
-                self.mark = Some(text.to_owned());
-                return None;
+            "-p" | "--proto" if values::protocol(text).is_ok() => self.protocols.push(text),
+            "-s" | "--src" | "--orig-src" if values::prefix(text).is_ok() => self.source.push(text),
+            "-d" | "--dst" | "--orig-dst" if values::prefix(text).is_ok() => {
+                self.destination.push(text)
             }
-            "-b" | "--buffer-size" if buffer(text) => {
-                self.buffer = Some(text.to_owned());
-                return None;
-            }
+            "-m" | "--mark" if values::mark(text).is_ok() => self.mark = value,
+            "-b" | "--buffer-size" if values::buffer(text).is_ok() => self.buffer = value,
             _ => {
-                let separator = if value.is_some() { " " } else { "" };
-                return Some(format!(
-                    "{}{separator}{}: an option of conntrack without equivalent; see the keys of [capture]",
-                    quoted(flag),
-                    quoted(text)
-                ));
+                return Err("an option of conntrack without equivalent; see the keys of [capture]");
             }
-        };
-        usable.push(text.to_owned());
-        None
+        }
+        Ok(())
     }
 
-    fn write(&self, draft: &mut Draft) {
+    fn write(self, draft: &mut Draft) {
         draft.section("[capture]");
         if self.translated {
             draft.remark(
@@ -119,27 +93,19 @@ impl Selection {
         } else {
             draft.remark("conntrack was asked for every connection, translated or not.");
         }
-        draft.set("log", Text(if self.translated { "nat" } else { "all" }));
+        draft.set("log", if self.translated { "nat" } else { "all" });
         let lists = [
-            ("protocols", &self.protocols),
-            ("source", &self.source),
-            ("destination", &self.destination),
+            ("protocols", self.protocols),
+            ("source", self.source),
+            ("destination", self.destination),
         ];
-        for (key, list) in lists {
-            if !list.is_empty() {
-                draft.set(key, List(list));
+        for (key, list) in lists.into_iter().filter(|(_, list)| !list.is_empty()) {
+            draft.set(key, list);
+        }
+        for (key, value) in [("mark", self.mark), ("receive-buffer", self.buffer)] {
+            if let Some(value) = value {
+                draft.set(key, value);
             }
         }
-        if let Some(mark) = &self.mark {
-            draft.set("mark", Text(mark));
-        }
-        if let Some(buffer) = &self.buffer {
-            draft.set("receive-buffer", Text(buffer));
-        }
     }
-}
-
-/// What `capture.receive-buffer` takes.
-fn buffer(text: &str) -> bool {
-    values::size(4 << 10..=1 << 30)(text).is_ok()
 }

@@ -16,46 +16,31 @@ pub(super) const TOLERANCE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Viewer {
     pub(super) view: View,
-    /// Something has happened to the socket since it was last looked at.
-    is_ready: bool,
     /// Since when the socket takes nothing. mio reports by edges when it takes something again.
-    stuck_since: Option<Uptime>,
+    pub(super) stuck_since: Option<Uptime>,
 }
 
 impl Viewer {
     pub(super) const fn new(view: View) -> Self {
         Self {
             view,
-            is_ready: true,
             stuck_since: None,
         }
     }
 
-    pub(super) const fn handle_ready(&mut self) {
-        self.is_ready = true;
-    }
-
-    /// When to call [`Viewer::go_on`] if the socket does not become ready before.
-    pub(super) fn poll_timeout(&self) -> Option<Uptime> {
-        self.view.poll_timeout()
-    }
-
-    pub(super) const fn stuck_since(&self) -> Option<Uptime> {
-        self.stuck_since
-    }
-
-    /// Writes what goes without waiting. That is not more than the queue holds, as nothing is added meanwhile.
+    /// Writes what goes without waiting. That is not more than the queue holds, as nothing is added meanwhile. `is_ready`
+    /// says that something has happened to the socket since the last call.
     ///
     /// # Errors
     /// When the viewer is gone.
     pub(super) fn go_on(
         &mut self,
         stream: &mut UnixStream,
+        is_ready: bool,
         line: &mut Line,
         now: Now,
     ) -> io::Result<()> {
         self.view.handle_timeout(now, line);
-        let is_ready = std::mem::take(&mut self.is_ready);
         if self.view.contiguous().is_empty() {
             return if is_ready { look_after(stream) } else { Ok(()) };
         }

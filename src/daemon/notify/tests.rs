@@ -25,20 +25,29 @@ struct Manager {
     _directory: TempDir,
 }
 
-fn manager(more: Environment) -> (Manager, Notifier) {
+/// Variables of the environment.
+type Variables = Vec<(&'static str, String)>;
+
+fn manager(mut variables: Variables) -> (Manager, Notifier) {
     let directory = TempDir::new().unwrap();
     let path = directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).unwrap();
     socket.set_nonblocking(true).unwrap();
-    let environment = Environment {
-        notify_socket: Some(path.into_os_string()),
-        ..more
-    };
+    variables.push(("NOTIFY_SOCKET", path.to_str().unwrap().to_owned()));
     let manager = Manager {
         socket,
         _directory: directory,
     };
-    (manager, Notifier::new(&environment, at(0)))
+    (manager, notifier(&variables))
+}
+
+fn notifier(variables: &Variables) -> Notifier {
+    let variable = |wanted: &str| {
+        let mut variables = variables.iter();
+        let (_, value) = variables.find(|(name, _)| *name == wanted)?;
+        Some(value.into())
+    };
+    Notifier::new(variable, at(0))
 }
 
 impl Manager {
@@ -68,17 +77,15 @@ impl Manager {
     }
 }
 
-fn watchdog(usec: &str, pid: Option<u32>) -> Environment {
-    Environment {
-        watchdog_usec: Some(usec.into()),
-        watchdog_pid: pid.map(|pid| pid.to_string().into()),
-        ..Environment::default()
-    }
+fn watchdog(usec: &str, pid: Option<u32>) -> Variables {
+    let usec = ("WATCHDOG_USEC", usec.to_owned());
+    let pid = pid.map(|pid| ("WATCHDOG_PID", pid.to_string()));
+    [usec].into_iter().chain(pid).collect()
 }
 
 #[test]
 fn states_are_said_one_per_datagram() {
-    let (manager, mut notifier) = manager(Environment::default());
+    let (manager, mut notifier) = manager(Variables::new());
     notifier.ready("all well", at(0));
     notifier.stopping(at(1));
     assert_eq!(manager.hear().unwrap(), "READY=1\nSTATUS=all well");
@@ -88,7 +95,7 @@ fn states_are_said_one_per_datagram() {
 
 #[test]
 fn a_reload_says_when_it_began_by_the_monotonic_clock() {
-    let (manager, mut notifier) = manager(Environment::default());
+    let (manager, mut notifier) = manager(Variables::new());
     let before = clock::monotonic_micros();
     notifier.reloading(at(0));
     let text = manager.hear().unwrap();
@@ -101,11 +108,8 @@ fn an_abstract_name_is_a_socket_too() {
     let name = format!("nattrail-notify-test-{}", std::process::id());
     let address = SocketAddr::from_abstract_name(&name).unwrap();
     let socket = UnixDatagram::bind_addr(&address).unwrap();
-    let environment = Environment {
-        notify_socket: Some(format!("@{name}").into()),
-        ..Environment::default()
-    };
-    Notifier::new(&environment, at(0)).ready("", at(0));
+    let variables = vec![("NOTIFY_SOCKET", format!("@{name}"))];
+    notifier(&variables).ready("", at(0));
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer).unwrap();
     assert_eq!(&buffer[..length], b"READY=1\nSTATUS=");
@@ -113,9 +117,9 @@ fn an_abstract_name_is_a_socket_too() {
 
 #[test]
 fn a_descriptor_is_handed_over_unwatched_under_its_name() {
-    let (manager, mut notifier) = manager(Environment::default());
+    let (manager, mut notifier) = manager(Variables::new());
     let (mut near, far) = UnixStream::pair().unwrap();
-    let name = StoredName::of_events(None);
+    let name = stored_name(None);
     notifier.store(&name, far.as_fd(), at(0));
     drop(far);
     assert!(notifier.is_heard());
@@ -131,7 +135,7 @@ fn a_descriptor_is_handed_over_unwatched_under_its_name() {
 
 #[test]
 fn a_manager_that_does_not_read_gets_everything_in_order_later() {
-    let (manager, mut notifier) = manager(Environment::default());
+    let (manager, mut notifier) = manager(Variables::new());
     let mut sent = 0;
     while notifier.is_heard() {
         notifier.ready(&sent.to_string(), at(0));
@@ -160,7 +164,7 @@ fn a_manager_that_is_gone_is_left_alone() {
 
 #[test]
 fn without_a_manager_nothing_is_said() {
-    let mut notifier = Notifier::new(&watchdog("1000000", None), at(0));
+    let mut notifier = notifier(&watchdog("1000000", None));
     notifier.ready("", at(0));
     assert!(!notifier.is_heard());
     assert_eq!(notifier.poll_timeout(), None);
@@ -187,11 +191,8 @@ fn the_watchdog_of_another_process_is_not_ours() {
 
 #[test]
 fn the_stored_name_says_the_namespace_in_the_characters_allowed() {
-    let name = |path: &str| StoredName::of_events(Some(&Namespace(PathBuf::from(path)))).0;
+    let name = |path: &str| stored_name(Some(&Namespace(PathBuf::from(path))));
     assert_eq!(name("blue"), "nattrail-events@blue");
     assert_eq!(name("/run/a:b\n\u{e9}"), "nattrail-events@/run/a_b__");
     assert_eq!(name(&"x".repeat(300)).len(), 255);
-    assert_eq!(StoredName::parse("a:b"), None);
-    assert_eq!(StoredName::parse(""), None);
-    assert_eq!(StoredName::parse("stored").unwrap().0, "stored");
 }

@@ -296,7 +296,6 @@ fn three_audits_in_doubt_on_end_close_what_none_of_them_has_found() {
         engine.handle_events_drained(now);
         engine.handle_timeout(now);
     }
-    assert!(engine.has_audited());
     let closed: Vec<_> = records(&mut engine)
         .into_iter()
         .filter(|event| event.kind == EventKind::Delete)

@@ -6,9 +6,7 @@ use crate::export::packer::Assembly;
 use crate::export::queue::Queue;
 use crate::session::{EventKind, NatEvent};
 use crate::time::{BootTime, Now};
-use crate::wire::netflow5::{
-    self, HEADER_LEN, Header, MAX_RECORDS, RECORD_LEN, Record, Unrepresentable,
-};
+use crate::wire::netflow5::{self, HEADER_LEN, Header, MAX_RECORDS, RECORD_LEN, Record};
 
 #[derive(Debug)]
 pub(super) struct Packer {
@@ -86,11 +84,5 @@ impl Packer {
     fn is_full(&self) -> bool {
         usize::from(self.assembly.load.flow_records) == MAX_RECORDS
             || self.assembly.bytes.len() + RECORD_LEN > self.assembly.max_len
-    }
-}
-
-impl From<Unrepresentable> for NotRepresentable {
-    fn from(_: Unrepresentable) -> Self {
-        Self
     }
 }

@@ -14,7 +14,7 @@ use crate::place::Position;
 use crate::session::{EventKind, Gap, GapCause, NatEvent};
 use crate::time::{BootTime, Now, Uptime, Wall};
 use crate::wire::element::Statistics;
-use crate::wire::flow::{Flow, MixedFamilies};
+use crate::wire::flow::Flow;
 use crate::wire::gap::{self, GapRecord};
 use crate::wire::layout::{Dialect, Layout};
 use crate::wire::template::{OpenSet, SET_HEADER_LEN, Template};
@@ -37,7 +37,7 @@ pub(super) struct Packer {
     flow_templates: Vec<Template<Flow>>,
     statistics_template: Template<Statistics>,
     gap_templates: [Template<GapRecord>; 4],
-    /// What each cause of [`GapCause::ALL`] cost so far.
+    /// The losses so far, by cause, in the order of [`GapCause::ALL`].
     known_lost: [u64; GapCause::ALL.len()],
     /// Up to where gaps are in these numbers, also when they are packed again.
     counted: Position,
@@ -440,11 +440,5 @@ impl TemplateClock {
     /// When they are due though there is nothing else to send.
     fn deadline(&self) -> Option<Uptime> {
         self.sent.map(|sent| sent.saturating_add(self.refresh))
-    }
-}
-
-impl From<MixedFamilies> for NotRepresentable {
-    fn from(_: MixedFamilies) -> Self {
-        Self
     }
 }

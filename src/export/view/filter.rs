@@ -8,26 +8,36 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::config::{MarkFilter, Prefix};
+use crate::config::{MarkFilter, Prefix, values};
 use crate::session::{EventKind, NatEvent, Protocol, Tuple};
 
 /// Values of all conditions together.
 pub const MOST_VALUES: usize = 16;
 
 /// Which events are shown. The default shows every one.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, clap::Args)]
 pub struct Filter {
-    /// Pre-NAT source.
+    /// Only sessions with this source before translation
+    #[arg(long, value_name = "END", value_delimiter = ',')]
     pub src: Vec<End>,
-    /// Pre-NAT destination.
+    /// Only sessions with this destination before translation
+    #[arg(long, value_name = "END", value_delimiter = ',')]
     pub dst: Vec<End>,
-    /// Post-NAT source or destination.
+    /// Only sessions with this source or destination after translation
+    #[arg(long, value_name = "END", value_delimiter = ',')]
     pub post: Vec<End>,
-    pub protocols: Vec<Protocol>,
-    pub marks: Vec<MarkFilter>,
-    /// Ids of conntrack zones.
-    pub zones: Vec<u16>,
-    pub kinds: Vec<EventKind>,
+    /// Only sessions of this protocol, by name or number
+    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', value_parser = protocol)]
+    pub proto: Vec<Protocol>,
+    /// Only sessions whose mark, as far as the mask goes, is this
+    #[arg(long, value_name = "VALUE[/MASK]", value_delimiter = ',')]
+    pub mark: Vec<MarkFilter>,
+    /// Only sessions in this conntrack zone
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub zone: Vec<u16>,
+    /// Only these events: create or delete
+    #[arg(long, value_name = "EVENT", value_delimiter = ',', value_parser = kind)]
+    pub event: Vec<EventKind>,
 }
 
 /// One end of a connection, as far as it is given: `10.0.0.0/8`, `203.0.113.9:50001`, `[2001:db8::1]:443`, `:443`.
@@ -72,10 +82,10 @@ impl Filter {
             "src" => self.src.push(value.parse()?),
             "dst" => self.dst.push(value.parse()?),
             "post" => self.post.push(value.parse()?),
-            "proto" => self.protocols.push(protocol(value)?),
-            "mark" => self.marks.push(value.parse()?),
-            "zone" => self.zones.push(zone(value)?),
-            "event" => self.kinds.push(kind(value)?),
+            "proto" => self.proto.push(protocol(value)?),
+            "mark" => self.mark.push(value.parse()?),
+            "zone" => self.zone.push(zone(value)?),
+            "event" => self.event.push(kind(value)?),
             _ => return Err("src, dst, post, proto, mark, zone or event".to_owned()),
         }
         Ok(())
@@ -83,18 +93,18 @@ impl Filter {
 
     fn values(&self) -> usize {
         let ends = self.src.len() + self.dst.len() + self.post.len();
-        let numbers = self.protocols.len() + self.marks.len() + self.zones.len();
-        ends + numbers + self.kinds.len()
+        let numbers = self.proto.len() + self.mark.len() + self.zone.len();
+        ends + numbers + self.event.len()
     }
 
     #[must_use]
     pub fn accepts(&self, event: &NatEvent) -> bool {
         let session = &event.session;
         let icmp = session.protocol.is_icmp();
-        any(&self.kinds, |kind| *kind == event.kind)
-            && any(&self.protocols, |one| *one == session.protocol)
-            && any(&self.marks, |mark| mark.accepts(session.mark))
-            && any(&self.zones, |zone| *zone == session.zone.id)
+        any(&self.event, |kind| *kind == event.kind)
+            && any(&self.proto, |one| *one == session.protocol)
+            && any(&self.mark, |mark| mark.accepts(session.mark))
+            && any(&self.zone, |zone| *zone == session.zone.id)
             && any(&self.src, |end| end.is_source(&session.original))
             && any(&self.dst, |end| end.is_destination(&session.original, icmp))
             && any(&self.post, |end| {
@@ -109,10 +119,10 @@ impl fmt::Display for Filter {
         write_all(f, "src", &self.src)?;
         write_all(f, "dst", &self.dst)?;
         write_all(f, "post", &self.post)?;
-        write_all(f, "proto", &self.protocols)?;
-        write_all(f, "mark", &self.marks)?;
-        write_all(f, "zone", &self.zones)?;
-        let kinds: Vec<_> = self.kinds.iter().copied().map(kind_name).collect();
+        write_all(f, "proto", &self.proto)?;
+        write_all(f, "mark", &self.mark)?;
+        write_all(f, "zone", &self.zone)?;
+        let kinds: Vec<_> = self.event.iter().copied().map(kind_name).collect();
         write_all(f, "event", &kinds)
     }
 }
@@ -142,13 +152,8 @@ impl FromStr for End {
                                 (203.0.113.9:50001, [2001:db8::1]:443, :443)";
         let expected = || EXPECTED.to_owned();
         let (prefix, port) = split_port(text).ok_or_else(expected)?;
-        let port = match port {
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                Some(digits.parse().map_err(|_| expected())?)
-            }
-            Some(_) => return Err(expected()),
-            None => None,
-        };
+        let number = |digits| values::plain(digits).ok_or_else(expected);
+        let port = port.map(number).transpose()?;
         let prefix = match prefix {
             "" if port.is_some() => None,
             _ => Some(Prefix::parse(prefix, EXPECTED)?),
@@ -170,22 +175,15 @@ impl fmt::Display for End {
     }
 }
 
-/// The error is what was expected.
-///
-/// # Errors
-/// When it is neither a name nor a number of a protocol.
-pub fn protocol(text: &str) -> Result<Protocol, String> {
+/// The error is what was expected, here and below.
+fn protocol(text: &str) -> Result<Protocol, String> {
     let expected = || "a protocol such as tcp, udp, icmp or 47".to_owned();
     Protocol::parse(text).ok_or_else(expected)
 }
 
-/// The error is what was expected.
-///
-/// # Errors
-/// When it is neither `create` nor `delete`.
-pub fn kind(text: &str) -> Result<EventKind, String> {
-    let kinds = [EventKind::Create, EventKind::Delete];
-    let named = kinds.into_iter().find(|kind| kind_name(*kind) == text);
+fn kind(text: &str) -> Result<EventKind, String> {
+    let mut kinds = [EventKind::Create, EventKind::Delete].into_iter();
+    let named = kinds.find(|kind| kind_name(*kind) == text);
     named.ok_or_else(|| "create or delete".to_owned())
 }
 

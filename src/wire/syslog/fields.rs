@@ -1,34 +1,11 @@
 //! The fields of a record, as the formats `text`, `json` and `journal` name them.
 //!
 //! One walk feeds all three, so that a field has the same name and the same place everywhere. The names are an interface
-//! that scripts rely on: they may be added to, not changed. In the journal they are upper case with `NAT_` before them
-//! (`pre_src` is `NAT_PRE_SRC`).
+//! that scripts rely on, which nattrail-records(7) describes: they may be added to, not changed. In the journal they are
+//! upper case with `NAT_` before them (`pre_src` is `NAT_PRE_SRC`).
 //!
-//! | field | value | present |
-//! |---|---|---|
-//! | `time` | RFC 3339, UTC, milliseconds: when it happened | always |
-//! | `event` | `create`, `delete` or `gap` | always |
-//! | `nat` | `snat`, `dnat`, `snat+dnat` or `none` | create, delete |
-//! | `proto` | protocol by name, or by number where it has none here | create, delete |
-//! | `pre_src` `pre_dst` | addresses as the packet came | create, delete |
-//! | `post_src` `post_dst` | addresses as it left | create, delete |
-//! | `pre_sport` `pre_dport` `post_sport` `post_dport` | ports; the keys of GRE | protocols that have them |
-//! | `pre_id` `post_id` | query identifier | ICMP, ICMPv6 |
-//! | `icmp_type` `icmp_code` | of the query | ICMP, ICMPv6 |
-//! | `start` | RFC 3339: begin of the session | delete, when known |
-//! | `end` | RFC 3339: end of the session | delete |
-//! | `duration` | seconds with three decimals | delete, when `start` is known |
-//! | `orig_packets` `orig_octets` | from the side that began | delete, when the kernel accounts |
-//! | `reply_packets` `reply_octets` | from the far side | delete, when the kernel accounts |
-//! | `mark` | connection mark, `0x…` | when not 0 |
-//! | `zone` | conntrack zone | when not 0 |
-//! | `id` | conntrack's id | when known |
-//! | `inferred` | `yes` (JSON: `true`): times are bounds, not measurements | when it is so |
-//! | `cause` | `restart`, `overflow`, `table-full`, `insert-failed`, `clock-step`, `tracking-off`, `undecoded` or `undelivered` | gap |
-//! | `from` `to` | RFC 3339: bounds of the interval; the clock before and after for `clock-step` | gap |
-//! | `lost` | how many were lost; of what, depends on the cause ([`crate::session::GapCause`]) | gap, when known |
-//!
-//! The return tuple is not repeated: it is the mirror of the post-NAT tuple (for ICMP with the type of the answer).
+//! What is not known has no field. The return tuple is not repeated: it is the mirror of the post-NAT tuple (for ICMP with
+//! the type of the answer).
 
 use std::net::IpAddr;
 
@@ -48,7 +25,7 @@ pub(super) enum Value {
     Yes,
 }
 
-/// Calls `field` for every field of the record, in the order of the table.
+/// Calls `field` for every field of the record, in the order in which they are written.
 #[inline]
 pub(super) fn visit(record: &Record, mut field: impl FnMut(&'static str, Value)) {
     match record {
@@ -89,34 +66,43 @@ fn visit_event(event: &NatEvent, field: &mut impl FnMut(&'static str, Value)) {
 #[inline]
 fn visit_tuples(session: &Session, field: &mut impl FnMut(&'static str, Value)) {
     let (pre, post) = (session.pre_nat(), session.post_nat());
+    let names = [
+        (
+            pre,
+            ["pre_src", "pre_sport", "pre_dst", "pre_dport", "pre_id"],
+        ),
+        (
+            post,
+            [
+                "post_src",
+                "post_sport",
+                "post_dst",
+                "post_dport",
+                "post_id",
+            ],
+        ),
+    ];
     if session.protocol.is_icmp() {
-        field("pre_src", Value::Address(pre.src));
-        field("pre_dst", Value::Address(pre.dst));
-        field("pre_id", Value::Decimal(pre.src_port.into()));
-        field("post_src", Value::Address(post.src));
-        field("post_dst", Value::Address(post.dst));
-        field("post_id", Value::Decimal(post.src_port.into()));
+        for (tuple, [src, _, dst, _, id]) in names {
+            field(src, Value::Address(tuple.src));
+            field(dst, Value::Address(tuple.dst));
+            field(id, Value::Decimal(tuple.src_port.into()));
+        }
         let [kind, code] = pre.dst_port.to_be_bytes();
         field("icmp_type", Value::Decimal(kind.into()));
         field("icmp_code", Value::Decimal(code.into()));
         return;
     }
     let ports = has_ports(session.protocol, pre, post);
-    field("pre_src", Value::Address(pre.src));
-    if ports {
-        field("pre_sport", Value::Decimal(pre.src_port.into()));
-    }
-    field("pre_dst", Value::Address(pre.dst));
-    if ports {
-        field("pre_dport", Value::Decimal(pre.dst_port.into()));
-    }
-    field("post_src", Value::Address(post.src));
-    if ports {
-        field("post_sport", Value::Decimal(post.src_port.into()));
-    }
-    field("post_dst", Value::Address(post.dst));
-    if ports {
-        field("post_dport", Value::Decimal(post.dst_port.into()));
+    for (tuple, [src, sport, dst, dport, _]) in names {
+        field(src, Value::Address(tuple.src));
+        if ports {
+            field(sport, Value::Decimal(tuple.src_port.into()));
+        }
+        field(dst, Value::Address(tuple.dst));
+        if ports {
+            field(dport, Value::Decimal(tuple.dst_port.into()));
+        }
     }
 }
 

@@ -24,7 +24,10 @@ impl Header {
         number(b"PRIORITY=", severity.into());
         number(b"SYSLOG_FACILITY=", facility.into());
         number(b"SYSLOG_PID=", pid);
-        field(&mut out, b"SYSLOG_IDENTIFIER", identifier.as_bytes());
+        // The configuration allows no line feed in it.
+        out.extend_from_slice(b"SYSLOG_IDENTIFIER=");
+        out.extend_from_slice(identifier.as_bytes());
+        out.push(b'\n');
         Self(out)
     }
 
@@ -47,32 +50,4 @@ pub(super) fn fields(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar
         text::value(out, value, calendar);
         out.push(b'\n');
     });
-}
-
-/// A field of any value: with a newline in it the value is preceded by its length, 64 bits little endian.
-fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    if value.contains(&b'\n') {
-        out.push(b'\n');
-        out.extend_from_slice(&(value.len() as u64).to_le_bytes());
-    } else {
-        out.push(b'=');
-    }
-    out.extend_from_slice(value);
-    out.push(b'\n');
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_with_a_newline_is_preceded_by_its_length() {
-        let mut out = Vec::new();
-        field(&mut out, b"SYSLOG_IDENTIFIER", b"two\nlines");
-        assert_eq!(
-            out,
-            b"SYSLOG_IDENTIFIER\n\x09\x00\x00\x00\x00\x00\x00\x00two\nlines\n"
-        );
-    }
 }

@@ -24,6 +24,7 @@ mod rfc3164;
 mod rfc5424;
 mod text;
 
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -67,9 +68,20 @@ pub enum Target {
     },
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path } => write!(f, "file {}", path.display()),
+            Self::Journal { path } => write!(f, "journal {}", path.display()),
+            Self::Local { path } => write!(f, "syslog {}", path.display()),
+            Self::Stdout => f.write_str("standard output"),
+            Self::Udp { address } => write!(f, "syslog {address} (udp)"),
+        }
+    }
+}
+
 impl Target {
     /// Its kind, as in the configuration.
-    #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Local { .. } => "local",
@@ -91,7 +103,6 @@ pub enum Format {
 
 impl Format {
     /// As in the configuration.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Csv => "csv",
@@ -114,7 +125,6 @@ impl Facility {
     pub const LOCAL6: Self = Self(syslog::Facility::LOG_LOCAL6);
 
     /// The facility's number times eight, ready to have a severity added: the base of PRI.
-    #[must_use]
     pub const fn base(self) -> u8 {
         self.0 as u8
     }
@@ -177,19 +187,16 @@ enum Framing {
 }
 
 impl Encoder {
-    #[must_use]
     pub fn new(style: &Style<'_>, host: &Host) -> Self {
         Self {
             framing: Framing::new(style, host),
             format: style.format,
             exporter: style.exporter_address,
-            calendar: Calendar::new(),
-            buffer: Vec::with_capacity(1024),
+            ..Self::json_lines()
         }
     }
 
     /// Lines of the format `json`, as a file gets them.
-    #[must_use]
     pub fn json_lines() -> Self {
         Self {
             framing: Framing::Line,
@@ -202,7 +209,6 @@ impl Encoder {
     }
 
     /// Whether the format has anything for the record: csv has nothing for a create.
-    #[must_use]
     pub fn writes(&self, record: &Record) -> bool {
         let is_create = matches!(record, Record::Event(event) if event.kind == EventKind::Create);
         !(is_create && self.format == Format::Csv)

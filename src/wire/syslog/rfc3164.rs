@@ -17,13 +17,9 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn new(priority: u8, app_name: &str, pid: u32) -> Self {
+        // The configuration allows only what a receiver takes for a part of the tag (section 4.1.3).
         let mut tag = vec![b' '];
-        // Section 4.1.3: the tag ends at the first character that is not alphanumeric; receivers let a few others pass.
-        tag.extend(app_name.bytes().take(32).map(|byte| match byte {
-            b'[' | b']' | b':' => b'_',
-            0x21..=0x7e => byte,
-            _ => b'_',
-        }));
+        tag.extend(app_name.bytes().take(32));
         tag.push(b'[');
         put::decimal(&mut tag, pid.into());
         tag.extend_from_slice(b"]: ");

@@ -30,9 +30,9 @@ pub(super) struct Header {
 impl Header {
     pub(super) fn new(priority: u8, hostname: &str, app_name: &str, pid: u32) -> Self {
         let mut names = vec![b' '];
-        name(&mut names, hostname, 255);
+        host_name(&mut names, hostname);
         names.push(b' ');
-        name(&mut names, app_name, 48);
+        names.extend_from_slice(app_name.as_bytes());
         names.push(b' ');
         put::decimal(&mut names, pid.into());
         names.push(b' ');
@@ -73,23 +73,20 @@ pub(super) fn body(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) 
 
 fn structured_data(out: &mut Vec<u8>, event: &NatEvent) {
     let (pre, post) = (event.session.pre_nat(), event.session.post_nat());
-    out.extend_from_slice(b" [nsess ISADDR=\"");
-    put::address(out, pre.src);
-    out.extend_from_slice(b"\" ISPORT=\"");
-    put::decimal(out, pre.src_port.into());
-    out.extend_from_slice(b"\" XSADDR=\"");
-    put::address(out, post.src);
-    out.extend_from_slice(b"\" XSPORT=\"");
-    put::decimal(out, post.src_port.into());
-    out.extend_from_slice(b"\" XDADDR=\"");
-    put::address(out, post.dst);
-    out.extend_from_slice(b"\" XDPORT=\"");
-    put::decimal(out, post.dst_port.into());
-    out.extend_from_slice(b"\" IDADDR=\"");
-    put::address(out, pre.dst);
-    out.extend_from_slice(b"\" IDPORT=\"");
-    put::decimal(out, pre.dst_port.into());
-    out.extend_from_slice(b"\" PROTO=\"");
+    out.extend_from_slice(b" [nsess");
+    for (address, port, number, value) in [
+        (b" ISADDR=\"", b"\" ISPORT=\"", pre.src_port, pre.src),
+        (b" XSADDR=\"", b"\" XSPORT=\"", post.src_port, post.src),
+        (b" XDADDR=\"", b"\" XDPORT=\"", post.dst_port, post.dst),
+        (b" IDADDR=\"", b"\" IDPORT=\"", pre.dst_port, pre.dst),
+    ] {
+        out.extend_from_slice(address);
+        put::address(out, value);
+        out.extend_from_slice(port);
+        put::decimal(out, number.into());
+        out.push(b'"');
+    }
+    out.extend_from_slice(b" PROTO=\"");
     put::decimal(out, event.session.protocol.0.into());
     out.extend_from_slice(b"\"]");
     if event.provenance == Provenance::Inferred {
@@ -97,13 +94,17 @@ fn structured_data(out: &mut Vec<u8>, event: &NatEvent) {
     }
 }
 
-/// A field of the header: printable US-ASCII without spaces, at most `limit` characters, `-` when there is none.
-fn name(out: &mut Vec<u8>, text: &str, limit: usize) {
+/// Printable US-ASCII without spaces, at most 255 characters, `-` when there is none.
+fn host_name(out: &mut Vec<u8>, text: &str) {
     if text.is_empty() {
         out.push(b'-');
     }
-    out.extend(text.bytes().take(limit).map(|byte| match byte {
-        0x21..=0x7e => byte,
-        _ => b'_',
-    }));
+    let printable = |byte| {
+        if matches!(byte, 0x21..=0x7e) {
+            byte
+        } else {
+            b'_'
+        }
+    };
+    out.extend(text.bytes().take(255).map(printable));
 }

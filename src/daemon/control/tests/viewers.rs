@@ -175,8 +175,8 @@ fn what_waits_for_viewers_is_bounded() {
         scene.millis += 1_000;
         scene.flood();
     }
-    for client in scene.control.clients.iter().flatten() {
-        let Phase::Viewing(viewer) = &client.phase else {
+    for client in scene.control.server.clients.iter().flatten() {
+        let Phase::Waiting(Wanted::Records(viewer)) = &client.phase else {
             panic!("{client:?}")
         };
         assert!(viewer.view.contiguous().len() <= QUEUE_LIMIT);

@@ -1,0 +1,103 @@
+//! Outputs as the configuration describes them.
+
+use super::{
+    Amount, Encoder, FIRST_DELAY, Losses, Now, Output, Place, Queue, Reader, Serial, State,
+    Transport,
+};
+use crate::config;
+use crate::metrics;
+use crate::wire::syslog::Host;
+
+impl Output {
+    /// An output to a collector, that goes on at `place`.
+    #[must_use]
+    pub fn to_collector(config: &config::Collector, place: Place, now: Now) -> Self {
+        let name = match &config.name {
+            Some(name) => format!("collector {name} ({})", config.address),
+            None => format!("collector {}", config.address),
+        };
+        let encoder = Encoder::of_collector(config, now);
+        let statistics = metrics::Output {
+            format: config.version.name().to_owned(),
+            target: "udp".to_owned(),
+            observation_domain: config.observation_domain.into(),
+            ..metrics::Output::default()
+        };
+        let transport = Transport::to_collector(config);
+        Self::new(name, encoder, transport, statistics, place)
+    }
+
+    /// An output to a target for copies, that goes on at `place`.
+    #[must_use]
+    pub fn to_copy(config: &config::Syslog, host: &Host, place: Place) -> Self {
+        let target = config.target.to_string();
+        let name = match &config.name {
+            Some(name) => format!("{name} ({target})"),
+            None => target,
+        };
+        let encoder = Encoder::of_copy(config, host);
+        let statistics = metrics::Output {
+            format: config.format.name().to_owned(),
+            target: config.target.kind().to_owned(),
+            ..metrics::Output::default()
+        };
+        let transport = Transport::to_target(&config.target);
+        Self::new(name, encoder, transport, statistics, place)
+    }
+
+    pub(super) fn new(
+        name: String,
+        encoder: Encoder,
+        transport: Transport,
+        statistics: metrics::Output,
+        place: Place,
+    ) -> Self {
+        let mut this = Self {
+            name,
+            encoder,
+            transport,
+            ahead: Queue::new(),
+            position: place.position,
+            reader: Reader::default(),
+            losses: Losses::new(&place),
+            unsendable: Serial(0)..Serial(0),
+            probing: place.refused.then_some(None),
+            peer: None,
+            heeded: None,
+            health: if place.refused {
+                State::Refused
+            } else {
+                State::Working
+            },
+            losing: None,
+            retry: None,
+            delay: FIRST_DELAY,
+            look: None,
+            taken: Amount::default(),
+            statistics,
+        };
+        this.transport.go_on(place.port, place.refused);
+        this.encoder.go_back(place.sequence, Amount::default());
+        this.reader.seek(place.position.serial);
+        this
+    }
+
+    /// Counts on from the counters that an output of the same name had with an earlier configuration.
+    pub fn inherit(&mut self, earlier: &Self) {
+        let metrics::Output {
+            format,
+            target,
+            observation_domain,
+            ..
+        } = std::mem::take(&mut self.statistics);
+        self.statistics = metrics::Output {
+            format,
+            target,
+            observation_domain,
+            ..earlier.statistics.clone()
+        };
+        self.taken = earlier.taken;
+        self.losses.inherit(earlier.losses.total());
+        self.encoder.count_lost(earlier.losses.total());
+    }
+}

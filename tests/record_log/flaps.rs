@@ -1,0 +1,120 @@
+//! Far receivers whose host is there and which do not listen for a while, in the middle of sessions.
+
+use crate::account::{Twice, assert_alike, gaps, missing};
+use crate::read::Decoder;
+use crate::scene::{FAR_OUTPUTS, OUTPUTS, Scene};
+use crate::support::collector::Receiver;
+use crate::support::daemon::CAPTURE;
+use crate::support::status::number;
+
+/// The receivers go away while records are on their way, and come back.
+fn flap(scene: &mut Scene) {
+    scene.begin(500);
+    scene.net.end_connections();
+    scene.close();
+    scene.make(500);
+    scene.wait_for_status("all to be refused", |status| {
+        let state = |index: usize| status["outputs"][index]["state"] == "refused";
+        (0..FAR_OUTPUTS.len()).all(state)
+    });
+    scene.make(500);
+    scene.listen();
+    scene.make(500);
+    scene.wait_until_taken();
+}
+
+/// Nothing but so many datagrams is missing.
+fn assert_nearly_complete(scene: &Scene, datagrams: usize, twice: Twice) {
+    for (index, output) in OUTPUTS.iter().enumerate() {
+        let items = scene.items(index);
+        let missing = missing(&items, &scene.made);
+        // At most 30 flows of v5 are in one; a line is one by itself.
+        let on_the_wire = match *output {
+            "local" | "file" | "journal" => 0,
+            "syslog" => datagrams,
+            _ => 30 * datagrams,
+        };
+        assert!(missing.len() <= on_the_wire, "{output}: {missing:?}");
+        assert_alike(output, &items, twice);
+        assert_eq!(gaps(&items), [], "{output}");
+    }
+}
+
+/// How often each far output has said so.
+fn assert_said(scene: &Scene, what: &str, times: usize) {
+    let status = scene.wait_until_taken();
+    let logged = scene.daemon().logged();
+    for index in 0..FAR_OUTPUTS.len() {
+        let name = status["outputs"][index]["name"].as_str().unwrap();
+        let mine = logged.iter().filter(|line| line.contains(name));
+        let said = mine.filter(|line| line.contains(what)).count();
+        assert_eq!(said, times, "{name}: {logged:#?}");
+    }
+}
+
+#[test]
+fn a_port_that_is_closed_for_a_while_costs_at_most_what_was_on_the_wire() {
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
+    scene.configure("export-delay = \"50ms\"", "");
+    scene.add_route();
+    scene.listen();
+    scene.start();
+    scene.make(500);
+    flap(&mut scene);
+    assert_nearly_complete(&scene, 1, Twice::Never);
+    for index in 0..3 {
+        for pair in scene.far(index).0.windows(2) {
+            assert_eq!(pair[0].from, pair[1].from, "another exporter");
+            let next = pair[0].sequence + pair[0].counts;
+            let lost = pair[1].sequence.checked_sub(next);
+            assert!(lost.is_some_and(|lost| lost <= 30), "{pair:?}");
+        }
+    }
+    // Again, before anybody could know that it is back for good.
+    flap(&mut scene);
+    assert_nearly_complete(&scene, 2, Twice::Alike);
+    assert_said(&scene, "refuses datagrams", 2);
+    assert_said(&scene, "takes records again; none is lost", 2);
+    let status = scene.wait_until_taken();
+    assert_eq!(number(&status, "/gaps/undelivered/count"), 0);
+    scene.take_daemon().terminate();
+}
+
+/// A Linux host answers six times, and then once a second: of most of these outputs it says nothing.
+#[test]
+fn more_outputs_to_one_host_than_it_answers_lose_no_more() {
+    const PORTS: std::ops::Range<u16> = 3001..3010;
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
+    let mut config = format!("{CAPTURE}\n[pending]\nflush = \"100ms\"\n");
+    for port in PORTS {
+        config +=
+            &format!("[[collector]]\naddress = \"192.0.2.129:{port}\"\nexport-delay = \"50ms\"\n");
+    }
+    scene.home.configure(&config);
+    scene.add_route();
+    scene.start();
+    let listen = |scene: &Scene| -> Vec<_> { PORTS.map(|port| scene.receive(port)).collect() };
+    let receivers = listen(&scene);
+    scene.make(500);
+    scene.wait_until_taken();
+    let earlier: Vec<_> = receivers.into_iter().map(Receiver::finish).collect();
+    scene.make(500);
+    let receivers = listen(&scene);
+    scene.make(100);
+    scene.wait_until_taken();
+    scene.take_daemon().terminate();
+    for (earlier, receiver) in earlier.into_iter().zip(receivers) {
+        let port = receiver.address().port();
+        let (mut decoder, mut items) = (Decoder::default(), Vec::new());
+        for datagram in earlier.iter().chain(&receiver.finish()) {
+            decoder.message(datagram, &mut items);
+        }
+        let missing = missing(&items, &scene.made);
+        assert!(missing.len() <= 30, "{port}: {} are missing", missing.len());
+        assert_alike(&format!("port {port}"), &items, Twice::Never);
+    }
+}

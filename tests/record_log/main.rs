@@ -1,0 +1,32 @@
+//! The record log and the outputs that follow it: what waits for a receiver survives whatever becomes of the daemon.
+//!
+//! The real daemon on real NAT, with IPFIX, NetFlow v9 and v5, syslog over UDP and to a local socket, a file and a journal at
+//! once. Every session that was made is held against what each of the seven took.
+
+#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "deadlines for real processes need the real clock"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+#[allow(dead_code, reason = "shared with the tests of losses")]
+#[path = "../loss/ledger.rs"]
+mod ledger;
+
+#[allow(dead_code, reason = "shared with the benchmark")]
+#[path = "../bench/generator.rs"]
+mod generator;
+
+mod account;
+mod away;
+mod backlog;
+mod bounds;
+mod changes;
+mod damage;
+mod flaps;
+mod read;
+mod scene;
+mod unusable;

@@ -1,0 +1,124 @@
+//! A database that cannot be used for a whole run: the records leave from memory, and what nobody can know is in a gap.
+
+use std::process::Command;
+
+use crate::ledger::{Ledger, now};
+use crate::scene::Scene;
+use crate::support::netns::succeed;
+use crate::support::status::{ask, number};
+
+/// A file system of its own for the state directory, gone on drop.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    fn mount(scene: &Scene) -> Self {
+        let path = scene.home.state();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=8m", "nattrail-test"]);
+        succeed(mount.arg(&path), "");
+        Self(path)
+    }
+
+    fn remount(&self, how: &str) {
+        let mut mount = Command::new("mount");
+        mount.args(["-o", &format!("remount,{how}")]).arg(&self.0);
+        succeed(&mut mount, "");
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_run_without_its_database_is_a_gap_since_the_last_commit_before_it() {
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
+    let disk = Disk::mount(&scene);
+    scene.configure("", "");
+    scene.add_route();
+    scene.listen();
+    scene.start_managed();
+    scene.make(50);
+    scene.wait_until_taken();
+    let ending = now();
+    scene.take_daemon().terminate();
+    let ended = now();
+
+    disk.remount("ro");
+    scene.start_managed();
+    let _ = scene.daemon().wait_for_message("is not available");
+    // With the socket that the manager kept it would not be known how far it was read.
+    let _ = scene
+        .daemon()
+        .wait_for_message("that would know how far it was read cannot be used");
+    scene
+        .made
+        .extend(scene.sessions.begin_all(&scene.net, 50, 0));
+    scene.net.end_connections();
+    scene.wait_for_status("all outputs to have them", |status| {
+        number(status, "/sessions/deletes") == 50
+            && (0..7).all(|index| number(status, &format!("/outputs/{index}/behind")) == 0)
+    });
+    assert_eq!(ask(&scene.home)["store"]["available"], false);
+    scene.take_daemon().terminate();
+    assert_eq!(scene.manager.stored(), [] as [String; 0]);
+
+    disk.remount("rw");
+    scene.start_managed();
+    scene.make(50);
+    scene.wait_until_taken();
+    scene.take_daemon().terminate();
+    scene.close();
+    crate::account::assert_complete(&scene, crate::account::Twice::Never);
+    let ledger = Ledger::read(&scene.file());
+    assert_eq!(ledger.gaps.len(), 2, "{:?}", ledger.gaps);
+    for gap in &ledger.gaps {
+        assert_eq!(gap.cause, "restart");
+        let from = gap.from;
+        assert!(
+            (ending..=ended).contains(&from),
+            "{gap:?} from {ending} to {ended}"
+        );
+    }
+    assert!(ledger.gaps[0].to < ledger.gaps[1].to);
+}
+
+#[test]
+fn a_full_disk_costs_nothing_as_long_as_the_daemon_runs() {
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
+    let disk = Disk::mount(&scene);
+    scene.configure("", "");
+    scene.start();
+    scene.make(50);
+    let filler = disk.0.join("filler");
+    let mut fill = Command::new("sh");
+    fill.args(["-c", "cat /dev/zero > \"$0\" 2>/dev/null; true"])
+        .arg(&filler);
+    succeed(&mut fill, "");
+    // More than the log's file has room for without growing.
+    let made = scene.sessions.begin_all(&scene.net, 3_000, 0);
+    scene.made.extend(made);
+    let _ = scene.daemon().wait_for_message("is not available");
+    scene.net.end_connections();
+    scene.wait_for_status("the file to have them", |status| {
+        number(status, "/sessions/deletes") == 3_050 && number(status, "/outputs/5/behind") == 0
+    });
+    std::fs::remove_file(filler).unwrap();
+    let _ = scene.daemon().wait_for_message("is available again");
+    scene.make(50);
+    // What the far outputs have not taken is in the database.
+    scene.take_daemon().terminate();
+    scene.add_route();
+    scene.listen();
+    scene.start();
+    scene.wait_until_taken();
+    scene.take_daemon().terminate();
+    scene.close();
+    crate::account::assert_complete(&scene, crate::account::Twice::Never);
+}
