@@ -289,7 +289,7 @@ fn goes_on_and_recovers(net: &Gateway, home: &Home, daemon: Daemon, recover: imp
         udp(net, 10_000 + port);
     }
     let _ = daemon.wait_for_records(usize::from(SESSIONS), record::parse_text);
-    let message = daemon.wait_for_message("records leave from memory as before");
+    let message = daemon.wait_for_message("records leave from memory");
     let database = home.state().join("pending.db");
     assert!(message.contains(database.to_str().unwrap()), "{message}");
 
@@ -308,7 +308,7 @@ fn goes_on_and_recovers(net: &Gateway, home: &Home, daemon: Daemon, recover: imp
             .count()
     };
     assert_eq!(
-        said("records leave from memory as before"),
+        said("records leave from memory"),
         1,
         "once, not every flush"
     );

@@ -44,6 +44,8 @@ pub struct Capture {
     config: config::Capture,
     events: EventSocket,
     batch: Batch,
+    /// The events of the batch, in room that is used again and again.
+    decoded: Vec<Event>,
     readable: bool,
     dump: Option<Dump>,
     dump_sequence: u32,
@@ -103,6 +105,7 @@ impl Capture {
             config: config.clone(),
             events,
             batch: Batch::new(),
+            decoded: Vec::new(),
             readable: true,
             dump: None,
             dump_sequence: 0,
@@ -340,6 +343,7 @@ impl Capture {
 
     fn handle_batch(&mut self, engine: &mut Engine, now: Now) {
         self.statistics.batches += 1;
+        self.decoded.clear();
         for datagram in self.batch.iter() {
             let bytes = match datagram {
                 Datagram::Kernel(bytes) => bytes,
@@ -358,13 +362,14 @@ impl Capture {
                 match message.and_then(|message| Event::decode(&message)) {
                     Ok(Some(event)) => {
                         count(&event, &mut self.statistics);
-                        engine.handle_event(&event, now);
+                        self.decoded.push(event);
                     }
                     Ok(None) => {}
                     Err(Malformed) => self.statistics.malformed += 1,
                 }
             }
         }
+        engine.handle_events(&self.decoded, now);
     }
 
     fn handle_overflow(&mut self, now: Now) {

@@ -8,6 +8,9 @@
 //! only after it, so that a crash repeats the records that left since the last commit, with the same ids and times, and no
 //! others.
 
+use std::thread;
+use std::time::Duration;
+
 use super::clock;
 use super::outputs::Outputs;
 use super::takeover::Left;
@@ -25,6 +28,9 @@ use crate::time::{Now, Uptime, Wall};
 const MANY_RECORDS: u64 = 1 << 17;
 /// The same for pending sessions that the database has to learn of.
 const MANY_CHANGES: usize = (1 << 16) - 4096;
+/// How long a commit waits for a checkpoint before records leave without it, and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(10);
+const BUSY_RETRY: Duration = Duration::from_millis(5);
 /// Blocks of the log that one commit gives up for want of room, beside as many as it writes.
 const MAX_EVICTED: usize = 8;
 
@@ -42,6 +48,8 @@ pub struct Keeper {
     has_committed: bool,
     next_flush: Uptime,
     last_flush: Uptime,
+    /// A checkpoint is under way, and no commit is tried before.
+    not_before: Uptime,
     /// Since when events have been heard in this run.
     listening_since: Wall,
     /// Cookie of the socket that it listens with.
@@ -108,6 +116,7 @@ impl Keeper {
             has_committed: false,
             next_flush: now.up,
             last_flush: now.up,
+            not_before: now.up,
             listening_since: listening.since,
             socket: listening.socket,
             places: Places::new(),
@@ -166,8 +175,8 @@ impl Keeper {
     }
 
     #[must_use]
-    pub const fn poll_timeout(&self) -> Uptime {
-        self.next_flush
+    pub fn poll_timeout(&self) -> Uptime {
+        self.next_flush.max(self.not_before)
     }
 
     /// Commits when the interval has passed or much waits for it. `heard` is until when the kernel has been heard.
@@ -181,13 +190,20 @@ impl Keeper {
         let is_much =
             self.log.waiting() >= MANY_RECORDS || engine.changes_waiting() >= MANY_CHANGES;
         let is_due = now.up >= self.next_flush || is_much && !self.failing;
-        if is_due && self.commit(engine, outputs, heard, None, now) {
+        if !is_due || now.up < self.not_before {
+            return;
+        }
+        let is_patient = now.up < self.next_flush.saturating_add(PATIENCE);
+        if is_patient && self.store.as_ref().is_some_and(Store::is_busy) {
+            self.not_before = now.up.saturating_add(BUSY_RETRY);
+        } else if self.commit(engine, outputs, heard, None, now) {
             self.next_flush = now.up;
         }
     }
 
     /// Commits all there is, now.
     pub fn flush(&mut self, engine: &mut Engine, outputs: &mut Outputs, heard: Wall, now: Now) {
+        self.wait_for_checkpoint();
         while self.commit(engine, outputs, heard, None, now) {}
     }
 
@@ -201,6 +217,7 @@ impl Keeper {
         drops: u32,
         now: Now,
     ) -> bool {
+        self.wait_for_checkpoint();
         while self.commit(engine, outputs, heard, Some(drops), now) {}
         self.store.is_some() && !self.failing
     }
@@ -213,6 +230,16 @@ impl Keeper {
     #[must_use]
     pub const fn is_failing(&self) -> bool {
         self.failing
+    }
+
+    /// For the begin and the end of a run, which have nothing else to do.
+    fn wait_for_checkpoint(&self) {
+        let begun = clock::uptime();
+        while self.store.as_ref().is_some_and(Store::is_busy)
+            && clock::uptime().saturating_since(begun) < PATIENCE
+        {
+            thread::sleep(BUSY_RETRY);
+        }
     }
 
     /// Makes one commit. Returns whether there is more for another.
@@ -274,6 +301,14 @@ impl Keeper {
         stopped: Option<u32>,
         now: Now,
     ) -> (Result<(), Error>, bool) {
+        if self.store.as_ref().is_some_and(Store::is_busy) {
+            engine.handle_commit_failed();
+            let error = Error::Unavailable {
+                path: self.pending.database.clone(),
+                reason: format!("the disk has been busy for more than {PATIENCE:?}"),
+            };
+            return (Err(error), false);
+        }
         let evicted = match self.evicted(outputs, now) {
             Ok(evicted) => evicted,
             Err(error) => {

@@ -59,6 +59,11 @@ impl RecentEnds {
         !known
     }
 
+    /// Has the memory at hand that remembering an end takes. The value means nothing.
+    pub(super) fn look(&self, key: Key, id: Option<u32>) -> u64 {
+        self.set(fingerprint(key, id))[0].fingerprint
+    }
+
     /// Remembers a session that was closed without its DESTROY, should that come after all.
     pub(super) fn insert_inferred(&mut self, key: Key, id: Option<u32>, begun: Wall) {
         self.put(Place {

@@ -124,6 +124,13 @@ impl Table {
             .filter(|(_, pending)| same_key(&pending.session, session))
     }
 
+    /// Has the memory at hand that finding a session of this key takes. The value means nothing.
+    pub(super) fn look(&self, key: Key) -> u64 {
+        let mut slots = self.index[shard_of(key)].iter_hash(key.0);
+        let pending = slots.next().and_then(|slot| self.at(*slot));
+        pending.map_or(0, |pending| pending.begun.as_nanos())
+    }
+
     pub(super) fn at(&self, slot: Slot) -> Option<&Pending> {
         self.slots.get(slot.0 as usize)?.as_ref()
     }

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::codec::{seal, unseal};
+use super::codec::checksum;
 use super::run::{malformed, nanos};
 use super::schema;
 use crate::place::{Serial, Span};
@@ -16,18 +16,11 @@ pub struct Stored {
     pub octets: u64,
 }
 
-/// Writes a block, and says how many octets it takes. `blob` is room to work in.
-pub(super) fn insert(
-    connection: &Connection,
-    block: &Block,
-    blob: &mut Vec<u8>,
-) -> rusqlite::Result<u64> {
+/// Writes a block, and says how many octets it takes.
+pub(super) fn insert(connection: &Connection, block: &Block) -> rusqlite::Result<u64> {
     let numbers = numbers(block);
-    blob.clear();
-    blob.extend_from_slice(&block.bytes);
-    seal(blob, &numbers);
     let [first, count, since, until] = numbers;
-    let octets = blob.len() as u64;
+    let octets = block.bytes.len() as u64;
     connection
         .prepare_cached(schema::INSERT_BLOCK)?
         .execute(params![
@@ -36,7 +29,8 @@ pub(super) fn insert(
             since,
             until,
             octets.cast_signed(),
-            blob.as_slice()
+            checksum(&block.bytes, &numbers),
+            block.bytes
         ])?;
     Ok(octets)
 }
@@ -51,16 +45,15 @@ pub(super) fn read(
     let mut select = connection.prepare_cached(schema::SELECT_BLOCK)?;
     let found = select.query_row([serial.0.cast_signed()], |row| {
         let stored = stored(row)?;
-        let sealed = row.get_ref(5)?.as_blob()?;
+        let (sum, bytes): (u32, _) = (row.get(5)?, row.get_ref(6)?.as_blob()?);
         let mut block = Block::new(stored.span.first, Vec::new());
         block.count = u32::try_from(stored.span.end.0 - stored.span.first.0).unwrap_or(u32::MAX);
         (block.since, block.until) = (stored.span.since, stored.span.until);
-        Ok(match unseal(sealed, &numbers(&block)) {
-            Ok(bytes) => {
-                block.bytes.extend_from_slice(bytes);
-                Ok(block)
-            }
-            Err(_) => Err(stored.span),
+        Ok(if checksum(bytes, &numbers(&block)) == sum {
+            block.bytes.extend_from_slice(bytes);
+            Ok(block)
+        } else {
+            Err(stored.span)
         })
     });
     found.optional()

@@ -256,7 +256,13 @@ impl Store {
         Ok(())
     }
 
-    /// Writes everything in one transaction: all of it or nothing.
+    /// Whether a commit has to wait for a checkpoint, which is under way on another thread.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.checkpointer.is_busy()
+    }
+
+    /// Writes everything in one transaction: all of it or nothing. Not while [`Self::is_busy`].
     ///
     /// # Errors
     /// See [`Error`].
@@ -309,7 +315,7 @@ impl Store {
             None => None,
         };
         let fresh = insert(&transaction, commit.changes, &mut self.blob)?;
-        let log_octets = write_log(&transaction, commit, self.log_octets, &mut self.blob)?;
+        let log_octets = write_log(&transaction, commit, self.log_octets)?;
         if self.places.as_deref() != Some(commit.places) {
             run::write_places(&transaction, commit.places)?;
         }
@@ -428,14 +434,13 @@ fn write_log(
     transaction: &Transaction<'_>,
     commit: &Commit<'_>,
     mut octets: u64,
-    blob: &mut Vec<u8>,
 ) -> rusqlite::Result<u64> {
     for stored in commit.evicted {
         blocks::delete(transaction, stored.span.first)?;
         octets = octets.saturating_sub(stored.octets);
     }
     for block in &commit.blocks {
-        octets += blocks::insert(transaction, block, blob)?;
+        octets += blocks::insert(transaction, block)?;
     }
     // Looking costs a statement, which is spared when the log is empty.
     if octets > 0 {

@@ -29,6 +29,7 @@ CREATE TABLE log (
     since INTEGER NOT NULL, -- the earliest and the latest time of a record, nanoseconds since 1970
     until INTEGER NOT NULL,
     octets INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
     records BLOB NOT NULL
 ) STRICT;
 CREATE TABLE output (
@@ -62,10 +63,10 @@ pub(super) const WRITE_ENDED: &str = "INSERT OR REPLACE INTO ended VALUES (?, ?)
 pub(super) const DELETE_ENDED: &str = "DELETE FROM ended WHERE segment = ?";
 pub(super) const SELECT_SEGMENTS: &str =
     "SELECT first, sessions, bitmap FROM segment LEFT JOIN ended ON segment = first ORDER BY first";
-pub(super) const INSERT_BLOCK: &str = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?)";
+pub(super) const INSERT_BLOCK: &str = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)";
 /// The block of a record, or the next one where it is no longer there.
 pub(super) const SELECT_BLOCK: &str = "
-SELECT first, count, since, until, octets, records FROM log
+SELECT first, count, since, until, octets, checksum, records FROM log
 WHERE first >= coalesce((SELECT max(first) FROM log WHERE first <= ?1), 0) AND first + count > ?1 ORDER BY first LIMIT 1";
 pub(super) const SELECT_OLDEST: &str =
     "SELECT first, count, since, until, octets FROM log ORDER BY first LIMIT ?";

@@ -117,7 +117,7 @@ impl Books {
     fn add(&mut self, run: u32, line: &str) {
         let record = parse_json(line);
         if let Some(gap) = Gap::of(&record) {
-            assert_eq!(gap.cause, "restart");
+            assert_eq!(gap.cause, "restart", "in run {run}: {line}");
             self.gaps.push((run, gap));
             return;
         }
@@ -140,13 +140,6 @@ impl Books {
             gaps.any(|gap| gap.from <= latest && earliest <= gap.to)
         };
         in_gap(life.begun) && in_gap(life.ended)
-    }
-
-    /// Whether something that happened by `time` may have been forgotten between two runs.
-    fn forgot(&self, time: i64, earlier: u32, later: u32) -> bool {
-        let runs = earlier + 1..=later;
-        let mut gaps = self.gaps.iter();
-        gaps.any(|(run, gap)| runs.contains(run) && gap.from <= time)
     }
 
     /// How a session was recorded.
@@ -177,15 +170,14 @@ impl Books {
             let entries: Vec<&Entry> = of(create).collect();
             for pair in entries.windows(2) {
                 let (first, second) = (pair[0], pair[1]);
-                let time = match (first.inferred, create) {
-                    // What an audit concluded, and was forgotten with the audit.
-                    (true, _) => first.time,
-                    (false, true) => life.begun.1,
-                    (false, false) => life.ended.1,
-                };
-                let forgot = first.run < second.run && self.forgot(time, first.run, second.run);
-                assert!(forgot, "twice, and not by a crash: {}", show());
-                assert!(create || second.inferred, "two ends: {}", show());
+                // The place in the log was not written down before the crash.
+                let is_repeated = (first.time, first.inferred) == (second.time, second.inferred);
+                let is_by_crash = first.run < second.run;
+                assert!(
+                    is_repeated && is_by_crash,
+                    "twice, and not by a crash: {}",
+                    show()
+                );
             }
         }
         if creates + deletes == 2 {
@@ -199,7 +191,7 @@ impl Books {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Outcome {
     Once,
-    /// A part of it was recorded again after a crash.
+    /// A record of it left again after a crash, as it was.
     Repeated,
     /// In a gap, with its create only.
     NoEnd,

@@ -109,6 +109,7 @@ fn config_for(records: &Path, capture: &str) -> String {
          [pending]
          flush = \"100ms\"
          [[syslog]]
+         name = \"records\"
          target = \"file\"
          path = \"{}\"
          format = \"json\"
