@@ -79,6 +79,21 @@ pub struct Place {
     pub refused: bool,
 }
 
+impl Place {
+    /// The same place, once the log no longer has some records.
+    #[must_use]
+    pub fn without(self, span: &Span) -> Self {
+        let missing = self
+            .missing
+            .into_iter()
+            .chain(span.missing_at(self.position));
+        Self {
+            missing: missing.reduce(Missing::and),
+            ..self
+        }
+    }
+}
+
 /// A range of the log, without its records.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Span {

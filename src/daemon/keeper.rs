@@ -316,13 +316,11 @@ impl Keeper {
                 return (Err(error), false);
             }
         };
-        for stored in &evicted {
-            outputs.handle_evicted(&stored.span);
-        }
         self.places.clear();
-        let places = outputs.places();
-        self.places
-            .extend(places.map(|(key, place)| (key.to_owned(), place)));
+        self.places.extend(outputs.places().map(|(key, place)| {
+            let spans = evicted.iter().map(|stored| &stored.span);
+            (key.to_owned(), spans.fold(place, Place::without))
+        }));
         let changes = engine.changes();
         let commit = Commit {
             changes: &changes,
@@ -344,6 +342,12 @@ impl Keeper {
         let more = result.is_ok() && engine.handle_committed();
         if result.is_err() {
             engine.handle_commit_failed();
+        } else {
+            // Not before: what a failed commit was to delete is still there.
+            for stored in &evicted {
+                self.log.handle_evicted(stored.span.end);
+                outputs.handle_evicted(&stored.span);
+            }
         }
         (result, more)
     }
@@ -382,11 +386,11 @@ impl Keeper {
         match Opened::open(&self.pending).and_then(|opened| opened.store) {
             Ok((mut store, last_run, places)) => {
                 // Its serials are not those of this run: this run's records are written in the place of its own.
-                if let Some(gap) = untaken(&last_run, &places) {
-                    engine.state_gap(gap);
-                }
                 if let Err(error) = store.clear_log() {
                     return self.note_failure(&error);
+                }
+                if let Some(gap) = untaken(&last_run, &places) {
+                    engine.state_gap(gap);
                 }
                 if self.restore(store, engine, now) {
                     self.state_gap(engine, last_run.heard, now);

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::metrics::{Gaps, Rates, Sessions, Time, Turns, micros};
+use crate::place::Missing;
 use crate::session::{Gap, GapCause, Record};
 use crate::time::{NANOS_PER_SEC, Now, Uptime};
 
@@ -61,14 +62,18 @@ impl Meter {
     pub(super) fn count_record(&mut self, record: &Record) {
         self.records += 1;
         if let Record::Gap(gap) = record {
-            self.count_gap(gap);
+            self.count_gaps(gap, 1);
         }
     }
 
-    /// Takes note of a gap. That of one output, which can never get some records, is no record of the others.
-    pub(super) fn count_gap(&mut self, gap: &Gap) {
+    /// Takes note of records that one output can never get, in so many gaps that are new. They are in no record of others.
+    pub(super) fn count_undelivered(&mut self, missing: &Missing, new: u64) {
+        self.count_gaps(&missing.gap(), new);
+    }
+
+    fn count_gaps(&mut self, gap: &Gap, new: u64) {
         let gaps = self.gaps.entry(gap.cause.name()).or_default();
-        gaps.count += 1;
+        gaps.count += new;
         gaps.lost += gap.lost.unwrap_or(0);
         gaps.last = gaps.last.max(Some(Time(gap.to)));
     }
@@ -287,7 +292,12 @@ mod tests {
         let (earlier, later) = (at(1_000).wall, at(2_000).wall);
         meter.count_record(&Record::Gap(gap(GapCause::Overflow, Some(3), later)));
         meter.count_record(&Record::Gap(gap(GapCause::Overflow, None, earlier)));
-        meter.count_gap(&gap(GapCause::Undelivered, Some(4), earlier));
+        let missing = Missing {
+            count: 4,
+            since: earlier,
+            until: earlier,
+        };
+        meter.count_undelivered(&missing, 1);
         let gaps = meter.gaps();
         assert_eq!(gaps.len(), GapCause::ALL.len());
         assert_eq!(gaps["restart"], Gaps::default());

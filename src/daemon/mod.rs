@@ -312,8 +312,8 @@ impl Daemon {
         self.meter.observe(self.engine.statistics(), now);
         self.commit_if_due();
         self.outputs.pump(&mut self.keeper.reading(), now);
-        for missing in self.outputs.take_lost() {
-            self.meter.count_gap(&missing.gap());
+        for (missing, new) in self.outputs.take_lost() {
+            self.meter.count_undelivered(&missing, new);
         }
         self.notifier.handle_timeout(now);
         self.serve();
@@ -483,10 +483,7 @@ impl Daemon {
             self.notifier.discard(&name, self.now);
             unpin(&self.config.capture);
         }
-        ::log::info!(
-            "stopped: {} sessions stay pending in the store",
-            self.engine.pending()
-        );
+        self.say_stopped();
     }
 
     fn farewell(&mut self, deadline: Uptime) {
@@ -501,8 +498,26 @@ impl Daemon {
             self.now = clock::read();
             self.outputs.drain(&mut self.keeper.reading(), self.now);
         }
-        for unsent in self.outputs.unsent(end) {
-            ::log::info!("{unsent}");
+    }
+
+    /// Says what the next run finds in the database.
+    fn say_stopped(&self) {
+        let pending = self.engine.pending();
+        let unsent = self.outputs.unsent(self.keeper.log().readable());
+        if self.keeper.is_failing() {
+            unsent.for_each(|(name, count)| {
+                ::log::error!(
+                    "{name}: {count} records did not leave; those that the database could not take are lost"
+                );
+            });
+            ::log::error!(
+                "stopped: {pending} sessions were pending, but the database could not be written and has what it had before"
+            );
+        } else {
+            unsent.for_each(|(name, count)| {
+                ::log::info!("{name}: {count} records wait in the log");
+            });
+            ::log::info!("stopped: {pending} sessions stay pending in the store");
         }
     }
 }

@@ -145,8 +145,8 @@ impl Outputs {
         }
     }
 
-    /// The losses of each output since this was asked last.
-    pub fn take_lost(&mut self) -> impl Iterator<Item = Missing> {
+    /// The losses of each output since this was asked last, and in how many gaps.
+    pub fn take_lost(&mut self) -> impl Iterator<Item = (Missing, u64)> {
         self.outputs
             .iter_mut()
             .filter_map(|it| it.output.take_lost())
@@ -195,14 +195,12 @@ impl Outputs {
         }
     }
 
-    /// A sentence for each output that has not taken all records before `end`.
-    pub fn unsent(&self, end: Serial) -> impl Iterator<Item = String> {
-        let behind = move |configured: &Configured| {
+    /// The name of each output that has not taken all records before `end`, and how many those are.
+    pub fn unsent(&self, end: Serial) -> impl Iterator<Item = (&str, u64)> {
+        self.outputs.iter().filter_map(move |configured| {
             let behind = configured.output.behind(end);
-            let name = configured.output.name();
-            (behind > 0).then(|| format!("{name}: {behind} records wait in the log"))
-        };
-        self.outputs.iter().filter_map(behind)
+            (behind > 0).then(|| (configured.output.name(), behind))
+        })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Configured> {
@@ -294,8 +292,10 @@ fn at(next: Serial) -> Place {
     }
 }
 
+/// The same place at the beginning of its record: another way to send it may divide it into other parts.
 const fn without_session(place: Place) -> Place {
     Place {
+        position: Position::before(place.position.serial),
         port: 0,
         sequence: 0,
         ..place

@@ -51,6 +51,19 @@ impl Amount {
     }
 }
 
+impl Amount {
+    /// The larger of both, number by number.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self {
+            messages: self.messages.max(other.messages),
+            octets: self.octets.max(other.octets),
+            flow_records: self.flow_records.max(other.flow_records),
+            gaps: self.gaps.max(other.gaps),
+        }
+    }
+}
+
 impl Add for Amount {
     type Output = Self;
 

@@ -1,7 +1,7 @@
 //! Records that an output can never get: how many, and where they are missing.
 //!
-//! A lost range is a hole in the log. It is counted once, when the log gives it up or when the output finds it, and stated
-//! each time that the output comes by: a statement that was refused is made again.
+//! A lost range is a hole in the log. Its records are counted once, when the log gives them up or when the output finds them
+//! gone, and stated each time that the output comes by: a statement that was refused is made again.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,37 +10,40 @@ use crate::place::{Missing, Place, Position, Serial, Span};
 use crate::session::Gap;
 
 /// Holes that are remembered, should the output have to go back before them.
-const MOST_HOLES: usize = 16;
+const MOST_HOLES: usize = 64;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// Records that the log gave up before the output had taken them, as far as it has not passed them by.
-    gone: Option<Missing>,
-    /// All that is lost before this record is counted.
-    counted: Serial,
-    /// The latest holes: their records do not count as taken.
-    holes: VecDeque<Range<Serial>>,
+    /// In the order of the log, apart from each other.
+    holes: VecDeque<Span>,
     total: u64,
-    /// Lost since somebody asked.
-    recent: Option<Missing>,
+    /// Lost since somebody asked, and in how many holes that are new.
+    recent: Option<(Missing, u64)>,
 }
 
 impl Losses {
     /// Those of an output that goes on at `place`.
     pub(super) fn new(place: &Place) -> Self {
-        let count = place.missing.map_or(0, |missing| missing.count);
+        let first = place.position.serial;
+        let hole = place.missing.map(|missing| Span {
+            first,
+            end: Serial(first.0 + missing.count),
+            since: missing.since,
+            until: missing.until,
+        });
         Self {
-            gone: place.missing,
-            counted: Serial(place.position.serial.0 + count),
-            holes: VecDeque::new(),
-            total: 0,
-            recent: None,
+            holes: hole.into_iter().collect(),
+            ..Self::default()
         }
     }
 
-    /// Records that are gone and have not been passed by.
-    pub(super) const fn gone(&self) -> Option<Missing> {
-        self.gone
+    /// Lost records that have not been passed by at this position.
+    pub(super) fn ahead_of(&self, position: Position) -> Option<Missing> {
+        let ahead = self
+            .holes
+            .iter()
+            .filter_map(|hole| hole.missing_at(position));
+        ahead.reduce(Missing::and)
     }
 
     /// All that was ever lost.
@@ -48,59 +51,85 @@ impl Losses {
         self.total
     }
 
-    pub(super) const fn inherit(&mut self, total: u64) {
-        self.total = total;
+    /// Lost records of which it is not known where they stood.
+    pub(super) const fn add(&mut self, count: u64) {
+        self.total += count;
     }
 
-    /// Lost since this was asked last.
-    pub(super) const fn take(&mut self) -> Option<Missing> {
+    /// Lost since this was asked last, and in how many holes that are new.
+    pub(super) const fn take(&mut self) -> Option<(Missing, u64)> {
         self.recent.take()
     }
 
-    /// The log no longer has these records, which end before `end`. Returns how many had not been counted.
-    pub(super) fn give_up(&mut self, missing: Missing, end: Serial) -> u64 {
-        self.gone = Some(self.gone.map_or(missing, |earlier| earlier.and(missing)));
-        self.count(missing, end)
-    }
-
-    /// The output comes by a hole. Returns the gap that stands in its place, and how many records had not been counted.
-    pub(super) fn pass_by(&mut self, span: &Span) -> (Gap, u64) {
-        let count = span.end.0 - span.first.0;
-        let times = self.gone.unwrap_or(Missing {
-            count,
-            since: span.since,
-            until: span.until,
+    /// These records are lost. Returns how many of them had not been counted.
+    pub(super) fn lose(&mut self, lost: &Span) -> u64 {
+        let touches = |hole: &Span| hole.first <= lost.end && lost.first <= hole.end;
+        let known = self.records_lost(lost.first, lost.end);
+        let mut whole = *lost;
+        let mut is_new = true;
+        self.holes.retain(|hole| {
+            if touches(hole) {
+                is_new = false;
+                whole = Span {
+                    first: whole.first.min(hole.first),
+                    end: whole.end.max(hole.end),
+                    since: whole.since.min(hole.since),
+                    until: whole.until.max(hole.until),
+                };
+            }
+            !touches(hole)
         });
-        let missing = Missing { count, ..times };
-        let is_apart = |hole: &Range<Serial>| hole.end <= span.first || hole.start >= span.end;
-        self.holes.retain(is_apart);
-        self.holes.push_back(span.first..span.end);
+        let at = self.holes.partition_point(|hole| hole.first < whole.first);
+        self.holes.insert(at, whole);
         if self.holes.len() > MOST_HOLES {
             self.holes.pop_front();
         }
-        (missing.gap(), self.count(missing, span.end))
-    }
-
-    /// All before this place has been taken or passed by.
-    pub(super) fn leave_behind(&mut self, position: Position) {
-        self.gone = self.gone.filter(|_| position.serial < self.counted);
-    }
-
-    /// Records that lie between two places and are not lost.
-    pub(super) fn records_between(&self, from: Position, to: Position) -> u64 {
-        let (from, to) = (from.serial.0, to.serial.0);
-        let lost = |hole: &Range<Serial>| hole.end.0.min(to).saturating_sub(hole.start.0.max(from));
-        (to - from).saturating_sub(self.holes.iter().map(lost).sum())
-    }
-
-    fn count(&mut self, missing: Missing, end: Serial) -> u64 {
-        let count = missing.count.min(end.0.saturating_sub(self.counted.0));
-        self.counted = self.counted.max(end);
+        let count = lost.end.0 - lost.first.0 - known;
         if count > 0 {
             self.total += count;
-            let missing = Missing { count, ..missing };
-            self.recent = Some(self.recent.map_or(missing, |earlier| earlier.and(missing)));
+            let missing = Missing {
+                count,
+                since: lost.since,
+                until: lost.until,
+            };
+            let new = u64::from(is_new);
+            self.recent = Some(match self.recent {
+                Some((earlier, holes)) => (earlier.and(missing), holes + new),
+                None => (missing, new),
+            });
         }
         count
+    }
+
+    /// The gap that stands in the place of a hole that the output has come to.
+    pub(super) fn gap_at(&self, span: &Span) -> Gap {
+        let hole = self.holes.iter().find(|hole| hole.end > span.first);
+        let times = hole.unwrap_or(span);
+        let missing = Missing {
+            count: span.end.0 - span.first.0,
+            since: times.since,
+            until: times.until,
+        };
+        missing.gap()
+    }
+
+    /// The place, or the beginning of the hole in which it lies: a gap is taken whole, also when templates leave before it.
+    pub(super) fn outside(&self, position: Position) -> Position {
+        let is_in = |hole: &&Span| (hole.first..hole.end).contains(&position.serial);
+        let hole = self.holes.iter().find(is_in);
+        hole.map_or(position, |hole| Position::before(hole.first))
+    }
+
+    /// Records between two serials that are not lost.
+    pub(super) fn records_between(&self, from: Serial, to: Serial) -> u64 {
+        to.0.saturating_sub(from.0) - self.records_lost(from, to)
+    }
+
+    fn records_lost(&self, from: Serial, to: Serial) -> u64 {
+        let lost = |hole: &Span| {
+            let Range { start, end } = hole.first.max(from)..hole.end.min(to);
+            end.0.saturating_sub(start.0)
+        };
+        self.holes.iter().map(lost).sum()
     }
 }

@@ -40,6 +40,8 @@ use crate::time::{Now, Uptime};
 const AHEAD: usize = 128 << 10;
 /// Writes of one call, so that one output cannot keep the loop from its other work.
 const WRITES: usize = 512;
+/// Records read in one call, for the same reason: not every record makes a message.
+const RECORDS: usize = 1 << 16;
 /// Datagrams that are sent over UDP in one call, at least, with a pause of [`PACE`] after it: they fit into a socket's
 /// receive buffer of the default size (212,992), in which a message of 1,500 octets takes 2,304, and a line some 768.
 const FLOWS_PACE: usize = 32;
@@ -64,6 +66,8 @@ pub struct Output {
     position: Position,
     reader: Reader,
     losses: Losses,
+    /// After the last record that was encoded, be it once or again.
+    known: Serial,
     /// Records that are too large for the way.
     unsendable: Range<Serial>,
     /// Since the last refusal: whether a probe is out, and since when.
@@ -82,6 +86,9 @@ pub struct Output {
     look: Option<Uptime>,
     /// The sum of all messages that were taken.
     taken: Amount,
+    /// The most that was ever taken, before refusals took some of it back.
+    shown: Amount,
+    shown_records: u64,
     statistics: metrics::Output,
 }
 
@@ -96,7 +103,7 @@ impl Output {
             position,
             port: self.transport.port(),
             sequence,
-            missing: self.losses.gone(),
+            missing: self.losses.ahead_of(position),
             refused: self.probing.is_some(),
         }
     }
@@ -160,11 +167,12 @@ impl Output {
             octets,
             flow_records,
             gaps,
-        } = self.taken;
+        } = self.taken.max(self.shown);
         metrics::Output {
             name: self.name.clone(),
             state: self.health,
             behind: self.behind(end),
+            records: self.statistics.records.max(self.shown_records),
             lost: self.losses.total(),
             messages,
             octets,
@@ -191,8 +199,8 @@ impl Output {
         }
     }
 
-    /// The records that turned out to be lost since this was asked last.
-    pub fn take_lost(&mut self) -> Option<Missing> {
+    /// The records that turned out to be lost since this was asked last, and in how many gaps.
+    pub fn take_lost(&mut self) -> Option<(Missing, u64)> {
         self.losses.take()
     }
 
@@ -246,18 +254,20 @@ impl Output {
     pub fn behind(&self, end: Serial) -> u64 {
         match self.health {
             State::Ended => 0,
-            _ => end.0.saturating_sub(self.position.serial.0),
+            _ => self
+                .losses
+                .records_between(self.place().position.serial, end),
         }
     }
 
     /// Takes note that the log no longer has some records.
     pub fn handle_evicted(&mut self, span: &Span) {
-        let missing = span.missing_at(self.position);
-        let Some(missing) = missing.filter(|_| self.health != State::Ended) else {
+        if span.missing_at(self.position).is_none() || self.health == State::Ended {
             return;
-        };
+        }
         self.throw_away_ahead(self.next_sequence());
-        let lost = self.losses.give_up(missing, span.end);
+        let first = span.first.max(self.position.serial);
+        let lost = self.losses.lose(&Span { first, ..*span });
         self.tell_of_losses(lost, "the log has no room for more (log.size, log.age)");
     }
 
@@ -287,8 +297,9 @@ impl Output {
         };
         let mut progress = false;
         let mut reconnected = false;
+        let mut records = RECORDS;
         for count in 0.. {
-            self.read(source, now);
+            self.read(source, &mut records, now);
             if self.probing.is_some() {
                 self.encoder.flush(now, &mut self.ahead);
             }
@@ -335,9 +346,10 @@ impl Output {
         }
     }
 
-    /// Encodes records until enough is encoded ahead.
-    fn read(&mut self, source: &mut impl Source, now: Now) {
-        while self.ahead.used() < AHEAD {
+    /// Encodes records, so many at most, until enough is encoded ahead.
+    fn read(&mut self, source: &mut impl Source, most: &mut usize, now: Now) {
+        while self.ahead.used() < AHEAD && *most > 0 {
+            *most -= 1;
             let next = self.reader.next;
             let read = if self.unsendable.contains(&next) {
                 Read::Gone(Span {
@@ -354,7 +366,10 @@ impl Output {
                     (serial, record, self.position.part)
                 }
                 Read::Record(serial, record) => (serial, record, 0),
-                Read::Gone(span) => {
+                Read::Gone(mut span) => {
+                    // Their times may be gone with them.
+                    span.since = span.since.min(now.wall);
+                    span.until = span.until.max(span.since);
                     let gap = self.pass_by(&span);
                     (Serial(span.end.0 - 1), Record::Gap(gap), 0)
                 }
@@ -367,7 +382,10 @@ impl Output {
             let pushed = self
                 .encoder
                 .push(&record, serial, skip, now, &mut self.ahead);
-            self.statistics.not_representable += u64::from(pushed.is_err());
+            if serial >= self.known {
+                self.statistics.not_representable += u64::from(pushed.is_err());
+                self.known = Serial(serial.0 + 1);
+            }
         }
         self.encoder.handle_timeout(now, &mut self.ahead);
     }
@@ -380,7 +398,8 @@ impl Output {
             "a part of the record log is damaged or gone"
         };
         self.reader.seek(span.end);
-        let (gap, lost) = self.losses.pass_by(span);
+        let gap = self.losses.gap_at(span);
+        let lost = self.losses.lose(span);
         self.tell_of_losses(lost, reason);
         gap
     }
@@ -407,10 +426,11 @@ impl Output {
     }
 
     fn advance(&mut self, position: Position) {
+        let position = self.losses.outside(position);
         if position > self.position {
-            self.statistics.records += self.losses.records_between(self.position, position);
+            let (from, to) = (self.position.serial, position.serial);
+            self.statistics.records += self.losses.records_between(from, to);
             self.position = position;
-            self.losses.leave_behind(position);
         }
     }
 
@@ -467,7 +487,11 @@ impl Output {
 
     /// Goes back to the first datagram that was refused.
     fn go_back(&mut self, to: GoBack, trouble: Option<&Trouble>, now: Now) {
-        let records = self.losses.records_between(to.position, self.position);
+        // Counters never go back: they stand still until as much has been taken again.
+        self.shown = self.taken.max(self.shown);
+        self.shown_records = self.statistics.records.max(self.shown_records);
+        let (from, end) = (to.position.serial, self.position.serial);
+        let records = self.losses.records_between(from, end);
         self.statistics.records = self.statistics.records.saturating_sub(records);
         self.taken -= to.amount;
         self.statistics.refused += 1;
@@ -532,7 +556,7 @@ impl Output {
     /// An output that is closed for good counts the records that it does not get.
     fn count_passed(&mut self, end: Serial) {
         let passed = end.0.saturating_sub(self.position.serial.0);
-        self.losses.inherit(self.losses.total() + passed);
+        self.losses.add(passed);
         self.position = self.position.max(Position::before(end));
     }
 

@@ -281,14 +281,15 @@ const fn unspecified(peer: SocketAddr) -> IpAddr {
 
 /// An error of one send: of this datagram, of one before, or of the way.
 fn udp_failure(udp: &mut Udp, error: io::Error, now: Now) -> Failure {
-    match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => return Failure::Busy,
-        Some(libc::EMSGSIZE) => return Failure::TooLarge,
-        _ => {}
+    let code = error.raw_os_error();
+    if let Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) = code {
+        return Failure::Busy;
     }
     let trouble = Trouble::new("send", error);
     match udp.take_refusal(now) {
         Some(go_back) => Failure::Refused(go_back, trouble),
+        // Else a router may have found an earlier one too large, and the kernel sends in fragments from now on.
+        None if code == Some(libc::EMSGSIZE) => Failure::TooLarge,
         // It may be about a datagram that has been gone back to already, or about the way from here.
         None => {
             udp.disconnect();

@@ -1,6 +1,6 @@
 //! The record log in the database: blocks of records, each under the serial of its first one.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 
 use super::codec::checksum;
 use super::run::{malformed, nanos};
@@ -43,7 +43,8 @@ pub(super) fn read(
     serial: Serial,
 ) -> rusqlite::Result<Option<Result<Block, Span>>> {
     let mut select = connection.prepare_cached(schema::SELECT_BLOCK)?;
-    let found = select.query_row([serial.0.cast_signed()], |row| {
+    let serial = serial.0.cast_signed();
+    let found = select.query_row(params![serial, true], |row| {
         let stored = stored(row)?;
         let (sum, bytes): (u32, _) = (row.get(5)?, row.get_ref(6)?.as_blob()?);
         let mut block = Block::new(stored.span.first, Vec::new());
@@ -56,7 +57,13 @@ pub(super) fn read(
             Err(stored.span)
         })
     });
-    found.optional()
+    match found {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            let span = |row: &Row<'_>| stored(row).map(|stored| Some(Err(stored.span)));
+            select.query_row(params![serial, false], span)
+        }
+        found => found.optional(),
+    }
 }
 
 /// The oldest blocks, at most `count` of them.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::Store;
+use super::{Error, Store};
 use crate::export::source::{Found, PACE, Source};
 use crate::place::{Serial, Span};
 use crate::session::Record;
@@ -108,6 +108,16 @@ impl RecordLog {
         }
     }
 
+    /// The database no longer has the blocks before `end`, although a follower needs them.
+    pub fn handle_evicted(&mut self, end: Serial) {
+        while let Some(oldest) = self.blocks.front()
+            && oldest.end() <= end
+        {
+            self.forget_oldest();
+        }
+        self.read.take_if(|block| block.end() <= end);
+    }
+
     /// There is no database to write to: records leave all the same. Returns the oldest block if there is no room for all of
     /// them. Call it until there is none.
     pub fn handle_not_stored(&mut self, needed: Serial, since: Duration) -> Option<Span> {
@@ -189,8 +199,8 @@ impl Source for Reading<'_> {
                 span.first = span.first.clamp(serial, span.end);
                 Found::Damaged(span)
             }
-            Some(Ok(None)) => match log.blocks.front() {
-                // Nobody got the serials before.
+            // Nobody got the serials before, or nobody can find out any more.
+            Some(Ok(None) | Err(Error::Damaged { .. })) => match log.blocks.front() {
                 Some(block) => Found::Block(Rc::clone(block)),
                 None => Found::Damaged(Span {
                     first: serial,

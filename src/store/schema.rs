@@ -64,9 +64,10 @@ pub(super) const DELETE_ENDED: &str = "DELETE FROM ended WHERE segment = ?";
 pub(super) const SELECT_SEGMENTS: &str =
     "SELECT first, sessions, bitmap FROM segment LEFT JOIN ended ON segment = first ORDER BY first";
 pub(super) const INSERT_BLOCK: &str = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)";
-/// The block of a record, or the next one where it is no longer there.
+/// The block of a record, or the next one where it is no longer there; its octets, which may be on pages that are damaged,
+/// only on demand.
 pub(super) const SELECT_BLOCK: &str = "
-SELECT first, count, since, until, octets, checksum, records FROM log
+SELECT first, count, since, until, octets, checksum, CASE WHEN ?2 THEN records END FROM log
 WHERE first >= coalesce((SELECT max(first) FROM log WHERE first <= ?1), 0) AND first + count > ?1 ORDER BY first LIMIT 1";
 pub(super) const SELECT_OLDEST: &str =
     "SELECT first, count, since, until, octets FROM log ORDER BY first LIMIT ?";
@@ -120,7 +121,9 @@ pub(super) fn prepare(connection: &Connection, is_empty: bool) -> rusqlite::Resu
     connection.pragma_update(None, "page_size", 16_384)?;
     // The mode is a property of the file. A read-only one keeps its own.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-    connection.execute_batch("PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY;")?;
+    connection.execute_batch(
+        "PRAGMA synchronous = NORMAL; PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 67108864;",
+    )?;
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let header = (number("application_id")?, number("user_version")?);
     if !is_empty && header == (APPLICATION_ID, VERSION) {

@@ -164,6 +164,31 @@ pub(super) fn numbered_record(number: u64) -> Record {
     })
 }
 
+#[test]
+fn a_block_whose_pages_no_longer_hang_together_is_damaged_and_no_other() {
+    const PAGE: usize = 16_384;
+    let mut scene = Scene::new();
+    let mut log = RecordLog::new(Serial(1));
+    for first in [0, 10_000, 20_000] {
+        (first..first + 10_000).for_each(|number| log.push(&numbered_record(number)));
+        scene.commit(&mut log, Serial(1));
+    }
+    scene.reopen();
+    let path = database(&scene.directory);
+    let mut bytes = fs::read(&path).unwrap();
+    // The last page but two of the second block: its first four octets are the number of the next one.
+    let block = scene.store.block(Serial(15_000)).unwrap().unwrap().unwrap();
+    let part = &block.bytes[block.bytes.len() / 2..][..64];
+    let page = bytes.windows(64).position(|window| window == part).unwrap() / PAGE;
+    bytes[page * PAGE] ^= 0x40;
+    fs::write(&path, bytes).unwrap();
+    scene.reopen();
+    let found = |serial| scene.store.block(Serial(serial)).unwrap().unwrap();
+    assert!(found(5_000).is_ok());
+    assert_eq!(found(15_000).unwrap_err().end, block.end());
+    assert!(found(25_000).is_ok());
+}
+
 /// A database with two sessions in it, closed.
 fn written(directory: &TempDir) -> PathBuf {
     let path = database(directory);

@@ -82,6 +82,23 @@ fn a_port_that_is_closed_for_a_while_costs_at_most_what_was_on_the_wire() {
     scene.take_daemon().terminate();
 }
 
+/// The router says so once it has dropped a message, and the kernel then tells it of the next one.
+#[test]
+fn a_way_that_is_narrower_than_the_mtu_costs_nothing() {
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
+    scene.configure("export-delay = \"50ms\"", "");
+    scene.narrow_way();
+    scene.add_route();
+    scene.listen();
+    scene.start();
+    scene.make(500);
+    scene.wait_until_taken();
+    assert_nearly_complete(&scene, 0, Twice::Alike);
+    scene.take_daemon().terminate();
+}
+
 /// A Linux host answers six times, and then once a second: of most of these outputs it says nothing.
 #[test]
 fn more_outputs_to_one_host_than_it_answers_lose_no_more() {

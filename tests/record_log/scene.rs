@@ -54,6 +54,7 @@ pub struct Scene {
     pub home: Home,
     pub net: Gateway,
     far: Namespace,
+    router: Option<Namespace>,
     receivers: Vec<Receiver>,
     /// What came to receivers that are closed by now.
     earlier: [Vec<Datagram>; 4],
@@ -89,6 +90,7 @@ impl Scene {
             home,
             net,
             far,
+            router: None,
             receivers: Vec::new(),
             earlier: Default::default(),
             sessions,
@@ -142,6 +144,24 @@ impl Scene {
         self.net
             .gateway
             .ip("route add 192.0.2.129/32 via 192.0.2.2");
+    }
+
+    /// The far host is behind a router from now on, and the way from there takes no more than 1280 octets at once.
+    pub fn narrow_way(&mut self) {
+        let behind = Namespace::new(unique(), "behind");
+        let router = std::mem::replace(&mut self.far, behind);
+        router.ip(&format!(
+            "addr del 192.0.2.129/32 dev lo
+             link add narrow mtu 1280 type veth peer name eth0 mtu 1280 netns {}
+             link set narrow up
+             route add 192.0.2.129/32 dev narrow",
+            self.far.name()
+        ));
+        router.sysctl("net/ipv4/ip_forward", "1");
+        self.far.ip("link set eth0 up
+             addr add 192.0.2.129/32 dev eth0
+             route add default dev eth0");
+        self.router = Some(router);
     }
 
     pub fn delete_route(&self) {

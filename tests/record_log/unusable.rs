@@ -1,6 +1,10 @@
 //! A database that cannot be used for a whole run: the records leave from memory, and what nobody can know is in a gap.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rusqlite::Connection;
 
 use crate::ledger::{Ledger, now};
 use crate::scene::Scene;
@@ -85,6 +89,44 @@ fn a_run_without_its_database_is_a_gap_since_the_last_commit_before_it() {
         );
     }
     assert!(ledger.gaps[0].to < ledger.gaps[1].to);
+}
+
+#[test]
+fn what_a_database_held_that_is_opened_late_is_stated_once_however_often_that_fails() {
+    let Some(mut scene) = Scene::new() else {
+        return;
+    };
+    scene.configure("", "");
+    scene.start();
+    scene.make(50);
+    scene.take_daemon().terminate();
+
+    let database = scene.home.state().join("pending.db");
+    let parked = scene.home.state().join("parked.db");
+    fs::rename(&database, &parked).unwrap();
+    fs::create_dir(&database).unwrap();
+    scene.start();
+    let _ = scene.daemon().wait_for_message("is not available");
+    // It can be opened, but not be written to.
+    let other = Connection::open(&parked).unwrap();
+    let mode = other.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
+    assert_eq!(mode.unwrap(), "wal");
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    fs::remove_dir(&database).unwrap();
+    for suffix in ["-wal", "-shm", ""] {
+        let of = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        fs::rename(of(&parked), of(&database)).unwrap();
+    }
+    let failed = number(&ask(&scene.home), "/store/failed");
+    scene.wait_for_status("some attempts", |status| {
+        number(status, "/store/failed") >= failed + 5
+    });
+    other.execute_batch("ROLLBACK").unwrap();
+    let status = scene.wait_for_status("the database", |status| {
+        status["store"]["available"] == true
+    });
+    assert_eq!(number(&status, "/gaps/undelivered/count"), 1);
+    scene.take_daemon().terminate();
 }
 
 #[test]

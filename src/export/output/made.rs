@@ -60,6 +60,7 @@ impl Output {
             position: place.position,
             reader: Reader::default(),
             losses: Losses::new(&place),
+            known: Serial(0),
             unsendable: Serial(0)..Serial(0),
             probing: place.refused.then_some(None),
             peer: None,
@@ -74,6 +75,8 @@ impl Output {
             delay: FIRST_DELAY,
             look: None,
             taken: Amount::default(),
+            shown: Amount::default(),
+            shown_records: 0,
             statistics,
         };
         this.transport.go_on(place.port, place.refused);
@@ -96,8 +99,11 @@ impl Output {
             observation_domain,
             ..earlier.statistics.clone()
         };
+        self.known = earlier.known;
         self.taken = earlier.taken;
-        self.losses.inherit(earlier.losses.total());
+        self.losses.add(earlier.losses.total());
+        self.shown = earlier.shown;
+        self.shown_records = earlier.shown_records;
         self.encoder.count_lost(earlier.losses.total());
     }
 }

@@ -13,7 +13,7 @@ use crate::export::transport::fake::Fake;
 use crate::session::Session;
 use crate::time::Wall;
 use crate::wire::record::Block;
-use crate::wire::samples::{create, nat66, snat};
+use crate::wire::samples::{create, delete, nat66, snat};
 use crate::wire::syslog::Host;
 
 /// Blocks of some records each, of which the test takes away and damages what it likes.
@@ -369,7 +369,10 @@ fn records_that_the_log_no_longer_has_are_one_gap_where_they_are_missing() {
         // Of the first block it had taken all.
         output.handle_evicted(&log.evict());
     }
-    assert_eq!(output.take_lost().map(|missing| missing.count), Some(25));
+    assert_eq!(
+        output.take_lost().map(|(missing, _)| missing.count),
+        Some(25)
+    );
     output.pump(&mut log, at(1));
     let expected = [ids(0..15), vec!["lost 25".to_owned()], ids(40..100)].concat();
     assert_eq!(taken(&mut output), expected);
@@ -395,6 +398,78 @@ fn a_gap_that_is_not_stated_yet_goes_with_the_place() {
 }
 
 #[test]
+fn a_probe_that_was_out_while_its_records_went_counts_with_them() {
+    let mut log = Log::new(20, 10);
+    let mut output = lines(true, first_place());
+    output.pump(&mut log, at(0));
+    let go_back = refuse(&mut output, 0);
+    output.go_back(go_back, None, at(0));
+    output.pump(&mut log, at(1000));
+    assert_eq!(taken(&mut output), ids(0..1));
+    output.handle_evicted(&log.evict());
+    assert_eq!(output.metrics(log.end()).lost, 9);
+    let go_back = refuse(&mut output, 0);
+    output.go_back(go_back, None, at(1500));
+    output.pump(&mut log, at(2500));
+    assert_eq!(taken(&mut output), ["lost 10"]);
+    assert_eq!(output.metrics(log.end()).lost, 10);
+}
+
+#[test]
+fn a_range_that_went_before_older_ones_counts_and_so_do_they() {
+    let mut log = Log::new(30, 10);
+    let mut output = lines(false, first_place());
+    fake(&mut output).is_blocked = true;
+    output.pump(&mut log, at(0));
+    output.handle_evicted(&span(&log.blocks.remove(1)));
+    output.handle_evicted(&log.evict());
+    assert_eq!(output.metrics(log.end()).lost, 20);
+}
+
+#[test]
+fn templates_that_leave_before_a_gap_do_not_take_it_along() {
+    for version in [Version::Ipfix, Version::NetflowV9] {
+        let mut log = Log::new(40, 10);
+        let collector = config::Collector {
+            version,
+            mtu: 576,
+            triplet: true,
+            zone: true,
+            ..ipfix()
+        };
+        let mut others = Block::new(log.end(), Vec::new());
+        for session in [snat(), nat66()] {
+            others.push(&Record::Event(create(session, 1)));
+            others.push(&Record::Event(delete(session, 1, 2)));
+        }
+        log.blocks.push(Rc::new(others));
+        let encoder = Encoder::of_collector(&collector, at(0));
+        let mut output = with_fake(encoder, false, first_place());
+        output.pump(&mut log, at(0));
+        // The gap comes with all templates that were needed so far.
+        log.add(40..50);
+        fake(&mut output).is_blocked = true;
+        output.pump(&mut log, at(1));
+        let begin = output.place().position;
+        let span = Span {
+            first: begin.serial,
+            ..span(log.blocks.last().unwrap())
+        };
+        log.damaged.push(span.first);
+        output.handle_evicted(&span);
+        fake(&mut output).is_blocked = false;
+        fake(&mut output).write_failures = [None, Some(Failure::Busy)].into();
+        let before = output.taken.gaps;
+        output.pump(&mut log, at(100));
+        assert_eq!(output.taken.gaps, before);
+        assert_eq!(output.place().position, begin, "{version:?}");
+        output.pump(&mut log, at(200));
+        assert_eq!(output.taken.gaps, before + 1);
+        assert_eq!(output.place().position, Position::before(log.end()));
+    }
+}
+
+#[test]
 fn a_damaged_block_is_a_gap_of_its_records() {
     let mut log = Log::new(30, 10);
     log.damaged.push(Serial(11));
@@ -404,7 +479,23 @@ fn a_damaged_block_is_a_gap_of_its_records() {
     }
     let expected = [ids(0..10), vec!["lost 10".to_owned()], ids(20..30)].concat();
     assert_eq!(taken(&mut output), expected);
-    assert_eq!(output.take_lost().map(|missing| missing.count), Some(10));
+    assert_eq!(
+        output.take_lost().map(|(missing, _)| missing.count),
+        Some(10)
+    );
+}
+
+#[test]
+fn records_that_are_gone_with_their_times_are_gone_by_now() {
+    let mut log = Log::new(10, 10);
+    log.damaged.push(Serial(1));
+    let block = Rc::make_mut(&mut log.blocks[0]);
+    let nothing = Block::new(Serial(1), Vec::new());
+    (block.since, block.until) = (nothing.since, nothing.until);
+    let mut output = lines(false, first_place());
+    output.pump(&mut log, at(0));
+    let (missing, _) = output.take_lost().unwrap();
+    assert_eq!((missing.since, missing.until), (at(0).wall, at(0).wall));
 }
 
 #[test]
@@ -425,7 +516,10 @@ fn a_message_that_is_too_large_costs_its_record_and_says_so() {
     let mut output = lines(false, first_place());
     fake(&mut output).write_failures = [None, None, Some(Failure::TooLarge)].into();
     output.pump(&mut log, at(0));
-    assert_eq!(output.take_lost().map(|missing| missing.count), Some(1));
+    assert_eq!(
+        output.take_lost().map(|(missing, _)| missing.count),
+        Some(1)
+    );
     let expected = [ids(0..2), vec!["lost 1".to_owned()], ids(3..5)].concat();
     assert_eq!(taken(&mut output), expected);
 }
@@ -460,6 +554,44 @@ fn records_that_the_format_does_not_have_are_passed_by() {
     let metrics = output.metrics(log.end());
     assert_eq!((metrics.records, metrics.behind), (3, 0));
     assert_eq!((metrics.not_representable, metrics.messages), (3, 0));
+    assert!(output.is_settled(log.end()));
+}
+
+#[test]
+fn records_that_the_format_does_not_have_count_once_however_often_they_are_read() {
+    let mut block = Block::new(Serial(1), Vec::new());
+    block.push(&record(0));
+    for _ in 0..3 {
+        block.push(&Record::Event(create(nat66(), 1)));
+    }
+    let mut log = Log::new(0, 1);
+    log.blocks.push(Rc::new(block));
+    let version = Version::NetflowV5;
+    let encoder = Encoder::of_collector(&config::Collector { version, ..ipfix() }, at(0));
+    let mut output = with_fake(encoder, true, first_place());
+    for second in 0..5 {
+        output.pump(&mut log, at(1000 * second));
+        let go_back = refuse(&mut output, 0);
+        output.go_back(go_back, None, at(1000 * second));
+    }
+    assert_eq!(output.metrics(log.end()).not_representable, 3);
+}
+
+#[test]
+fn one_call_reads_only_so_many_records_that_make_no_message() {
+    let mut block = Block::new(Serial(1), Vec::new());
+    for _ in 0..RECORDS + 1 {
+        block.push(&Record::Event(create(nat66(), 1)));
+    }
+    let mut log = Log::new(0, 1);
+    log.blocks.push(Rc::new(block));
+    let version = Version::NetflowV5;
+    let encoder = Encoder::of_collector(&config::Collector { version, ..ipfix() }, at(0));
+    let mut output = with_fake(encoder, true, first_place());
+    output.pump(&mut log, at(0));
+    assert_eq!(output.metrics(log.end()).behind, 1);
+    assert_eq!(output.poll_timeout(log.end()), Some(Uptime::default()));
+    output.pump(&mut log, at(0));
     assert!(output.is_settled(log.end()));
 }
 

@@ -88,6 +88,26 @@ fn blocks_that_all_have_taken_leave_the_database_a_few_at_a_time() {
 }
 
 #[test]
+fn what_the_database_gave_up_memory_gives_up_too() {
+    let mut scene = Scene::new();
+    let mut log = RecordLog::new(Serial(1));
+    for first in [1, 4, 7] {
+        push(&mut log, first..first + 3);
+        scene.commit(&mut log, Serial(1));
+    }
+    log.handle_evicted(Serial(7));
+    assert_eq!(log.blocks.len(), 1);
+    assert_eq!(read(&mut log, Some(&scene.store), 7), [7, 8, 9]);
+    // The block that was read from the database last, too.
+    let mut late = RecordLog::new(log.next());
+    push(&mut late, 10..11);
+    scene.commit(&mut late, Serial(1));
+    assert_eq!(read(&mut late, Some(&scene.store), 1).len(), 10);
+    late.handle_evicted(Serial(10));
+    assert!(late.read.is_none());
+}
+
+#[test]
 fn without_a_database_the_oldest_go_when_memory_is_full() {
     let mut log = RecordLog::new(Serial(1));
     let (mut number, mut lost) = (1, Vec::new());
