@@ -5,7 +5,7 @@
 //! they are (others may be added), the words for people and the metric for Prometheus. Counters begin at zero with the daemon, and never go back while it runs. Names end in the unit where
 //! it is not "how many".
 //!
-//! What always holds, whatever was lost on the way:
+//! These always hold, whatever was lost on the way:
 //! - `sessions.creates + sessions.restored = sessions.deletes + sessions.pending + sessions.unkept + sessions.forgotten`,
 //!   of which the last two are zero as long as `pending.max` was never reached;
 //! - `events.new + events.destroy - sessions.filtered - sessions.duplicates + sessions.unannounced + sessions.adopted +
@@ -58,7 +58,7 @@ pub struct Metrics {
     pub outputs: Vec<Output>,
 }
 
-/// What the daemon has given up.
+/// The rights that the daemon has given up.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Confinement {
@@ -103,7 +103,7 @@ section! {
 }
 
 section! {
-    /// What came from the kernel.
+    /// The messages that came from the kernel.
     Events "events" {
         new: detail Number, "NEW events, logged or not";
         destroy: detail Number, "DESTROY events, logged or not";
@@ -137,7 +137,7 @@ section! {
     /// The state of the event socket and of connection tracking.
     Kernel "kernel" {
         receive_buffer_octets: gauge Octets, "Room of the event socket, as the kernel counts it: twice what was asked for";
-        queued_octets: gauge Octets, "What waits in the event socket";
+        queued_octets: gauge Octets, "Octets that wait in the event socket";
         drops: counter Number, "How often an event did not fit at first: with capture.reliable a sign of pressure, not of loss";
         table_entries: gauge Number, "Connections in the kernel's table, with those that have ended and could not be reported yet";
         table_limit: gauge Number, "The most connections in the kernel's table (nf_conntrack_max); 0 when the kernel does not say";
@@ -161,8 +161,8 @@ section! {
         records: counter Number, "Records that entered the log: creates, deletes and gaps";
         serial: gauge Number, "Serial number of the newest record";
         oldest: gauge Number, "Serial number of the oldest record that is kept";
-        octets: gauge Octets, "What the log takes in the database";
-        limit_octets: gauge Octets, "What the log may take in the database";
+        octets: gauge Octets, "Octets of the log in the database";
+        limit_octets: gauge Octets, "The most octets that the log may have in the database";
     }
 }
 
@@ -201,7 +201,7 @@ section! {
         not_representable: counter Number, "Records for which its format has no form";
         flow_records: counter Number, "Flow records made of the records: none, one or several for each";
         messages: counter Number, "Messages that it has taken";
-        octets: counter Octets, "What it has taken, without headers of IP and UDP";
+        octets: counter Octets, "Octets that it has taken, without headers of IP and UDP";
         gaps: counter Number, "Gap records written to it";
         refused: counter Number, "Messages to which its host answered that nobody listens on the port";
         errors: counter Number, "Failed attempts to open, connect or write";

@@ -91,7 +91,7 @@ pub enum ZoneDirection {
     Reply,
 }
 
-/// What was translated. Both may be set.
+/// The translated sides. Both may be set.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Translation {
     pub snat: bool,
@@ -204,7 +204,7 @@ impl Counters {
             } else {
                 (total, 0)
             };
-            // What is left over goes to the last parts.
+            // The remainder goes to the last parts.
             let more = index >= count - total % count;
             // Fits, by the choice of `count`.
             (total / count + u64::from(more) + step) as u32
@@ -281,7 +281,7 @@ pub enum GapCause {
     ClockStep,
     /// Connection tracking may have been off: the nftables table that keeps it on had been removed. Lost: not known.
     TrackingOff,
-    /// What the kernel sent could not be understood. Lost: those messages.
+    /// Messages of the kernel could not be understood, and are lost.
     Undecoded,
     /// The records were known, but this receiver could not take them. Lost: those records, in the receiver's own unit
     /// (flow records for a collector).
@@ -326,7 +326,7 @@ pub struct Gap {
     pub lost: Option<u64>,
 }
 
-/// What leaves the program.
+/// A record that leaves the program.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Record {
     Event(NatEvent),

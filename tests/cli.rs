@@ -366,7 +366,7 @@ fn strict_makes_a_warning_fail() {
     }
 }
 
-/// What `check` finds where `systemctl show` prints these properties of the unit, and how it ends.
+/// The findings of `check` where `systemctl show` prints these properties of the unit, and how it ends.
 fn check_with_unit(directory: &Path, properties: &str, file: &str) -> (i32, String) {
     let programs = directory.join("bin");
     fs::create_dir_all(&programs).unwrap();

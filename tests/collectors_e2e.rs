@@ -1,7 +1,7 @@
 //! From real kernel NAT to what collectors read: nfcapd with nfdump, and tshark, for every version and kind of record.
 //!
-//! What they decode equals what conntrack(8) said of the same sessions, field by field. tshark's records are compared whole,
-//! so that nothing is in a message that should not be; nfdump shows many fields that no message has, so of its records
+//! Their records equal the words of conntrack(8) about the same sessions, field by field. tshark's records are compared
+//! whole, so that nothing is in a message that should not be; nfdump shows many fields that no message has, so of its records
 //! those fields are compared that the daemon sends. Either also finds the messages well-formed.
 
 #![allow(clippy::unwrap_used)]

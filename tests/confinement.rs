@@ -1,4 +1,4 @@
-//! What the real daemon gives up after its start, and that it does all its work without.
+//! The rights that the real daemon gives up after its start, and that it does all its work without them.
 
 #![allow(clippy::unwrap_used)]
 

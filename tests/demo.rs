@@ -1,4 +1,4 @@
-//! What `make run` shows: it ends well by itself, and leaves nothing behind when it is interrupted.
+//! `make run`: it ends well by itself, and leaves nothing behind when it is interrupted.
 
 #![allow(clippy::unwrap_used)]
 

@@ -336,7 +336,7 @@ fn quoted(argument: &str) -> String {
     argument.replace('"', "\"\"")
 }
 
-/// What is typed as it stands: a hyphen is not to become a typographic one.
+/// Text that is typed as it stands: a hyphen is not to become a typographic one.
 fn typed(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }

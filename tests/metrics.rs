@@ -1,5 +1,5 @@
-//! What Prometheus fetches from the real daemon: its numbers, its form by promtool's word, and that no client, however slow
-//! or hostile, keeps the daemon from its work.
+//! The metrics that Prometheus fetches from the real daemon: their numbers, their form by promtool's word, and that no
+//! client, however slow or hostile, keeps the daemon from its work.
 
 #![allow(clippy::unwrap_used)]
 #![allow(
@@ -202,7 +202,7 @@ fn the_queries_of_the_dashboard_are_ones_that_prometheus_understands() {
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let queries = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
-    // What Grafana puts in.
+    // Grafana's value for the variable.
     let rules = queries.enumerate().map(|(index, query)| {
         let query = query["expr"].as_str().unwrap();
         let query = query

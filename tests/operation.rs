@@ -257,7 +257,7 @@ fn state_of(daemon: &Daemon, home: &Home) -> PathBuf {
     root.join(home.state().strip_prefix("/").unwrap())
 }
 
-/// What `nattrail pending` lists, where the daemon's mounts are seen if there is one.
+/// The list of `nattrail pending`, where the daemon's mounts are seen if there is one.
 fn pending(daemon: Option<&Daemon>, home: &Home) -> Vec<String> {
     let mut command = match daemon {
         Some(daemon) => {

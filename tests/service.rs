@@ -22,7 +22,7 @@ const COPY: &str = "[[syslog]]\ntarget = \"file\"\npath = \"/var/lib/nattrail/na
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/nattrail.init");
 
-/// What a machine without systemd has: the script, the user, a syslog, and directories of its own. It stays until it is killed.
+/// A machine without systemd: the script, the user, a syslog, and directories of its own. It stays until it is killed.
 const INIT: &str = r#"
 set -e
 mount -t tmpfs none /mnt
@@ -55,7 +55,7 @@ struct Machine {
     syslog: UnixDatagram,
 }
 
-/// What a command said and how it ended.
+/// The words of a command and its exit status.
 struct Said {
     code: i32,
     stdout: String,
@@ -150,7 +150,7 @@ impl Machine {
         Pid::from_raw(text.trim().parse().unwrap()).unwrap()
     }
 
-    /// What the daemon says of itself on its control socket.
+    /// The status that the daemon gives on its control socket.
     fn status(&self) -> serde_json::Value {
         let said = self.nattrail(&["status", "--json"]);
         assert_eq!(said.code, 0, "{}", said.stderr);
@@ -187,7 +187,7 @@ fn said(output: Output) -> Said {
     }
 }
 
-/// What has ended may not have been waited for yet: its parent is not this test.
+/// A process that has ended may not have been waited for yet: its parent is not this test.
 fn is_alive(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     let stat = stat.unwrap_or_default();

@@ -346,7 +346,7 @@ action(type="mmpstrucdata")
         }
     }
 
-    /// What rsyslog wrote, once there are as many lines as expected.
+    /// The lines that rsyslog wrote, once there are as many lines as expected.
     fn lines(&self, target: &mut Followed, expected: usize) -> Vec<String> {
         let out = self.path("out");
         let read = || fs::read_to_string(&out).unwrap_or_default();

@@ -22,7 +22,7 @@ use crate::config::{Capture, Config, Loaded, Problem, Target};
 use crate::kernel::namespace;
 use crate::kernel::sysctl::{self, Missing};
 
-/// What was found of a thing, or what is wrong with it.
+/// The state of a thing, or its fault.
 type Judgement = Result<String, Flaw>;
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Flaw {
     /// The exit status that it calls for; a warning has none.
     exit: Option<Exit>,
     found: String,
-    /// What to do about it; empty where `found` says it.
+    /// The remedy; empty where `found` says it.
     advice: &'static str,
 }
 

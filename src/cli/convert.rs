@@ -1,6 +1,6 @@
 //! `nattrail convert`: the configuration of another program as nattrail's.
 //!
-//! What has no equivalent is said on the standard error, and stands in the result as a comment.
+//! A setting without an equivalent is named on the standard error, and stands in the result as a comment.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -51,7 +51,7 @@ pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<Exit, Failu
         out.write_all(toml.as_bytes())?;
         return Ok(Exit::Success);
     };
-    // What is there is not overwritten.
+    // An existing file is not overwritten.
     let file = File::create_new(output).and_then(|mut file| file.write_all(toml.as_bytes()));
     file.map_err(|error| unusable(output, &error))?;
     writeln!(

@@ -158,7 +158,7 @@ impl Failure {
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            // Whoever reads has seen enough, as in "nattrail pending | head".
+            // The reader has seen enough, as in "nattrail pending | head".
             return Self::new(Exit::Success, "");
         }
         Self::new(Exit::Os, format!("standard output: {error}"))

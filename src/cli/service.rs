@@ -35,7 +35,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// What systemctl calls it, what to say when it is done, and of which service.
+    /// Its name for systemctl, the message once it is done, and the service.
     fn parts(self) -> (&'static str, &'static str, Options) {
         match self {
             Self::Start(options) => ("start", "started", options),
@@ -55,7 +55,7 @@ impl Action {
     }
 }
 
-/// What the command line says of the service.
+/// The service as the command line names it.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Options {
     /// Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml
@@ -110,7 +110,7 @@ fn attempt(action: Action, option: Option<&Path>) -> Result<u8, Failure> {
     Ok(failed.unwrap_or(Exit::Success as u8))
 }
 
-/// What is wrong with the configuration that the service has. The variables of whoever asks are not those of the service.
+/// The faults of the service's configuration, without the caller's environment, which is not that of the service.
 fn check(instance: Option<&str>, systemd: bool) -> Result<(), String> {
     let file = instance.map(|name| PathBuf::from(format!("/etc/nattrail/{name}.toml")));
     let config = Config::load(file.as_deref(), iter::empty()).map_err(|error| error.to_string())?;

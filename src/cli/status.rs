@@ -73,7 +73,7 @@ pub(super) fn run(
     }
 }
 
-/// What there is to say when the daemon that answered goes by another file than `file`. A path that is relative is one to the
+/// The remark when the daemon that answered goes by another file than `file`. A path that is relative is one to the
 /// directory it was started in: nothing is said of it.
 pub(super) fn stranger(answer: &Value, file: &Path) -> Option<String> {
     let theirs = match answer.get("configuration")? {
@@ -95,7 +95,7 @@ pub(super) fn stranger(answer: &Value, file: &Path) -> Option<String> {
     ))
 }
 
-/// What a daemon answered, as it is printed and as it is.
+/// The answer of a daemon, as it is printed and as it came.
 fn answer(path: &Path, options: &Options) -> Result<(String, Value), Failure> {
     let refused = |message: String| control::refused(path, message);
     let deadline = clock::uptime().saturating_add(PATIENCE);

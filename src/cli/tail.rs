@@ -49,7 +49,7 @@ Examples:
   nattrail tail --proto udp --dst :53 --event create   each new DNS query
   nattrail tail --json -n 100 > sample.json            a hundred events for a program";
 
-/// What to show, and how.
+/// The events to show, and their form.
 #[derive(Args, Debug)]
 pub struct Options {
     #[command(flatten)]
@@ -267,7 +267,7 @@ mod tests {
         assert!(!Color::Never.is_on(true, None, None));
     }
 
-    /// What a session makes of a daemon's words.
+    /// The output of a session for a daemon's words.
     fn heard(words: &[&str]) -> (String, Result<bool, Failure>) {
         let (stream, mut daemon) = UnixStream::pair().unwrap();
         let mut session = Session {

@@ -49,8 +49,8 @@ pub(super) fn syslog(tables: &[Table], problems: &mut Vec<Problem>) -> Vec<Syslo
     all.into_iter().map(|(syslog, _)| syslog).collect()
 }
 
-/// What the tables say, of those without a mistake. An output is known by its name: where it goes on in the record log, and
-/// to whoever reads the status.
+/// The outputs of all tables without a mistake. An output is known by its name, in the record log
+/// and in the status.
 fn built<'a, T>(
     tables: &'a [Table],
     build: fn(&Table, &mut Vec<Problem>) -> Option<T>,

@@ -12,7 +12,7 @@ use super::keys::{self, Key, Section};
 use super::problem::{Problem, quoted};
 use super::tree::{Table, found};
 
-/// What every variable of the environment that configures begins with.
+/// The prefix of all variables of the environment that configure.
 const PREFIX: &str = "NATTRAIL_";
 /// Names the configuration file; it is for the command line to read.
 pub(crate) const FILE_VARIABLE: &str = "NATTRAIL_CONFIG";

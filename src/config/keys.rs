@@ -117,15 +117,15 @@ pub struct Key {
     pub section: Section,
     pub name: &'static str,
     pub preset: Preset,
-    /// What a value must be, to follow "expected" in a message.
+    /// The form of a value, to follow "expected" in a message.
     pub expected: &'static str,
-    /// What it means for an operator: the comment in `conf/nattrail.toml`.
+    /// Its meaning for an operator: the comment in `conf/nattrail.toml`.
     pub doc: &'static str,
     /// For a key of something that stays open over a reload: how it is kept as it is.
     keep: Option<Keep>,
 }
 
-/// What holds where a key is not set. Values are in TOML's notation.
+/// The defaults of the keys. Values are in TOML's notation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Preset {
     Value(&'static str),
@@ -162,7 +162,7 @@ impl Key {
 }
 
 impl Config {
-    /// What holds after a reload: the new configuration, but for the keys that take a restart; with the names of those
+    /// The configuration after a reload: the new one, but for the keys that take a restart; with the names of those
     /// of them that differ.
     pub(crate) fn reloaded(&self, mut new: Self) -> (Self, Vec<String>) {
         let mut differing = Vec::new();

@@ -79,7 +79,7 @@ impl Config {
 }
 
 impl Default for Config {
-    /// What holds without file and environment: NAT events as text on the standard output.
+    /// The configuration without file and environment: NAT events as text on the standard output.
     fn default() -> Self {
         assemble(HashMap::new(), EMBEDDED, std::iter::empty())
             .expect("the table's presets are valid and do not contradict each other")

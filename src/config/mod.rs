@@ -76,7 +76,7 @@ impl FromStr for MarkFilter {
     }
 }
 
-/// What [`FromStr`] reads back.
+/// The form that [`FromStr`] reads back.
 impl fmt::Display for MarkFilter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:#x}/{:#x}", self.value, self.mask)
@@ -94,7 +94,7 @@ impl Prefix {
     /// As in the configuration: `10.0.0.0/8`, or an address alone.
     ///
     /// # Errors
-    /// What was expected: `usual`, unless the text is a prefix in all but one thing.
+    /// The expectation: `usual`, unless the text is a prefix in all but one thing.
     pub fn parse(text: &str, usual: &str) -> Result<Self, String> {
         values::prefix(text).map_err(|wrong| wrong.expected(usual))
     }
@@ -106,7 +106,7 @@ impl Prefix {
     }
 }
 
-/// What [`Prefix::parse`] reads back.
+/// The form that [`Prefix::parse`] reads back.
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.length)

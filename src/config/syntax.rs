@@ -1,6 +1,6 @@
 //! From the text of a file to sections and keys, as the crate `config` reads the four formats.
 //!
-//! What a parser says of a syntax error is made better only for the slips that are usual: text without quotes in TOML, a
+//! A parser's message about a syntax error is made better only for the slips that are usual: text without quotes in TOML, a
 //! line of INI that is neither a key nor a section.
 
 use std::collections::hash_map::Entry;

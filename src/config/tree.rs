@@ -23,7 +23,7 @@ pub(crate) enum Wrong {
 pub(super) type Parsed<T> = Result<T, Wrong>;
 
 impl Wrong {
-    /// What was expected; `usual` where the value itself has nothing more to the point.
+    /// The expectation; `usual` where the value itself has nothing more to the point.
     pub(crate) fn expected(self, usual: &str) -> String {
         match self {
             Self::Value => usual.to_owned(),

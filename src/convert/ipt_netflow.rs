@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::{Conversion, Note, Notes, Settings};
 use crate::config::quoted;
 
-/// What the module exports to when it is not told.
+/// The module's default destination.
 const DEFAULT_DESTINATION: &str = "127.0.0.1:2055";
 
 const BUFFER: std::ops::RangeInclusive<i64> = 4 << 10..=1 << 30;
@@ -128,7 +128,7 @@ impl Options {
     }
 }
 
-/// What the module was for.
+/// The module's purpose.
 fn explain_purpose(settings: &Settings, notes: &mut Notes) {
     let events = settings.last("natevents", notes);
     if events.is_none_or(|option| matches!(integer(&option.value), None | Some(0))) {

@@ -17,7 +17,7 @@ use std::fmt;
 use self::draft::Draft;
 use crate::config::quoted;
 
-/// What became of a file.
+/// The result of the conversion of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Conversion {
     /// A whole `nattrail.toml`, with the notes in comments.

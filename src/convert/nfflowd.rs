@@ -15,7 +15,7 @@ use super::{Conversion, Note, Notes, Setting, Settings};
 use crate::config::{quoted, values};
 
 const DAY: u64 = 24 * 60 * 60;
-/// What nfflowd forgets connections after, in seconds.
+/// The seconds after which nfflowd forgets connections.
 const DEFAULT_TTL: u64 = 7 * DAY;
 
 /// The whole conversion, if the text is in the format of Config::General and names a collector that could be sent to. `origin`
@@ -89,7 +89,7 @@ fn pending(settings: &Settings, draft: &mut Draft, notes: &mut Notes) {
     draft.set("ttl", ttl);
 }
 
-/// What `<flow_send>` says: from where to where.
+/// The content of `<flow_send>`: from where to where.
 struct Sender {
     source: Option<IpAddr>,
     /// nfflowd puts the first argument into the field exaddr of its lines as it is.

@@ -1,11 +1,11 @@
-//! What every test of a conversion shows of its result: the loader accepts it, and each note stands in it as a comment.
+//! The properties that every test of a conversion shows: the loader accepts it, and each note stands in it as a comment.
 
 #![allow(clippy::unwrap_used)]
 
 use super::{Conversion, Note};
 use crate::config::Config;
 
-/// What the loader makes of the result.
+/// The result as the loader reads it.
 pub(super) fn load(conversion: &Conversion) -> Config {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("nattrail.toml");

@@ -81,7 +81,7 @@ impl Capture {
     /// `token` is by what the poll is to tell of them.
     ///
     /// # Errors
-    /// What the kernel says: a namespace that is not there, or a missing permission.
+    /// The kernel's error: a namespace that is not there, or a missing permission.
     pub fn open(
         config: &config::Capture,
         kept: Option<Kept>,
@@ -267,7 +267,7 @@ impl Capture {
                     } else {
                         engine.handle_dump_end();
                     }
-                    // What ended during the dump may still be queued: the engine waits for the queue's end.
+                    // The end of a connection during the dump may still be queued: the engine waits for the queue's end.
                     self.readable = true;
                 }
                 Err(error) => self.fail_dump(engine, &error, now),

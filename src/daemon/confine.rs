@@ -1,4 +1,4 @@
-//! What the daemon gives up once everything is open, so that whoever took it over by a fault in it could do little more
+//! The rights that the daemon gives up once everything is open, so that an attacker who took it over could do little more
 //! than it does.
 //!
 //! - All capabilities but CAP_NET_ADMIN, with which the nftables table is made again; CAP_SYS_ADMIN where

@@ -40,7 +40,7 @@ const ANSWER_LIMIT: usize = 1 << 20;
 
 type Phase = super::exchange::Phase<Wanted>;
 
-/// What clients wait for.
+/// The answers that clients wait for.
 #[derive(Debug)]
 enum Wanted {
     Status,
@@ -56,7 +56,7 @@ pub struct Control {
     /// Removed when this goes away.
     _file: SocketFile,
     server: Server<UnixListener, Wanted>,
-    /// What all viewers share.
+    /// The part that all viewers share.
     line: Line,
 }
 

@@ -59,7 +59,7 @@ impl Listener for TcpListener {
     }
 }
 
-/// What a request is, and what comes after it. `W` is what a client waits for that only the rest of the daemon can give.
+/// The form of a request, and the answer to it. `W` is the part of an answer that only the rest of the daemon can give.
 #[derive(Debug)]
 pub(super) struct Protocol<W> {
     /// Longest request.
@@ -175,7 +175,7 @@ impl<L: Listener + Source, W> Server<L, W> {
         }
     }
 
-    /// What the clients wait for.
+    /// The answers that the clients wait for.
     pub(super) fn waiting(&self) -> impl Iterator<Item = &W> {
         let clients = self.clients.iter().flatten();
         clients.filter_map(|client| match &client.phase {

@@ -25,7 +25,7 @@ pub(crate) enum Prefix {
 }
 
 impl Prefix {
-    /// What fits the standard error: systemd sets `JOURNAL_STREAM` when it goes to the journal (systemd.exec(5)).
+    /// The form that fits the standard error: systemd sets `JOURNAL_STREAM` when it goes to the journal (systemd.exec(5)).
     pub(crate) fn from_environment() -> Self {
         if std::env::var_os("JOURNAL_STREAM").is_some() {
             Self::Priority
@@ -221,7 +221,7 @@ mod tests {
         (reader, Stderr::new(prefix, Ok(writer.into())))
     }
 
-    /// What waits to be read.
+    /// The text that waits to be read.
     fn read(reader: &mut impl io::Read) -> String {
         let mut text = Vec::new();
         let error = reader.read_to_end(&mut text).unwrap_err();

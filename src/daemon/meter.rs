@@ -1,4 +1,4 @@
-//! What is measured over time: records, rates, the peak of pending sessions, gaps, and how long the turns of the loop take.
+//! Measurements over time: records, rates, the peak of pending sessions, gaps, and how long the turns of the loop take.
 //!
 //! One place per second of the last five minutes, taken again and again: nothing is allocated after the start, and a turn
 //! costs a few additions.
@@ -23,7 +23,7 @@ pub(super) struct Meter {
     /// The second that is under way.
     second: u64,
     seconds: Box<[Second; PLACES]>,
-    /// What was counted in all when it was looked at last.
+    /// The total when it was looked at last.
     creates: u64,
     deletes: u64,
     peak: u64,

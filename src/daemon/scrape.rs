@@ -19,7 +19,7 @@ const REQUEST_LIMIT: usize = 4096;
 
 type Phase = super::exchange::Phase<Page>;
 
-/// What clients wait for.
+/// The answers that clients wait for.
 #[derive(Debug)]
 pub(super) struct Page;
 

@@ -12,7 +12,7 @@ use crate::config::{self, Config, Loaded};
 use crate::kernel::namespace::within;
 use crate::kernel::{nftables, sysctl};
 
-/// What the service manager shows of the daemon.
+/// The line that the service manager shows of the daemon.
 pub(super) fn status(config: &Config) -> String {
     format!(
         "{} collectors, {} copies, {}",

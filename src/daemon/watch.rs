@@ -54,7 +54,7 @@ struct Tally {
     /// How far it had counted, and when.
     counted: u32,
     read: Wall,
-    /// What is not in a gap, and since when there is any.
+    /// The losses that are in no gap yet, and the time of the first.
     lost: u64,
     since: Wall,
     /// No gap before.

@@ -71,7 +71,7 @@ enum Phase {
         next_slot: usize,
         since: Uptime,
     },
-    /// Of those that are not kept, the ones that are gone are forgotten.
+    /// Connections that are not kept are forgotten once they are gone.
     Forgetting {
         next_shard: usize,
         since: Uptime,
@@ -124,7 +124,7 @@ impl Audit {
         match self.phase {
             Phase::Idle => self.due,
             Phase::Dumping(_) | Phase::Draining => None,
-            // What is due is due at once.
+            // An audit that is due begins at once.
             Phase::Due(_) => Some(Uptime::from_nanos(0)),
             Phase::Closing { since, .. } | Phase::Forgetting { since, .. } => Some(since),
         }

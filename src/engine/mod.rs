@@ -4,7 +4,7 @@
 //! [`poll_record`](Engine::poll_record), changes for the store by [`changes`](Engine::changes), and the next moment at
 //! which something is to do by [`poll_timeout`](Engine::poll_timeout). Calls that find nothing to do are harmless.
 //!
-//! What it guarantees:
+//! It guarantees:
 //! - every delete record has its create record before it: a DESTROY whose NEW was never seen gives both;
 //! - a session is reported once, as far as that can be known: a repeated NEW or DESTROY gives nothing;
 //! - an *audit* (a dump of the kernel's table) closes what the kernel no longer has and adopts what was not known, with
@@ -106,7 +106,7 @@ pub struct Engine {
     statistics: Sessions,
 }
 
-/// What the store has to do to hold exactly the pending sessions, or a part of it.
+/// The changes that make the store hold exactly the pending sessions, or a part of it.
 #[derive(Debug)]
 pub struct Changes<'a> {
     table: &'a Table,
@@ -245,8 +245,8 @@ impl Engine {
         self.close_some(now);
     }
 
-    /// What the store does not know yet, or a bounded part of it. Answer with [`handle_committed`](Self::handle_committed) or
-    /// [`handle_commit_failed`](Self::handle_commit_failed).
+    /// The changes that the store does not know yet, or a bounded part of them. Answer with
+    /// [`handle_committed`](Self::handle_committed) or [`handle_commit_failed`](Self::handle_commit_failed).
     pub fn changes(&self) -> Changes<'_> {
         Changes {
             table: &self.table,

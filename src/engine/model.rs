@@ -9,7 +9,7 @@
 //! - every life of which the engine heard has one create and, when it ended, one delete; no record ends before it begins;
 //! - at every moment, creates and restored sessions are deletes and pending ones.
 //!
-//! What cannot be known is left out of the second rule, per tuple: see [`Doubt`].
+//! A tuple of which nothing certain is known is left out of the second rule: see [`Doubt`].
 
 #![allow(clippy::unwrap_used)]
 
@@ -75,7 +75,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the kernel and its configuration are like.
+/// Properties of the kernel and its configuration.
 #[derive(Clone, Copy, Debug)]
 struct Kind {
     /// `nf_conntrack_timestamp`.

@@ -33,7 +33,7 @@ struct Entry<T> {
 }
 
 impl<T: Copy> Queue<T> {
-    /// What a message costs beside its own bytes: its place in the list of lengths and tags.
+    /// The cost of a message beside its own bytes: its place in the list of lengths and tags.
     const OVERHEAD: usize = size_of::<Entry<T>>();
 
     #[must_use]
@@ -121,7 +121,7 @@ impl<T: Copy> Queue<T> {
         }
     }
 
-    /// What is queued and not consumed yet, end to end: for a stream, which may take any number of these bytes.
+    /// The bytes that are queued and not consumed yet, end to end: for a stream, which may take any number of these bytes.
     #[must_use]
     pub fn contiguous(&self) -> &[u8] {
         &self.bytes[self.head..]

@@ -138,7 +138,7 @@ impl View {
         put(&mut self.queue, END);
     }
 
-    /// What waits to be written.
+    /// The text that waits to be written.
     #[must_use]
     pub fn contiguous(&self) -> &[u8] {
         self.queue.contiguous()

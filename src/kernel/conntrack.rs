@@ -56,7 +56,7 @@ impl EventSocket {
     /// `ENOBUFS`.
     ///
     /// # Errors
-    /// What the kernel says: without `CAP_NET_ADMIN` joining is not permitted.
+    /// The kernel's error: without `CAP_NET_ADMIN` joining is not permitted.
     pub fn open(config: &Capture) -> io::Result<Self> {
         let opened = mnl::Socket::open(mnl::Bus::Netfilter)?;
         // mnl closes its own descriptor when it goes, and can only be made from one that it opened.
@@ -74,7 +74,7 @@ impl EventSocket {
     /// # Errors
     /// Why it is not such a socket, or could not be examined.
     pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
-        // What has no domain or protocol is no socket.
+        // A descriptor without a domain or a protocol is no socket.
         let domain = sockopt::socket_domain(&socket).ok();
         let protocol = sockopt::socket_protocol(&socket).ok().flatten();
         if domain != Some(AddressFamily::NETLINK) || protocol != Some(netlink::NETFILTER) {
@@ -166,7 +166,7 @@ impl AsFd for EventSocket {
     }
 }
 
-/// What one [`EventSocket::receive`] took: up to 128 datagrams in buffers that are used again and again.
+/// The result of one [`EventSocket::receive`]: up to 128 datagrams in buffers that are used again and again.
 pub struct Batch {
     buffers: Vec<[u8; EVENT_ROOM]>,
     names: Vec<libc::sockaddr_nl>,

@@ -4,7 +4,7 @@
 //! by its type, `SKF_AD_NLATTR_NEST` one within another; both give 0 when there is none. A message that it refuses is not
 //! a failed delivery: nothing is kept for later.
 //!
-//! What is missing or cannot be told is let through, for the engine to decide.
+//! A message without the attribute, or with one that cannot be told, is let through, for the engine to decide.
 //! - Untranslated connections have neither `IPS_SRC_NAT` nor `IPS_DST_NAT`; these are set before NEW and never cleared.
 //!   IPVS alters the reply tuple without setting either: with `log = "nat"` its connections stay in the kernel.
 //! - The protocol never changes.

@@ -1,4 +1,4 @@
-//! What the daemon has from whoever starts it: descriptors that the service manager has kept since an earlier run
+//! Descriptors from the process that starts the daemon: those that the service manager has kept since an earlier run
 //! (sd_listen_fds(3)), and no others; and that SIGHUP does not end it before it listens to it.
 //!
 //! The descriptors begin at 3, `LISTEN_FDS` is their number, `LISTEN_FDNAMES` has their names with colons between, and they are meant

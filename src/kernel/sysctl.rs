@@ -37,7 +37,7 @@ impl Setting {
     }
 }
 
-/// What a setting that is not 1 costs.
+/// The cost of a setting that is not 1.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Missing {
     /// Connection tracking is not loaded: the setting is not there.
@@ -108,7 +108,7 @@ pub(crate) fn inspect(directory: &Path) -> io::Result<Vec<Finding>> {
             missing,
         });
         if missing == Missing::Tracking {
-            // What is said about events holds for the other two as well.
+            // The message about events holds for the other two as well.
             break;
         }
     }

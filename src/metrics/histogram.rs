@@ -12,14 +12,14 @@ const BUCKETS: usize = 24;
 #[serde(transparent)]
 pub struct Histogram(pub Vec<Bucket>);
 
-/// What took less than this, and not less than the bucket before.
+/// Observations of less than this, and not of less than the bucket before.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Bucket {
     /// A power of two; none in the last bucket.
     pub below_microseconds: Option<u64>,
     pub count: u64,
-    /// What all of it took.
+    /// The sum of all observations.
     pub total_nanoseconds: u64,
 }
 

@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 use super::section::{Kind, Metric, Section, Value};
 use super::{Histogram, Metrics, State, Time};
 
-/// What an HTTP server says of this format.
+/// The content type of this format in HTTP.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The samples by the name of their metric: those of one stand together.
@@ -16,7 +16,7 @@ struct Families(BTreeMap<String, Family>);
 
 struct Family {
     name: String,
-    /// What it is, and its samples.
+    /// Its description and its samples.
     text: String,
 }
 

@@ -87,7 +87,7 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// What the name of such a metric ends in, which goes where the unit is written with the value.
+    /// The end of such a metric's name, which goes where the unit is written with the value.
     const fn suffix(self) -> &'static str {
         match self {
             Self::Octets(_) => "octets",

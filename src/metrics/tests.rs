@@ -161,7 +161,7 @@ fn names(value: &Value, way: &str, found: &mut Vec<String>) {
     }
 }
 
-/// What programs rely on: names may be added here, and never change or go.
+/// The names that programs rely on: they may be added here, and never change or go.
 const NAMES: &str = "
 version pid time started uptime_seconds namespace configuration
 confinement.capabilities[] confinement.no_new_privileges

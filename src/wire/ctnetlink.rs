@@ -13,7 +13,7 @@ use crate::time::Wall;
 /// `IPS_SRC_NAT | IPS_DST_NAT` of `CTA_STATUS`.
 pub const STATUS_NAT_MASK: u32 = 0x30;
 
-/// What a conntrack message says of a connection.
+/// The content of a conntrack message about a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry {
     pub session: Session,
@@ -33,7 +33,7 @@ pub enum Event {
     Destroy(Entry),
 }
 
-/// What can be dumped.
+/// The tables that can be dumped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Listing {
     /// The connections.

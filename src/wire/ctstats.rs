@@ -1,4 +1,4 @@
-//! What connection tracking could not track: counters of `/proc/net/stat/nf_conntrack`, or of ctnetlink.
+//! Counts of packets that connection tracking could not track: counters of `/proc/net/stat/nf_conntrack`, or of ctnetlink.
 //!
 //! Follows `ct_cpu_seq_show` of `net/netfilter/nf_conntrack_standalone.c`, and `enum ctattr_stats_cpu` of
 //! `include/uapi/linux/netfilter/nfnetlink_conntrack.h`. The counters of the CPUs are summed; each wraps at 32 bits.
@@ -11,7 +11,7 @@ const MESSAGE_GET_STATS_CPU: u16 = SUBSYSTEM_CTNETLINK | 4;
 const CTA_STATS_INSERT_FAILED: u16 = 9;
 const CTA_STATS_DROP: u16 = 10;
 
-/// What the kernel counted since the network namespace was made.
+/// The kernel's counts since the network namespace was made.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Drops {
     /// Packets dropped because no translated tuple was free, or two packets raced for one.

@@ -1,4 +1,4 @@
-//! What one data record says, independent of the format that says it: a NAT event, or one of the three flows of a
+//! The content of one data record, independent of its format: a NAT event, or one of the three flows of a
 //! finished session (pre-NAT, post-NAT and return).
 //!
 //! A [`Flow`] always holds addresses of one family, so that a template of that family can take them as plain numbers.
@@ -38,7 +38,7 @@ pub struct Flow {
     pub translated: Endpoints,
     pub start: Wall,
     pub end: Wall,
-    /// What times in SysUptime are relative to: that of the message.
+    /// The reference of times in SysUptime: that of the message.
     pub boot: BootTime,
     /// Counters of the direction in which `packet` travels.
     pub forward: Counters,

@@ -1,8 +1,8 @@
-//! What a gap is in NetFlow v9 and IPFIX: an options data record in the form of the reliability statistics of RFC 7011.
+//! A gap in NetFlow v9 and IPFIX: an options data record in the form of the reliability statistics of RFC 7011.
 //!
 //! Section 4.2 has a record for what a metering process did not process, section 4.3 one for what an exporting process
-//! did not send. What is lost between the packet and this program is the former: nattrail's metering process is
-//! connection tracking, the kernel's queue and the daemon. What a collector's own queue or socket lost is the latter.
+//! did not send. A loss between the packet and this program is the former: nattrail's metering process is
+//! connection tracking, the kernel's queue and the daemon. A loss on the way to a collector is the latter.
 //! Both have a scope that says which process, a counter, and the times of the first and the last loss. For the times both
 //! sections want an observationTime element, and so the same one twice, which some collectors refuse. A gap has
 //! flowStartMilliseconds (152) and flowEndMilliseconds (153) instead, as the aggregate of the missing flows.
@@ -36,7 +36,7 @@ use crate::wire::element::{Element, elements};
 pub struct GapRecord {
     pub observation_domain: u32,
     pub gap: Gap,
-    /// What this cause cost since the start, the interval included, as far as it is known.
+    /// The losses by this cause since the start, the interval included, as far as it is known.
     pub total: u64,
 }
 

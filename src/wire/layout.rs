@@ -25,7 +25,7 @@
 //!
 //! 256 to 266 are not used: they had several meanings in versions before the first release.
 //!
-//! What is not known has no element, rather than a zero that would claim to be known. That a record was inferred is
+//! An unknown value has no element, rather than a zero that would claim to be known. That a record was inferred is
 //! said by the element 143 alone, for creates, deletes and flows alike: flowEndReason (136) has no value that means it,
 //! and a create has no end.
 
@@ -62,7 +62,7 @@ pub enum Dialect {
     Ipfix,
 }
 
-/// What decides over the elements of a flow record: the bits of the table.
+/// The properties that decide over the elements of a flow record: the bits of the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Layout(u16);
 
@@ -156,7 +156,7 @@ fn common(event: &NatEvent, family: Family, zone: bool) -> u16 {
     bit(IPV6, family == Family::Ipv6) | bit(ZONE, zone) | bit(INFERRED, inferred)
 }
 
-/// What is known of the session at its end.
+/// The properties of the session that are known at its end.
 fn known(event: &NatEvent) -> u16 {
     bit(START, event.start.is_some()) | bit(COUNTERS, event.totals.is_some())
 }

@@ -4,8 +4,8 @@
 //! the translated source in next hop and src_as, or the pre-NAT destination in next hop and dst_as. A session that has
 //! both translations makes two records; one that has none (they are logged on request) makes one with zeros there.
 //!
-//! What the format cannot hold is refused, never bent: it has no IPv6, and counters of 32 bits only, so that larger ones
-//! are split over several records, no two of them alike, whose sum is exact.
+//! A record that the format cannot hold is refused, never bent: it has no IPv6, and counters of 32 bits only, so that
+//! larger ones are split over several records, no two of them alike, whose sum is exact.
 //! The format has no way to leave out what is not known: counters are zero then, and a start is the end.
 
 use std::net::Ipv4Addr;

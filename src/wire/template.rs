@@ -1,4 +1,4 @@
-//! What NetFlow v9 (RFC 3954 section 5) and IPFIX (RFC 7011 section 3) have in common: templates, the records they
+//! The common part of NetFlow v9 (RFC 3954 section 5) and IPFIX (RFC 7011 section 3): templates, the records they
 //! describe, and the sets (FlowSets) that hold either.
 //!
 //! Padding is NetFlow v9's: there a set ends on a 4-byte boundary, counted from the start of the message. RFC 7011 allows sets

@@ -55,7 +55,7 @@ pub struct Until {
     pub count: u64,
 }
 
-/// What is sent from one source port. Numbers go on from one run to the next.
+/// The packets that are sent from one source port. Numbers go on from one run to the next.
 #[derive(Debug)]
 pub struct Generator {
     socket: UdpSocket,

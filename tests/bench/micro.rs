@@ -1,4 +1,4 @@
-//! What each part of the way of an event costs by itself: decode, pair, encode, store. Nothing of it needs root.
+//! The cost of each part of the way of an event by itself: decode, pair, encode, store. Nothing of it needs root.
 //!
 //! Bytes allocated are shown beside the times; where they must be zero, `tests/allocations.rs` sees to it.
 

@@ -12,7 +12,7 @@ const STRAYS: u64 = 4;
 
 const SERVER_MAC: &str = "02:00:00:00:00:07";
 
-/// What goes to the collector on the loopback interface is not tracked. The rule of a `nat` chain sees the first packet
+/// Traffic to the collector on the loopback interface is not tracked. The rule of a `nat` chain sees the first packet
 /// of every connection, and no other.
 const GATEWAY_RULES: &str = "
 table ip bench {

@@ -1,4 +1,4 @@
-//! What a program and its children have used, from /proc.
+//! The resources that a program and its children have used, from /proc.
 
 use std::fs;
 use std::path::Path;

@@ -78,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// What is not installed of that which it needs.
+    /// The programs that it needs and that are not installed.
     pub fn missing(self) -> Option<&'static str> {
         let needed = match self {
             Self::Null
@@ -107,7 +107,7 @@ impl Kind {
     }
 }
 
-/// What a program says it has kept of the load.
+/// The part of the load that a program says it has kept.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
     pub creates: Option<u64>,
@@ -183,7 +183,7 @@ impl Reader {
         self.child.id()
     }
 
-    /// What nattrail says of itself; nothing while it does not answer, or of another program.
+    /// The status of nattrail; nothing while it does not answer, or of another program.
     pub fn metrics(&self) -> Option<Metrics> {
         let mut stream = UnixStream::connect(self.home.runtime().join("control.sock")).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;

@@ -1,4 +1,4 @@
-//! What independent collectors and decoders read from the messages of [`nattrail::export::output::Output`].
+//! The records that independent collectors and decoders read from the messages of [`nattrail::export::output::Output`].
 //!
 //! Needs nfcapd and nfdump, tshark and text2pcap, and for one test root and ip. Where one is missing, the test says so
 //! and does nothing; with CI=true it fails.

@@ -32,7 +32,7 @@ pub fn through_nfdump(config: &config::Collector, records: &[Record]) -> Vec<Val
     capture(config, records).flows()
 }
 
-/// What nfcapd made of it.
+/// The files that nfcapd made of it.
 pub struct Capture {
     directory: TempDir,
 }

@@ -103,7 +103,7 @@ impl Books {
         let mut books = Self::default();
         for run in 0..runs {
             let text = fs::read_to_string(records(home, run)).unwrap_or_default();
-            // What a kill cut off at the end is no record.
+            // A line that a kill cut off at the end is no record.
             for line in text
                 .split_inclusive('\n')
                 .filter(|line| line.ends_with('\n'))

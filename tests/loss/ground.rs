@@ -1,4 +1,4 @@
-//! What the daemon stands on: connections from before it, its nftables table, its network namespace.
+//! The ground that the daemon stands on: connections from before it, its nftables table, its network namespace.
 
 use std::process::Command;
 

@@ -11,7 +11,7 @@ use crate::support::gateway::{CLIENT, Gateway, SERVER};
 use crate::support::record::{Fields, parse_json, parse_millis};
 use crate::support::wait_for;
 
-/// What a session is known by here: its source and destination port.
+/// The key of a session here: its source and destination port.
 pub type Key = (u16, u16);
 
 const SOURCES: u16 = 16;
@@ -115,7 +115,7 @@ pub fn dying(net: &Gateway) -> usize {
     net.conntrack(&["-L", "dying"]).lines().count()
 }
 
-/// What the daemon wrote, in order.
+/// The records that the daemon wrote, in order.
 #[derive(Debug, Default)]
 pub struct Ledger {
     pub sessions: BTreeMap<Key, Vec<Fields>>,

@@ -71,7 +71,7 @@ impl Scene {
         Self { daemon, home, net }
     }
 
-    /// What the daemon says of itself, once that is so.
+    /// The daemon's status, once that is so.
     fn wait_for_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let answer = wait_until(Instant::now() + LONG, || {
             let metrics = ask(&self.home);

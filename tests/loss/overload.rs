@@ -96,13 +96,13 @@ fn another_reliable_listener_that_is_slow_repeats_events_and_no_record() {
     let mut generator = Generator::new(&scene.net);
     let made = generator.begin_all(&scene.net, COUNT, 0);
     scene.net.end_connections();
-    // What the other one cannot take stays in the dying list, and is sent to both again and again.
+    // An event that the other one cannot take stays in the dying list, and is sent to both again and again.
     let metrics = scene.wait_for_status("repeated events and the dying list", |metrics| {
         number(metrics, "/sessions/duplicates") > 100 && number(metrics, "/kernel/dying") > 0
     });
     assert_eq!(number(&metrics, "/sessions/deletes"), u64::from(COUNT));
     slow.catch_up(&scene);
-    // What comes after is not taken for a repetition.
+    // The events after it are not taken for a repetition.
     let more = generator.begin_all(&scene.net, 10, 0);
     scene.net.end_connections();
     slow.catch_up(&scene);
@@ -142,7 +142,7 @@ fn without_reliable_delivery_each_overflow_is_a_gap_with_the_number_of_lost_even
             && number(metrics, "/sessions/pending") == 0
     });
 
-    // What comes after is recorded again.
+    // The events after it are recorded again.
     let late = generator.begin_all(&scene.net, LATE, 0);
     let before = number(&ask(&scene.home), "/sessions/deletes");
     scene.net.end_connections();

@@ -26,7 +26,7 @@ fn begin(net: &Gateway, socket: &UdpSocket, octets: usize, count: usize) {
     });
 }
 
-/// What the daemon wrote, in order; there are no gaps.
+/// The records that the daemon wrote, in order; there are no gaps.
 fn lines(scene: Scene) -> Vec<Fields> {
     let Scene { daemon, home, net } = scene;
     daemon.terminate();

@@ -23,7 +23,7 @@ impl Built {
     /// Another build, in another directory and from the beginning.
     pub fn again() -> Self {
         let name = "package-again";
-        // What is not there need not be removed.
+        // A directory that is not there need not be removed.
         let _ = fs::remove_dir_all(Self::directory(name));
         Self::build(name)
     }

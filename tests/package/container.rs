@@ -14,8 +14,8 @@ use crate::support::lines::Lines;
 use crate::support::netns::{succeed, unique};
 use crate::support::{can_run, wait_until};
 
-/// What the tests of the package need, beside what debootstrap calls minimal: systemd; the package's own dependencies, as
-/// the container has no network to fetch them from; what the package works with if it is there.
+/// The packages that these tests need, beside those that debootstrap calls minimal: systemd; the dependencies of the
+/// package, as the container has no network to fetch them from; and those that it works with if they are there.
 const PACKAGES: &str =
     "dbus,iproute2,libmnl0,libnftnl11,libsqlite3-0,logrotate,nftables,rsyslog,systemd,systemd-sysv";
 

@@ -42,11 +42,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// So many destination ports after its beginning, a session is ended.
 const LIFE: u16 = 100;
 
-/// What a session is known by here: source and destination port as the client sent them, and the source port after
+/// The key of a session here: source and destination port as the client sent them, and the source port after
 /// translation.
 pub type Key = (u16, u16, u16);
 
-/// What the kernel made while something was done, and what the journal has of it.
+/// The sessions that the kernel made while something was done, and those that the journal has.
 #[derive(Debug, Default)]
 pub struct Account {
     pub made: BTreeSet<Key>,

@@ -294,7 +294,7 @@ fn a_full_disk_does_not_end_it(container: &Container) {
     assert!(!container.holds("journalctl --unit=systemd-journald | grep Suppressed"));
 }
 
-/// What was open before is closed, once, as concluded; the service and the kernel's settings are there again.
+/// A connection that was open before is closed, once, as concluded; the service and the kernel's settings are there again.
 fn a_reboot_ends_what_was_open(container: &mut Container) {
     container.run("ip netns exec client bash -c 'echo x >/dev/udp/203.0.113.7/7777'");
     container.wait_for(
@@ -315,7 +315,7 @@ fn goes_cleanly(container: &Container) {
     container.run("systemctl start nattrail@green; apt-get remove --quiet --yes nattrail");
     assert!(!container.holds("systemctl is-active nattrail nattrail@green"));
     assert_eq!(container.run("nft list tables inet"), "");
-    // What is left of the package must not make logrotate fail.
+    // The files that are left of the package must not make logrotate fail.
     container.run(
         "rm /var/log/nattrail/*-2*
         setpriv --reuid nattrail --regid nattrail --clear-groups sh -c 'echo x >/var/lib/nattrail/nat.log'

@@ -1,4 +1,4 @@
-//! What collectors see of a restart: headers read as the RFCs lay them out, without the code that wrote them.
+//! A restart as collectors see it: headers read as the RFCs lay them out, without the code that wrote them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

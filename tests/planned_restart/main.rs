@@ -1,6 +1,6 @@
 //! The daemon under a service manager that keeps its event socket: a planned restart loses nothing.
 //!
-//! What happened while no daemon ran is in the records as if one had: observed, with its true times, once. Collectors see
+//! The events while no daemon ran are in the records as if one had: observed, with its true times, once. Collectors see
 //! one exporter that goes on.
 
 #![allow(clippy::unwrap_used)]
@@ -278,7 +278,7 @@ fn a_crash_is_a_gap_though_the_socket_was_kept() {
     let ended = [daemon.terminate()];
     let gap = &records(&ended, "gap")[0];
     assert_eq!(gap["cause"], "restart");
-    // What the crash took with it is not known; what was queued since is.
+    // The events that the crash took with it are not known; those that were queued since are.
     assert_eq!(records(&ended, "delete")[0].get("inferred"), None);
 }
 

@@ -1,4 +1,4 @@
-//! What must have arrived, held against what did.
+//! The records that must have arrived, held against those that did.
 
 use std::collections::BTreeMap;
 

@@ -20,7 +20,7 @@ enum Away {
     NoListener,
 }
 
-/// What becomes of the daemon meanwhile.
+/// The fate of the daemon meanwhile.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Change {
     /// A restart under a service manager that keeps the event socket.

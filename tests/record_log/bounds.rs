@@ -52,7 +52,7 @@ fn beyond_the_size_of_the_log_one_gap_says_how_much_each_output_lost() {
         lost.iter().sum::<u64>()
     );
 
-    // What was lost and not stated yet is known to the next run.
+    // A loss that was not stated yet is known to the next run.
     scene.take_daemon().terminate();
     fs::rename(scene.file(), parked).unwrap();
     scene.local = Some(Mailbox::bind(scene.home.path().join("local.sock")));

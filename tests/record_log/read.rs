@@ -1,4 +1,4 @@
-//! What arrived at each output, read as the RFCs and the manual lay it out, without the code that wrote it.
+//! The records that arrived at each output, read as the RFCs and the manual lay it out, without the code that wrote it.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -56,7 +56,7 @@ pub struct Scene {
     far: Namespace,
     router: Option<Namespace>,
     receivers: Vec<Receiver>,
-    /// What came to receivers that are closed by now.
+    /// The messages of receivers that are closed by now.
     earlier: [Vec<Datagram>; 4],
     pub local: Option<Mailbox>,
     pub journal: Option<Mailbox>,
@@ -266,7 +266,7 @@ impl Scene {
         datagrams
     }
 
-    /// What came to a far output: its messages and what is in them.
+    /// The messages that came to a far output, and their contents.
     pub fn far(&self, index: usize) -> (Vec<Header>, Vec<Item>) {
         let datagrams = self.datagrams(index);
         let mut items = Vec::new();

@@ -154,7 +154,7 @@ fn a_full_disk_costs_nothing_as_long_as_the_daemon_runs() {
     std::fs::remove_file(filler).unwrap();
     let _ = scene.daemon().wait_for_message("is available again");
     scene.make(50);
-    // What the far outputs have not taken is in the database.
+    // The records that the far outputs have not taken are in the database.
     scene.take_daemon().terminate();
     scene.add_route();
     scene.listen();

@@ -89,7 +89,7 @@ impl Receiver {
         self.address
     }
 
-    /// What has come so far.
+    /// The messages that have come so far.
     #[must_use]
     pub fn so_far(&self) -> Vec<Datagram> {
         self.datagrams.lock().unwrap().clone()

@@ -1,4 +1,4 @@
-//! What conntrack(8) says: the reference that the daemon's records are compared with.
+//! The words of conntrack(8): the reference that the daemon's records are compared with.
 //!
 //! Neither of its output formats has everything: the text has no fractions of a second, the XML has no ICMP fields. So
 //! two of them listen, and their reports of one event are brought together by kind and conntrack id.

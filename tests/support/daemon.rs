@@ -39,7 +39,7 @@ target = \"stdout\"
 format = \"json\"
 ";
 
-/// What outlives the daemon: its configuration, its state directory and its runtime directory.
+/// The files that outlive the daemon: its configuration, its state directory and its runtime directory.
 #[derive(Debug)]
 pub struct Home {
     directory: TempDir,
@@ -170,13 +170,13 @@ impl Daemon {
         self.child.id()
     }
 
-    /// What it has printed so far.
+    /// The lines that it has printed so far.
     #[must_use]
     pub fn printed(&self) -> Vec<String> {
         self.stdout.so_far()
     }
 
-    /// What it has logged so far.
+    /// The lines that it has logged so far.
     #[must_use]
     pub fn logged(&self) -> Vec<String> {
         self.stderr.so_far()

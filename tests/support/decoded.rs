@@ -1,4 +1,4 @@
-//! What tshark and nfdump must read in the daemon's messages, by conntrack's word.
+//! The records that tshark and nfdump must read in the daemon's messages, by conntrack's word.
 //!
 //! Names and spellings are the decoders' own: tshark's display filter fields, nfdump's JSON members. nfdump says less than
 //! tshark; what it leaves out or gets wrong, it does with every exporter:
@@ -235,7 +235,7 @@ pub fn nfdump_v5_dummies(event: &Event) -> Vec<Decoded> {
         .collect()
 }
 
-/// What a dummy flow has beside its times.
+/// The fields that a dummy flow has beside its times.
 struct Dummy {
     packet: Packet,
     next_hop: IpAddr,
@@ -297,7 +297,7 @@ fn tshark_v5(packet: &Packet, event: &Event, flags: &str) -> Decoded {
     tshark_packet(&mut record, packet);
     put(&mut record, "cflow.protocol", event.flow.protocol);
     put(&mut record, "cflow.tcpflags", flags);
-    // What conntrack knows nothing of.
+    // Fields that conntrack knows nothing of.
     for name in ["inputint", "outputint", "srcmask", "dstmask"] {
         put(&mut record, &format!("cflow.{name}"), 0);
     }

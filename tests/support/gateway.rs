@@ -24,7 +24,7 @@ pub const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 2, 0, 0, 0, 0, 3
 pub const WAN6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9));
 pub const SERVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 7));
 
-/// What a test does to its packets unless it says otherwise.
+/// The ruleset of a test that says nothing else.
 pub const MASQUERADE: &str = "
 table inet nat {
   chain postrouting {
@@ -103,7 +103,7 @@ impl Gateway {
         }
     }
 
-    /// What the kernel tracks now.
+    /// The connections that the kernel tracks now.
     pub fn table(&self) -> Vec<Flow> {
         conntrack::list(&self.gateway)
     }

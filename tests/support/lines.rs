@@ -30,7 +30,7 @@ impl Lines {
         }
     }
 
-    /// What has come so far.
+    /// The lines that have come so far.
     #[must_use]
     pub fn so_far(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()

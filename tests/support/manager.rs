@@ -1,7 +1,7 @@
 //! A service manager as the daemon sees it: a socket for its messages, and a store for its descriptors.
 //!
-//! What systemd does with them by sd_notify(3) and sd_listen_fds(3), as far as the daemon uses it: a descriptor is kept once,
-//! however often it is sent, until its name is removed; it is not watched.
+//! It does with them as systemd does by sd_notify(3) and sd_listen_fds(3), as far as the daemon uses it: a descriptor is
+//! kept once, however often it is sent, until its name is removed; it is not watched.
 
 use std::io::{IoSliceMut, Read as _};
 use std::mem::MaybeUninit;

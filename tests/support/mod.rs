@@ -1,4 +1,4 @@
-//! What the tests on a real kernel share: network namespaces, a throw-away gateway, traffic, the daemon as a child
+//! The tests on a real kernel share these: network namespaces, a throw-away gateway, traffic, the daemon as a child
 //! process, and the tools whose word is compared with the daemon's.
 //!
 //! Everything made here is unique to the test that made it, so that tests run side by side, and goes away when its

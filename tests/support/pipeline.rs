@@ -23,7 +23,7 @@ use super::datagram::{self, DESTROY, NEW, STOP};
 
 pub const NOW: Now = Now::new(Wall::from_millis(STOP), Uptime::from_millis(100_000));
 
-/// What the records become.
+/// The form that the records take.
 pub enum Outputs {
     /// Events, or else triplets.
     Collector(Version, bool),
@@ -32,7 +32,7 @@ pub enum Outputs {
     View(&'static str, Reading),
 }
 
-/// What a viewer does with its lines.
+/// The behaviour of a viewer with its lines.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reading {
     Everything,

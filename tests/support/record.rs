@@ -52,7 +52,7 @@ pub fn parse_json(line: &str) -> Fields {
         .collect()
 }
 
-/// What the record of a NEW or DESTROY event must say, apart from `time` in a create.
+/// The record that a NEW or DESTROY event must make, apart from `time` in a create.
 #[must_use]
 pub fn expected(flow: &Flow) -> Fields {
     let mut fields = Fields::new();

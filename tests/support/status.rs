@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::daemon::{Home, PROGRAM};
 
-/// What `nattrail status --json` says.
+/// The answer of `nattrail status --json`.
 #[must_use]
 pub fn ask(home: &Home) -> Value {
     let output = status(home, &["--json"]).output().unwrap();

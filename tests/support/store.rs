@@ -1,4 +1,4 @@
-//! What the database of a running daemon says.
+//! The database of a running daemon.
 
 use std::net::SocketAddr;
 

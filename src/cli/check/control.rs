@@ -11,14 +11,14 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::super::{remark, status};
-use super::{Finding, Flaw, health, warning};
+use super::{Exit, Finding, Flaw, error, health, warning};
 use crate::kernel::clock;
 use crate::metrics::Metrics;
 
-/// For a daemon that is there: it answers as soon as its loop has turned.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// For a daemon that is there: it answers as soon as its loop has turned, which takes a second at most even under load.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// That no daemon runs is no mistake: whoever checks may be about to start it. When one goes by another configuration than
+/// It is no mistake that no daemon runs: it may be about to be started. When one goes by another configuration than
 /// `file`, that is remarked.
 pub(super) fn look(socket: Option<&Path>, file: Option<&Path>) -> Vec<Finding> {
     let Some(path) = socket else {
@@ -29,7 +29,7 @@ pub(super) fn look(socket: Option<&Path>, file: Option<&Path>) -> Vec<Finding> {
     let answer = status::ask(path, clock::uptime().saturating_add(PATIENCE));
     let answer = match answer {
         Ok(answer) => answer,
-        Err(reason) if never_ran(path, &reason) => {
+        Err(reason) if reason.kind() == ErrorKind::NotFound && can_be_made(path) => {
             let found = format!("not running, nobody listens on {object}");
             return vec![Finding::new("daemon", Ok(found))];
         }
@@ -55,24 +55,15 @@ pub(super) fn look(socket: Option<&Path>, file: Option<&Path>) -> Vec<Finding> {
     findings
 }
 
-/// Whether a daemon could make its socket there.
-fn never_ran(path: &Path, error: &io::Error) -> bool {
-    match error.kind() {
-        ErrorKind::NotFound => can_be_made(path),
-        ErrorKind::ConnectionRefused => is_socket(path),
-        _ => false,
-    }
-}
-
 fn is_socket(path: &Path) -> bool {
     let metadata = fs::symlink_metadata(path);
     metadata.is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// Why a daemon can neither be asked, nor would make its socket there.
-fn absence(path: &Path, error: &io::Error) -> Flaw {
+/// Why a daemon cannot be asked.
+fn absence(path: &Path, reason: &io::Error) -> Flaw {
     let advice = "the daemon would run without one: move it away, or change control.socket";
-    match error.kind() {
+    match reason.kind() {
         _ if path.exists() && !is_socket(path) => {
             warning("expected a socket or nothing, found another file", advice)
         }
@@ -81,14 +72,19 @@ fn absence(path: &Path, error: &io::Error) -> Flaw {
             "create the directory, or change control.socket",
         ),
         ErrorKind::PermissionDenied => warning(
-            format!("expected to be asked whether a daemon runs, found: {error}"),
+            format!("expected to be asked whether a daemon runs, found: {reason}"),
             "run as root, or in the group of the socket",
         ),
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => warning(
-            "expected the daemon to answer within 1 s, found it busy",
-            "its log may say why",
+        ErrorKind::ConnectionRefused => warning(
+            "expected a daemon, found the socket of one that was killed",
+            "start it; its log may say why it ended",
         ),
-        _ => warning(format!("expected to be usable, found: {error}"), advice),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => error(
+            Exit::Unavailable,
+            "expected the daemon to answer within 5 s, found that it does not",
+            "its log may say why; a restart loses nothing that the database has",
+        ),
+        _ => warning(format!("expected to be usable, found: {reason}"), advice),
     }
 }
 
@@ -135,7 +131,8 @@ mod tests {
         assert_eq!(answer("{\"error\":\"no\"}").words().0, "warning");
         assert_eq!(answer("hello").words().0, "warning");
         drop(listener);
-        assert!(found().words().1.starts_with("not running"), "{}", found());
+        assert_eq!(found().words().0, "warning");
+        fs::remove_file(&path).unwrap();
         assert_eq!(found().words().0, "ok");
         assert_eq!(look(None, None)[0].words().0, "ok");
     }

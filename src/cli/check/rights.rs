@@ -20,7 +20,7 @@ const PROPERTIES: &str = "LoadState,User,ProtectSystem,ProtectHome,PrivateTmp,Re
 #[derive(Debug)]
 pub(super) struct Rights(Option<Service>);
 
-/// What a unit says of the files of its service.
+/// The settings of a unit that decide which files its service may write.
 #[derive(Debug, Default, Eq, PartialEq)]
 struct Service {
     unit: String,
@@ -87,7 +87,7 @@ impl Rights {
     }
 }
 
-/// What there is to say of the judgement itself.
+/// Remarks on the judgement itself.
 impl fmt::Display for Rights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(service) = &self.0 else {
@@ -238,7 +238,7 @@ fn unit_of(file: Option<&Path>) -> String {
     }
 }
 
-/// What a program prints, if it is there and succeeds.
+/// The output of a program, if it is there and succeeds.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let succeeded = output.status.success();

@@ -19,7 +19,7 @@ const HEADING: [&str; COLUMNS] = [
     "POST-NAT DEST",
     "NAT",
 ];
-/// What most values need: a time, `delete`, `icmp`, four addresses of IPv4 with ports, `snat`.
+/// The widths that most values need: a time, `delete`, `icmp`, four addresses of IPv4 with ports, `snat`.
 const WIDTHS: [usize; COLUMNS] = [24, 6, 5, 21, 21, 21, 21, 4];
 
 /// Select graphic rendition (ECMA-48 8.3.117).
@@ -140,7 +140,7 @@ impl Printer {
         let post_dst = record.endpoint("post_dst", "post_dport", "");
         let event = record.text("event");
         let event_color = if event == "create" { GREEN } else { CYAN };
-        // What was translated stands out.
+        // A translated address stands out.
         let emphasis = |post: &str, pre: &str| if post == pre { DIM } else { BOLD };
         let post_colors = [emphasis(&post_src, &pre_src), emphasis(&post_dst, &pre_dst)];
         let cells = [
@@ -200,7 +200,7 @@ impl Printer {
     }
 }
 
-/// What not every event has, by the names of the fields.
+/// The fields that not every event has, by their names.
 fn details(record: &Record) -> String {
     let mut details = Vec::new();
     let pairs = [
@@ -229,7 +229,7 @@ fn details(record: &Record) -> String {
     details.join(" ")
 }
 
-/// What a gap means, in words.
+/// The meaning of a gap, in words.
 fn explain(gap: &Record) -> String {
     let [name, from, to] = ["cause", "from", "to"].map(|name| gap.text(name));
     let mut causes = GapCause::ALL.into_iter();

@@ -1,4 +1,4 @@
-//! What is loaded from which text, and what is said about what is wrong in it.
+//! Configurations that are loaded from texts, and the messages about the faults in them.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,7 +1,7 @@
 //! Finding the module's options in files of modprobe.d(5) and sysctl.d(5).
 //!
-//! What belongs to other modules or settings is counted, as it stays in force where it is; what concerns the module and is
-//! not an option is named.
+//! A line that belongs to other modules or settings is counted, as it stays in force where it is; a line that concerns the
+//! module and is not an option is named.
 
 use super::super::{Notes, Settings, unquoted};
 use crate::config::quoted;

@@ -99,7 +99,7 @@ impl<'a> Dispatcher<'a> {
         self.settings.last(&path, notes)
     }
 
-    /// What the file says, or nfflowd's own configuration.
+    /// The file's value, or that of nfflowd's own configuration.
     fn value(&self, key: &str, notes: &mut Notes) -> &'a str {
         match (self.setting(key, notes), self.name, key) {
             (Some(setting), _, _) => &setting.value,
@@ -190,7 +190,7 @@ impl<'a> Dispatcher<'a> {
         Some(Target::File(path))
     }
 
-    /// What the syslog server knows the lines by: facility and program.
+    /// The marks by which the syslog server knows the lines: facility and program.
     fn sender(&self, notes: &mut Notes) -> (&'a str, &'a str) {
         let mut checked = |key, valid: fn(&str) -> bool, expected, default| {
             let value = self.value(key, notes);

@@ -1,4 +1,4 @@
-//! What nfflowd lets conntrack(8) select: the options in `<conntrack> format` that nattrail knows too.
+//! The selection that nfflowd leaves to conntrack(8): the options in `<conntrack> format` that nattrail knows too.
 
 use super::super::draft::Draft;
 use super::super::{Notes, Setting, Settings};

@@ -42,7 +42,7 @@ impl SocketFile {
         let this = Self {
             path: path.to_owned(),
         };
-        // What the umask has taken away.
+        // The umask has taken these away.
         fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
         listen(&socket, BACKLOG)?;
         Ok((this, UnixListener::from(socket)))
@@ -75,7 +75,7 @@ fn make_directory_of(path: &Path) -> io::Result<()> {
     }
     let mode = Permissions::from_mode(DIRECTORY_MODE);
     let made = DirBuilder::new().mode(DIRECTORY_MODE).create(directory);
-    // What the umask has taken away.
+    // The umask has taken these away.
     let made = made.and_then(|()| fs::set_permissions(directory, mode));
     made.map_err(|error| {
         let directory = directory.display();

@@ -82,7 +82,7 @@ impl Scene {
     }
 }
 
-/// What there is to read, and whether that is all there will be.
+/// All there is to read, and whether more will come.
 fn heard(mut peer: &Peer) -> (String, bool) {
     let mut bytes = Vec::new();
     let ended = match peer.read_to_end(&mut bytes) {

@@ -12,7 +12,7 @@ use crate::time::{Now, Uptime};
 /// How long a viewer for which lines wait may read nothing before another may take its place.
 pub(super) const TOLERANCE: Duration = Duration::from_secs(60);
 
-/// What goes to one viewer.
+/// The lines that go to one viewer.
 #[derive(Debug)]
 pub(super) struct Viewer {
     pub(super) view: View,

@@ -25,7 +25,7 @@ impl World {
         self.step(Step::Commit);
     }
 
-    /// What there is to know of a tuple, with times in milliseconds.
+    /// All that is known of a tuple, with times in milliseconds.
     fn show(&self, port: u16) -> String {
         let millis = |time: Wall| time.saturating_since(boot().wall).as_millis();
         let mut text = format!("port {port}: {:?}", self.doubts[usize::from(port)]);

@@ -349,7 +349,7 @@ impl Packer {
 }
 
 impl Dialect {
-    /// What the length of a set is a multiple of.
+    /// The length of a set is a multiple of this.
     const fn alignment(self) -> usize {
         match self {
             Self::NetflowV9 => netflow9::ALIGNMENT,

@@ -1,4 +1,4 @@
-//! What a viewer wants to see: the options of `nattrail tail`, the words of its request, and the test of a record.
+//! The selection of a viewer: the options of `nattrail tail`, the words of its request, and the test of a record.
 //!
 //! Values of one kind are alternatives, conditions of different kinds have to hold together. [`Display`](fmt::Display)
 //! writes what [`Filter::parse`] reads: ` src=10.0.0.0/8 proto=tcp`. A filter has at most [`MOST_VALUES`] values, so that
@@ -51,7 +51,7 @@ impl Filter {
     /// Reads the words of a request.
     ///
     /// # Errors
-    /// What was expected and what was found.
+    /// The expectation and the finding.
     pub fn parse(words: &str) -> Result<Self, String> {
         let mut filter = Self::default();
         for word in words.split_ascii_whitespace() {
@@ -162,7 +162,7 @@ impl FromStr for End {
     }
 }
 
-/// What [`FromStr`] reads back.
+/// The form that [`FromStr`] reads back.
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.prefix, self.port) {

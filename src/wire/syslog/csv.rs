@@ -14,7 +14,7 @@
 //! - For ICMP `srcport` is the query identifier and `dstport` is type * 256 + code.
 //! - `nexthop`, `input`, `output`, `tos` and `tcp_flags` are not known to conntrack and are 0.
 //!
-//! What flow-tools cannot hold is a comment: `# ` and the line of the format `text`, below the 1023 octets that
+//! A record that flow-tools cannot hold is a comment: `# ` and the line of the format `text`, below the 1023 octets that
 //! `flow-import` takes for one line. These are gaps, and the ends of sessions over IPv6 or with damaged counters.
 //! flow-tools has no field for an inferred end.
 

@@ -4,7 +4,7 @@
 //! that scripts rely on, which nattrail-records(7) describes: they may be added to, not changed. In the journal they are
 //! upper case with `NAT_` before them (`pre_src` is `NAT_PRE_SRC`).
 //!
-//! What is not known has no field. The return tuple is not repeated: it is the mirror of the post-NAT tuple (for ICMP with
+//! An unknown value has no field. The return tuple is not repeated: it is the mirror of the post-NAT tuple (for ICMP with
 //! the type of the answer).
 
 use std::net::IpAddr;

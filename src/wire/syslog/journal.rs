@@ -38,7 +38,7 @@ impl Header {
     }
 }
 
-/// What follows the value of `MESSAGE`.
+/// The text that follows the value of `MESSAGE`.
 pub(super) fn fields(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) {
     out.push(b'\n');
     fields::visit(record, |key, value| {

@@ -1,6 +1,6 @@
 //! Syslog, journal and file copies of records, as bytes.
 //!
-//! What a record becomes depends on the target's kind and its format:
+//! The form of a record depends on the target's kind and its format:
 //!
 //! | target | message |
 //! |---|---|

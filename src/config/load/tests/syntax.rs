@@ -1,4 +1,4 @@
-//! What is said about a file that its parser does not take: the line, what was expected, and what stands there.
+//! Messages about a file that its parser does not take: the line, the expected text, and the text that stands there.
 
 #![allow(clippy::unwrap_used)]
 

@@ -223,7 +223,7 @@ fn who_has_read_nothing_for_a_minute_makes_room_for_another() {
     assert!(heard(&early).0.contains("others are viewing"));
     scene.millis += 1;
     scene.viewer("");
-    // What the kernel had taken for it is still there to be read, and then the end.
+    // The data that the kernel had taken for it is still there to be read, and then the end.
     assert!(heard(&viewers[0]).1);
     assert!(!heard(&viewers[1]).1);
 }

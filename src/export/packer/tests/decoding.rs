@@ -1,11 +1,11 @@
-//! What an independent decoder makes of the messages.
+//! The messages as an independent decoder reads them.
 
 use netflow_parser::NetflowParser;
 use serde_json::Value;
 
 use super::START;
 
-/// What an independent decoder makes of the messages, which must all be well-formed and preceded by their templates.
+/// The messages as an independent decoder reads them; they must all be well-formed and preceded by their templates.
 #[derive(Debug, Default)]
 pub(super) struct Decoded {
     /// One string of values for each flow record.

@@ -80,7 +80,7 @@ fn gaps_are_netflow_9_options_data_byte_for_byte() {
 
 #[test]
 fn gaps_are_read_back_by_an_independent_decoder() {
-    // What the decoder has for the scope of NetFlow v9 is elsewhere.
+    // The decoder's name for the scope of NetFlow v9 is elsewhere.
     for (version, scope) in [(Version::Ipfix, "168496141 "), (Version::NetflowV9, "")] {
         let mut script = Script::new(&collector(version));
         push_one_of_each_kind(&mut script);

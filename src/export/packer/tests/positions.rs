@@ -200,7 +200,7 @@ enum Step {
     Flush,
     /// The oldest message is taken.
     Take,
-    /// What has not been taken is thrown away.
+    /// Throws away the messages that have not been taken.
     ThrowAway,
     /// The last messages that were taken turn out to have been refused.
     Refuse(usize),

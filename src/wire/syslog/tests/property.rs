@@ -1,4 +1,4 @@
-//! What all formats have in common, for any record.
+//! Properties that all formats have in common, for any record.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
