@@ -173,6 +173,10 @@ impl Account {
                 self.gaps.push(record);
                 continue;
             }
+            // The session of an earlier step may end now.
+            if record["pre_src"] != CLIENT.to_string() {
+                continue;
+            }
             let port = |name: &str| record[name].parse::<u16>().unwrap();
             let key = (port("pre_sport"), port("pre_dport"), port("post_sport"));
             let records = match record["event"].as_str() {
