@@ -382,6 +382,7 @@ impl Engine {
         let paired = self.paired(key, flow);
         if let Some(pending) = paired.and_then(|slot| self.table.remove(key, slot)) {
             self.forget(&pending);
+            self.audit.note_end(pending.audit, now);
             let (start, provenance) = match flow.start {
                 Some(start) => (start, Provenance::Kernel),
                 None => (pending.begun, pending.provenance),
@@ -389,7 +390,11 @@ impl Engine {
             self.emit_delete(flow, Some(start), end, provenance);
             return;
         }
-        let announced = self.unkept.remove(key, flow.session.id);
+        let seen = self.unkept.remove(key, flow.session.id);
+        if let Some(seen) = seen {
+            self.audit.note_end(seen, now);
+        }
+        let announced = seen.is_some();
         if !announced && flow.start.is_none() && self.recent.take_inferred(key, flow.session.id) {
             self.statistics.duplicates += 1;
             return;

@@ -53,21 +53,21 @@ impl Unkept {
                 .is_some()
     }
 
-    /// The session has ended, or is kept from now on. Says whether it was one of these.
-    pub(super) fn remove(&mut self, key: Key, id: Option<u32>) -> bool {
+    /// The session has ended, or is kept from now on. Returns the last audit that saw it, if it was one of these.
+    pub(super) fn remove(&mut self, key: Key, id: Option<u32>) -> Option<u32> {
         if self.count == 0 {
-            return false;
+            return None;
         }
         let fingerprint = fingerprint(key, id);
         let found = self.shards[shard_of(fingerprint)]
             .find_entry(fingerprint, |place| place.fingerprint == fingerprint);
         match found {
             Ok(entry) => {
-                entry.remove();
+                let (place, _) = entry.remove();
                 self.count -= 1;
-                true
+                Some(place.audit)
             }
-            Err(_) => false,
+            Err(_) => None,
         }
     }
 

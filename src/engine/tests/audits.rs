@@ -303,3 +303,30 @@ fn three_audits_in_doubt_on_end_close_what_none_of_them_has_found() {
         .collect();
     assert_eq!(closed, [1]);
 }
+
+#[test]
+fn an_end_that_comes_a_minute_late_makes_audits_in_doubt_prove_nothing() {
+    let mut engine = engine();
+    for port in [1, 2] {
+        engine.handle_event(&new(session(port)), at(1));
+    }
+    let mut audit = |second| {
+        let now = at(second);
+        engine.request_audit(now);
+        assert_eq!(engine.poll_dump(now), Some(Listing::Table));
+        engine.handle_dump_end();
+        assert_eq!(engine.poll_dump(now), Some(Listing::Dying));
+        engine.handle_dump_in_doubt(now);
+        // Both ends wait in the kernel, and that of 1 comes after the second audit.
+        if second == 200 {
+            engine.handle_event(&destroy(session(1), wall(1), wall(9)), now);
+        }
+        engine.handle_events_drained(now);
+        engine.handle_timeout(now);
+        engine.statistics().inferred_ends
+    };
+    for second in [100, 200, 300, 400] {
+        assert_eq!(audit(second), 0, "{second}");
+    }
+    assert_eq!(audit(500), 1);
+}
