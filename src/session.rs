@@ -283,13 +283,16 @@ pub enum GapCause {
     TrackingOff,
     /// Messages of the kernel could not be understood, and are lost.
     Undecoded,
+    /// For as long as the TTL the kernel owed other listeners so many ends that it could not be asked which sessions are
+    /// over, and those that it no longer listed were closed. Lost: when they ended, and their counters.
+    Expired,
     /// The records were known, but this receiver could not take them. Lost: those records, in the receiver's own unit
     /// (flow records for a collector).
     Undelivered,
 }
 
 impl GapCause {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Restart,
         Self::Overflow,
         Self::TableFull,
@@ -297,8 +300,17 @@ impl GapCause {
         Self::ClockStep,
         Self::TrackingOff,
         Self::Undecoded,
+        Self::Expired,
         Self::Undelivered,
     ];
+
+    /// Whether sessions may have begun or ended of which nothing was heard.
+    pub const fn may_hide_sessions(self) -> bool {
+        matches!(
+            self,
+            Self::Restart | Self::Overflow | Self::TrackingOff | Self::Undecoded
+        )
+    }
 
     /// The cause as every text format writes it. Scripts rely on these names.
     pub const fn name(self) -> &'static str {
@@ -310,6 +322,7 @@ impl GapCause {
             Self::ClockStep => "clock-step",
             Self::TrackingOff => "tracking-off",
             Self::Undecoded => "undecoded",
+            Self::Expired => "expired",
             Self::Undelivered => "undelivered",
         }
     }

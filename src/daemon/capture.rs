@@ -5,27 +5,29 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::SourceFd;
-use mio::{Interest, Registry, Token};
+use mio::{Interest, Registry, Token, Waker};
 
 use super::takeover::Kept;
 use crate::config;
 use crate::engine::Engine;
-use crate::kernel::conntrack::{Batch, Datagram, DumpSocket, EventSocket, Memory};
+use crate::kernel::conntrack::{Batch, Datagram, EventSocket, Memory};
+use crate::kernel::dump::Dump;
 use crate::kernel::filter::Program;
 use crate::kernel::namespace::within;
 use crate::metrics;
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Uptime, Wall};
-use crate::wire::ctnetlink::{DumpReply, Event, Listing};
-use crate::wire::netlink::{Malformed, Messages, NLM_F_DUMP_INTR};
+use crate::wire::ctnetlink::{Event, Listing};
+use crate::wire::netlink::{Malformed, Messages};
 
 /// Batches of events read in one turn of the loop: 1024 events, fewer than a collector or a copy sends in one.
 const BATCHES_PER_TURN: usize = 8;
-/// Datagrams of a dump read in one turn, each of up to 32 KiB.
-const DUMP_DATAGRAMS_PER_TURN: usize = 4;
+/// Pieces of a listing read in one turn, each of up to 32 KiB.
+const PIECES_PER_TURN: usize = 4;
 /// Pieces of the dying list that are read, of some 100 entries each. For every piece the kernel walks the list from its
 /// beginning, with the lock that the end of a connection needs: a list of millions would take minutes, and hold up traffic.
 const DYING_PIECES: u32 = 64;
@@ -47,13 +49,16 @@ pub struct Capture {
     /// The events of the batch, in room that is used again and again.
     decoded: Vec<Event>,
     readable: bool,
-    dump: Option<Dump>,
-    dump_sequence: u32,
+    listing: Option<Reading>,
+    waker: Arc<Waker>,
     dump_failing: bool,
     /// When the event socket was last read to its end: what was not lost before that was heard.
     complete_until: Wall,
     /// Events that did not fit, as far as they are in a gap.
     drops: u32,
+    /// The same as last read, and when that was.
+    drops_read: u32,
+    drops_read_at: Wall,
     /// Since when there have been overflows that are not in a gap yet. The kernel drops events until the queue has been
     /// read to its end.
     overflow_since: Option<Wall>,
@@ -66,19 +71,19 @@ pub struct Capture {
     statistics: metrics::Events,
 }
 
-struct Dump {
-    socket: DumpSocket,
+/// A listing that is being read.
+struct Reading {
     listing: Listing,
-    sequence: u32,
+    dump: Dump,
     readable: bool,
-    /// Datagrams with entries, and how long they were.
+    /// Pieces with entries, and how long they were.
     pieces: u32,
     octets: usize,
 }
 
 impl Capture {
     /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier run.
-    /// `token` is by what the poll is to tell of them.
+    /// `tokens` are by what the poll is to tell of them, and of a listing that was asked for.
     ///
     /// # Errors
     /// The kernel's error: a namespace that is not there, or a missing permission.
@@ -86,7 +91,7 @@ impl Capture {
         config: &config::Capture,
         kept: Option<Kept>,
         registry: &Registry,
-        token: Token,
+        tokens: [Token; 2],
         now: Now,
     ) -> io::Result<Self> {
         let (events, drops, overflow_since) = match kept {
@@ -100,18 +105,20 @@ impl Capture {
             }
         };
         let mut source = SourceFd(&events.as_fd().as_raw_fd());
-        registry.register(&mut source, token, Interest::READABLE)?;
+        registry.register(&mut source, tokens[0], Interest::READABLE)?;
         Ok(Self {
             config: config.clone(),
             events,
             batch: Batch::new(),
             decoded: Vec::new(),
             readable: true,
-            dump: None,
-            dump_sequence: 0,
+            listing: None,
+            waker: Arc::new(Waker::new(registry, tokens[1])?),
             dump_failing: false,
             complete_until: now.wall,
             drops,
+            drops_read: drops,
+            drops_read_at: now.wall,
             overflow_since,
             overflow_over: false,
             next_gap: now.up,
@@ -153,14 +160,18 @@ impl Capture {
     }
 
     pub fn set_dump_readable(&mut self) {
-        if let Some(dump) = &mut self.dump {
-            dump.readable = true;
+        if let Some(listing) = &mut self.listing {
+            listing.readable = true;
         }
     }
 
     /// Whether a call would find something to read at once.
     pub fn is_readable(&self) -> bool {
-        self.readable || self.dump.as_ref().is_some_and(|dump| dump.readable)
+        self.readable
+            || self
+                .listing
+                .as_ref()
+                .is_some_and(|listing| listing.readable)
     }
 
     /// Whether events may be queued: the last read did not come to their end.
@@ -178,6 +189,7 @@ impl Capture {
         if now.up >= self.next_gap {
             self.state_overflow(engine, now);
         }
+        self.note_drops(engine, now);
         for _ in 0..BATCHES_PER_TURN {
             if !self.readable {
                 break;
@@ -185,6 +197,8 @@ impl Capture {
             match self.events.receive(&mut self.batch) {
                 Ok(()) => {
                     count += self.batch.count();
+                    // Before the end of a session is handled whose NEW was dropped.
+                    self.note_drops(engine, now);
                     self.handle_batch(engine, now);
                     // The call ended because nothing was left, and what comes now makes a new edge. Where overflows are
                     // reported it may also have ended because of one.
@@ -206,58 +220,38 @@ impl Capture {
     }
 
     /// Asks the kernel for a listing, if an audit wants one.
-    pub fn start_dump(&mut self, engine: &mut Engine, registry: &Registry, token: Token, now: Now) {
+    pub fn start_dump(&mut self, engine: &mut Engine, now: Now) {
         let Some(listing) = engine.poll_dump(now) else {
             return;
         };
         if listing == Listing::Table {
             self.set_filter(engine);
         }
-        self.dump_sequence = self.dump_sequence.wrapping_add(1);
-        let sequence = self.dump_sequence;
-        let opened = within(self.config.namespace.as_ref(), || {
-            DumpSocket::request(listing, sequence)
-        });
-        let registered = opened.and_then(|socket| socket).and_then(|socket| {
-            registry.register(
-                &mut SourceFd(&socket.as_raw_fd()),
-                token,
-                Interest::READABLE,
-            )?;
-            Ok(socket)
-        });
-        match registered {
-            Ok(socket) => {
-                self.dump = Some(Dump {
-                    socket,
+        match Dump::request(listing, self.config.namespace.as_ref(), &self.waker) {
+            Ok(dump) => {
+                self.listing = Some(Reading {
                     listing,
-                    sequence,
-                    readable: true,
+                    dump,
+                    readable: false,
                     pieces: 0,
                     octets: 0,
-                })
+                });
             }
             Err(error) => self.fail_dump(engine, &error, now),
         }
     }
 
-    /// Reads a piece of the dump that is under way into the engine.
+    /// Reads some of the listing that was asked for into the engine.
     pub fn read_dump(&mut self, engine: &mut Engine, now: Now) {
-        for _ in 0..DUMP_DATAGRAMS_PER_TURN {
-            let Some(dump) = self.dump.as_mut().filter(|dump| dump.readable) else {
+        for _ in 0..PIECES_PER_TURN {
+            let Some(reading) = self.listing.as_mut().filter(|reading| reading.readable) else {
                 return;
             };
-            let statistics = &mut self.statistics;
-            let complete = dump.read(engine, statistics, now);
-            let dying = dump.listing == Listing::Dying;
-            // The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more if that
-            // one has been delivered meanwhile: only a list that did not fill the first piece is known to be whole.
-            let in_doubt = dying && dump.octets > DYING_WHOLE;
-            let enough = dying && dump.pieces >= DYING_PIECES;
-            match complete {
-                Ok(false) if !enough => {}
-                Ok(_) => {
-                    self.dump = None;
+            match reading.read(engine, &mut self.statistics, now) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let in_doubt = reading.is_in_doubt();
+                    self.listing = None;
                     if self.dump_failing {
                         self.dump_failing = false;
                         log::info!("the connection table could be read again");
@@ -299,6 +293,15 @@ impl Capture {
     /// Events that did not fit, as far as they are in a gap: what an overflow has cost, where it costs anything.
     pub const fn stated_drops(&self) -> u32 {
         self.drops
+    }
+
+    fn note_drops(&mut self, engine: &mut Engine, now: Now) {
+        let drops = self.memory().drops;
+        let since = std::mem::replace(&mut self.drops_read_at, now.wall);
+        if drops != self.drops_read {
+            self.drops_read = drops;
+            engine.handle_drops(since, now.wall);
+        }
     }
 
     fn handle_drained(&mut self, engine: &mut Engine, now: Now) {
@@ -385,7 +388,7 @@ impl Capture {
     }
 
     fn fail_dump(&mut self, engine: &mut Engine, error: &io::Error, now: Now) {
-        self.dump = None;
+        self.listing = None;
         if !self.dump_failing {
             self.dump_failing = true;
             log::warn!("cannot read the connection table: {error}; trying again every 10 s");
@@ -394,30 +397,35 @@ impl Capture {
     }
 }
 
-impl Dump {
-    /// Reads a piece. Returns whether it was the last.
+impl Reading {
+    /// Reads a piece, if there is one. Returns whether no more are wanted.
     fn read(
         &mut self,
         engine: &mut Engine,
         statistics: &mut metrics::Events,
         now: Now,
     ) -> io::Result<bool> {
-        let datagram = match self.socket.receive() {
-            Ok(datagram) => datagram,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable = false;
-                return Ok(false);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
-            Err(error) => return Err(error),
+        let Some(piece) = self.dump.receive()? else {
+            self.readable = false;
+            return Ok(false);
         };
-        let (before, octets) = (statistics.dumped, datagram.len());
-        let complete = read_messages(datagram, self.sequence, engine, statistics, now);
-        if statistics.dumped > before {
-            self.pieces += 1;
-            self.octets += octets;
+        for entry in &piece.entries {
+            engine.handle_dumped(entry, now);
         }
-        complete
+        statistics.dumped += piece.entries.len() as u64;
+        statistics.dumped_malformed += piece.malformed;
+        if !piece.entries.is_empty() {
+            self.pieces += 1;
+            self.octets += piece.octets;
+        }
+        let is_enough = self.listing == Listing::Dying && self.pieces >= DYING_PIECES;
+        Ok(piece.is_last || is_enough)
+    }
+
+    /// The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more if that one has
+    /// been delivered meanwhile: only a list that did not fill the first piece is known to be whole.
+    fn is_in_doubt(&self) -> bool {
+        self.listing == Listing::Dying && self.octets > DYING_WHOLE
     }
 }
 
@@ -432,38 +440,4 @@ fn count(event: &Event, statistics: &mut metrics::Events) {
             statistics.destroy_by_protocol.count(flow.session.protocol);
         }
     }
-}
-
-/// Hands the entries of one datagram to the engine. Returns whether they were the last.
-fn read_messages(
-    datagram: &[u8],
-    sequence: u32,
-    engine: &mut Engine,
-    statistics: &mut metrics::Events,
-    now: Now,
-) -> io::Result<bool> {
-    for message in Messages::new(datagram) {
-        let reply = message.and_then(|message| {
-            if message.flags & NLM_F_DUMP_INTR != 0 {
-                return Ok(Some(DumpReply::Error(libc::EINTR)));
-            }
-            if message.sequence != sequence {
-                return Ok(None);
-            }
-            DumpReply::decode(&message)
-        });
-        match reply {
-            Ok(Some(DumpReply::Entry(flow))) => {
-                statistics.dumped += 1;
-                engine.handle_dumped(&flow, now);
-            }
-            Ok(Some(DumpReply::Done)) => return Ok(true),
-            Ok(Some(DumpReply::Error(number))) => {
-                return Err(io::Error::from_raw_os_error(number));
-            }
-            Ok(None) => {}
-            Err(Malformed) => statistics.dumped_malformed += 1,
-        }
-    }
-    Ok(false)
 }

@@ -143,6 +143,12 @@ impl Keeper {
         (this, places)
     }
 
+    /// Whether the sessions of the last run have been restored, all of them.
+    #[must_use]
+    pub const fn is_sound(&self) -> bool {
+        self.store.is_some() && self.statistics.set_aside == 0
+    }
+
     /// Applies a changed interval and changed bounds; another database needs a restart.
     pub fn reconfigure(&mut self, config: &config::Config) {
         self.pending.flush = config.pending.flush;

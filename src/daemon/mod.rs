@@ -155,7 +155,7 @@ impl Daemon {
         let mut offered = Offered::examine(inherited, &config.capture);
         let plan = takeover::decide(&opened.left(), &offered.offers);
         let (kept, registry) = (offered.take(&plan), poll.registry());
-        let mut capture = Capture::open(&config.capture, kept, registry, EVENTS, now)
+        let mut capture = Capture::open(&config.capture, kept, registry, [EVENTS, DUMP], now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
         // Opening the store may have taken its time: only from now on is everything heard.
         let now = clock::read();
@@ -170,6 +170,9 @@ impl Daemon {
         };
         let (keeper, places) = Keeper::new(&config, opened, listening, &mut engine, now);
         keeper.state_gap(&mut engine, plan.gap_since, now);
+        if let Some(since) = plan.continued_since.filter(|_| keeper.is_sound()) {
+            engine.handle_continued(since, now);
+        }
         // The store may hold sessions from before the filters were made narrower.
         capture.reconfigure(&config.capture, &engine);
         pin(&config.capture)?;
@@ -302,8 +305,7 @@ impl Daemon {
         self.capture.read_dump(&mut self.engine, now);
         self.engine.handle_timeout(now);
         if !self.catching_up {
-            self.capture
-                .start_dump(&mut self.engine, self.poll.registry(), DUMP, now);
+            self.capture.start_dump(&mut self.engine, now);
         }
         self.watch
             .handle_timeout(&mut self.engine, self.capture.statistics().malformed, now)

@@ -55,6 +55,8 @@ pub struct Plan {
     pub refused: Vec<(usize, &'static str)>,
     /// Since when events may have been missed.
     pub gap_since: Option<Wall>,
+    /// When the last run handed its socket over, if nothing is missed.
+    pub continued_since: Option<Wall>,
     pub session: WireSession,
 }
 
@@ -82,6 +84,7 @@ pub fn decide(left: &Left, offers: &[Offer]) -> Plan {
         socket: None,
         refused: Vec::new(),
         gap_since: run.heard.or(left.heartbeat),
+        continued_since: None,
         session: match stopped {
             Some(_) => WireSession::Continued,
             None => WireSession::New,
@@ -103,7 +106,7 @@ pub fn decide(left: &Left, offers: &[Offer]) -> Plan {
         }
     }
     if stopped.is_some() && run.socket.is_some() && plan.socket.is_some() {
-        plan.gap_since = None;
+        plan.continued_since = plan.gap_since.take();
     }
     plan
 }
@@ -224,6 +227,11 @@ mod tests {
         let offers: Vec<_> = cookies.iter().map(|cookie| offer(*cookie)).collect();
         let plan = decide(&Left { run, heartbeat }, &offers);
         let taken = plan.socket.map(|goes| goes.index);
+        let is_missing_nothing = run.is_some() && taken.is_some() && plan.gap_since.is_none();
+        assert_eq!(
+            plan.continued_since,
+            run.and_then(|run| run.heard).filter(|_| is_missing_nothing)
+        );
         assert_eq!(
             usize::from(taken.is_some()) + plan.refused.len(),
             cookies.len(),

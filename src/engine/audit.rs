@@ -6,16 +6,14 @@
 //! that queue has been read to its end is it gone for certain. Then the pending sessions are walked, a slice per turn of
 //! the loop, and what is gone is closed: with an inferred end, which is at the latest that of the gap that hid the true one.
 //!
-//! While another listener is slow, the dying list is too long to be read for certain. What three such audits on end have
-//! not found is closed as well, at most 131,072 sessions at a time: should a DESTROY come after all, it is recognised. When
-//! one comes a minute late, before that, ends are still on their way, and the three are counted anew.
+//! While a listener is slow, the dying list is too long to be read for certain, and such an audit closes nothing. When none
+//! has been certain for as long as the TTL, the sessions that they have not found are closed, with a gap that says so.
 //!
 //! Audits take place at the start, after every gap, and every `resync`. Without a resync, one is due when the oldest session
 //! reaches the TTL.
 
 use std::time::Duration;
 
-use super::recent;
 use super::table::Key;
 use super::{Engine, Pending, Slot, same_id};
 use crate::session::{EventKind, Gap, GapCause, NatEvent, Provenance, Record};
@@ -30,10 +28,6 @@ const PAUSE: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(10);
 /// Wait before an audit is repeated that the kernel was too busy to answer for certain.
 const IN_DOUBT: Duration = Duration::from_secs(60);
-/// So many of those, one after the other, are as good as a certain one.
-const DOUBTS: u32 = 3;
-/// Sessions closed after them, at most: their DESTROY may still come, and has to be recognised.
-const MAX_DOUBTED: usize = recent::CAPACITY / 2;
 
 #[derive(Debug)]
 pub(super) struct Audit {
@@ -46,7 +40,7 @@ pub(super) struct Audit {
     ended: Option<Uptime>,
     /// Entries of the dying list, as the last audit counted them.
     dying: u64,
-    /// Since when, in numbers of audits, they have been in doubt.
+    /// Since when they have been in doubt.
     doubted: Option<Doubted>,
     /// The end of the last gap in which ends may have been missed, and the number of the audit before it.
     gap: Option<(Wall, u32)>,
@@ -56,9 +50,9 @@ pub(super) struct Audit {
 #[derive(Clone, Copy, Debug)]
 struct Doubted {
     first: u32,
-    count: u32,
+    since: Now,
     /// Sessions closed in spite of the doubt.
-    closed: usize,
+    closed: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -92,18 +86,9 @@ impl Audit {
         }
     }
 
-    /// Takes note of a gap that has been stated.
+    /// Takes note of a gap in which ends may have been missed.
     pub(super) const fn note_gap(&mut self, gap: &Gap) {
-        match gap.cause {
-            GapCause::Restart
-            | GapCause::Overflow
-            | GapCause::TrackingOff
-            | GapCause::Undecoded => self.gap = Some((gap.to, self.number)),
-            GapCause::TableFull
-            | GapCause::InsertFailed
-            | GapCause::ClockStep
-            | GapCause::Undelivered => {}
-        }
+        self.gap = Some((gap.to, self.number));
     }
 
     /// When a session that is gone has ended at the latest: in the gap that hid its end, unless it was seen afterwards.
@@ -131,21 +116,6 @@ impl Audit {
         }
     }
 
-    /// A session ended that was last seen by the audit of number `seen`. When audits in doubt have missed it for a minute, they
-    /// prove nothing: the kernel still owes ends, as after millions at once.
-    pub(super) fn note_end(&mut self, seen: u32, now: Now) {
-        let is_late = |doubted: &mut Doubted| doubted.count > 1 && seen < doubted.first;
-        if self.doubted.take_if(is_late).is_none() {
-            return;
-        }
-        // Those phases came of the series; a dump that is under way goes on.
-        if let Phase::Draining | Phase::Closing { .. } | Phase::Forgetting { .. } = self.phase {
-            self.phase = Phase::Idle;
-            self.ended = Some(now.up);
-            self.due = Some(now.up.saturating_add(IN_DOUBT));
-        }
-    }
-
     /// A session began that will reach the TTL at `due`.
     pub(super) fn note_session(&mut self, due: Uptime) {
         self.due.get_or_insert(due);
@@ -155,8 +125,9 @@ impl Audit {
 impl Engine {
     /// Asks for an audit, at once if the last one is not very recent.
     pub fn request_audit(&mut self, now: Now) {
+        let pause = self.audit.doubted.map_or(PAUSE, |_| IN_DOUBT);
         let ended = self.audit.ended;
-        let earliest = ended.map_or(now.up, |ended| ended.saturating_add(PAUSE).max(now.up));
+        let earliest = ended.map_or(now.up, |ended| ended.saturating_add(pause).max(now.up));
         self.audit.due = Some(self.audit.due.map_or(earliest, |due| due.min(earliest)));
     }
 
@@ -194,12 +165,13 @@ impl Engine {
         let pending = known.and_then(|slot| self.table.at_mut(slot));
         if self.audit.phase == Phase::Dumping(Listing::Dying) {
             self.audit.dying += 1;
-            // One that is not known comes with its DESTROY.
-            match pending {
-                Some(pending) => pending.audit = number,
-                None => {
-                    self.unkept.confirm(key, flow.session.id, number);
-                }
+            if let Some(pending) = pending {
+                pending.audit = number;
+            } else if !self.unkept.confirm(key, flow.session.id, number)
+                && let Some(start) = flow.start
+            {
+                // It comes with its DESTROY.
+                self.unheard.note(start, start, number);
             }
             return;
         }
@@ -215,11 +187,14 @@ impl Engine {
         }
         // Where no fingerprint finds room either it may have been announced: its records come with its DESTROY.
         let known = self.unkept.confirm(key, session.id, number);
+        let start = flow.start.unwrap_or(now.wall);
         if self.is_full() && (known || self.is_unkept_full()) {
+            if !known {
+                self.unheard.note(start, start, number);
+            }
             return;
         }
-        let start = flow.start.unwrap_or(now.wall);
-        if self.unkept.remove(key, session.id).is_none() {
+        if !self.unkept.remove(key, session.id) {
             self.statistics.adopted += 1;
             if self.is_full() {
                 return self.begin_unkept(key, session, start, Provenance::Inferred);
@@ -250,17 +225,14 @@ impl Engine {
         self.audit.due = Some(now.up.saturating_add(RETRY));
     }
 
-    /// The dump has ended, and may lack entries: nothing can be concluded from what it does not have, but from three such
-    /// audits on end.
+    /// The dump has ended, and may lack entries: nothing can be concluded from what it does not have.
     pub fn handle_dump_in_doubt(&mut self, now: Now) {
-        let first = self.audit.number;
         let doubted = self.audit.doubted.get_or_insert(Doubted {
-            first,
-            count: 0,
+            first: self.audit.number,
+            since: now,
             closed: 0,
         });
-        doubted.count += 1;
-        if doubted.count == DOUBTS {
+        if now.up.saturating_since(doubted.since.up) >= self.policy.ttl {
             self.audit.phase = Phase::Draining;
             return;
         }
@@ -322,9 +294,6 @@ impl Engine {
                 continue;
             };
             if let Some(doubted) = &mut self.audit.doubted {
-                if doubted.closed == MAX_DOUBTED {
-                    continue;
-                }
                 doubted.closed += 1;
             }
             let key = self.table.key(&pending.session);
@@ -336,7 +305,16 @@ impl Engine {
     fn conclude(&mut self, now: Now) {
         self.audit.phase = Phase::Idle;
         self.audit.ended = Some(now.up);
-        self.audit.doubted = None;
+        match self.audit.doubted.take() {
+            Some(Doubted { closed: 0, .. }) => {}
+            Some(Doubted { since, closed, .. }) => self.state_gap(Gap {
+                cause: GapCause::Expired,
+                from: since.wall.min(now.wall),
+                to: now.wall,
+                lost: Some(closed),
+            }),
+            None => self.unheard.forget_before(self.audit.number),
+        }
         self.schedule_audit(now);
     }
 
@@ -363,7 +341,7 @@ impl Engine {
         };
         self.forget(&pending);
         self.recent
-            .insert_inferred(key, pending.session.id, pending.begun);
+            .insert_inferred(key, pending.session.id, pending.begun, now.wall);
         self.statistics.inferred_ends += 1;
         self.statistics.deletes += 1;
         self.records.push_back(Record::Event(NatEvent {

@@ -24,6 +24,11 @@ impl Filter {
         }
     }
 
+    /// Whether a session may pass at its end that did not when it began.
+    pub const fn has_mark(&self) -> bool {
+        self.mark.is_some()
+    }
+
     pub fn accepts(&self, session: &Session) -> bool {
         let pre = session.pre_nat();
         (self.log == LogScope::All || !session.translation().is_none())

@@ -6,9 +6,10 @@
 //!
 //! It guarantees:
 //! - every delete record has its create record before it: a DESTROY whose NEW was never seen gives both;
-//! - a session is reported once, as far as that can be known: a repeated NEW or DESTROY gives nothing;
+//! - a session is reported once: a repeated NEW or DESTROY gives nothing. Where the kernel keeps no timestamps a repeated
+//!   DESTROY cannot be told from the end of a session that was not announced, and is reported as one;
 //! - an *audit* (a dump of the kernel's table) closes what the kernel no longer has and adopts what was not known, with
-//!   inferred records;
+//!   inferred records. An inferred end is never contradicted;
 //! - no more sessions are kept than [`Policy::max_pending`]: the records of those beyond leave at their times and complete, but
 //!   an end that the kernel does not report is counted and not recorded, and after a restart they are adopted.
 //!
@@ -23,6 +24,7 @@ mod recent;
 mod table;
 #[cfg(test)]
 mod tests;
+mod unheard;
 mod unkept;
 
 use std::collections::VecDeque;
@@ -32,8 +34,9 @@ pub use filter::Filter;
 pub use table::{Pending, Row};
 
 use self::audit::Audit;
-use self::recent::RecentEnds;
+use self::recent::{RecentEnds, Sighting};
 use self::table::{Key, RESTORED, Slot, Table};
+use self::unheard::Unheard;
 use self::unkept::Unkept;
 use crate::config::Config;
 use crate::metrics::Sessions;
@@ -89,6 +92,7 @@ pub struct Engine {
     policy: Policy,
     table: Table,
     recent: RecentEnds,
+    unheard: Unheard,
     audit: Audit,
     records: VecDeque<Record>,
     next_row: Row,
@@ -127,12 +131,14 @@ impl Changes<'_> {
 
 impl Engine {
     pub fn new(filter: Filter, policy: Policy, now: Now) -> Self {
+        let audit = Audit::new();
         Self {
             filter,
             policy,
             table: Table::new(),
             recent: RecentEnds::new(),
-            audit: Audit::new(),
+            unheard: Unheard::until(now.wall, audit.number()),
+            audit,
             records: VecDeque::new(),
             next_row: Row(first_row(now)),
             begun: VecDeque::new(),
@@ -147,7 +153,10 @@ impl Engine {
 
     /// Applies a changed configuration. Sessions that are pending stay so and get their delete record.
     pub fn reconfigure(&mut self, filter: Filter, policy: Policy, now: Now) {
-        self.unkept_left_out |= self.filter != filter;
+        if self.filter != filter {
+            self.unkept_left_out = true;
+            self.unheard = Unheard::until(now.wall, self.audit.number());
+        }
         self.filter = filter;
         let pending = self.table.iter();
         self.left_out = pending
@@ -195,6 +204,22 @@ impl Engine {
         self.note_peak();
     }
 
+    /// An earlier run listened with the same socket until `since`, and its sessions have been restored: none of them has
+    /// ended without being heard.
+    pub fn handle_continued(&mut self, since: Wall, now: Now) {
+        let number = self.audit.number();
+        for (_, pending) in self.table.iter_mut() {
+            pending.audit = pending.audit.max(number);
+        }
+        self.unheard = Unheard::between(since, now.wall, number);
+    }
+
+    /// The socket dropped events between `from` and `to`. With reliable delivery that is no gap: a session of which the
+    /// kernel could not tell when it began is heard of when it ends.
+    pub fn handle_drops(&mut self, from: Wall, to: Wall) {
+        self.unheard.note(from, to, self.audit.number());
+    }
+
     /// Handles events in their order.
     pub fn handle_events(&mut self, events: &[Event], now: Now) {
         // The places of all are looked at before any is changed. The looks do not depend on each other, so that the processor
@@ -225,7 +250,10 @@ impl Engine {
 
     /// States a gap in which no session can be found any more.
     pub fn state_gap(&mut self, gap: Gap) {
-        self.audit.note_gap(&gap);
+        if gap.cause.may_hide_sessions() {
+            self.audit.note_gap(&gap);
+            self.unheard.note(gap.from, gap.to, self.audit.number());
+        }
         self.records.push_back(Record::Gap(gap));
     }
 
@@ -372,17 +400,17 @@ impl Engine {
     }
 
     fn handle_destroy(&mut self, flow: &Entry, now: Now) {
-        // Before pairing: a repeated end must not end the next session with the same tuples.
         let key = self.table.key(&flow.session);
-        if !self.recent.insert(key, flow.session.id, flow.start) {
+        let end = flow.stop.or(flow.event_time).unwrap_or(now.wall);
+        // Before pairing: a repeated end must not end the next session with the same tuples.
+        let sighting = self.recent.insert(key, flow.session.id, flow.start, end);
+        if sighting == Sighting::Repeated {
             self.statistics.duplicates += 1;
             return;
         }
-        let end = flow.stop.or(flow.event_time).unwrap_or(now.wall);
         let paired = self.paired(key, flow);
         if let Some(pending) = paired.and_then(|slot| self.table.remove(key, slot)) {
             self.forget(&pending);
-            self.audit.note_end(pending.audit, now);
             let (start, provenance) = match flow.start {
                 Some(start) => (start, Provenance::Kernel),
                 None => (pending.begun, pending.provenance),
@@ -390,20 +418,15 @@ impl Engine {
             self.emit_delete(flow, Some(start), end, provenance);
             return;
         }
-        let seen = self.unkept.remove(key, flow.session.id);
-        if let Some(seen) = seen {
-            self.audit.note_end(seen, now);
-        }
-        let announced = seen.is_some();
-        if !announced && flow.start.is_none() && self.recent.take_inferred(key, flow.session.id) {
-            self.statistics.duplicates += 1;
-            return;
-        }
-        if !announced && !self.filter.accepts(&flow.session) {
-            self.statistics.filtered += 1;
-            return;
-        }
-        if !announced {
+        if !self.unkept.remove(key, flow.session.id) {
+            if self.is_repetition(flow, sighting) {
+                self.statistics.duplicates += 1;
+                return;
+            }
+            if !self.filter.accepts(&flow.session) {
+                self.statistics.filtered += 1;
+                return;
+            }
             self.statistics.unannounced += 1;
             let provenance = if flow.start.is_some() {
                 Provenance::Kernel
@@ -415,15 +438,26 @@ impl Engine {
         self.emit_delete(flow, flow.start, end, Provenance::Kernel);
     }
 
+    /// Whether the end of a session that is not known has come before. If not, its NEW was missed, or there was none: rules
+    /// of the kernel may leave it out (`CT --ctevents`), and so may a filter by a mark that is set later.
+    fn is_repetition(&self, flow: &Entry, sighting: Sighting) -> bool {
+        let is_heard = |start| !self.unheard.may_hide(start);
+        sighting == Sighting::Unknown && flow.start.is_some_and(is_heard) && !self.filter.has_mark()
+    }
+
     /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that had begun when the
-    /// kernel says it did. A later one is another session with the same tuples.
+    /// kernel says it did. A later one is another session with the same tuples, unless everything has been heard since the
+    /// pending one began: then the clock was set back before its NEW was read.
     fn paired(&self, key: Key, flow: &Entry) -> Option<Slot> {
-        self.table
-            .find(key, &flow.session)
-            .filter(|(_, pending)| same_id(&pending.session, &flow.session))
-            .filter(|(_, pending)| pending.may_have_begun_at(flow.start))
-            .min_by_key(|(_, pending)| (pending.begun, pending.row))
-            .map(|(slot, _)| slot)
+        let oldest = |may_be: &dyn Fn(&Pending) -> bool| {
+            self.table
+                .find(key, &flow.session)
+                .filter(|(_, pending)| same_id(&pending.session, &flow.session) && may_be(pending))
+                .min_by_key(|(_, pending)| (pending.begun, pending.row))
+                .map(|(slot, _)| slot)
+        };
+        oldest(&|pending| pending.may_have_begun_at(flow.start))
+            .or_else(|| oldest(&|pending| !pending.exact && !self.unheard.is_after(pending.begun)))
     }
 
     /// A session begins beyond the number that is kept.
@@ -432,6 +466,7 @@ impl Engine {
         self.unkept_left_out &= self.unkept.count() > 0;
         if self.is_unkept_full() {
             self.statistics.forgotten += 1;
+            self.unheard.note(time, time, self.audit.number());
         } else {
             self.unkept.insert(key, session.id, self.audit.number());
         }

@@ -130,8 +130,6 @@ struct Doubt {
     /// The beginning was read more than a second late in an earlier run, by a kernel that does not say when it happened; then
     /// the next life began before the end was read. That end is taken for the end of another life.
     late: bool,
-    /// An end was repeated after so many later ones of its tuple that it is no longer remembered, and was recorded again.
-    forgotten: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -158,6 +156,10 @@ struct World {
     full: bool,
     /// Something was lost since the queue was last empty (only when not reliable): until then all is lost.
     congested: bool,
+    /// The kernel has counted drops that the engine was not told of.
+    dropped: bool,
+    /// When it last looked.
+    looked: Wall,
     dying: Vec<usize>,
     delivered: Vec<usize>,
     dump: Option<Dump>,
@@ -195,6 +197,8 @@ impl World {
             queue: VecDeque::new(),
             full: false,
             congested: false,
+            dropped: false,
+            looked: now.wall,
             dying: Vec::new(),
             delivered: Vec::new(),
             dump: None,
@@ -252,10 +256,13 @@ impl World {
             Step::End(port) => self.end(port),
             Step::Full(full) => self.full = full,
             Step::Read(count) => self.read(count),
-            // Without start times a repeated end is an end more: nothing tells them apart.
+            // Without start times a repeated end is an end more: nothing tells them apart. The kernel repeats it for as long
+            // as it has the entry, and the id of another connection is not that of an entry that is still there.
             Step::RepeatEnd(which) if self.kind.timestamps && !self.delivered.is_empty() => {
                 let life = self.delivered[which % self.delivered.len()];
-                self.queue.push_back(Queued::Destroy(life));
+                if !self.is_followed(life) {
+                    self.queue.push_back(Queued::Destroy(life));
+                }
             }
             Step::RepeatBegin(port) => {
                 if let Some(life) = self.open(port) {
@@ -293,6 +300,12 @@ impl World {
             statistics.creates + statistics.restored,
             statistics.deletes + self.engine.pending() as u64
         );
+    }
+
+    /// Whether another life of the tuple began after this one.
+    fn is_followed(&self, life: usize) -> bool {
+        let mut later = self.lives[life + 1..].iter();
+        later.any(|next| next.port == self.lives[life].port)
     }
 
     fn begin(&mut self, port: u16) {
@@ -335,6 +348,7 @@ impl World {
         // One always fits into an empty queue.
         let full = self.full && !self.queue.is_empty();
         self.congested |= full && !self.kind.reliable;
+        self.dropped |= full || self.congested;
         full || self.congested
     }
 
@@ -345,6 +359,10 @@ impl World {
     }
 
     fn read(&mut self, count: usize) {
+        let since = std::mem::replace(&mut self.looked, self.now.wall);
+        if std::mem::take(&mut self.dropped) {
+            self.engine.handle_drops(since, self.now.wall);
+        }
         for _ in 0..count {
             match self.queue.pop_front() {
                 Some(Queued::New(life)) => {
@@ -369,12 +387,6 @@ impl World {
                 Some(Queued::Destroy(life)) => {
                     self.hear(life);
                     self.note_late(life);
-                    let after = self.lives[life + 1..].iter();
-                    let after = after
-                        .filter(|next| next.port == self.lives[life].port)
-                        .count();
-                    let repeated = self.delivered.contains(&life);
-                    self.doubt(life).forgotten |= repeated && after >= 2;
                     self.delivered.push(life);
                     let flow = Entry {
                         event_time: self.lives[life].end.filter(|_| self.kind.event_times),
@@ -402,7 +414,7 @@ impl World {
             ..
         } = self.lives[life];
         let late = heard.is_some_and(|heard| heard > start.saturating_add(SECOND));
-        let followed = self.lives[life + 1..].iter().any(|next| next.port == port);
+        let followed = self.is_followed(life);
         self.doubt(life).late |= late && followed && run < self.run && !self.kind.event_times;
         let mut overtaken = false;
         for next in &mut self.lives[life + 1..] {

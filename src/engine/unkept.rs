@@ -53,22 +53,20 @@ impl Unkept {
                 .is_some()
     }
 
-    /// The session has ended, or is kept from now on. Returns the last audit that saw it, if it was one of these.
-    pub(super) fn remove(&mut self, key: Key, id: Option<u32>) -> Option<u32> {
+    /// The session has ended, or is kept from now on. Says whether it was one of these.
+    pub(super) fn remove(&mut self, key: Key, id: Option<u32>) -> bool {
         if self.count == 0 {
-            return None;
+            return false;
         }
         let fingerprint = fingerprint(key, id);
         let found = self.shards[shard_of(fingerprint)]
             .find_entry(fingerprint, |place| place.fingerprint == fingerprint);
-        match found {
-            Ok(entry) => {
-                let (place, _) = entry.remove();
-                self.count -= 1;
-                Some(place.audit)
-            }
-            Err(_) => None,
-        }
+        let Ok(entry) = found else {
+            return false;
+        };
+        entry.remove();
+        self.count -= 1;
+        true
     }
 
     /// An audit has found the session. Says whether it is one of these.

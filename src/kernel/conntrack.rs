@@ -1,7 +1,7 @@
-//! The ctnetlink sockets: one that hears of sessions as they begin and end, and one that asks for the table.
+//! The ctnetlink socket that hears of sessions as they begin and end.
 //!
-//! mnl opens and binds them; receiving in batches, the buffer and the delivery mode are set on the descriptor
-//! (net/netlink/af_netlink.c). Both sockets are non-blocking, and stay in the network namespace they were opened in.
+//! mnl opens and binds it; receiving in batches, the buffer and the delivery mode are set on the descriptor
+//! (net/netlink/af_netlink.c). It is non-blocking, and stays in the network namespace it was opened in.
 //!
 //! An event socket outlives the daemon when the service manager holds its descriptor. What the kernel queues meanwhile,
 //! and in reliable mode what it could not queue, is there for the next daemon, which takes the descriptor over once
@@ -9,7 +9,7 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
 use rustix::io::{fcntl_dupfd_cloexec, ioctl_fionbio};
@@ -19,14 +19,11 @@ use rustix::net::{AddressFamily, getsockname, sockopt};
 use super::filter::Program;
 use super::{borrow, set_option};
 use crate::config::Capture;
-use crate::wire::ctnetlink::{Listing, dump_request};
 
 /// Messages taken by one system call.
 const BATCH: usize = 128;
 /// Room for one event. The largest that ctnetlink builds is below 1 KiB.
 const EVENT_ROOM: usize = 2048;
-/// The kernel fills a dump reply up to the size of the buffer it is read with, at most 32 KiB.
-const DUMP_ROOM: usize = 32 * 1024;
 
 const GROUP_NEW: u32 = 1 << (libc::NFNLGRP_CONNTRACK_NEW - 1);
 const GROUP_DESTROY: u32 = 1 << (libc::NFNLGRP_CONNTRACK_DESTROY - 1);
@@ -251,38 +248,6 @@ pub enum Datagram<'a> {
     Truncated,
     /// From another process.
     Foreign,
-}
-
-/// Asks for a whole listing and receives it piece by piece.
-pub struct DumpSocket {
-    socket: mnl::Socket,
-    buffer: Box<[u8]>,
-}
-
-impl DumpSocket {
-    /// Opens the socket and asks for the listing.
-    pub fn request(listing: Listing, sequence: u32) -> io::Result<Self> {
-        let socket = mnl::Socket::new(mnl::Bus::Netfilter)?;
-        ioctl_fionbio(borrow(&socket), true)?;
-        socket.send(&dump_request(listing, sequence))?;
-        let buffer = vec![0; DUMP_ROOM].into_boxed_slice();
-        Ok(Self { socket, buffer })
-    }
-
-    /// The next datagram of the answer.
-    ///
-    /// # Errors
-    /// `WouldBlock` when none is queued.
-    pub fn receive(&mut self) -> io::Result<&[u8]> {
-        let length = self.socket.recv_raw(&mut self.buffer)?;
-        Ok(&self.buffer[..length])
-    }
-}
-
-impl AsRawFd for DumpSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
 }
 
 /// An option as words; those that the kernel does not fill are zero.

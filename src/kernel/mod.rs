@@ -4,6 +4,7 @@
 
 pub(crate) mod clock;
 pub mod conntrack;
+pub(crate) mod dump;
 pub(crate) mod errqueue;
 pub(crate) mod filter;
 pub(crate) mod inherited;

@@ -65,7 +65,8 @@ impl Kind {
             | GapCause::Overflow
             | GapCause::ClockStep
             | GapCause::TrackingOff
-            | GapCause::Undecoded => Self::Missed,
+            | GapCause::Undecoded
+            | GapCause::Expired => Self::Missed,
             GapCause::TableFull | GapCause::InsertFailed => Self::Refused,
             GapCause::Undelivered => Self::Unsent,
         }
@@ -106,6 +107,8 @@ pub const fn process(cause: GapCause) -> u32 {
         GapCause::Undelivered => 6,
         GapCause::TrackingOff => 7,
         GapCause::Undecoded => 8,
+        // 9 is INFERENCE.
+        GapCause::Expired => 10,
     }
 }
 
@@ -184,7 +187,7 @@ mod tests {
     #[test]
     fn no_two_causes_share_a_process() {
         let processes: Vec<_> = GapCause::ALL.map(process).into();
-        assert_eq!(processes, [1, 2, 3, 4, 5, 7, 8, 6]);
+        assert_eq!(processes, [1, 2, 3, 4, 5, 7, 8, 10, 6]);
         assert!(!processes.contains(&INFERENCE));
     }
 

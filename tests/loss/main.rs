@@ -16,8 +16,14 @@
 mod support;
 
 mod crash;
+mod floods;
+#[path = "../bench/generator.rs"]
+mod generator;
 mod ground;
 mod ledger;
+#[path = "../bench/network.rs"]
+#[expect(dead_code, reason = "the benchmark needs more of it")]
+mod network;
 mod overload;
 mod tuples;
 

@@ -2,11 +2,8 @@
 
 use rustix::process::Signal;
 
-use nattrail::config::{Capture, LogScope, Namespace};
-use nattrail::kernel::conntrack::{Batch, EventSocket};
-use nattrail::kernel::namespace::within;
-
 use crate::Scene;
+use crate::floods::SlowListener;
 use crate::ledger::{Generator, Key, dying, now};
 use crate::support::status::{ask, number};
 use crate::support::wait_for;
@@ -25,43 +22,6 @@ fn unheard(scene: &Scene, generator: &mut Generator, mut others: usize) -> Vec<K
         others = 0;
     }
     made
-}
-
-/// Another program that wants reliable delivery, has a tiny buffer, and does not read.
-struct SlowListener {
-    socket: EventSocket,
-}
-
-impl SlowListener {
-    fn open(scene: &Scene) -> Self {
-        let capture = Capture {
-            namespace: None,
-            table: "other".to_owned(),
-            log: LogScope::All,
-            mark: None,
-            protocols: Vec::new(),
-            source: Vec::new(),
-            destination: Vec::new(),
-            set_sysctls: false,
-            receive_buffer: 4096,
-            reliable: true,
-            resync: None,
-        };
-        let namespace = Namespace(scene.net.gateway.path());
-        let socket = within(Some(&namespace), || EventSocket::open(&capture));
-        Self {
-            socket: socket.unwrap().unwrap(),
-        }
-    }
-
-    /// Takes everything that the kernel still wants to tell it.
-    fn catch_up(&self, scene: &Scene) {
-        let mut batch = Batch::new();
-        wait_for("the slow listener to catch up", || {
-            while self.socket.receive(&mut batch).is_ok() {}
-            (dying(&scene.net) == 0).then_some(())
-        });
-    }
 }
 
 #[test]
@@ -86,13 +46,20 @@ fn with_reliable_delivery_a_stopped_reader_with_a_tiny_buffer_loses_nothing() {
     assert!(ledger.gaps.is_empty(), "{:?}", ledger.gaps);
 }
 
+fn catch_up(slow: &SlowListener, scene: &Scene) {
+    wait_for("the slow listener to catch up", || {
+        slow.read();
+        (dying(&scene.net) == 0).then_some(())
+    });
+}
+
 #[test]
 fn another_reliable_listener_that_is_slow_repeats_events_and_no_record() {
     const COUNT: u32 = 1000;
     let Some(scene) = Scene::new("resync = \"1s\"\n") else {
         return;
     };
-    let slow = SlowListener::open(&scene);
+    let slow = SlowListener::open(&scene.net.gateway);
     let mut generator = Generator::new(&scene.net);
     let made = generator.begin_all(&scene.net, COUNT, 0);
     scene.net.end_connections();
@@ -101,11 +68,11 @@ fn another_reliable_listener_that_is_slow_repeats_events_and_no_record() {
         number(metrics, "/sessions/duplicates") > 100 && number(metrics, "/kernel/dying") > 0
     });
     assert_eq!(number(&metrics, "/sessions/deletes"), u64::from(COUNT));
-    slow.catch_up(&scene);
+    catch_up(&slow, &scene);
     // The events after it are not taken for a repetition.
     let more = generator.begin_all(&scene.net, 10, 0);
     scene.net.end_connections();
-    slow.catch_up(&scene);
+    catch_up(&slow, &scene);
     let metrics = scene.wait_for_status("the end of the dying list", |metrics| {
         number(metrics, "/kernel/dying") == 0 && number(metrics, "/sessions/deletes") == 1010
     });

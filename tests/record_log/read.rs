@@ -220,7 +220,7 @@ impl Decoder {
 
 /// A NAT event or a gap. The exporter's statistics are neither.
 fn of_elements(fields: &BTreeMap<u16, u64>) -> Option<Item> {
-    const GAPS: [&str; 9] = [
+    const GAPS: [&str; 11] = [
         "",
         "restart",
         "overflow",
@@ -230,6 +230,9 @@ fn of_elements(fields: &BTreeMap<u16, u64>) -> Option<Item> {
         "undelivered",
         "tracking-off",
         "undecoded",
+        // An inference, and no gap.
+        "",
+        "expired",
     ];
     if let Some(event) = fields.get(&230) {
         return Some(Item::Event {

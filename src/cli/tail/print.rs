@@ -250,6 +250,10 @@ fn explain(gap: &Record) -> String {
             "the kernel sent what nattrail does not understand",
             "messages lost",
         ),
+        Some(GapCause::Expired) => (
+            "the kernel owed so many ends that these sessions were closed without theirs",
+            "ends lost",
+        ),
         Some(GapCause::Undelivered) => ("too much for this viewer", "events not shown here"),
         None => ("something that this version does not know", "lost"),
     };

@@ -65,13 +65,7 @@ impl World {
             }
             let mut numbers = 0..self.lives.len();
             let merged = numbers.any(|life| self.lives[life].port == port && self.is_merged(life));
-            if merged
-                || doubt.hidden
-                || doubt.crashed
-                || doubt.renewed
-                || doubt.late
-                || doubt.forgotten
-            {
+            if merged || doubt.hidden || doubt.crashed || doubt.renewed || doubt.late {
                 continue;
             }
             let heard = || lives.iter().filter(|life| life.heard.is_some());

@@ -173,26 +173,6 @@ fn one_in_the_dying_list_is_waited_for() {
 }
 
 #[test]
-fn without_timestamps_too_a_destroy_after_doubted_audits_is_recognised() {
-    let mut engine = engine_of(10);
-    engine.handle_event(&new(session(1)), at(1));
-    for n in 1..=3u64 {
-        let t = at(100 * n);
-        engine.request_audit(t);
-        assert!(engine.poll_dump(t).is_some());
-        engine.handle_dump_end();
-        assert!(engine.poll_dump(t).is_some());
-        engine.handle_dump_in_doubt(t);
-    }
-    engine.handle_events_drained(at(300));
-    engine.handle_timeout(at(300));
-    engine.handle_timeout(at(300));
-    engine.handle_event(&Event::Destroy(flow(session(1))), at(400));
-    use EventKind::{Create, Delete};
-    assert_eq!(kinds(&mut engine), [Create, Delete]);
-}
-
-#[test]
 fn a_session_whose_new_was_missed_is_announced_by_an_audit_and_not_kept() {
     let mut engine = engine_of(1);
     for port in [1, 2] {

@@ -311,6 +311,7 @@ fn the_causes_of_gaps_have_the_names_that_scripts_rely_on() {
         "clock-step",
         "tracking-off",
         "undecoded",
+        "expired",
         "undelivered",
     ];
     for (cause, name) in GapCause::ALL.into_iter().zip(names) {
