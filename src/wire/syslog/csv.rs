@@ -24,17 +24,20 @@ use super::put;
 use crate::time::{BootTime, Now};
 use crate::wire::netflow5::Record;
 
-pub(super) fn line(out: &mut Vec<u8>, record: &Record, now: Now, exporter: Ipv4Addr) {
-    let boot = BootTime::new(now);
-    for number in [
-        now.wall.as_secs(),
-        now.wall.subsec_nanos().into(),
-        boot.sys_uptime(now.wall).into(),
-    ] {
+/// The first fields of a line, which tell nothing of the session.
+pub(super) fn head(out: &mut Vec<u8>, now: Now, exporter: Ipv4Addr) {
+    let sys_uptime = BootTime::new(now).sys_uptime(now.wall);
+    let (secs, nsecs) = (now.wall.as_secs(), now.wall.subsec_nanos());
+    for number in [secs, nsecs.into(), sys_uptime.into()] {
         put::decimal(out, number);
         out.push(b',');
     }
     put::address(out, exporter.into());
+}
+
+/// The other fields. `now` is that of the head.
+pub(super) fn tail(out: &mut Vec<u8>, record: &Record, now: Now) {
+    let boot = BootTime::new(now);
     for number in [
         record.packets,
         record.octets,

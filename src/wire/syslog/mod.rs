@@ -238,11 +238,12 @@ impl Encoder {
             && let Record::Event(event) = record
             && let Ok(flows) = netflow5::triplet(event, true)
         {
+            csv::head(buffer, now, *exporter);
             let start = buffer.len();
             let mut flows = flows.peekable();
             while let Some(flow) = flows.next() {
                 buffer.truncate(start);
-                csv::line(buffer, &flow, now, *exporter);
+                csv::tail(buffer, &flow, now);
                 framing.end(buffer, record, calendar);
                 emit(Message {
                     bytes: buffer,

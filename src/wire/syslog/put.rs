@@ -26,22 +26,51 @@ const PAIRS: [u8; 200] = {
     pairs
 };
 
+/// The decimal digits of each octet, with a dot after them, and how long the digits are.
+const OCTETS: [([u8; 4], usize); 256] = {
+    let mut octets = [([0; 4], 0); 256];
+    let mut number = 0;
+    while number < 256 {
+        let (text, length) = &mut octets[number];
+        let digits = [number / 100, number / 10 % 10, number % 10];
+        let mut first = 0;
+        while first < 2 && digits[first] == 0 {
+            first += 1;
+        }
+        while first < 3 {
+            text[*length] = b'0' + digits[first] as u8;
+            *length += 1;
+            first += 1;
+        }
+        text[*length] = b'.';
+        number += 1;
+    }
+    octets
+};
+
+/// Appends `length` octets, at most `SIZE`, for the caller to write in place: from a buffer beside they would be read while
+/// the processor still writes them, and stall it.
+fn grow<const SIZE: usize>(out: &mut Vec<u8>, length: usize) -> &mut [u8] {
+    let start = out.len();
+    // A length that the compiler knows takes a fraction of the time.
+    out.extend_from_slice(&[0; SIZE]);
+    out.truncate(start + length);
+    &mut out[start..]
+}
+
 pub(super) fn decimal(out: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
+    let mut at = number.checked_ilog10().unwrap_or(0) as usize + 1;
+    let digits = grow::<20>(out, at);
     while number >= 100 {
         at -= 2;
         digits[at..at + 2].copy_from_slice(pair(number % 100));
         number /= 100;
     }
     if number >= 10 {
-        at -= 2;
-        digits[at..at + 2].copy_from_slice(pair(number));
+        digits[..2].copy_from_slice(pair(number));
     } else {
-        at -= 1;
-        digits[at] = b'0' + number as u8;
+        digits[0] = b'0' + number as u8;
     }
-    out.extend_from_slice(&digits[at..]);
 }
 
 /// The lowest `WIDTH` digits, with leading zeros.
@@ -67,25 +96,16 @@ pub(super) fn hexadecimal(out: &mut Vec<u8>, number: u32) {
 pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
-            let mut text = [0; 15];
-            let mut length = 0;
-            for (index, octet) in address.octets().into_iter().enumerate() {
-                if index > 0 {
-                    text[length] = b'.';
-                    length += 1;
-                }
-                if octet >= 100 {
-                    text[length] = b'0' + octet / 100;
-                    length += 1;
-                }
-                if octet >= 10 {
-                    text[length] = b'0' + octet / 10 % 10;
-                    length += 1;
-                }
-                text[length] = b'0' + octet % 10;
-                length += 1;
+            let start = out.len();
+            let text = grow::<16>(out, 16);
+            let mut end = 0;
+            for octet in address.octets() {
+                let (digits, length) = OCTETS[usize::from(octet)];
+                text[end..end + 4].copy_from_slice(&digits);
+                end += length + 1;
             }
-            out.extend_from_slice(&text[..length]);
+            // Without the last dot.
+            out.truncate(start + end - 1);
         }
         IpAddr::V6(address) => {
             // Writing into a vector cannot fail.
