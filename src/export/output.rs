@@ -534,6 +534,9 @@ impl Output {
     /// Forgets what is encoded ahead. It is encoded again, from this sequence number on.
     fn throw_away_ahead(&mut self, sequence: u32) {
         let back = self.ahead_amount();
+        if self.ahead.is_torn() {
+            self.transport.break_off();
+        }
         self.ahead.clear();
         self.encoder.go_back(sequence, back);
         self.reader.seek(self.position.serial);

@@ -97,6 +97,12 @@ impl<T: Copy> Queue<T> {
         self.entries.is_empty()
     }
 
+    /// Whether a part of the front message has been consumed.
+    #[must_use]
+    pub const fn is_torn(&self) -> bool {
+        self.partial > 0
+    }
+
     /// Bytes of all messages and of the bookkeeping for each.
     #[must_use]
     pub fn used(&self) -> usize {

@@ -8,9 +8,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::encoder::{Amount, Load};
 use super::queue::Queue;
@@ -19,6 +20,9 @@ use super::udp::{GoBack, Udp};
 use crate::config::{Collector, Target};
 use crate::place::Position;
 use crate::time::{Now, Uptime};
+
+/// Time between two looks whether a file has been deleted. Records that are written between are lost with it.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Why nothing was written, by the remedy.
 #[derive(Debug)]
@@ -206,6 +210,16 @@ impl Transport {
         }
     }
 
+    /// The rest of a message of which a part has been written does not follow.
+    pub(super) const fn break_off(&mut self) {
+        if let Self::File(Appender {
+            open: Some(open), ..
+        }) = self
+        {
+            open.is_torn = true;
+        }
+    }
+
     /// Does one write of queued messages, the first of which begins at `begin`, and takes them off the queue. The queue must
     /// not be empty, and the transport must have been opened.
     pub(super) fn write(
@@ -221,7 +235,7 @@ impl Transport {
             }),
             Self::Unix(unix) => send(queue, begin, |bytes, _| unix.send(bytes)),
             Self::File(file) => {
-                let result = file.write(queue.contiguous());
+                let result = file.write(queue.contiguous(), now);
                 if matches!(result, Err(Failure::Broken(_))) {
                     queue.rewind();
                 }
@@ -348,6 +362,8 @@ struct OpenFile {
     file: File,
     /// The file ends inside a line, which a newline must end before anything else is written.
     is_torn: bool,
+    /// When it was last seen to have a name.
+    seen: Uptime,
 }
 
 impl Appender {
@@ -363,7 +379,16 @@ impl Appender {
         Ok(self.open.insert(open))
     }
 
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Failure> {
+    fn write(&mut self, bytes: &[u8], now: Now) -> Result<usize, Failure> {
+        if self.open.as_mut().is_some_and(|open| open.is_deleted(now)) {
+            self.open = None;
+            log::warn!(
+                "the file \"{}\" was deleted, and what was written to it lately with it: a new one is begun",
+                self.path.display()
+            );
+            let error = io::ErrorKind::NotFound.into();
+            return Err(Failure::Broken(Trouble::new("write", error)));
+        }
         let written = self
             .open()
             .and_then(|open| open.append(whole_lines(bytes, FILE_CHUNK)));
@@ -395,7 +420,21 @@ impl OpenFile {
                 file.read_exact_at(&mut last, metadata.len() - 1).is_ok() && last != [b'\n']
             })
         };
-        Ok(Self { file, is_torn })
+        Ok(Self {
+            file,
+            is_torn,
+            seen: Uptime::default(),
+        })
+    }
+
+    /// Whether it has no name any more, so that nobody would ever read it. Looks once in a while.
+    fn is_deleted(&mut self, now: Now) -> bool {
+        if now.up.saturating_since(self.seen) < LOOK {
+            return false;
+        }
+        self.seen = now.up;
+        let metadata = self.file.metadata();
+        metadata.is_ok_and(|metadata| metadata.nlink() == 0)
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -439,3 +478,59 @@ impl Stdout {
 
 #[cfg(test)]
 pub(super) mod fake;
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::fs;
+
+    use super::*;
+    use crate::time::Wall;
+
+    fn at(seconds: u64) -> Now {
+        Now::new(
+            Wall::from_secs(1000 + seconds),
+            Uptime::from_millis(seconds * 1000),
+        )
+    }
+
+    /// Writes these lines, and gives what is in the file.
+    fn written(file: &mut Transport, lines: &[&[u8]], path: &Path, now: Now) -> String {
+        let mut queue = Queue::new();
+        for line in lines {
+            queue.push(line, Load::default());
+        }
+        while !queue.is_empty() {
+            match file.write(&mut queue, Position::default(), now) {
+                Ok(_) | Err(Failure::Broken(_)) => {}
+                Err(failure) => panic!("{failure:?}"),
+            }
+        }
+        fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn a_file_that_was_deleted_is_begun_anew_within_a_second() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("nat.log");
+        let mut file = Transport::File(Appender::new(path.clone()));
+        assert_eq!(written(&mut file, &[b"one\n"], &path, at(10)), "one\n");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(written(&mut file, &[b"two\n"], &path, at(11)), "two\n");
+    }
+
+    #[test]
+    fn a_line_that_was_broken_off_is_ended_before_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("nat.log");
+        let mut file = Transport::File(Appender::new(path.clone()));
+        assert_eq!(written(&mut file, &[b"on"], &path, at(10)), "on");
+        file.break_off();
+        let lines = [&b"two\n"[..], b"three\n"];
+        assert_eq!(
+            written(&mut file, &lines, &path, at(10)),
+            "on\ntwo\nthree\n"
+        );
+    }
+}

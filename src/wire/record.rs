@@ -79,6 +79,7 @@ impl Block {
     ///
     /// # Errors
     /// When the octets there are not those of a record.
+    #[inline]
     pub fn record_at(&self, offset: &mut usize) -> Result<Option<Record>, Malformed> {
         let rest = self.bytes.get(*offset..).ok_or(Malformed("too short"))?;
         if rest.is_empty() {
@@ -194,6 +195,15 @@ impl Reader<'_> {
         Ok(*first)
     }
 
+    /// With one look at the length.
+    fn take_four<const N: usize>(&mut self) -> Result<[[u8; N]; 4], Malformed> {
+        let (chunks, _) = self.0.as_chunks();
+        let four = chunks.first_chunk().ok_or(Malformed("too short"))?;
+        self.0 = &self.0[4 * N..];
+        Ok(*four)
+    }
+
+    #[inline]
     pub fn session(&mut self) -> Result<(Session, Provenance), Malformed> {
         let [flags, protocol] = self.take()?;
         let direction = match flags >> DIRECTION_SHIFT {
@@ -206,28 +216,22 @@ impl Reader<'_> {
         let id = has(HAS_ID).then(|| self.take()).transpose()?;
         let mark = has(HAS_MARK).then(|| self.take()).transpose()?;
         let zone = has(HAS_ZONE).then(|| self.take()).transpose()?;
-        let mut ports = [0; 4];
-        for port in &mut ports {
-            *port = u16::from_le_bytes(self.take()?);
-        }
-        let mut address = || {
-            if has(IPV6) {
-                self.take::<16>().map(IpAddr::from)
-            } else {
-                self.take::<4>().map(IpAddr::from)
-            }
+        let ports: [u8; 8] = self.take()?;
+        let port = |index| u16::from_le_bytes([ports[2 * index], ports[2 * index + 1]]);
+        let addresses: [IpAddr; 4] = if has(IPV6) {
+            self.take_four::<16>()?.map(IpAddr::from)
+        } else {
+            self.take_four::<4>()?.map(IpAddr::from)
         };
-        let mut tuple = |src_port, dst_port| {
-            Ok(Tuple {
-                src: address()?,
-                dst: address()?,
-                src_port,
-                dst_port,
-            })
+        let tuple = |first| Tuple {
+            src: addresses[first],
+            dst: addresses[first + 1],
+            src_port: port(first),
+            dst_port: port(first + 1),
         };
         let session = Session {
-            original: tuple(ports[0], ports[1])?,
-            reply: tuple(ports[2], ports[3])?,
+            original: tuple(0),
+            reply: tuple(2),
             protocol: Protocol(protocol),
             zone: Zone {
                 id: zone.map_or(0, u16::from_le_bytes),
@@ -248,6 +252,7 @@ impl Reader<'_> {
         Ok(Wall::from_nanos(u64::from_le_bytes(self.take()?)))
     }
 
+    #[inline]
     fn record(&mut self) -> Result<Record, Malformed> {
         let [kind] = self.take()?;
         let has = |flag| kind & flag != 0;
