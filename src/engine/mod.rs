@@ -136,7 +136,7 @@ impl Engine {
             filter,
             policy,
             table: Table::new(),
-            recent: RecentEnds::new(),
+            recent: RecentEnds::new(recent::SETS),
             unheard: Unheard::until(now.wall, audit.number()),
             audit,
             records: VecDeque::new(),

@@ -10,7 +10,7 @@ use super::{CLOCK_SLACK, began_by};
 use crate::time::Wall;
 
 /// Power of two. Sets are found by the lowest bits of a fingerprint.
-const SETS: usize = 1 << 16;
+pub(super) const SETS: usize = 1 << 16;
 const WAYS: usize = 4;
 
 #[derive(Debug)]
@@ -50,10 +50,10 @@ pub(super) enum Sighting {
 }
 
 impl RecentEnds {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(sets: usize) -> Self {
         Self {
-            sets: vec![Set::default(); SETS].into_boxed_slice(),
-            forgotten: vec![None; SETS].into_boxed_slice(),
+            sets: vec![Set::default(); sets].into_boxed_slice(),
+            forgotten: vec![None; sets].into_boxed_slice(),
         }
     }
 
@@ -71,11 +71,12 @@ impl RecentEnds {
             self.put(fingerprint, Start::UNKNOWN, end);
             return Sighting::First;
         };
-        let mut places = self.sets[set_of(fingerprint)].0.iter();
+        let number = self.number_of(fingerprint);
+        let mut places = self.sets[number].0.iter();
         if places.any(|place| place.is(fingerprint, start)) {
             return Sighting::Repeated;
         }
-        let forgotten = self.forgotten[set_of(fingerprint)];
+        let forgotten = self.forgotten[number];
         self.put(fingerprint, Start::exact(start), end);
         match forgotten {
             Some(until) if !Seconds::of(end).is_after(until) => Sighting::Unknown,
@@ -85,7 +86,7 @@ impl RecentEnds {
 
     /// Has the memory at hand that remembering an end takes. The value means nothing.
     pub(super) fn look(&self, key: Key, id: Option<u32>) -> u64 {
-        self.sets[set_of(fingerprint(key, id))].0[0].start.0
+        self.sets[self.number_of(fingerprint(key, id))].0[0].start.0
     }
 
     /// Remembers a session that was closed at `now` without its DESTROY, should that come after all.
@@ -97,15 +98,19 @@ impl RecentEnds {
     /// and id is taken for it as well; its own events tell of it.
     pub(super) fn may_contain(&self, key: Key, id: Option<u32>, start: Option<Wall>) -> bool {
         let fingerprint = fingerprint(key, id);
-        let mut places = self.sets[set_of(fingerprint)].0.iter();
+        let mut places = self.sets[self.number_of(fingerprint)].0.iter();
         places.any(|place| match start {
             Some(start) => place.is(fingerprint, start),
             None => place.has(fingerprint),
         })
     }
 
+    const fn number_of(&self, fingerprint: u64) -> usize {
+        fingerprint as usize & (self.sets.len() - 1)
+    }
+
     fn put(&mut self, fingerprint: u64, start: Start, end: Wall) {
-        let number = set_of(fingerprint);
+        let number = self.number_of(fingerprint);
         let set = &mut self.sets[number].0;
         let last = set[WAYS - 1];
         if last.fingerprint != 0 {
@@ -172,10 +177,6 @@ impl Seconds {
     const fn is_after(self, other: Self) -> bool {
         self.0.wrapping_sub(other.0).cast_signed() > 0
     }
-}
-
-const fn set_of(fingerprint: u64) -> usize {
-    fingerprint as usize & (SETS - 1)
 }
 
 /// The half of a fingerprint that does not find the set; never zero, which is no session.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod audits;
+mod repeats;
 mod unkept;
 
 use std::net::IpAddr;
@@ -316,63 +317,6 @@ fn a_session_that_seems_to_have_begun_after_its_new_was_read_is_the_same_if_noth
     engine.handle_event(&destroy(session(1), wall(100), wall(105)), at(15));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
     assert_eq!(engine.pending(), 0);
-}
-
-/// Ends of other sessions, so many that an end that came before is no longer remembered.
-fn forget_ends(engine: &mut Engine, now: Now) {
-    let end = now.wall.as_secs() - wall(0).as_secs();
-    for number in 0..1_000_000_u32 {
-        let mut other = session(number as u16);
-        (other.id, other.mark) = (Some(1 << 31 | number), 1);
-        engine.handle_event(&new(other), now);
-        engine.handle_event(&destroy(other, wall(end - 1), wall(end)), now);
-        while engine.poll_record().is_some() {}
-    }
-}
-
-#[test]
-fn an_end_that_is_repeated_after_a_million_others_is_known_by_its_start() {
-    let mut engine = engine();
-    let ends = [(1, 10), (2, 15)].map(|(port, start)| {
-        engine.handle_event(&new(session(port)), at(start));
-        destroy(session(port), wall(start), wall(20))
-    });
-    engine.handle_events(&ends, at(20));
-    forget_ends(&mut engine, at(50));
-    // Of one that began when events were dropped nobody knows whether it was announced.
-    engine.handle_drops(wall(14), wall(16));
-    engine.handle_events(&ends, at(60));
-    let told = records(&mut engine);
-    assert_eq!(
-        told.iter().map(|event| event.kind).collect::<Vec<_>>(),
-        [EventKind::Create, EventKind::Delete]
-    );
-    assert_eq!(told[0].session.id, Some(2));
-    assert_eq!(engine.statistics().duplicates, 1);
-}
-
-#[test]
-fn the_end_of_a_session_that_the_kernel_was_told_not_to_announce_gives_both_records() {
-    let mut engine = engine();
-    forget_ends(&mut engine, at(50));
-    engine.handle_event(&destroy(session(1), wall(10), wall(55)), at(60));
-    assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
-}
-
-#[test]
-fn a_filter_by_mark_may_accept_at_its_end_a_session_that_it_did_not_accept_before() {
-    let mut config = capture();
-    config.mark = Some(MarkFilter {
-        value: 1,
-        mask: u32::MAX,
-    });
-    let mut engine = Engine::new(Filter::new(&config), POLICY, at(0));
-    let mut marked = session(1);
-    engine.handle_event(&new(marked), at(10));
-    marked.mark = 1;
-    forget_ends(&mut engine, at(50));
-    engine.handle_event(&destroy(marked, wall(10), wall(20)), at(60));
-    assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
 }
 
 #[test]
