@@ -4,7 +4,7 @@
 
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-config
 RUN_PACKAGES := conntrack iproute2 iputils-ping nftables socat
-DEB_PACKAGES := debhelper dpkg-dev
+DEB_PACKAGES := build-essential debhelper dpkg-dev
 TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) debootstrap fish lintian man-db mandoc nfdump piuparts prometheus rsyslog strace \
   systemd systemd-container tshark util-linux zsh
 BENCH_PACKAGES := conntrack iproute2 nftables

@@ -59,3 +59,37 @@ fn a_filter_by_mark_may_accept_at_its_end_a_session_that_it_did_not_accept_befor
     engine.handle_event(&destroy(marked, wall(10), wall(20)), at(60));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
 }
+
+/// An engine that goes on with the socket and the sessions of an earlier run, which ended at 100 s.
+fn continued() -> Engine {
+    let mut engine = Engine::new(Filter::new(&capture()), POLICY, at(101));
+    engine.restore(StoredSession {
+        row: Row(1),
+        session: session(1),
+        begun: wall(10),
+        provenance: Provenance::Kernel,
+    });
+    engine.handle_continued(wall(100), at(101));
+    engine
+}
+
+#[test]
+fn a_new_that_is_repeated_to_the_next_run_is_that_of_the_same_session_if_nothing_was_missed() {
+    let mut engine = continued();
+    engine.handle_event(&new(session(1)), at(102));
+    assert_eq!((records(&mut engine).len(), engine.pending()), (0, 1));
+    engine.handle_event(&destroy(session(1), wall(10), wall(103)), at(103));
+    assert_eq!(kinds(&mut engine), [EventKind::Delete]);
+}
+
+#[test]
+fn an_end_that_is_repeated_to_the_next_run_is_known_by_its_start_unless_it_began_in_between() {
+    let mut engine = continued();
+    forget_ends(&mut engine, at(110));
+    for (port, start) in [(2, 50), (3, 100)] {
+        engine.handle_event(&destroy(session(port), wall(start), wall(105)), at(111));
+    }
+    let told = records(&mut engine);
+    assert!(told.iter().all(|event| event.session.id == Some(3)));
+    assert_eq!(told.len(), 2);
+}
