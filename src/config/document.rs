@@ -17,40 +17,43 @@ const PREFIX: &str = "NATTRAIL_";
 /// Names the configuration file; it is for the command line to read.
 pub(crate) const FILE_VARIABLE: &str = "NATTRAIL_CONFIG";
 
-/// The tables of each section: one of a section that is no list, be it empty.
-pub(super) struct Document(BTreeMap<Section, Vec<Table>>);
+pub(super) struct Document {
+    /// The tables of each section: one of a section that is no list, be it empty.
+    sections: BTreeMap<Section, Vec<Table>>,
+    /// What has no place in them.
+    problems: Vec<Problem>,
+}
 
 impl Document {
     /// Sorts what `origin` holds into sections; what has no place becomes a problem.
-    pub(super) fn new(
-        mut root: HashMap<String, Value>,
-        origin: &str,
-        problems: &mut Vec<Problem>,
-    ) -> Self {
+    pub(super) fn new(mut root: HashMap<String, Value>, origin: &str) -> Self {
+        let mut problems = Vec::new();
         let mut sections = BTreeMap::new();
         for section in Section::ALL {
-            let value = root.remove(section.name());
+            let value = root
+                .remove(section.name())
+                .unwrap_or_else(|| ValueKind::Nil.into());
             let tables = if section.is_list() {
-                list(section, value, origin, problems)
+                list(section, value, origin, &mut problems)
             } else {
                 let label = section.name().to_owned();
-                let value = value.unwrap_or_else(|| Value::new(None, ValueKind::Nil));
-                vec![table(section, label, value, origin, problems)]
+                vec![Table::new(section, label, origin, value)]
             };
             sections.insert(section, tables);
         }
         let mut rest: Vec<_> = root.into_keys().collect();
         rest.sort();
         for name in rest {
-            let message = format!("unknown section, {}", section_advice(&name));
+            let advice = keys::advice(&name, &Section::ALL.map(Section::name));
+            let message = format!("unknown section, {advice}");
             problems.push(Problem::new(origin, quoted(&name), message));
         }
-        Self(sections)
+        Self { sections, problems }
     }
 
     /// The entries of a list.
     pub(super) fn list(&mut self, section: Section) -> &mut Vec<Table> {
-        self.0.entry(section).or_default()
+        self.sections.entry(section).or_default()
     }
 
     /// The table of a section that is no list.
@@ -59,25 +62,20 @@ impl Document {
     }
 
     /// Puts the variables that begin with `NATTRAIL_` on top; others are none of our business.
-    pub(super) fn overlay(
-        &mut self,
-        environment: impl Iterator<Item = (String, String)>,
-        problems: &mut Vec<Problem>,
-    ) {
-        let mut variables: Vec<_> = environment
-            .filter(|(name, _)| name.starts_with(PREFIX) && name != FILE_VARIABLE)
-            .collect();
-        variables.sort();
+    pub(super) fn overlay(&mut self, environment: &BTreeMap<String, String>) {
         // In the order of the numbers, so that those beyond the end are added in their order.
         let mut entries: BTreeMap<(Section, usize), Vec<_>> = BTreeMap::new();
-        for (name, text) in variables {
-            let Some((key, index)) = key_of_variable(&name) else {
-                let message = format!("unknown variable, {}", variable_advice(&name));
-                problems.push(Problem::new(name, "", message));
+        for (name, text) in environment {
+            if !name.starts_with(PREFIX) || name == FILE_VARIABLE {
+                continue;
+            }
+            let Some((key, index)) = key_of_variable(name) else {
+                let message = format!("unknown variable, {}", variable_advice(name));
+                self.problems.push(Problem::new(name, "", message));
                 continue;
             };
             let values = entries.entry((key.section, index)).or_default();
-            values.push((key.name, Value::new(Some(&name), text)));
+            values.push((key.name, Value::new(Some(name), text.as_str())));
         }
         for ((section, index), values) in entries {
             let table = self.entry(section, index);
@@ -88,14 +86,26 @@ impl Document {
     }
 
     /// The entry of that number; a new one for a number beyond the end.
-    fn entry(&mut self, section: Section, index: usize) -> &mut Table {
+    pub(super) fn entry(&mut self, section: Section, index: usize) -> &mut Table {
         let list = self.list(section);
         let index = index.min(list.len());
         if index == list.len() {
             let label = format!("{}[{index}]", section.name());
-            list.push(Table::new(section, label, "environment", HashMap::new()));
+            list.push(Table::new(
+                section,
+                label,
+                "environment",
+                ValueKind::Nil.into(),
+            ));
         }
         &mut list[index]
+    }
+
+    /// All mistakes, in the order of the sections.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        let tables = self.sections.into_values().flatten();
+        let found = tables.flat_map(|table| table.problems);
+        self.problems.into_iter().chain(found).collect()
     }
 }
 
@@ -128,7 +138,8 @@ fn variable_advice(name: &str) -> String {
     let digits: String = name.chars().filter(char::is_ascii_digit).collect();
     let index = digits.parse().unwrap_or(0);
     let known: Vec<_> = keys::all().map(|key| variable_name(key, index)).collect();
-    match keys::nearest(name, known.iter().map(String::as_str)) {
+    let known: Vec<_> = known.iter().map(String::as_str).collect();
+    match keys::nearest(name, &known) {
         Some(near) => format!("did you mean {near}"),
         None => {
             "expected NATTRAIL_, the section, for collector and syslog a number, and the key, such as \
@@ -138,69 +149,32 @@ fn variable_advice(name: &str) -> String {
     }
 }
 
-fn section_advice(name: &str) -> String {
-    if let Some(near) = keys::nearest(name, Section::ALL.into_iter().map(Section::name)) {
-        return format!("did you mean \"{near}\"");
-    }
-    if let Some(key) = keys::all().find(|key| key.name == name) {
-        return format!("as a key it belongs into [{}]", key.section.name());
-    }
-    "expected capture, pending, log, control, metrics, collector or syslog".to_owned()
-}
-
-fn table(
-    section: Section,
-    label: String,
-    value: Value,
-    origin: &str,
-    problems: &mut Vec<Problem>,
-) -> Table {
-    let entries = match value.kind {
-        ValueKind::Table(entries) => entries,
-        // YAML writes a section without keys as null.
-        ValueKind::Nil => HashMap::new(),
-        _ => {
-            let (name, found) = (section.name(), found(&value));
-            let message = format!("expected a table of the keys of [{name}], found {found}");
-            problems.push(Problem::new(origin, &label, message));
-            HashMap::new()
-        }
-    };
-    Table::new(section, label, origin, entries)
-}
-
-fn list(
-    section: Section,
-    value: Option<Value>,
-    origin: &str,
-    problems: &mut Vec<Problem>,
-) -> Vec<Table> {
+/// The entries of a list, one by one or by name.
+fn list(section: Section, value: Value, origin: &str, problems: &mut Vec<Problem>) -> Vec<Table> {
     let name = section.name();
-    match value.map(|value| value.kind) {
-        None | Some(ValueKind::Nil) => Vec::new(),
-        Some(ValueKind::Array(values)) => values
-            .into_iter()
-            .enumerate()
-            .map(|(index, value)| {
-                let label = format!("{name}[{index}]");
-                table(section, label, value, origin, problems)
-            })
-            .collect(),
-        Some(ValueKind::Table(entries)) if entries.values().all(is_table) => {
+    let table = |label, value| Table::new(section, label, origin, value);
+    match value.kind {
+        ValueKind::Nil => Vec::new(),
+        ValueKind::Array(values) => {
+            let values = values.into_iter().enumerate();
+            values
+                .map(|(index, value)| table(format!("{name}[{index}]"), value))
+                .collect()
+        }
+        ValueKind::Table(entries) if entries.values().all(is_table) => {
             let sorted: BTreeMap<_, _> = entries.into_iter().collect();
             let named = sorted.into_iter().map(|(entry, value)| {
-                let label = format!("{name}.{}", quoted(&entry));
-                let mut table = table(section, label, value, origin, problems);
+                let mut table = table(format!("{name}.{}", quoted(&entry)), value);
                 let own = table.entries.entry("name".to_owned());
-                own.or_insert_with(|| Value::new(None, entry));
+                own.or_insert_with(|| entry.into());
                 table
             });
             named.collect()
         }
-        Some(other) => {
-            let shown = match &other {
+        _ => {
+            let shown = match &value.kind {
                 ValueKind::Table(_) => format!("[{name}]"),
-                _ => found(&Value::new(None, other)),
+                _ => found(&value),
             };
             let message = format!("expected [[{name}]] or [{name}.NAME], found {shown}");
             problems.push(Problem::new(origin, name, message));

@@ -9,8 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::problem::Problem;
-use super::tree::Table;
+use super::tree::{Table, every};
 use super::values;
 use super::{Config, LogScope, MarkFilter, Namespace, Prefix};
 use crate::session::Protocol;
@@ -101,11 +100,6 @@ impl Section {
     pub const fn is_list(self) -> bool {
         matches!(self, Self::Collector | Self::Syslog)
     }
-
-    /// Its key of that name.
-    pub(super) fn find(self, name: &str) -> Option<&'static Key> {
-        self.keys().iter().find(|key| key.name == name)
-    }
 }
 
 /// Puts the value that is in use in the place of the new one, and says whether they differ.
@@ -180,17 +174,23 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Key> {
     Section::ALL.into_iter().flat_map(Section::keys)
 }
 
+/// What to say about a name that there is not: which was meant, where it belongs, or those that there are.
+pub(super) fn advice(name: &str, known: &[&str]) -> String {
+    if let Some(near) = nearest(name, known) {
+        return format!("did you mean \"{near}\"");
+    }
+    match all().find(|key| key.name == name) {
+        Some(key) => format!("{name} is a key of [{}]", key.section.name()),
+        None => format!("expected one of {}", known.join(", ")),
+    }
+}
+
 /// The candidate that a misspelt word most likely meant; `None` when none is close.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl Iterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);
-    candidates
-        .map(|candidate| (strsim::osa_distance(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+    let distance = |candidate: &&&str| strsim::osa_distance(word, candidate);
+    let near = candidates.iter().min_by_key(distance)?;
+    (distance(&near) <= limit).then_some(near)
 }
 
 fn keep<T: Clone + PartialEq>(current: &T, new: &mut T) -> bool {
@@ -233,11 +233,11 @@ macro_rules! section {
                 $(#[doc = $doc])+ $name = $preset, $expected, section!(@$life $section.$field);
             )* } };
 
-            /// `None` when there is a mistake in the section; it is among the `problems` then.
-            pub(super) fn take(table: &Table, problems: &mut Vec<Problem>) -> Option<Self> {
-                $(let $field = section!(@$take table, $name, $parse, problems);)*
-                table.finish(problems);
-                Some(Self { $($field: $field?),* })
+            /// `None` when there is a mistake in the section; it is among the table's problems then.
+            pub(super) fn take(table: &mut Table) -> Option<Self> {
+                let section = every!(Self { $($field: section!(@$take table, $name, $parse)),* });
+                table.finish();
+                section
             }
         }
     };
@@ -245,9 +245,9 @@ macro_rules! section {
     (@fixed $section:ident.$field:ident) => {
         Some(|current, new| keep(&current.$section.$field, &mut new.$section.$field))
     };
-    (@one $table:ident, $name:literal, $parse:expr, $problems:ident) => { $table.take($name, $parse, $problems) };
-    (@optional $table:ident, $name:literal, $parse:expr, $problems:ident) => { Some($table.take($name, $parse, $problems)) };
-    (@list $table:ident, $name:literal, $parse:expr, $problems:ident) => { $table.take_list($name, $parse, $problems) };
+    (@one $table:ident, $name:literal, $parse:expr) => { $table.take($name, $parse) };
+    (@optional $table:ident, $name:literal, $parse:expr) => { Some($table.take($name, $parse)) };
+    (@list $table:ident, $name:literal, $parse:expr) => { $table.take_list($name, $parse) };
 }
 
 use Preset::{Required, Unset, Value, Varies};
@@ -453,12 +453,12 @@ mod tests {
 
     #[test]
     fn a_misspelt_word_finds_its_nearest() {
-        let names = || all().map(|key| key.name);
-        assert_eq!(nearest("lgo", names()), Some("log"));
-        assert_eq!(nearest("set_sysctls", names()), Some("set-sysctls"));
-        assert_eq!(nearest("recieve-buffer", names()), Some("receive-buffer"));
-        assert_eq!(nearest("colour", names()), None);
-        assert_eq!(nearest("", names()), None);
+        let names: Vec<_> = all().map(|key| key.name).collect();
+        assert_eq!(nearest("lgo", &names), Some("log"));
+        assert_eq!(nearest("set_sysctls", &names), Some("set-sysctls"));
+        assert_eq!(nearest("recieve-buffer", &names), Some("receive-buffer"));
+        assert_eq!(nearest("colour", &names), None);
+        assert_eq!(nearest("", &names), None);
     }
 
     #[test]

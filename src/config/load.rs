@@ -1,6 +1,6 @@
 //! Loading: a file in one of four formats, the environment on top, all mistakes at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -14,16 +14,12 @@ use super::document::Document;
 use super::keys::Section;
 use super::problem::Problem;
 use super::syntax;
-use super::tree::Table;
+use super::tree::every;
 use super::{Capture, Config, Control, Log, Metrics, Pending};
 
 /// Read when no other file is named, if it exists.
-pub(crate) const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
+const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
 
-const STATE_VARIABLE: &str = "STATE_DIRECTORY";
-const DEFAULT_STATE_DIRECTORY: &str = "/var/lib/nattrail";
-const RUNTIME_VARIABLE: &str = "RUNTIME_DIRECTORY";
-const DEFAULT_RUNTIME_DIRECTORY: &str = "/run/nattrail";
 /// Where a message says a value came from when there is no file.
 const EMBEDDED: &str = "built-in configuration";
 
@@ -91,74 +87,47 @@ fn assemble(
     origin: &str,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, Vec<Problem>> {
-    let environment: Vec<_> = environment.collect();
-    let mut problems = Vec::new();
-    let problems = &mut problems;
-    let mut document = Document::new(root, origin, problems);
-    document.overlay(environment.iter().cloned(), problems);
+    let environment = environment.collect();
+    let mut document = Document::new(root, origin);
+    document.overlay(&environment);
     let outputs = [Section::Collector, Section::Syslog];
     if outputs
-        .into_iter()
-        .all(|section| document.list(section).is_empty())
+        .iter()
+        .all(|&section| document.list(section).is_empty())
     {
-        document.list(Section::Syslog).push(standard_output());
+        document.entry(Section::Syslog, 0).set("target", "stdout");
     }
-    let directory = |variable, default| systemd_directory(&environment, variable, default);
-    let pending = document.single(Section::Pending);
-    if !pending.is_set("database") {
-        let state = directory(STATE_VARIABLE, DEFAULT_STATE_DIRECTORY);
-        pending.set("database", Value::new(None, format!("{state}/pending.db")));
-    }
-    let control = document.single(Section::Control);
-    if !control.is_given("socket") {
-        let runtime = directory(RUNTIME_VARIABLE, DEFAULT_RUNTIME_DIRECTORY);
-        control.set(
-            "socket",
-            Value::new(None, format!("{runtime}/control.sock")),
-        );
-    }
-    let capture = Capture::take(document.single(Section::Capture), problems);
-    let pending = Pending::take(document.single(Section::Pending), problems);
-    let log = Log::take(document.single(Section::Log), problems);
-    let control = Control::take(document.single(Section::Control), problems);
-    let metrics = Metrics::take(document.single(Section::Metrics), problems);
-    let collectors = build::collectors(document.list(Section::Collector), problems);
-    let syslog = build::syslog(document.list(Section::Syslog), problems);
-    match (capture, pending, log, control, metrics) {
-        (Some(capture), Some(pending), Some(log), Some(control), Some(metrics))
-            if problems.is_empty() =>
-        {
-            Ok(Config {
-                capture,
-                pending,
-                log,
-                control,
-                metrics,
-                collectors,
-                syslog,
-            })
-        }
-        _ => Err(std::mem::take(problems)),
-    }
-}
-
-/// The target that records have when the configuration names none.
-fn standard_output() -> Table {
-    let target = Value::new(None, "stdout");
-    let entries = HashMap::from([("target".to_owned(), target)]);
-    Table::new(Section::Syslog, "syslog".to_owned(), EMBEDDED, entries)
+    let state = systemd_directory(&environment, "STATE_DIRECTORY", "/var/lib/nattrail");
+    let database = format!("{state}/pending.db");
+    document
+        .single(Section::Pending)
+        .set_default("database", database);
+    let runtime = systemd_directory(&environment, "RUNTIME_DIRECTORY", "/run/nattrail");
+    let socket = format!("{runtime}/control.sock");
+    document
+        .single(Section::Control)
+        .set_default("socket", socket);
+    let config = every!(Config {
+        capture: Capture::take(document.single(Section::Capture)),
+        pending: Pending::take(document.single(Section::Pending)),
+        log: Log::take(document.single(Section::Log)),
+        control: Control::take(document.single(Section::Control)),
+        metrics: Metrics::take(document.single(Section::Metrics)),
+        collectors: Some(build::collectors(document.list(Section::Collector))),
+        syslog: Some(build::syslog(document.list(Section::Syslog))),
+    });
+    let problems = document.into_problems();
+    config.filter(|_| problems.is_empty()).ok_or(problems)
 }
 
 /// The first of the directories that systemd names in a variable (systemd.exec(5): several are separated by colons).
 fn systemd_directory<'a>(
-    environment: &'a [(String, String)],
+    environment: &'a BTreeMap<String, String>,
     variable: &str,
     default: &'a str,
 ) -> &'a str {
-    environment
-        .iter()
-        .find(|(name, _)| name == variable)
-        .and_then(|(_, list)| list.split(':').next())
+    let list = environment.get(variable);
+    list.and_then(|list| list.split(':').next())
         .filter(|path| path.starts_with('/'))
         .unwrap_or(default)
 }

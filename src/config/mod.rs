@@ -72,7 +72,8 @@ impl FromStr for MarkFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        values::mark(text).map_err(|wrong| wrong.expected("a mark such as 1, 0x10 or 0x10/0xf0"))
+        let usual = "a mark such as 1, 0x10 or 0x10/0xf0";
+        values::mark(text).map_err(|expected| expected.unwrap_or_else(|| usual.to_owned()))
     }
 }
 
@@ -96,7 +97,7 @@ impl Prefix {
     /// # Errors
     /// The expectation: `usual`, unless the text is a prefix in all but one thing.
     pub fn parse(text: &str, usual: &str) -> Result<Self, String> {
-        values::prefix(text).map_err(|wrong| wrong.expected(usual))
+        values::prefix(text).map_err(|expected| expected.unwrap_or_else(|| usual.to_owned()))
     }
 
     #[must_use]

@@ -3,7 +3,6 @@
 //! A parser's message about a syntax error is made better only for the slips that are usual: text without quotes in TOML, a
 //! line of INI that is neither a key nor a section.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use config::{FileFormat, Format as _, Value, ValueKind};
@@ -19,10 +18,8 @@ pub(super) fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Va
         };
         better.unwrap_or(message)
     })?;
-    if format != FileFormat::Ini {
-        return Ok(root);
-    }
     match duplicate(text) {
+        _ if format != FileFormat::Ini => Ok(root),
         Some(message) => Err(message),
         None => Ok(nested(root)),
     }
@@ -85,26 +82,18 @@ fn duplicate(text: &str) -> Option<String> {
 }
 
 /// INI has no tables in tables: `[collector.NAME]` is one by its name.
-fn nested(root: HashMap<String, Value>) -> HashMap<String, Value> {
-    let mut nested = HashMap::new();
-    for (name, value) in root {
-        let (section, value) = match name.split_once('.') {
-            Some((section, entry)) => {
-                let list = HashMap::from([(entry.to_owned(), value)]);
-                (section.to_owned(), Value::new(None, list))
-            }
-            None => (name, value),
-        };
-        match nested.entry(section) {
-            Entry::Vacant(place) => drop(place.insert(value)),
-            Entry::Occupied(place) => {
-                let all: &mut Value = place.into_mut();
-                if let (ValueKind::Table(all), ValueKind::Table(more)) = (&mut all.kind, value.kind)
-                {
-                    all.extend(more);
-                }
+fn nested(mut root: HashMap<String, Value>) -> HashMap<String, Value> {
+    let names: Vec<_> = root.keys().cloned().collect();
+    for name in names {
+        if let Some((section, entry)) = name.split_once('.')
+            && let Some(value) = root.remove(&name)
+        {
+            let list = root.entry(section.to_owned());
+            let list = list.or_insert_with(|| HashMap::<_, Value>::new().into());
+            if let ValueKind::Table(entries) = &mut list.kind {
+                entries.insert(entry.to_owned(), value);
             }
         }
     }
-    nested
+    root
 }

@@ -6,96 +6,95 @@
 
 use std::collections::HashMap;
 
-use config::{FileFormat, Format, Value, ValueKind};
+use config::{Value, ValueKind};
 
 use super::keys::{self, Key, Preset, Section};
 use super::problem::{Problem, quoted};
 
-/// Why a text is not a value.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Wrong {
-    /// It is not what the key's table entry says it must be.
-    Value,
-    /// It is not this, which is more to the point than the table entry.
-    Expected(String),
-}
+/// The error is what was expected; `None` when that is what the table of keys says.
+pub(super) type Parsed<T> = Result<T, Option<String>>;
 
-pub(super) type Parsed<T> = Result<T, Wrong>;
-
-impl Wrong {
-    /// The expectation; `usual` where the value itself has nothing more to the point.
-    pub(crate) fn expected(self, usual: &str) -> String {
-        match self {
-            Self::Value => usual.to_owned(),
-            Self::Expected(expected) => expected,
+/// Makes a struct of fields that are `None` after a mistake. All of them are evaluated first, to find each mistake.
+macro_rules! every {
+    ($type:ident { $($field:ident $(: $value:expr)?),* $(,)? }) => {{
+        $($(let $field = $value;)?)*
+        match ($($field,)*) {
+            ($(Some($field),)*) => Some($type { $($field),* }),
+            _ => None,
         }
-    }
+    }};
 }
+pub(super) use every;
 
 /// One section, or one entry of a list of sections.
 pub(super) struct Table {
-    pub section: Section,
+    section: Section,
     /// `capture`, `collector[0]` or `collector.NAME`.
     pub label: String,
-    pub origin: String,
+    origin: String,
     pub entries: HashMap<String, Value>,
+    /// The mistakes found so far.
+    pub problems: Vec<Problem>,
 }
 
 impl Table {
-    pub(super) fn new(
-        section: Section,
-        label: String,
-        origin: &str,
-        entries: HashMap<String, Value>,
-    ) -> Self {
+    pub(super) fn new(section: Section, label: String, origin: &str, value: Value) -> Self {
+        let mut problems = Vec::new();
+        let entries = match value.kind {
+            ValueKind::Table(entries) => entries,
+            // YAML writes a section without keys as null.
+            ValueKind::Nil => HashMap::new(),
+            _ => {
+                let (name, found) = (section.name(), found(&value));
+                let message = format!("expected a table of the keys of [{name}], found {found}");
+                problems.push(Problem::new(origin, &label, message));
+                HashMap::new()
+            }
+        };
         Self {
             section,
             label,
             origin: origin.to_owned(),
             entries,
+            problems,
         }
     }
 
-    pub(super) fn set(&mut self, name: &str, value: Value) {
-        self.entries.insert(name.to_owned(), value);
+    pub(super) fn set(&mut self, name: &str, value: impl Into<Value>) {
+        self.entries.insert(name.to_owned(), value.into());
+    }
+
+    /// Sets a key that was left out.
+    pub(super) fn set_default(&mut self, name: &str, value: impl Into<Value>) {
+        if self.given(self.key(name)).is_none() {
+            self.set(name, value);
+        }
     }
 
     /// The value of the key, or its preset. `None` after a mistake, which is then among the `problems`; also for a key
     /// that varies or is unset by default and was left out.
-    pub(super) fn take<T>(
-        &self,
-        name: &str,
-        parse: impl Fn(&str) -> Parsed<T>,
-        problems: &mut Vec<Problem>,
-    ) -> Option<T> {
-        let (key, value) = self.value(name, problems)?;
-        self.parsed(key, &value, parse, problems)
+    pub(super) fn take<T>(&mut self, name: &str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
+        let (key, value) = self.value(name)?;
+        self.parsed(key, &value, parse)
     }
 
     /// The same for a list.
     pub(super) fn take_list<T>(
-        &self,
+        &mut self,
         name: &str,
         parse: impl Fn(&str) -> Parsed<T>,
-        problems: &mut Vec<Problem>,
     ) -> Option<Vec<T>> {
-        let (key, value) = self.value(name, problems)?;
-        let elements = match &value.kind {
-            ValueKind::Array(elements) => elements.clone(),
+        let (key, value) = self.value(name)?;
+        let elements = match value.kind {
+            ValueKind::Array(elements) => elements,
             ValueKind::String(text) if text.trim().is_empty() => Vec::new(),
-            ValueKind::String(text) => {
-                let origin = value.origin().map(str::to_owned);
-                let parts = text.split(',');
-                parts
-                    .map(|part| Value::new(origin.as_ref(), part.trim()))
-                    .collect()
-            }
+            ValueKind::String(text) => text.split(',').map(|part| part.trim().into()).collect(),
             _ => vec![value],
         };
         // Of all of them, to find each mistake.
         let parsed: Vec<_> = elements
             .iter()
-            .map(|element| self.parsed(key, element, &parse, problems))
+            .map(|element| self.parsed(key, element, &parse))
             .collect();
         parsed.into_iter().collect()
     }
@@ -105,88 +104,90 @@ impl Table {
         self.entries.get(name).is_some_and(|value| !is_blank(value))
     }
 
-    /// Whether the key is set, be it to the empty text.
-    pub(super) fn is_given(&self, name: &str) -> bool {
-        let value = self.entries.get(name);
-        value.is_some_and(|value| !matches!(value.kind, ValueKind::Nil))
-    }
-
-    /// Adds a mistake about a key: one that is right by itself, but not together with others, or has no value.
-    pub(super) fn conflict(
-        &self,
-        name: &str,
-        message: impl Into<String>,
-        problems: &mut Vec<Problem>,
-    ) {
-        let origin = self.entries.get(name).and_then(Value::origin);
-        problems.push(Problem::new(
-            origin.unwrap_or(&self.origin),
-            format!("{}.{}", self.label, quoted(name)),
-            message,
-        ));
-    }
-
-    /// Adds a mistake about a key that was left out.
-    pub(super) fn missing(&self, name: &str, problems: &mut Vec<Problem>) {
-        let expected = self
-            .section
-            .find(name)
-            .map_or("a value", |key| key.expected);
-        self.conflict(
-            name,
-            format!("expected {expected}, found nothing"),
-            problems,
-        );
-    }
-
-    /// Names every key that there is not.
-    pub(super) fn finish(&self, problems: &mut Vec<Problem>) {
-        let names = self.entries.keys();
-        let mut unknown: Vec<_> = names
-            .filter(|name| self.section.find(name).is_none())
-            .collect();
-        unknown.sort();
-        for name in unknown {
-            let advice = advice(self.section, name);
-            self.conflict(name, format!("unknown key, {advice}"), problems);
+    /// Adds a mistake if a key is set to what is right by itself, but wrong together with others.
+    pub(super) fn refuse_if(&mut self, is_wrong: bool, name: &str, expected: &str) {
+        if is_wrong && self.is_set(name) {
+            self.refuse(name, expected);
         }
     }
 
-    fn value(&self, name: &str, problems: &mut Vec<Problem>) -> Option<(&'static Key, Value)> {
-        let key = self
-            .section
-            .find(name)
-            .expect("every key that is taken is in the table");
-        let given = match key.preset {
-            Preset::Value(_) => self.is_given(name),
-            _ => self.is_set(name),
+    /// Adds a mistake: the value, or that there is none, is not what the table of keys says.
+    pub(super) fn refuse_value(&mut self, name: &str) {
+        self.refuse(name, self.key(name).expected);
+    }
+
+    fn refuse(&mut self, name: &str, expected: &str) {
+        let found = self.entries.get(name).map_or("nothing".to_owned(), found);
+        self.complain(name, format!("expected {expected}, found {found}"));
+    }
+
+    /// Adds a mistake about a key in words of its own.
+    pub(super) fn complain(&mut self, name: &str, message: String) {
+        let origin = self.entries.get(name).and_then(Value::origin);
+        let key = format!("{}.{}", self.label, quoted(name));
+        let problem = Problem::new(origin.unwrap_or(&self.origin), key, message);
+        self.problems.push(problem);
+    }
+
+    /// Names every key that there is not.
+    pub(super) fn finish(&mut self) {
+        let known: Vec<_> = self.section.keys().iter().map(|key| key.name).collect();
+        let names = self.entries.keys().cloned();
+        let mut unknown: Vec<_> = names
+            .filter(|name| !known.contains(&name.as_str()))
+            .collect();
+        unknown.sort();
+        for name in unknown {
+            let advice = keys::advice(&name, &known);
+            self.complain(&name, format!("unknown key, {advice}"));
+        }
+    }
+
+    fn key(&self, name: &str) -> &'static Key {
+        let mut keys = self.section.keys().iter();
+        keys.find(|key| key.name == name)
+            .expect("every key that the program asks for is in the table of keys")
+    }
+
+    /// What the key was set to. The empty text is a value only where something else is the default.
+    fn given(&self, key: &Key) -> Option<&Value> {
+        let value = self.entries.get(key.name)?;
+        let is_given = match key.preset {
+            Preset::Value(_) => !matches!(value.kind, ValueKind::Nil),
+            _ => !is_blank(value),
         };
-        let value = match key.preset {
-            _ if given => self.entries.get(name).cloned()?,
-            Preset::Value(text) => literal(text),
-            Preset::Required(_) => {
-                self.missing(name, problems);
+        is_given.then_some(value)
+    }
+
+    fn value(&mut self, name: &str) -> Option<(&'static Key, Value)> {
+        let key = self.key(name);
+        let value = match (self.given(key), key.preset) {
+            (Some(value), _) => value.clone(),
+            (None, Preset::Value(text)) => {
+                serde_json::from_str(text).expect("every preset is a value in JSON as in TOML")
+            }
+            (None, Preset::Required(_)) => {
+                self.refuse_value(name);
                 return None;
             }
-            Preset::Unset | Preset::Varies(_) => return None,
+            (None, Preset::Unset | Preset::Varies(_)) => return None,
         };
         Some((key, value))
     }
 
     fn parsed<T>(
-        &self,
+        &mut self,
         key: &Key,
         value: &Value,
         parse: impl Fn(&str) -> Parsed<T>,
-        problems: &mut Vec<Problem>,
     ) -> Option<T> {
-        let text = text_of(value).ok_or(Wrong::Value);
-        let wrong = match text.and_then(|text| parse(text.trim())) {
+        let text = text_of(value).ok_or(None);
+        let expected = match text.and_then(|text| parse(text.trim())) {
             Ok(parsed) => return Some(parsed),
-            Err(wrong) => wrong.expected(key.expected),
+            Err(expected) => expected.unwrap_or_else(|| key.expected.to_owned()),
         };
-        let message = format!("expected {wrong}, found {}", found(value));
-        self.conflict(key.name, message, problems);
+        let message = format!("expected {expected}, found {}", found(value));
+        self.complain(key.name, message);
         None
     }
 }
@@ -197,19 +198,12 @@ pub(super) fn found(value: &Value) -> String {
         ValueKind::Nil => "nothing".to_owned(),
         ValueKind::String(text) => format!("\"{}\"", quoted(text)),
         ValueKind::Table(_) => "a table".to_owned(),
-        ValueKind::Array(_) => "a list".to_owned(),
+        ValueKind::Array(elements) => {
+            let elements: Vec<_> = elements.iter().map(found).collect();
+            format!("[{}]", elements.join(", "))
+        }
         scalar => scalar.to_string(),
     }
-}
-
-/// A value written in TOML's notation in the table of keys.
-fn literal(text: &str) -> Value {
-    let mut document = FileFormat::Toml
-        .parse(None, &format!("value = {text}"))
-        .expect("every preset in the table is a TOML value");
-    document
-        .remove("value")
-        .expect("the line above assigns this key")
 }
 
 fn is_blank(value: &Value) -> bool {
@@ -226,15 +220,4 @@ fn text_of(value: &Value) -> Option<String> {
         ValueKind::Nil | ValueKind::Float(_) | ValueKind::Table(_) | ValueKind::Array(_) => None,
         scalar => Some(scalar.to_string()),
     }
-}
-
-fn advice(section: Section, name: &str) -> String {
-    let known = || section.keys().iter().map(|key| key.name);
-    if let Some(near) = keys::nearest(name, known()) {
-        return format!("did you mean \"{near}\"");
-    }
-    if let Some(key) = keys::all().find(|key| key.name == name) {
-        return format!("it belongs into [{}]", key.section.name());
-    }
-    format!("expected one of {}", known().collect::<Vec<_>>().join(", "))
 }

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::tree::{Parsed, Wrong};
+use super::tree::Parsed;
 use super::units::{parse_duration, parse_size};
 use super::{
     Facility, Format, LogScope, MarkFilter, Namespace, NatEventValues, Prefix, Severity, Version,
@@ -34,7 +34,7 @@ macro_rules! choices {
         $(pub(crate) fn $name(text: &str) -> Parsed<$type> {
             match text {
                 $($text => Ok($value),)*
-                _ => Err(Wrong::Value),
+                _ => Err(None),
             }
         })*
     };
@@ -79,21 +79,21 @@ choices! {
 }
 
 pub(crate) fn facility(text: &str) -> Parsed<Facility> {
-    text.parse().map(Facility).map_err(|()| Wrong::Value)
+    text.parse().map(Facility).map_err(|()| None)
 }
 
 pub(crate) fn protocol(text: &str) -> Parsed<Protocol> {
-    Protocol::parse(text).ok_or(Wrong::Value)
+    Protocol::parse(text).ok_or(None)
 }
 
 /// `value`, or `value/mask`. A value with bits that the mask clears would match nothing.
 pub(crate) fn mark(text: &str) -> Parsed<MarkFilter> {
     let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
     let (Some(value), Some(mask)) = (number(value), number(mask)) else {
-        return Err(Wrong::Value);
+        return Err(None);
     };
     if value & !mask != 0 {
-        return Err(Wrong::Expected(format!(
+        return Err(Some(format!(
             "a value whose bits are all in the mask, such as {:#x}/{mask:#x}",
             value & mask
         )));
@@ -107,20 +107,20 @@ pub(crate) fn prefix(text: &str) -> Parsed<Prefix> {
         Some((address, length)) => (address, Some(length)),
         None => (text, None),
     };
-    let address: IpAddr = address.parse().map_err(|_| Wrong::Value)?;
+    let address: IpAddr = address.parse().map_err(|_| None)?;
     let full = if address.is_ipv4() { 32 } else { 128 };
     let length = match length {
-        Some(length) => plain(length).ok_or(Wrong::Value)?,
+        Some(length) => plain(length).ok_or(None)?,
         None => full,
     };
     if length > full {
-        return Err(Wrong::Expected(format!(
+        return Err(Some(format!(
             "a prefix length from 0 to {full}, such as \"{address}/{full}\""
         )));
     }
     let network = network_of(address, length);
     if network != address {
-        return Err(Wrong::Expected(format!(
+        return Err(Some(format!(
             "no bits set beyond the prefix, \"{network}/{length}\""
         )));
     }
@@ -128,46 +128,39 @@ pub(crate) fn prefix(text: &str) -> Parsed<Prefix> {
 }
 
 /// An address with an optional port: `192.0.2.1:2055`, `192.0.2.1`, `[2001:db8::1]:2055`, `2001:db8::1`.
-pub(crate) fn endpoint(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
-    if let Ok(address) = text.parse::<SocketAddr>() {
-        return Ok((address.ip(), Some(address.port())));
-    }
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    match bare.parse() {
-        Ok(address) => Ok((address, None)),
-        Err(_) => Err(Wrong::Value),
+pub(crate) fn address(default_port: u16) -> impl Fn(&str) -> Parsed<SocketAddr> {
+    move |text| {
+        let within = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
+        let ip = within.unwrap_or(text).parse();
+        let alone = ip.map(|ip: IpAddr| SocketAddr::new(ip, default_port));
+        text.parse().or(alone).map_err(|_| None)
     }
 }
 
 /// The same for where something is sent: neither the address nor the port can be "any".
-pub(crate) fn destination(text: &str) -> Parsed<(IpAddr, Option<u16>)> {
-    match endpoint(text)? {
-        (_, Some(0)) => Err(Wrong::Expected("a port from 1 to 65535".to_owned())),
-        (address, _) if address.is_unspecified() || address == Ipv4Addr::BROADCAST => {
-            Err(Wrong::Expected("the address of one host".to_owned()))
-        }
-        other => Ok(other),
-    }
-}
-
-/// The same as an address, with this port where it has none.
-pub(crate) fn address(default_port: u16) -> impl Fn(&str) -> Parsed<SocketAddr> {
+pub(crate) fn destination(default_port: u16) -> impl Fn(&str) -> Parsed<SocketAddr> {
     move |text| {
-        let (ip, port) = endpoint(text)?;
-        Ok(SocketAddr::new(ip, port.unwrap_or(default_port)))
+        let destination = address(default_port)(text)?;
+        let ip = destination.ip();
+        if destination.port() == 0 {
+            Err(Some("a port from 1 to 65535".to_owned()))
+        } else if ip.is_unspecified() || ip == Ipv4Addr::BROADCAST {
+            Err(Some("the address of one host".to_owned()))
+        } else {
+            Ok(destination)
+        }
     }
 }
 
 pub(crate) fn ipv4_address(text: &str) -> Parsed<Ipv4Addr> {
-    text.parse().map_err(|_| Wrong::Value)
+    text.parse().map_err(|_| None)
 }
 
 pub(crate) fn absolute_path(text: &str) -> Parsed<PathBuf> {
     let path = PathBuf::from(text);
-    path.is_absolute().then_some(path).ok_or(Wrong::Value)
+    path.is_absolute().then_some(path).ok_or(None)
 }
 
 /// The path of a Unix socket; the empty text for none.
@@ -177,7 +170,7 @@ pub(crate) fn optional_socket(text: &str) -> Parsed<Option<PathBuf>> {
     }
     // sun_path has 108 bytes, the last one a NUL (unix(7)).
     if text.len() > 107 {
-        return Err(Wrong::Value);
+        return Err(None);
     }
     absolute_path(text).map(Some)
 }
@@ -210,7 +203,7 @@ pub(crate) fn output_name(text: &str) -> Parsed<String> {
 pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
     move |text| {
         let value = parse_duration(text).filter(|value| range.contains(value));
-        value.ok_or(Wrong::Value)
+        value.ok_or(None)
     }
 }
 
@@ -223,7 +216,7 @@ pub(crate) fn interval(text: &str) -> Parsed<Option<Duration>> {
     match parse_duration(text) {
         Some(Duration::ZERO) => Ok(None),
         Some(value) if value >= Duration::from_secs(1) => Ok(Some(value)),
-        _ => Err(Wrong::Value),
+        _ => Err(None),
     }
 }
 
@@ -233,7 +226,7 @@ pub(crate) fn size<T: TryFrom<u64> + PartialOrd>(
     move |text| {
         let value = parse_size(text).and_then(|bytes| bytes.try_into().ok());
         let value = value.filter(|value| range.contains(value));
-        value.ok_or(Wrong::Value)
+        value.ok_or(None)
     }
 }
 
@@ -247,7 +240,7 @@ pub(crate) fn whole<T: std::str::FromStr + PartialOrd>(
 ) -> impl Fn(&str) -> Parsed<T> {
     move |text| {
         let value = plain(text).filter(|value| range.contains(value));
-        value.ok_or(Wrong::Value)
+        value.ok_or(None)
     }
 }
 
@@ -257,7 +250,7 @@ pub(crate) fn named(text: &str, begins: bool, limit: usize, others: &str) -> Par
     if begins && text.len() <= limit && text.chars().all(allowed) {
         Ok(text.to_owned())
     } else {
-        Err(Wrong::Value)
+        Err(None)
     }
 }
 
@@ -298,10 +291,7 @@ mod tests {
     use super::*;
 
     fn expected<T: std::fmt::Debug>(result: Parsed<T>) -> String {
-        match result.unwrap_err() {
-            Wrong::Expected(text) => text,
-            Wrong::Value => String::new(),
-        }
+        result.unwrap_err().unwrap_or_default()
     }
 
     #[test]
@@ -311,7 +301,7 @@ mod tests {
         assert_eq!(mark("0x10/0xff"), filter(16, 255));
         assert_eq!(mark("0/1"), filter(0, 1));
         for text in ["", "x", "-1", "1/", "/1", "0x/1", "0x+1", "4294967296"] {
-            assert_eq!(mark(text), Err(Wrong::Value), "{text}");
+            assert_eq!(mark(text), Err(None), "{text}");
         }
     }
 
@@ -346,49 +336,49 @@ mod tests {
         }
         assert!(expected(prefix("10.0.0.0/33")).contains("from 0 to 32"));
         for text in ["10.0.0.0/", "10.0.0/8", "10.0.0.0/+8", "10.0.0.0/256"] {
-            assert_eq!(prefix(text), Err(Wrong::Value), "{text}");
+            assert_eq!(prefix(text), Err(None), "{text}");
         }
     }
 
     #[test]
     fn an_endpoint_may_leave_out_its_port() {
-        let v4: IpAddr = "192.0.2.1".parse().unwrap();
-        let v6: IpAddr = "2001:db8::1".parse().unwrap();
-        assert_eq!(endpoint("192.0.2.1:2055"), Ok((v4, Some(2055))));
-        assert_eq!(endpoint("192.0.2.1"), Ok((v4, None)));
-        assert_eq!(endpoint("[2001:db8::1]:2055"), Ok((v6, Some(2055))));
-        assert_eq!(endpoint("[2001:db8::1]"), Ok((v6, None)));
-        assert_eq!(endpoint("2001:db8::1"), Ok((v6, None)));
-        assert_eq!(endpoint("collector.example:2055"), Err(Wrong::Value));
+        let endpoint = |text: &str| address(9)(text).map(|address| address.to_string());
+        let found = |text: &str| Ok(text.to_owned());
+        assert_eq!(endpoint("192.0.2.1:2055"), found("192.0.2.1:2055"));
+        assert_eq!(endpoint("192.0.2.1"), found("192.0.2.1:9"));
+        assert_eq!(endpoint("[2001:db8::1]:2055"), found("[2001:db8::1]:2055"));
+        assert_eq!(endpoint("[2001:db8::1]"), found("[2001:db8::1]:9"));
+        assert_eq!(endpoint("2001:db8::1"), found("[2001:db8::1]:9"));
+        assert_eq!(endpoint("collector.example:2055"), Err(None));
     }
 
     #[test]
     fn nothing_is_sent_to_port_zero_or_to_other_than_one_host() {
         let port = "a port from 1 to 65535";
-        assert_eq!(expected(destination("192.0.2.1:0")), port);
+        assert_eq!(expected(destination(9)("192.0.2.1:0")), port);
         for text in ["0.0.0.0:1", "[::]:1", "255.255.255.255"] {
             let host = "the address of one host";
-            assert_eq!(expected(destination(text)), host, "{text}");
+            assert_eq!(expected(destination(9)(text)), host, "{text}");
         }
     }
 
     #[test]
     fn names_that_nft_or_syslog_cannot_carry_are_refused() {
         for text in ["", "1nat", "na t", "na\"t", &"x".repeat(64)] {
-            assert_eq!(table_name(text), Err(Wrong::Value), "{text}");
+            assert_eq!(table_name(text), Err(None), "{text}");
         }
         for text in ["", "na t", "nat:", "nat[1]", &"x".repeat(49)] {
-            assert_eq!(app_name(text), Err(Wrong::Value), "{text}");
+            assert_eq!(app_name(text), Err(None), "{text}");
         }
         for text in ["", "na t", "a/b", "[::1]", &"x".repeat(65)] {
-            assert_eq!(output_name(text), Err(Wrong::Value), "{text}");
+            assert_eq!(output_name(text), Err(None), "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn no_text_makes_a_parser_panic(text: String) {
-            let _ = (mark(&text), prefix(&text), destination(&text), namespace(&text));
+            let _ = (mark(&text), prefix(&text), destination(9)(&text), namespace(&text));
             let _ = (facility(&text), protocol(&text), whole(0..=u32::MAX)(&text));
         }
 

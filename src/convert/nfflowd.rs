@@ -153,8 +153,7 @@ fn collector(address: &Setting, port: &Setting) -> Result<SocketAddr, Note> {
 /// Where something can be sent to.
 fn destination(ip: IpAddr, port: &str) -> Option<SocketAddr> {
     let address = SocketAddr::new(ip, port.parse().ok()?);
-    let valid = values::destination(&address.to_string()).is_ok();
-    valid.then_some(address)
+    values::destination(0)(&address.to_string()).ok()
 }
 
 fn parsed(argument: &Setting) -> Result<IpAddr, Note> {

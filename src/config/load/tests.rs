@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod outputs;
 mod syntax;
 
 use std::fs;
@@ -260,7 +261,7 @@ fn an_unknown_key_is_named_with_its_nearest() {
     );
     assert_eq!(
         message("[capture]\nmtu = 1500"),
-        "n.toml: capture.mtu: unknown key, it belongs into [collector]"
+        "n.toml: capture.mtu: unknown key, mtu is a key of [collector]"
     );
     assert_eq!(
         message("[pending]\ncolour = 1"),
@@ -276,7 +277,7 @@ fn an_unknown_section_is_named_with_its_nearest() {
     );
     assert_eq!(
         message("mark = 16"),
-        "n.toml: mark: unknown section, as a key it belongs into [capture]"
+        "n.toml: mark: unknown section, mark is a key of [capture]"
     );
 }
 
@@ -288,7 +289,7 @@ fn a_wrong_type_is_named() {
     );
     assert_eq!(
         message("[capture]\nreliable = [true]"),
-        "n.toml: capture.reliable: expected true or false, found a list"
+        "n.toml: capture.reliable: expected true or false, found [true]"
     );
     assert_eq!(
         message("[capture]\nreliable = 1"),
@@ -315,151 +316,6 @@ fn a_wrong_value_is_named() {
         "n.toml: capture.source: expected no bits set beyond the prefix, \"192.168.1.0/24\", found \
          \"192.168.1.7/24\""
     );
-}
-
-fn collector(lines: &str) -> String {
-    message(&format!("[[collector]]\naddress = \"192.0.2.1\"\n{lines}"))
-}
-
-#[test]
-fn what_netflow_v5_cannot_do_is_refused() {
-    let cases = [
-        (
-            "destination = false",
-            "destination: expected true with version \"v5\", whose records cannot leave it out, found false",
-        ),
-        (
-            "zone = true",
-            "zone: expected false with version \"v5\", whose records have no room for it, found true",
-        ),
-        (
-            "nat-event = \"legacy\"",
-            "nat-event: expected nothing with version \"v5\", which has no natEvent",
-        ),
-        (
-            "template-refresh = \"1m\"",
-            "template-refresh: expected nothing with version \"v5\", which has no templates",
-        ),
-        (
-            "template-refresh-packets = 5",
-            "template-refresh-packets: expected nothing with version \"v5\", which has no templates",
-        ),
-        (
-            "observation-domain = 65536",
-            "observation-domain: expected at most 65535 with version \"v5\" (engine type and id), found 65536",
-        ),
-    ];
-    for (line, expected) in cases {
-        let found = collector(&format!("version = \"v5\"\n{line}"));
-        assert_eq!(found, format!("n.toml: collector[0].{expected}"));
-    }
-}
-
-#[test]
-fn contradictions_between_the_keys_of_a_collector_are_refused() {
-    let cases = [
-        (
-            "records = [\"triplet\"]\ndestination = false",
-            "destination: expected true with records \"triplet\", which carry the destination, found false",
-        ),
-        (
-            "source = \"::1\"",
-            "source: expected an IPv4 address, as that of the collector, found \"::1\"",
-        ),
-        (
-            "records = []",
-            "records: expected \"events\", \"triplet\" or both, each once, found nothing",
-        ),
-        (
-            "records = [\"events\", \"events\"]",
-            "records: expected \"events\", \"triplet\" or both, each once, found one twice",
-        ),
-        (
-            "[[collector]]\naddress = \"192.0.2.1:4739\"\nmtu = 1400",
-            "",
-        ),
-    ];
-    for (lines, expected) in cases {
-        let expected = match expected {
-            "" => "n.toml: collector[1].address: expected an address, version and observation-domain of its own, \
-                   found those of collector[0]"
-                .to_owned(),
-            _ => format!("n.toml: collector[0].{expected}"),
-        };
-        assert_eq!(collector(lines), expected);
-    }
-    assert_eq!(
-        message("[[collector]]\naddress = \"2001:db8::1\"\nmtu = 1279"),
-        "n.toml: collector[0].mtu: expected at least 1280 over IPv6, found 1279"
-    );
-}
-
-#[test]
-fn contradictions_between_the_keys_of_a_syslog_target_are_refused() {
-    let cases = [
-        (
-            "target = \"udp\"",
-            "address: expected an IP address, with or without a port, such as \"192.0.2.20:514\", found nothing",
-        ),
-        (
-            "target = \"file\"",
-            "path: expected an absolute path, found nothing",
-        ),
-        (
-            "target = \"stdout\"\npath = \"/x\"",
-            "path: expected nothing unless the target is \"local\", \"file\" or \"journal\"",
-        ),
-        (
-            "target = \"local\"\naddress = \"::1\"",
-            "address: expected nothing unless the target is \"udp\"",
-        ),
-        (
-            "target = \"stdout\"\nexporter-address = \"192.0.2.1\"",
-            "exporter-address: expected nothing unless the format is \"csv\", which alone has exaddr",
-        ),
-    ];
-    for (lines, expected) in cases {
-        let found = message(&format!("[[syslog]]\n{lines}"));
-        assert_eq!(found, format!("n.toml: syslog[0].{expected}"));
-    }
-}
-
-#[test]
-fn two_targets_do_not_take_the_same_records_to_the_same_place() {
-    let file = "[[syslog]]\ntarget = \"file\"\npath = \"/x\"\n";
-    assert_eq!(
-        message(&file.repeat(2)),
-        "n.toml: syslog[1].path: expected a file of its own, found that of syslog[0]"
-    );
-    let stdout = "[[syslog]]\ntarget = \"stdout\"\n";
-    assert_eq!(
-        message(&stdout.repeat(2)),
-        "n.toml: syslog[1].target: expected a target of its own, found that of syslog[0]"
-    );
-    let journal = "[[syslog]]\ntarget = \"journal\"\n";
-    assert_eq!(
-        message(&format!("{journal}{journal}format = \"json\"\n")),
-        "n.toml: syslog[1].target: expected a target of its own, found that of syslog[0]"
-    );
-    for syslog in [
-        "[[syslog]]\ntarget = \"local\"\n",
-        "[[syslog]]\ntarget = \"udp\"\naddress = \"192.0.2.1\"\n",
-    ] {
-        assert_eq!(
-            message(&syslog.repeat(2)),
-            "n.toml: syslog[1].target: expected a target, format, facility, severity or app-name of its own, found \
-             those of syslog[0]"
-        );
-        for own in [
-            "format = \"json\"",
-            "facility = \"local0\"",
-            "severity = \"debug\"",
-            "app-name = \"nat\"",
-        ] {
-            let both = load(&format!("{syslog}{syslog}{own}\n")).unwrap();
-            assert_eq!(both.syslog.len(), 2, "{own}");
-        }
-    }
 }
 
 #[test]
@@ -512,41 +368,6 @@ fn a_file_that_others_can_write_is_a_warning() {
             file.display()
         )]
     );
-}
-
-#[test]
-fn an_output_is_known_by_the_name_of_its_table_unless_a_key_gives_another() {
-    let config = load(
-        "[collector.near]\naddress = \"192.0.2.1\"\n[collector.far]\naddress = \"192.0.2.2\"\nname = \"10.0.0.1\"",
-    );
-    let names: Vec<_> = config
-        .unwrap()
-        .collectors
-        .into_iter()
-        .map(|c| c.name)
-        .collect();
-    assert_eq!(
-        names,
-        [Some("10.0.0.1".to_owned()), Some("near".to_owned())]
-    );
-    let listed = load("[[syslog]]\ntarget = \"stdout\"").unwrap();
-    assert_eq!(listed.syslog[0].name, None);
-}
-
-#[test]
-fn two_outputs_of_a_kind_have_two_names() {
-    let targets = "[[syslog]]\nname = \"a\"\ntarget = \"stdout\"\n[[syslog]]\nname = \"a\"\ntarget = \"local\"";
-    assert_eq!(
-        message(targets),
-        "n.toml: syslog[1].name: expected a name of its own, found that of syslog[0]"
-    );
-    let collectors = "[collector.a]\naddress = \"192.0.2.1\"\n[collector.b]\naddress = \"192.0.2.2\"\nname = \"a\"";
-    assert_eq!(
-        message(collectors),
-        "n.toml: collector.b.name: expected a name of its own, found that of collector.a"
-    );
-    let kinds = "[collector.a]\naddress = \"192.0.2.1\"\n[syslog.a]\ntarget = \"stdout\"";
-    assert!(load(kinds).is_ok());
 }
 
 #[test]

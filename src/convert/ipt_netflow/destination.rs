@@ -51,7 +51,7 @@ impl Destination {
             None => Some(DEFAULT_PORT),
         };
         let address = SocketAddr::new(address, port.ok_or("a port from 1 to 65535")?);
-        if values::destination(&address.to_string()).is_err() {
+        if values::destination(0)(&address.to_string()).is_err() {
             return Err("the address of one host and a port from 1 to 65535");
         }
         Ok(Self {
