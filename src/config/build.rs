@@ -11,7 +11,7 @@ const SYSLOG_PORT: u16 = 514;
 const LOCAL_SOCKET: &str = "/dev/log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The key by which an output is a twin of another, and the end of "expected ... of that one".
+/// The key in which an output is the twin of another, and what was expected, for a message that ends with the other.
 type Twin = (&'static str, &'static str);
 
 /// All collectors that are free of mistakes.
@@ -34,7 +34,7 @@ pub(super) fn syslog(tables: &mut [Table]) -> Vec<Syslog> {
     })
 }
 
-/// The outputs of all tables without a mistake, each of them with no twin.
+/// The outputs of all tables without a mistake. A twin of an earlier one is a mistake.
 fn built<T>(
     tables: &mut [Table],
     build: fn(&mut Table) -> Option<T>,
@@ -60,7 +60,7 @@ fn same_name(one: &Option<String>, other: &Option<String>) -> Option<Twin> {
     (one.is_some() && one == other).then_some(("name", "a name of its own, found that"))
 }
 
-/// Whether a target would take the records that another has already.
+/// A target that would take the records that another has already is its twin.
 fn same_records(one: &Syslog, other: &Syslog) -> Option<Twin> {
     if one.target != other.target {
         return None;

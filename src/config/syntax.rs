@@ -9,19 +9,18 @@ use config::{FileFormat, Format as _, Value, ValueKind};
 
 /// Reads the text. The error is what is wrong in it, with the line where the parser gives one.
 pub(super) fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Value>, String> {
-    let root = format.parse(None, text).map_err(|error| {
-        let message = error.to_string();
-        let better = match format {
-            FileFormat::Toml => toml(text, &message),
-            FileFormat::Ini => ini(text),
-            _ => None,
-        };
-        better.unwrap_or(message)
-    })?;
-    match duplicate(text) {
-        _ if format != FileFormat::Ini => Ok(root),
-        Some(message) => Err(message),
-        None => Ok(nested(root)),
+    match format.parse(None, text) {
+        Ok(root) if format != FileFormat::Ini => Ok(root),
+        Ok(root) => ini(text, true).map_or_else(|| Ok(nested(root)), Err),
+        Err(error) => {
+            let message = error.to_string();
+            let better = match format {
+                FileFormat::Toml => toml(text, &message),
+                FileFormat::Ini => ini(text, false),
+                _ => None,
+            };
+            Err(better.unwrap_or(message))
+        }
     }
 }
 
@@ -41,42 +40,32 @@ fn toml(text: &str, message: &str) -> Option<String> {
     })
 }
 
-fn ini(text: &str) -> Option<String> {
-    let is_right = |line: &str| match line.chars().next() {
-        None | Some(';' | '#') => true,
-        Some('[') => line.contains(']'),
-        Some('=' | ':') => false,
-        Some(_) => line.contains(['=', ':']),
-    };
-    let mut lines = text.lines().map(str::trim).enumerate();
-    let (index, line) = lines.find(|(_, line)| !is_right(line))?;
-    let number = index + 1;
-    Some(format!(
-        "line {number}: expected key = value or [section], found {line}"
-    ))
-}
-
 /// The crate keeps the last of two sections or keys of a name, and drops the first without a word: a copy of
 /// `[collector.a]` whose name was not changed would cost a collector.
-fn duplicate(text: &str) -> Option<String> {
+fn ini(text: &str, is_parsed: bool) -> Option<String> {
     let mut seen = HashSet::new();
     let mut section = "";
-    for (index, line) in text.lines().map(str::trim).enumerate() {
-        let header = line.strip_prefix('[').and_then(|rest| rest.split_once(']'));
-        let key = match (header, line.split_once(['=', ':'])) {
-            (Some((name, _)), _) => {
+    for (line, number) in text.lines().map(str::trim).zip(1..) {
+        let key = match line.strip_prefix('[').map(|rest| rest.split_once(']')) {
+            _ if line.is_empty() || line.starts_with([';', '#']) => continue,
+            Some(Some((name, _))) => {
                 section = name.trim();
-                ""
+                Some("")
             }
-            (None, Some((key, _))) if !line.starts_with([';', '#']) => key.trim(),
-            _ => continue,
+            Some(None) => None,
+            None => {
+                let key = line.split_once(['=', ':']).map(|(key, _)| key.trim());
+                key.filter(|key| !key.is_empty())
+            }
         };
-        if !seen.insert((section, key)) {
-            let number = index + 1;
-            return Some(format!(
-                "line {number}: expected each section and key once, found {line} again"
-            ));
-        }
+        let expected = match key {
+            Some(key) if seen.insert((section, key)) => continue,
+            Some(_) => format!("each section and key once, found {line} again"),
+            // The parser knows better, as where a value goes on in the next line.
+            None if is_parsed => continue,
+            None => format!("key = value or [section], found {line}"),
+        };
+        return Some(format!("line {number}: expected {expected}"));
     }
     None
 }
