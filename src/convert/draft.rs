@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Note;
+use super::{Conversion, Note};
 use crate::config::quoted;
 
 /// Where comments are broken.
@@ -10,7 +10,8 @@ const WIDTH: usize = 118;
 
 #[derive(Debug, Default)]
 pub(super) struct Draft {
-    body: String,
+    pub body: String,
+    pub notes: Vec<Note>,
 }
 
 impl Draft {
@@ -30,20 +31,23 @@ impl Draft {
         self.body += &comment(text);
     }
 
-    /// The whole text, which says where it comes from and what is not in it.
-    pub(super) fn finish(&self, origin: &str, notes: &[Note]) -> String {
+    /// The whole text, which says where it comes from and, in the order of that file, what is not in it.
+    pub(super) fn conclude(self, origin: &str) -> Conversion {
+        let Self { body, mut notes } = self;
+        notes.sort_by_key(|note| note.line);
         let version = env!("CARGO_PKG_VERSION");
-        let mut text = comment(&format!(
+        let mut toml = comment(&format!(
             "Converted from {} by nattrail {version}. Check it with \"nattrail check\"; every key is explained in nattrail.toml(5).",
             quoted(origin)
         ));
         if !notes.is_empty() {
-            text += "#\n# What has no equivalent, or another than it seems:\n";
-            for note in notes {
-                text += &wrapped(&note.to_string(), "# -", "#  ");
-            }
+            toml += "#\n# What has no equivalent, or another than it seems:\n";
         }
-        text + &self.body
+        for note in &notes {
+            toml += &wrapped(&note.to_string(), "# -", "#  ");
+        }
+        toml += &body;
+        Conversion { toml, notes }
     }
 }
 

@@ -9,173 +9,144 @@ mod lines;
 
 use self::destination::Destination;
 use super::draft::Draft;
-use super::{Conversion, Note, Notes, Settings};
+use super::{Conversion, Note, Settings};
 use crate::config::quoted;
 
 /// The module's default destination.
 const DEFAULT_DESTINATION: &str = "127.0.0.1:2055";
 
-const BUFFER: std::ops::RangeInclusive<i64> = 4 << 10..=1 << 30;
-
 /// The whole conversion, if there is an option of the module in the text, and a destination that could be sent to. `origin`
 /// is what the result calls the file.
 pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
-    let mut notes = Notes::default();
-    let settings = lines::read(text, &mut notes);
+    let mut draft = Draft::default();
+    let settings = lines::read(text, &mut draft.notes);
     if settings.0.is_empty() {
         let message = "expected \"options ipt_NETFLOW …\" or \"net.netflow.… = …\", found neither";
         return Err(Note::new(0, "", message));
     }
-    let options = Options::of(&settings, &mut notes);
-    let destinations = destinations(&settings, &mut notes)?;
-    let mut draft = Draft::default();
+    explain_purpose(&settings, &mut draft.notes);
     draft.section("[capture]");
     draft.remark("Translations only, as with natevents=1.");
     draft.set("log", "nat");
-    for destination in &destinations {
-        options.write(destination, &mut draft);
-    }
-    settings.explain_rest(without_equivalent, &mut notes);
-    Ok(notes.conclude(origin, &draft))
-}
-
-/// The options that decide something.
-struct Options {
-    version: &'static str,
-    domain: u32,
-    send_buffer: Option<i64>,
-    refresh_packets: Option<u32>,
-    refresh_minutes: Option<u32>,
-}
-
-impl Options {
-    fn of(settings: &Settings, notes: &mut Notes) -> Self {
-        explain_purpose(settings, notes);
-        let mut version = "v5";
-        if let Some(protocol) = settings.last("protocol", notes) {
-            match integer(&protocol.value) {
-                Some(5) => {}
-                Some(9) => version = "v9",
-                Some(10) => version = "ipfix",
-                _ => notes.expected(protocol, "5, 9 or 10", "5 is taken"),
-            }
-        }
-        let mut number = |name, valid: fn(i64) -> bool| {
-            let setting = settings.last(name, notes)?;
-            let number = integer(&setting.value).filter(|number| valid(*number));
-            if number.is_none() {
-                notes.expected(setting, "a number", "the default is taken");
-            }
-            Some((setting, number?))
-        };
-        let domain = number("engine_id", |_| true);
-        let buffer = number("sndbuf", |size| size >= 0).filter(|(_, size)| *size != 0);
-        let packets = number("refresh_rate", |packets| packets > 0);
-        let minutes = number("timeout_rate", |minutes| minutes > 0);
-        let send_buffer = buffer.map(|(setting, size)| {
-            let clamped = size.clamp(*BUFFER.start(), *BUFFER.end());
-            if clamped != size {
-                let outcome = format!("{clamped} is taken");
-                notes.expected(setting, "4096 to 1073741824 bytes", &outcome);
-            }
-            clamped
-        });
-        if version == "v5" {
-            for (setting, _) in packets.iter().chain(&minutes) {
-                notes.about(setting, "not used: NetFlow v5 has no templates");
-            }
-        }
-        // The kernel has an int, of which the header takes the bits.
-        let mut id = domain.map_or(0, |(_, id)| id as u32);
-        if let Some((setting, _)) = domain.filter(|_| version == "v5" && id > 255) {
-            id &= 255;
-            let message = format!("NetFlow v5 has 8 bits for it: {id} is taken");
-            notes.about(setting, message);
-        }
-        let small = |number: Option<(_, i64)>| u32::try_from(number?.1).ok();
-        Self {
-            version,
-            domain: id,
-            send_buffer,
-            refresh_packets: small(packets),
-            refresh_minutes: small(minutes),
-        }
-    }
-
-    fn write(&self, destination: &Destination, draft: &mut Draft) {
+    let common = common_keys(&settings, &mut draft.notes);
+    for destination in destinations(&settings, &mut draft.notes)? {
         draft.section("[[collector]]");
         draft.set("address", destination.address.to_string());
-        draft.set("version", self.version);
-        draft.set("records", vec!["events"]);
         if let Some(source) = destination.source {
             draft.set("source", source.to_string());
         }
-        if let Some(size) = self.send_buffer {
-            draft.set("send-buffer", size);
-        }
-        draft.set("observation-domain", self.domain);
-        if self.version == "v5" {
-            return;
-        }
-        draft.remark("ipt_NETFLOW's natEvent values, 1 and 2. RFC 8158 has 4 and 5: \"rfc8158\".");
-        draft.set("nat-event", "legacy");
-        if let Some(packets) = self.refresh_packets {
-            draft.set("template-refresh-packets", packets);
-        }
-        if let Some(minutes) = self.refresh_minutes {
-            draft.set("template-refresh", format!("{minutes}m"));
+        draft.body += &common.body;
+    }
+    settings.explain_rest(without_equivalent, &mut draft.notes);
+    Ok(draft.conclude(origin))
+}
+
+/// What every collector has in common.
+fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
+    let mut keys = Draft::default();
+    let mut version = "v5";
+    if let Some(protocol) = settings.last("protocol", notes) {
+        match integer(&protocol.value) {
+            Some(5) => {}
+            Some(9) => version = "v9",
+            Some(10) => version = "ipfix",
+            _ => notes.push(protocol.unexpected("5, 9 or 10", "5 is taken")),
         }
     }
+    keys.set("version", version);
+    keys.set("records", vec!["events"]);
+    let mut number = |name, valid: fn(i64) -> bool| {
+        let setting = settings.last(name, notes)?;
+        let number = integer(&setting.value).filter(|number| valid(*number));
+        if number.is_none() {
+            notes.push(setting.unexpected("a number", "the default is taken"));
+        }
+        Some((setting, number?))
+    };
+    let domain = number("engine_id", |_| true);
+    let buffer = number("sndbuf", |size| size >= 0).filter(|(_, size)| *size != 0);
+    let packets = number("refresh_rate", |packets| packets > 0);
+    let minutes = number("timeout_rate", |minutes| minutes > 0);
+    if let Some((setting, size)) = buffer {
+        let clamped = size.clamp(4 << 10, 1 << 30);
+        if clamped != size {
+            let outcome = format!("{clamped} is taken");
+            notes.push(setting.unexpected("4096 to 1073741824 bytes", &outcome));
+        }
+        keys.set("send-buffer", clamped);
+    }
+    // The kernel has an int, of which the header takes the bits.
+    let mut id = domain.map_or(0, |(_, id)| id as u32);
+    if let Some((setting, _)) = domain.filter(|_| version == "v5" && id > 255) {
+        id &= 255;
+        let message = format!("NetFlow v5 has 8 bits for it: {id} is taken");
+        notes.push(setting.note(message));
+    }
+    keys.set("observation-domain", id);
+    if version == "v5" {
+        for (setting, _) in packets.iter().chain(&minutes) {
+            notes.push(setting.note("not used: NetFlow v5 has no templates"));
+        }
+        return keys;
+    }
+    keys.remark("ipt_NETFLOW's natEvent values, 1 and 2. RFC 8158 has 4 and 5: \"rfc8158\".");
+    keys.set("nat-event", "legacy");
+    if let Some((_, packets)) = packets {
+        keys.set("template-refresh-packets", packets);
+    }
+    if let Some((_, minutes)) = minutes {
+        keys.set("template-refresh", format!("{minutes}m"));
+    }
+    keys
 }
 
 /// The module's purpose.
-fn explain_purpose(settings: &Settings, notes: &mut Notes) {
+fn explain_purpose(settings: &Settings, notes: &mut Vec<Note>) {
     let events = settings.last("natevents", notes);
     if events.is_none_or(|option| matches!(integer(&option.value), None | Some(0))) {
         let message = "NAT events were off (natevents=0 is the default): nattrail logs them, and nothing else";
-        notes.add(events.map_or(0, |option| option.line), "natevents", message);
+        let line = events.map_or(0, |option| option.line);
+        notes.push(Note::new(line, "natevents", message));
     }
     let mut targets = settings.0.iter().rev();
     let targets = targets.find(|option| option.name == "targets");
     if targets.is_none_or(|option| integer(&option.value) != Some(0)) {
         let message = "traffic accounting (rules with -j NETFLOW, hooks) is not nattrail's: keep the module for that, with \
                        natevents=0, or use another exporter such as softflowd or pmacct";
-        notes.add(0, "", message);
+        notes.push(Note::new(0, "", message));
     }
 }
 
-fn destinations(settings: &Settings, notes: &mut Notes) -> Result<Vec<Destination>, Note> {
+fn destinations(settings: &Settings, notes: &mut Vec<Note>) -> Result<Vec<Destination>, Note> {
     let name = "destination";
     let given = settings.last(name, notes);
     if given.is_none() {
         let message = format!("not given: the module's default, {DEFAULT_DESTINATION}, is taken");
-        notes.add(0, name, message);
+        notes.push(Note::new(0, name, message));
     }
     let text = given.map_or(DEFAULT_DESTINATION, |given| &given.value);
     let line = given.map_or(0, |given| given.line);
     let mut list: Vec<Destination> = Vec::new();
     for entry in destination::entries(text) {
         let shown = quoted(entry);
-        match Destination::parse(entry) {
+        let message = match Destination::parse(entry) {
             Ok(found) if list.iter().any(|other| other.address == found.address) => {
-                notes.add(line, name, format!("\"{shown}\": there already, left out"));
+                format!("\"{shown}\": there already, left out")
             }
             Ok(found) => {
-                if !found.rest.is_empty() {
-                    let message = format!(
-                        "\"{shown}\": nattrail has no equivalent of \"{}\": instead of %interface set the collector's source to an \
-                         address of it, or route",
-                        quoted(&found.rest)
-                    );
-                    notes.add(line, name, message);
-                }
+                let rest = quoted(&found.rest);
                 list.push(found);
+                if rest.is_empty() {
+                    continue;
+                }
+                format!(
+                    "\"{shown}\": nattrail has no equivalent of \"{rest}\": instead of %interface set the collector's source to an \
+                     address of it, or route"
+                )
             }
-            Err(expected) => {
-                let message = format!("expected {expected}, found \"{shown}\": left out");
-                notes.add(line, name, message);
-            }
-        }
+            Err(expected) => format!("expected {expected}, found \"{shown}\": left out"),
+        };
+        notes.push(Note::new(line, name, message));
     }
     if list.is_empty() {
         let message = format!(

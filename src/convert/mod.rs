@@ -13,9 +13,9 @@ mod testing;
 
 use std::cell::Cell;
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
-use self::draft::Draft;
-use crate::config::quoted;
+use crate::config::{quoted, values};
 
 /// The result of the conversion of a file.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,36 +57,6 @@ impl fmt::Display for Note {
     }
 }
 
-/// The notes so far.
-#[derive(Debug, Default)]
-struct Notes(Vec<Note>);
-
-impl Notes {
-    fn add(&mut self, line: usize, setting: &str, message: impl Into<String>) {
-        self.0.push(Note::new(line, setting, message));
-    }
-
-    fn about(&mut self, setting: &Setting, message: impl Into<String>) {
-        self.add(setting.line, &setting.name, message);
-    }
-
-    /// Says that a value is not what was expected, and what becomes of it.
-    fn expected(&mut self, setting: &Setting, expected: &str, outcome: &str) {
-        let found = quoted(&setting.value);
-        let message = format!("expected {expected}, found \"{found}\": {outcome}");
-        self.about(setting, message);
-    }
-
-    /// The result, with the notes in the order of the file.
-    fn conclude(mut self, origin: &str, draft: &Draft) -> Conversion {
-        self.0.sort_by_key(|note| note.line);
-        Conversion {
-            toml: draft.finish(origin, &self.0),
-            notes: self.0,
-        }
-    }
-}
-
 /// One setting of a file, by its name with those of the blocks around it: `ct2ft.ttl`.
 #[derive(Debug)]
 struct Setting {
@@ -95,6 +65,18 @@ struct Setting {
     line: usize,
     /// Whether the conversion has looked at it.
     seen: Cell<bool>,
+}
+
+impl Setting {
+    fn note(&self, message: impl Into<String>) -> Note {
+        Note::new(self.line, &self.name, message)
+    }
+
+    /// Says that its value is not what was expected, and what becomes of it.
+    fn unexpected(&self, expected: &str, outcome: &str) -> Note {
+        let found = quoted(&self.value);
+        self.note(format!("expected {expected}, found \"{found}\": {outcome}"))
+    }
 }
 
 /// The settings of a file in their order.
@@ -118,22 +100,22 @@ impl Settings {
     }
 
     /// The last one of this name, which overrides those before it.
-    fn last(&self, name: &str, notes: &mut Notes) -> Option<&Setting> {
+    fn last(&self, name: &str, notes: &mut Vec<Note>) -> Option<&Setting> {
         let mut all = self.0.iter().rev().filter(|setting| setting.name == name);
         let last = all.next()?;
         last.seen.set(true);
         for earlier in all {
             if !earlier.seen.replace(true) {
-                notes.about(earlier, format!("overridden in line {}", last.line));
+                notes.push(earlier.note(format!("overridden in line {}", last.line)));
             }
         }
         Some(last)
     }
 
     /// Says of each setting that nobody has looked at why it is not in the result.
-    fn explain_rest(&self, reason: impl Fn(&str) -> &'static str, notes: &mut Notes) {
+    fn explain_rest(&self, reason: impl Fn(&str) -> &'static str, notes: &mut Vec<Note>) {
         for setting in self.0.iter().filter(|setting| !setting.seen.get()) {
-            notes.about(setting, reason(&setting.name));
+            notes.push(setting.note(reason(&setting.name)));
         }
     }
 }
@@ -142,4 +124,9 @@ impl Settings {
 fn unquoted(text: &str) -> &str {
     let within = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     within('"').or_else(|| within('\'')).unwrap_or(text)
+}
+
+/// Where something can be sent to.
+fn destination(ip: IpAddr, port: u16) -> Option<SocketAddr> {
+    values::destination(0)(&SocketAddr::new(ip, port).to_string()).ok()
 }

@@ -8,11 +8,11 @@ mod copies;
 mod filter;
 mod general;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use super::draft::Draft;
-use super::{Conversion, Note, Notes, Setting, Settings};
-use crate::config::{quoted, values};
+use super::{Conversion, Note, Setting, Settings, destination};
+use crate::config::quoted;
 
 const DAY: u64 = 24 * 60 * 60;
 /// The seconds after which nfflowd forgets connections.
@@ -22,15 +22,13 @@ const DEFAULT_TTL: u64 = 7 * DAY;
 /// is what the result calls the file.
 pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     let settings = general::parse(text)?;
-    let mut notes = Notes::default();
     let mut draft = Draft::default();
-    let sender = Sender::of(&settings)?;
-    filter::convert(&settings, &mut draft, &mut notes);
-    pending(&settings, &mut draft, &mut notes);
-    sender.write(&mut draft);
-    copies::convert(&settings, sender.exporter, &mut draft, &mut notes);
-    settings.explain_rest(without_equivalent, &mut notes);
-    Ok(notes.conclude(origin, &draft))
+    filter::convert(&settings, &mut draft);
+    pending(&settings, &mut draft);
+    let exporter = collector(&settings, &mut draft)?;
+    copies::convert(&settings, exporter, &mut draft);
+    settings.explain_rest(without_equivalent, &mut draft.notes);
+    Ok(draft.conclude(origin))
 }
 
 /// Why a setting is not in the result, and what to do instead.
@@ -66,14 +64,15 @@ fn without_equivalent(path: &str) -> &'static str {
     }
 }
 
-fn pending(settings: &Settings, draft: &mut Draft, notes: &mut Notes) {
+fn pending(settings: &Settings, draft: &mut Draft) {
+    let notes = &mut draft.notes;
     let mut seconds = DEFAULT_TTL;
     if let Some(ttl) = settings.last("ct2ft.ttl", notes) {
         match ttl.value.parse::<u64>() {
             // As Perl's || has it.
-            Ok(0) => notes.about(ttl, "0 is the default, 7 days"),
+            Ok(0) => notes.push(ttl.note("0 is the default, 7 days")),
             Ok(value) if value.checked_mul(1000).is_some() => seconds = value,
-            _ => notes.expected(ttl, "seconds", "7 days are taken"),
+            _ => notes.push(ttl.unexpected("seconds", "7 days are taken")),
         }
     }
     draft.section("[pending]");
@@ -89,80 +88,58 @@ fn pending(settings: &Settings, draft: &mut Draft, notes: &mut Notes) {
     draft.set("ttl", ttl);
 }
 
-/// The content of `<flow_send>`: from where to where.
-struct Sender {
-    source: Option<IpAddr>,
-    /// nfflowd puts the first argument into the field exaddr of its lines as it is.
-    exporter: Option<IpAddr>,
-    collector: SocketAddr,
-}
-
-impl Sender {
-    fn of(settings: &Settings) -> Result<Self, Note> {
-        let arguments = settings.all("flow_send.args");
-        let [source, address, port] = arguments.as_slice() else {
-            let line = arguments.first().map_or(0, |argument| argument.line);
-            let message = format!(
-                "expected three lines \"args\" (source address, collector address, port), as nfflowd does, found {}",
-                arguments.len()
-            );
-            return Err(Note::new(line, "<flow_send>", message));
-        };
-        let collector = collector(address, port)?;
-        let exporter = match source.value.as_str() {
-            "" | "0" => None,
-            _ => Some(parsed(source)?),
-        };
-        // flow-send takes 0 for any.
-        let source_address = exporter.filter(|ip| !ip.is_unspecified());
-        if source_address.is_some_and(|ip| ip.is_ipv6() != collector.is_ipv6()) {
-            let message = "expected a source and a collector address of one family, found two";
-            return Err(Note::new(source.line, &source.name, message));
-        }
-        Ok(Self {
-            source: source_address,
-            exporter: exporter.filter(IpAddr::is_ipv4),
-            collector,
-        })
-    }
-
-    fn write(&self, draft: &mut Draft) {
-        draft.section("[[collector]]");
-        draft.set("address", self.collector.to_string());
-        draft.set("version", "v5");
-        draft.remark("Three flows at the end of a connection, in nfflowd's order: before, after, and return.");
-        draft.set("records", vec!["triplet"]);
-        if let Some(source) = self.source {
-            draft.set("source", source.to_string());
-        }
-    }
-}
-
-fn collector(address: &Setting, port: &Setting) -> Result<SocketAddr, Note> {
-    let ip = parsed(address)?;
-    let collector = destination(ip, &port.value);
-    collector.ok_or_else(|| {
+/// Writes what `<flow_send>` says, from where to where, and gives the address that nfflowd puts into the field exaddr of
+/// its lines: the first argument as it is.
+fn collector(settings: &Settings, draft: &mut Draft) -> Result<Option<IpAddr>, Note> {
+    let arguments = settings.all("flow_send.args");
+    let [source, address, port] = arguments.as_slice() else {
+        let line = arguments.first().map_or(0, |argument| argument.line);
         let message = format!(
+            "expected three lines \"args\" (source address, collector address, port), as nfflowd does, found {}",
+            arguments.len()
+        );
+        return Err(Note::new(line, "<flow_send>", message));
+    };
+    let ip = parsed(address)?;
+    let to = port
+        .value
+        .parse()
+        .ok()
+        .and_then(|port| destination(ip, port));
+    let to = to.ok_or_else(|| {
+        address.note(format!(
             "expected the address of one host and a port from 1 to 65535, found \"{ip}\" and \"{}\"",
             quoted(&port.value)
-        );
-        Note::new(address.line, &address.name, message)
-    })
-}
-
-/// Where something can be sent to.
-fn destination(ip: IpAddr, port: &str) -> Option<SocketAddr> {
-    let address = SocketAddr::new(ip, port.parse().ok()?);
-    values::destination(0)(&address.to_string()).ok()
+        ))
+    })?;
+    let exporter = match source.value.as_str() {
+        "" | "0" => None,
+        _ => Some(parsed(source)?),
+    };
+    draft.section("[[collector]]");
+    draft.set("address", to.to_string());
+    draft.set("version", "v5");
+    draft.remark(
+        "Three flows at the end of a connection, in nfflowd's order: before, after, and return.",
+    );
+    draft.set("records", vec!["triplet"]);
+    // flow-send takes 0 for any.
+    if let Some(from) = exporter.filter(|ip| !ip.is_unspecified()) {
+        if from.is_ipv6() != to.is_ipv6() {
+            let message = "expected a source and a collector address of one family, found two";
+            return Err(source.note(message));
+        }
+        draft.set("source", from.to_string());
+    }
+    Ok(exporter.filter(IpAddr::is_ipv4))
 }
 
 fn parsed(argument: &Setting) -> Result<IpAddr, Note> {
     argument.value.parse().map_err(|_| {
         let found = quoted(&argument.value);
-        let message = format!(
+        argument.note(format!(
             "expected an IP address, found \"{found}\": write the address instead of the name (getent ahosts {found})"
-        );
-        Note::new(argument.line, &argument.name, message)
+        ))
     })
 }
 

@@ -5,8 +5,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::super::destination;
 use super::integer;
-use crate::config::values;
 
 const DEFAULT_PORT: u16 = 2055;
 
@@ -37,11 +37,7 @@ impl Destination {
             }
             None => (None, rest),
         };
-        let (address, port) = if v6 {
-            split_v6(target)
-        } else {
-            split_v4(target)
-        };
+        let (address, port) = split(target, v6);
         let address: IpAddr = address.parse().map_err(|_| EXPECTED)?;
         if address.is_ipv6() != v6 {
             return Err(EXPECTED);
@@ -50,10 +46,8 @@ impl Destination {
             Some(port) => integer(port).and_then(|port| u16::try_from(port).ok()),
             None => Some(DEFAULT_PORT),
         };
-        let address = SocketAddr::new(address, port.ok_or("a port from 1 to 65535")?);
-        if values::destination(0)(&address.to_string()).is_err() {
-            return Err("the address of one host and a port from 1 to 65535");
-        }
+        let address = port.and_then(|port| destination(address, port));
+        let address = address.ok_or("the address of one host and a port from 1 to 65535")?;
         Ok(Self {
             address,
             source,
@@ -72,21 +66,14 @@ fn source_of(text: &str, v6: bool) -> Option<(Option<IpAddr>, &str)> {
     (address.is_ipv6() == v6).then_some((specified, rest))
 }
 
-fn split_v4(text: &str) -> (&str, Option<&str>) {
-    match text.split_once(':') {
-        Some((address, port)) => (address, Some(port)),
-        None => (text, None),
-    }
-}
-
-fn split_v6(text: &str) -> (&str, Option<&str>) {
-    if let Some((address, port)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        let port = port.strip_prefix([':', '.', 'p', '#']);
-        return (address, port);
+/// The address, and what it says of the port.
+fn split(text: &str, v6: bool) -> (&str, Option<&str>) {
+    let within = text.strip_prefix('[').filter(|_| v6);
+    if let Some((address, port)) = within.and_then(|rest| rest.split_once(']')) {
+        return (address, port.strip_prefix([':', '.', 'p', '#']));
     }
     // Without brackets a colon would belong to the address.
-    match text.split_once(['p', '#']) {
-        Some((address, port)) => (address, Some(port)),
-        None => (text, None),
-    }
+    let separators: &[char] = if v6 { &['p', '#'] } else { &[':'] };
+    let split = text.split_once(separators);
+    split.map_or((text, None), |(address, port)| (address, Some(port)))
 }

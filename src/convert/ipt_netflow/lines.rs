@@ -3,11 +3,11 @@
 //! A line that belongs to other modules or settings is counted, as it stays in force where it is; a line that concerns the
 //! module and is not an option is named.
 
-use super::super::{Notes, Settings, unquoted};
+use super::super::{Note, Settings, unquoted};
 use crate::config::quoted;
 
 /// All options of the module in the order of the file.
-pub(super) fn read(text: &str, notes: &mut Notes) -> Settings {
+pub(super) fn read(text: &str, notes: &mut Vec<Note>) -> Settings {
     let mut given = Settings::default();
     let mut others = 0;
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
@@ -31,13 +31,13 @@ pub(super) fn read(text: &str, notes: &mut Notes) -> Settings {
         let message = format!(
             "lines that are not about ipt_NETFLOW: {others}; they stay as they are where they are"
         );
-        notes.add(0, "", message);
+        notes.push(Note::new(0, "", message));
     }
     given
 }
 
 /// Whether the line was one of modprobe.d about this module, or its line in /etc/modules.
-fn modprobe(line: &str, number: usize, given: &mut Settings, notes: &mut Notes) -> bool {
+fn modprobe(line: &str, number: usize, given: &mut Settings, notes: &mut Vec<Note>) -> bool {
     let words = words(line, number);
     let texts: Vec<_> = words.iter().map(|(_, word)| word.as_str()).collect();
     let options = match texts.as_slice() {
@@ -45,7 +45,7 @@ fn modprobe(line: &str, number: usize, given: &mut Settings, notes: &mut Notes) 
         ["options", module, ..] if is_module(module) => &words[2..],
         [command, others @ ..] if others.iter().any(|word| is_module(word)) => {
             let message = "not an option of the module: remove the line together with the module";
-            notes.add(number, &quoted(command), message);
+            notes.push(Note::new(number, &quoted(command), message));
             return true;
         }
         _ => return false,

@@ -3,13 +3,11 @@
 //! The lines are logged at the level notice, so that a dispatcher whose lowest level is above that never said anything.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::IpAddr;
 
 use super::super::draft::Draft;
-use super::super::{Notes, Setting, Settings};
-use super::destination;
-use crate::config::{Facility, quoted, values};
+use super::super::{Note, Setting, Settings, destination};
+use crate::config::{Target, quoted, values};
 
 /// Log::Dispatch's levels from which on notices are logged.
 const LEVELS: [&str; 6] = ["debug", "info", "notice", "0", "1", "2"];
@@ -22,21 +20,8 @@ struct Dispatcher<'a> {
     line: usize,
 }
 
-/// Where a dispatcher's lines go to here.
-#[derive(Eq, Hash, PartialEq)]
-enum Target {
-    Local,
-    Udp(SocketAddr),
-    File(PathBuf),
-}
-
 /// Writes a `[[syslog]]` for each dispatcher in use.
-pub(super) fn convert(
-    settings: &Settings,
-    exporter: Option<IpAddr>,
-    draft: &mut Draft,
-    notes: &mut Notes,
-) {
+pub(super) fn convert(settings: &Settings, exporter: Option<IpAddr>, draft: &mut Draft) {
     let lists = settings.all("ptee.conf.dispatchers").into_iter();
     let mut names: Vec<_> = lists
         .flat_map(|list| list.value.split_whitespace().map(|name| (list.line, name)))
@@ -46,10 +31,11 @@ pub(super) fn convert(
     }
     if !names.iter().any(|(_, name)| *name == "screen") {
         let message = "\"screen\" is missing, without which nfflowd sends nothing; the collector is in the result all the same";
-        notes.add(names[0].0, "ptee.conf.dispatchers", message);
+        let note = Note::new(names[0].0, "ptee.conf.dispatchers", message);
+        draft.notes.push(note);
     }
     let mut seen = HashSet::new();
-    let mut streams = HashSet::new();
+    let mut streams = Vec::new();
     for (line, name) in names {
         if !seen.insert(name) {
             continue;
@@ -59,23 +45,20 @@ pub(super) fn convert(
             settings,
             line,
         };
-        let Some(target) = dispatcher.target(notes) else {
+        let Some(target) = dispatcher.target(&mut draft.notes) else {
             continue;
         };
-        let sender = match target {
-            Target::File(_) => None,
-            _ => Some(dispatcher.sender(notes)),
-        };
-        let facility = sender.map(|(facility, _)| values::facility(facility).ok());
-        let facility = facility.flatten().map(Facility::base);
-        let stream = (target, facility, sender.map(|(_, ident)| ident));
+        let is_file = matches!(target, Target::File { .. });
+        let sender = (!is_file).then(|| dispatcher.sender(&mut draft.notes));
+        let marks = sender.map(|(facility, ident)| (values::facility(facility), ident));
+        let stream = (target, marks);
         if streams.contains(&stream) {
             let message = "another dispatcher sends the same lines to the same place: left out";
-            notes.add(line, &dispatcher.path(), message);
-            continue;
+            draft.notes.push(dispatcher.note("", message));
+        } else {
+            write(&stream.0, sender, exporter, draft);
+            streams.push(stream);
         }
-        write(&stream.0, sender, exporter, draft);
-        streams.insert(stream);
     }
     for setting in settings.0.iter().filter(|setting| !setting.seen.get()) {
         let inside = setting.name.strip_prefix("ptee.conf.");
@@ -84,23 +67,27 @@ pub(super) fn convert(
         {
             setting.seen.set(true);
             let message = "not in use, as no line \"dispatchers\" names its block: left out";
-            notes.about(setting, message);
+            draft.notes.push(setting.note(message));
         }
     }
 }
 
 impl<'a> Dispatcher<'a> {
-    fn path(&self) -> String {
-        format!("ptee.conf.{}", quoted(self.name))
+    /// The path of its block, or of a setting in it: `.ident`.
+    fn path(&self, key: &str) -> String {
+        format!("ptee.conf.{}{key}", quoted(self.name))
     }
 
-    fn setting(&self, key: &str, notes: &mut Notes) -> Option<&'a Setting> {
-        let path = format!("{}.{key}", self.path());
-        self.settings.last(&path, notes)
+    fn note(&self, key: &str, message: impl Into<String>) -> Note {
+        Note::new(self.line, &self.path(key), message)
+    }
+
+    fn setting(&self, key: &str, notes: &mut Vec<Note>) -> Option<&'a Setting> {
+        self.settings.last(&self.path(&format!(".{key}")), notes)
     }
 
     /// The file's value, or that of nfflowd's own configuration.
-    fn value(&self, key: &str, notes: &mut Notes) -> &'a str {
+    fn value(&self, key: &str, notes: &mut Vec<Note>) -> &'a str {
         match (self.setting(key, notes), self.name, key) {
             (Some(setting), _, _) => &setting.value,
             (None, "screen", "class") => "Log::Dispatch::Screen",
@@ -117,14 +104,14 @@ impl<'a> Dispatcher<'a> {
     }
 
     /// Where its lines go to, if they go anywhere here.
-    fn target(&self, notes: &mut Notes) -> Option<Target> {
+    fn target(&self, notes: &mut Vec<Note>) -> Option<Target> {
         let class = self.value("class", notes);
         if let Some(level) = self.setting("min_level", notes)
             && !LEVELS.contains(&level.value.as_str())
         {
             let message =
                 "nfflowd logs its lines as notices, which this leaves out: so is the copy";
-            notes.about(level, message);
+            notes.push(level.note(message));
             return None;
         }
         match class.strip_prefix("Log::Dispatch::").unwrap_or(class) {
@@ -137,13 +124,13 @@ impl<'a> Dispatcher<'a> {
                     "no equivalent of its class \"{}\"; nattrail copies to syslog, a file, the journal: see [[syslog]]",
                     quoted(class)
                 );
-                notes.add(self.line, &self.path(), message);
+                notes.push(self.note("", message));
                 None
             }
         }
     }
 
-    fn syslog_target(&self, notes: &mut Notes) -> Option<Target> {
+    fn syslog_target(&self, notes: &mut Vec<Note>) -> Option<Target> {
         let kind = match self.setting("socket.type", notes) {
             Some(kind) => &kind.value,
             None => self.value("socket", notes),
@@ -151,11 +138,15 @@ impl<'a> Dispatcher<'a> {
         let host = self.value("socket.host", notes);
         let port = self.value("socket.port", notes);
         let message = match kind {
-            "unix" | "native" => return Some(Target::Local),
+            "unix" | "native" => {
+                return Some(Target::Local {
+                    path: "/dev/log".into(),
+                });
+            }
             "udp" | "inet" => {
-                let ip = host.parse().ok();
-                if let Some(address) = ip.and_then(|ip| destination(ip, port)) {
-                    return Some(Target::Udp(address));
+                let to = host.parse().ok().zip(port.parse().ok());
+                if let Some(address) = to.and_then(|(ip, port)| destination(ip, port)) {
+                    return Some(Target::Udp { address });
                 }
                 format!(
                     "expected an IP address and a port, found \"{}\" and \"{}\": left out, add a [[syslog]] of target \"udp\"",
@@ -168,11 +159,11 @@ impl<'a> Dispatcher<'a> {
                 quoted(other)
             ),
         };
-        notes.add(self.line, &format!("{}.socket", self.path()), message);
+        notes.push(self.note(".socket", message));
         None
     }
 
-    fn file_target(&self, notes: &mut Notes) -> Option<Target> {
+    fn file_target(&self, notes: &mut Vec<Note>) -> Option<Target> {
         let mode = self.value("mode", notes);
         let file = self.value("filename", notes);
         let Ok(path) = values::absolute_path(file.trim()) else {
@@ -180,25 +171,26 @@ impl<'a> Dispatcher<'a> {
                 "expected an absolute path, found \"{}\": left out, add a [[syslog]] of target \"file\"",
                 quoted(file)
             );
-            notes.add(self.line, &format!("{}.filename", self.path()), message);
+            notes.push(self.note(".filename", message));
             return None;
         };
         if !matches!(mode, "append" | ">>") {
             let message = "nfflowd began the file anew at each start; nattrail always appends, logrotate(8) begins it anew";
-            notes.add(self.line, &format!("{}.mode", self.path()), message);
+            notes.push(self.note(".mode", message));
         }
-        Some(Target::File(path))
+        Some(Target::File { path })
     }
 
     /// The marks by which the syslog server knows the lines: facility and program.
-    fn sender(&self, notes: &mut Notes) -> (&'a str, &'a str) {
+    fn sender(&self, notes: &mut Vec<Note>) -> (&'a str, &'a str) {
         let mut checked = |key, valid: fn(&str) -> bool, expected, default| {
             let value = self.value(key, notes);
             if valid(value) {
                 return value;
             }
             if let Some(setting) = self.setting(key, notes) {
-                notes.expected(setting, expected, &format!("{default} is taken"));
+                let outcome = format!("{default} is taken");
+                notes.push(setting.unexpected(expected, &outcome));
             }
             default
         };
@@ -218,22 +210,17 @@ fn write(
     draft: &mut Draft,
 ) {
     draft.section("[[syslog]]");
+    if matches!(target, Target::Local { .. }) {
+        draft.remark(
+            "Lines only: queries of the journal by field (journalctl NAT_POST_SRC=...) need one more [[syslog]] with \
+             target = \"journal\".",
+        );
+    }
+    draft.set("target", target.kind());
     match target {
-        Target::Local => {
-            draft.remark(
-                "Lines only: queries of the journal by field (journalctl NAT_POST_SRC=...) need one more [[syslog]] with \
-                 target = \"journal\".",
-            );
-            draft.set("target", "local");
-        }
-        Target::Udp(address) => {
-            draft.set("target", "udp");
-            draft.set("address", address.to_string());
-        }
-        Target::File(path) => {
-            draft.set("target", "file");
-            draft.set("path", path.to_string_lossy());
-        }
+        Target::Udp { address } => draft.set("address", address.to_string()),
+        Target::File { path } => draft.set("path", path.to_string_lossy()),
+        _ => {}
     }
     draft
         .remark("The lines that nfflowd wrote: flow-tools' 18 fields, three lines per connection.");

@@ -1,7 +1,7 @@
 //! The selection that nfflowd leaves to conntrack(8): the options in `<conntrack> format` that nattrail knows too.
 
 use super::super::draft::Draft;
-use super::super::{Notes, Setting, Settings};
+use super::super::{Note, Setting, Settings};
 use crate::config::{quoted, values};
 
 #[derive(Default)]
@@ -15,21 +15,18 @@ struct Selection<'a> {
 }
 
 /// Writes `[capture]`.
-pub(super) fn convert(settings: &Settings, draft: &mut Draft, notes: &mut Notes) {
-    let selection = match settings.last("conntrack.format", notes) {
-        Some(format) => Selection::of(format, notes),
+pub(super) fn convert(settings: &Settings, draft: &mut Draft) {
+    let mut selection = Selection::default();
+    match settings.last("conntrack.format", &mut draft.notes) {
+        Some(format) => selection.read(format, &mut draft.notes),
         // nfflowd's own format asks for translated sources.
-        None => Selection {
-            translated: true,
-            ..Selection::default()
-        },
-    };
+        None => selection.translated = true,
+    }
     selection.write(draft);
 }
 
 impl<'a> Selection<'a> {
-    fn of(format: &'a Setting, notes: &mut Notes) -> Self {
-        let mut this = Self::default();
+    fn read(&mut self, format: &'a Setting, notes: &mut Vec<Note>) {
         let mut words = format.value.split_whitespace().peekable();
         while let Some(word) = words.next() {
             let (flag, attached) = match word.split_once('=') {
@@ -37,17 +34,14 @@ impl<'a> Selection<'a> {
                 _ => (word, None),
             };
             let value = attached.or_else(|| words.next_if(|next| !next.starts_with('-')));
-            if let Err(message) = this.take(flag, value) {
+            if let Err(message) = self.take(flag, value) {
                 let value = value.map(|value| format!(" {value}")).unwrap_or_default();
-                notes.about(
-                    format,
-                    format!("{}: {message}", quoted(&format!("{flag}{value}"))),
-                );
+                let option = quoted(&format!("{flag}{value}"));
+                notes.push(format.note(format!("{option}: {message}")));
             }
         }
         let message = "nattrail starts no other programs; what it selected is in [capture]";
-        notes.about(format, message);
-        this
+        notes.push(format.note(message));
     }
 
     /// The error is what there is to say about the option of conntrack(8).

@@ -27,13 +27,12 @@ pub(super) fn parse(text: &str) -> Result<Settings, Note> {
             let name = name.trim_end_matches('>').trim();
             match open.pop() {
                 Some((block, _)) if block.split(' ').next() == Some(name) => {}
-                Some((block, _)) => {
-                    let (block, name) = (quoted(&block), quoted(name));
-                    return unfit(format!("expected </{block}>, found </{name}>"));
-                }
-                None => {
-                    let name = quoted(name);
-                    return unfit(format!("expected a block to be open, found </{name}>"));
+                other => {
+                    let expected = match other {
+                        Some((block, _)) => format!("</{}>", quoted(&block)),
+                        None => "a block to be open".to_owned(),
+                    };
+                    return unfit(format!("expected {expected}, found </{}>", quoted(name)));
                 }
             }
         } else if text.starts_with('<') && !text.starts_with("<<") {
