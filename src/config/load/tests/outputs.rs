@@ -43,6 +43,19 @@ fn what_netflow_v5_cannot_do_is_refused() {
 }
 
 #[test]
+fn a_mistake_in_one_key_hides_no_contradiction_between_others() {
+    let found = collector("version = \"v5\"\nzone = true\nmtu = 1");
+    assert!(
+        found.contains("collector[0].zone: expected false"),
+        "{found}"
+    );
+    assert!(
+        found.contains("collector[0].mtu: expected a whole"),
+        "{found}"
+    );
+}
+
+#[test]
 fn contradictions_between_the_keys_of_a_collector_are_refused() {
     let cases = [
         (
@@ -78,6 +91,11 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
     assert_eq!(
         message("[[collector]]\naddress = \"2001:db8::1\"\nmtu = 1279"),
         "n.toml: collector[0].mtu: expected at least 1280 over IPv6, found 1279"
+    );
+    assert_eq!(
+        message("[[collector]]\naddress = \"2001:db8::1\"\nmtu = 1"),
+        "n.toml: collector[0].mtu: expected a whole number from 576 to 9216, found 1",
+        "one message for one mistake"
     );
 }
 
@@ -117,6 +135,11 @@ fn two_targets_do_not_take_the_same_records_to_the_same_place() {
     assert_eq!(
         message(&file.repeat(2)),
         "n.toml: syslog[1].path: expected a file of its own, found that of syslog[0]"
+    );
+    assert_eq!(
+        message(&file.repeat(3)),
+        "n.toml: syslog[1].path: expected a file of its own, found that of syslog[0]\n\
+         n.toml: syslog[2].path: expected a file of its own, found that of syslog[0]"
     );
     let stdout = "[[syslog]]\ntarget = \"stdout\"\n";
     assert_eq!(
