@@ -174,7 +174,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Key> {
     Section::ALL.into_iter().flat_map(Section::keys)
 }
 
-/// What to say about a name that there is not: which was meant, where it belongs, or those that there are.
+/// Advice about an unknown name: the one that was probably meant, the section to which it belongs, or all known ones.
 pub(super) fn advice(name: &str, known: &[&str]) -> String {
     if let Some(near) = nearest(name, known) {
         return format!("did you mean \"{near}\"");
