@@ -9,14 +9,14 @@ use std::ops::ControlFlow;
 
 use nattrail::config::{Collector, Config, Format, Syslog, Version};
 use nattrail::engine::{Engine, Filter, Policy};
-use nattrail::export::packer::Packer;
+use nattrail::export::encoder::Encoder;
 use nattrail::export::queue::Queue;
 use nattrail::place::Serial;
 use nattrail::session::Record;
 use nattrail::time::{Now, Uptime, Wall};
 use nattrail::wire::ctnetlink::Event;
 use nattrail::wire::netlink::Messages;
-use nattrail::wire::syslog::{Encoder, Host, Message};
+use nattrail::wire::syslog::{self, Host, Message};
 
 use datagram::{DESTROY, NEW, START, STOP, bytes};
 
@@ -63,7 +63,7 @@ fn collector(version: Version, events: bool) -> Collector {
 
 /// The messages of a collector for the whole life of the session, each event sent at its deadline.
 fn messages(collector: &Collector) -> Vec<Vec<u8>> {
-    let mut packer = Packer::new(collector, at(START));
+    let mut packer = Encoder::of_collector(collector, at(START));
     let mut queue = Queue::new();
     for (serial, (now, record)) in (1..).map(Serial).zip(whole_life()) {
         packer.push(&record, serial, 0, now, &mut queue).unwrap();
@@ -171,7 +171,7 @@ fn csv_has_flow_tools_fields_for_each_record_of_the_triplet() {
         hostname: "gateway".to_owned(),
         pid: 1,
     };
-    let mut encoder = Encoder::new(&syslog.style(), &host);
+    let mut encoder = syslog::Encoder::new(&syslog.style(), &host);
     let mut text = String::new();
     for (now, record) in whole_life() {
         let _ = encoder.encode(&record, now, &mut |message: Message<'_>| {

@@ -5,9 +5,9 @@
 //! is a cache of encodings, and may be emptied at any time.
 
 use std::iter::Sum;
-use std::ops::{Add, AddAssign, ControlFlow, SubAssign};
+use std::ops::{Add, AddAssign, ControlFlow, Sub as _, SubAssign};
 
-use super::packer::Packer;
+use super::packer::{Message, Packer};
 use super::queue::Queue;
 use crate::config;
 use crate::place::{Position, Serial};
@@ -40,7 +40,6 @@ pub struct Amount {
 
 impl Amount {
     /// That of one message of so many octets.
-    #[must_use]
     pub const fn of(load: Load, octets: usize) -> Self {
         Self {
             messages: 1,
@@ -49,17 +48,18 @@ impl Amount {
             gaps: load.gaps as u64,
         }
     }
-}
 
-impl Amount {
     /// The larger of both, number by number.
-    #[must_use]
     pub fn max(self, other: Self) -> Self {
+        self.zip(other, u64::max)
+    }
+
+    fn zip(self, other: Self, with: impl Fn(u64, u64) -> u64) -> Self {
         Self {
-            messages: self.messages.max(other.messages),
-            octets: self.octets.max(other.octets),
-            flow_records: self.flow_records.max(other.flow_records),
-            gaps: self.gaps.max(other.gaps),
+            messages: with(self.messages, other.messages),
+            octets: with(self.octets, other.octets),
+            flow_records: with(self.flow_records, other.flow_records),
+            gaps: with(self.gaps, other.gaps),
         }
     }
 }
@@ -68,12 +68,7 @@ impl Add for Amount {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
-        Self {
-            messages: self.messages + other.messages,
-            octets: self.octets + other.octets,
-            flow_records: self.flow_records + other.flow_records,
-            gaps: self.gaps + other.gaps,
-        }
+        self.zip(other, u64::add)
     }
 }
 
@@ -86,10 +81,7 @@ impl AddAssign for Amount {
 impl SubAssign for Amount {
     /// Of an amount that was added before.
     fn sub_assign(&mut self, other: Self) {
-        self.messages -= other.messages;
-        self.octets -= other.octets;
-        self.flow_records -= other.flow_records;
-        self.gaps -= other.gaps;
+        *self = self.zip(other, u64::sub);
     }
 }
 
@@ -107,12 +99,10 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    #[must_use]
     pub fn of_collector(config: &config::Collector, now: Now) -> Self {
         Self::Flows(Packer::new(config, now))
     }
 
-    #[must_use]
     pub fn of_copy(config: &config::Syslog, host: &Host) -> Self {
         Self::Lines(syslog::Encoder::new(&config.style(), host))
     }
@@ -130,13 +120,30 @@ impl Encoder {
         now: Now,
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
-        match self {
-            Self::Flows(packer) => packer.push(record, serial, skip, now, done),
-            Self::Lines(encoder) => {
-                put_lines(encoder, record, serial, skip, now, done);
-                Ok(())
+        let encoder = match self {
+            Self::Flows(packer) => return packer.push(record, serial, skip, now, done),
+            Self::Lines(encoder) => encoder,
+        };
+        let gaps = u16::from(matches!(record, Record::Gap(_)));
+        let mut part = 0;
+        let _ = encoder.encode(record, now, &mut |message| {
+            part += 1;
+            if part > skip {
+                let end = if message.is_last {
+                    Position::after(serial)
+                } else {
+                    Position { serial, part }
+                };
+                let load = Load {
+                    end,
+                    gaps,
+                    ..Load::default()
+                };
+                done.push(message.bytes, load);
             }
-        }
+            ControlFlow::Continue(())
+        });
+        Ok(())
     }
 
     /// Finishes the message that is due at `now`. Does nothing when none is.
@@ -147,90 +154,59 @@ impl Encoder {
     }
 
     /// When [`Self::handle_timeout`] has something to do. Changes with every other call.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
-        match self {
-            Self::Flows(packer) => packer.poll_timeout(),
-            Self::Lines(_) => None,
-        }
+        self.message()?.poll_timeout()
     }
 
     /// Finishes the message in hand, if there is one.
     pub fn flush(&mut self, now: Now, done: &mut Queue<Load>) {
-        if let Self::Flows(packer) = self {
-            packer.flush(now, done);
+        if let Some(message) = self.message_mut() {
+            message.flush(now, done);
         }
     }
 
     /// Whether no message is in hand.
-    #[must_use]
     pub fn is_idle(&self) -> bool {
-        match self {
-            Self::Flows(packer) => packer.is_idle(),
-            Self::Lines(_) => true,
-        }
+        self.message().is_none_or(Message::is_idle)
     }
 
     /// Forgets the message in hand, and goes back to the message with this sequence number. `back` is the sum of all
     /// messages that were finished from there on.
     pub fn go_back(&mut self, sequence: u32, back: Amount) {
-        if let Self::Flows(packer) = self {
-            packer.go_back(sequence, back);
+        if let Some(message) = self.message_mut() {
+            message.go_back(sequence, back);
         }
     }
 
     /// The sequence number of the next message.
-    #[must_use]
     pub fn sequence(&self) -> u32 {
-        match self {
-            Self::Flows(packer) => packer.sequence(),
-            Self::Lines(_) => 0,
-        }
+        self.message().map_or(0, |message| message.sequence)
     }
 
     /// How many times all templates were sent; never for formats without.
-    #[must_use]
     pub fn template_sends(&self) -> u64 {
-        match self {
-            Self::Flows(packer) => packer.template_sends(),
-            Self::Lines(_) => 0,
-        }
+        self.message().map_or(0, |message| message.template_sends)
     }
 
     /// Takes note that the receiver can no longer get so many records.
     pub fn count_lost(&mut self, lost: u64) {
-        if let Self::Flows(packer) = self {
-            packer.count_lost(lost);
+        if let Some(message) = self.message_mut() {
+            message.lost += lost;
         }
     }
-}
 
-/// Lines or datagrams of text, each a message of its own.
-fn put_lines(
-    encoder: &mut syslog::Encoder,
-    record: &Record,
-    serial: Serial,
-    skip: u32,
-    now: Now,
-    done: &mut Queue<Load>,
-) {
-    let gaps = u16::from(matches!(record, Record::Gap(_)));
-    let mut part = 0;
-    let _ = encoder.encode(record, now, &mut |message| {
-        part += 1;
-        if part > skip {
-            let end = if message.is_last {
-                Position::after(serial)
-            } else {
-                Position { serial, part }
-            };
-            let load = Load {
-                end,
-                gaps,
-                ..Load::default()
-            };
-            done.push(message.bytes, load);
+    /// What is in hand, in formats that gather records.
+    fn message(&self) -> Option<&Message> {
+        match self {
+            Self::Flows(packer) => Some(packer.message()),
+            Self::Lines(_) => None,
         }
-        ControlFlow::Continue(())
-    });
+    }
+
+    fn message_mut(&mut self) -> Option<&mut Message> {
+        match self {
+            Self::Flows(packer) => Some(packer.message_mut()),
+            Self::Lines(_) => None,
+        }
+    }
 }

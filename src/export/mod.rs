@@ -4,7 +4,7 @@
 pub mod encoder;
 mod losses;
 pub mod output;
-pub mod packer;
+mod packer;
 pub mod peer;
 pub mod queue;
 pub mod source;

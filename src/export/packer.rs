@@ -5,57 +5,49 @@
 //! - none is longer than [`config::Collector::max_message`] (the least `mtu` has room for any record), and none is
 //!   empty;
 //! - a record leaves no later than `export-delay` after it came, if [`Packer::handle_timeout`] is called at
-//!   [`Packer::poll_timeout`];
+//!   [`Message::poll_timeout`];
 //! - no data record is in a message before the one with its template;
-//! - after [`Packer::go_back`] the same sequence numbers count the same messages again, and templates come first.
+//! - after [`Message::go_back`] the same sequence numbers count the same messages again, and templates come first.
 //!
 //! Nothing is allocated per record.
 
-mod netflow5;
 mod templated;
 #[cfg(test)]
 mod tests;
-
-use std::time::Duration;
 
 use super::encoder::{Amount, Load, NotRepresentable};
 use super::queue::Queue;
 use crate::config::{self, Version};
 use crate::place::{Position, Serial};
-use crate::session::Record;
-use crate::time::{Now, Uptime};
-use crate::wire::layout::Dialect;
+use crate::session::{EventKind, NatEvent, Record};
+use crate::time::{BootTime, Now, Uptime};
+use crate::wire::dialect::{self, Dialect};
+use crate::wire::netflow5;
+use crate::wire::template::OpenSet;
 
 /// The packer of one collector.
 #[derive(Debug)]
-pub struct Packer(Encoding);
-
-#[derive(Debug)]
-enum Encoding {
-    NetflowV5(netflow5::Packer),
+pub enum Packer {
+    NetflowV5(Box<Message>),
     Templated(Box<templated::Packer>),
 }
 
 impl Packer {
-    #[must_use]
-    pub fn new(collector: &config::Collector, now: Now) -> Self {
-        let templated = |dialect| {
-            let packer = templated::Packer::new(collector, dialect, now);
-            Encoding::Templated(Box::new(packer))
+    pub(super) fn new(collector: &config::Collector, now: Now) -> Self {
+        let dialect = match collector.version {
+            Version::NetflowV5 => return Self::NetflowV5(Message::new(collector).into()),
+            Version::NetflowV9 => Dialect::NetflowV9,
+            Version::Ipfix => Dialect::Ipfix,
         };
-        Self(match collector.version {
-            Version::NetflowV5 => Encoding::NetflowV5(netflow5::Packer::new(collector)),
-            Version::NetflowV9 => templated(Dialect::NetflowV9),
-            Version::Ipfix => templated(Dialect::Ipfix),
-        })
+        let packer = templated::Packer::new(Message::new(collector), dialect, now);
+        Self::Templated(Box::new(packer))
     }
 
-    /// Packs the flow records of a record but for the first `skip`; messages that are full go to `done`. Call
-    /// [`Self::poll_timeout`] afterwards.
+    /// Packs the flow records of a record but for the first `skip`; messages that are full go to `done`.
     ///
     /// # Errors
     /// [`NotRepresentable`], and then some or all of the flow records are missing.
-    pub fn push(
+    pub(super) fn push(
         &mut self,
         record: &Record,
         serial: Serial,
@@ -63,156 +55,139 @@ impl Packer {
         now: Now,
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
-        self.assembly_mut().begin_record(serial, skip);
-        let result = match (&mut self.0, record) {
-            (Encoding::NetflowV5(packer), Record::Event(event)) => packer.push(event, now, done),
-            (Encoding::NetflowV5(_), Record::Gap(_)) => Err(NotRepresentable),
-            (Encoding::Templated(packer), Record::Event(event)) => packer.push(event, now, done),
-            (Encoding::Templated(packer), Record::Gap(gap)) => {
+        let message = self.message_mut();
+        message.next = Position::before(serial);
+        message.skip = skip;
+        let result = match (&mut *self, record) {
+            (Self::NetflowV5(message), Record::Event(event)) => {
+                message.push_netflow5(event, now, done)
+            }
+            (Self::NetflowV5(_), Record::Gap(_)) => Err(NotRepresentable),
+            (Self::Templated(packer), Record::Event(event)) => packer.push(event, now, done),
+            (Self::Templated(packer), Record::Gap(gap)) => {
                 packer.push_gap(*gap, now, done);
                 Ok(())
             }
         };
-        self.assembly_mut().end_record(serial);
+        let message = self.message_mut();
+        message.next = Position::after(serial);
+        message.load.end = message.next;
         result
     }
 
     /// Finishes the messages that are due at `now`: one that has waited long enough, or the repetition of the templates.
     /// Does nothing when none is.
-    pub fn handle_timeout(&mut self, now: Now, done: &mut Queue<Load>) {
-        if self.assembly().deadline.is_some_and(|at| at <= now.up) {
-            self.flush(now, done);
+    pub(super) fn handle_timeout(&mut self, now: Now, done: &mut Queue<Load>) {
+        let message = self.message_mut();
+        if message.deadline.is_some_and(|at| at <= now.up) {
+            message.flush(now, done);
         }
-        match &mut self.0 {
-            Encoding::NetflowV5(_) => {}
-            Encoding::Templated(packer) => packer.refresh_templates(now, done),
+        if let Self::Templated(packer) = self {
+            packer.refresh_templates(now, done);
         }
     }
 
-    /// When [`Self::handle_timeout`] has something to do. Changes with every other call.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Uptime> {
-        let refresh = match &self.0 {
-            Encoding::NetflowV5(_) => None,
-            Encoding::Templated(packer) => packer.refresh_deadline(),
-        };
-        self.assembly().deadline.into_iter().chain(refresh).min()
+    pub(super) fn message(&self) -> &Message {
+        match self {
+            Self::NetflowV5(message) => message,
+            Self::Templated(packer) => &packer.message,
+        }
+    }
+
+    pub(super) fn message_mut(&mut self) -> &mut Message {
+        match self {
+            Self::NetflowV5(message) => message,
+            Self::Templated(packer) => &mut packer.message,
+        }
+    }
+}
+
+/// The message in hand, in whichever format, and what is counted from message to message.
+#[derive(Debug)]
+pub struct Message {
+    config: config::Collector,
+    /// Empty while no message has begun.
+    bytes: Vec<u8>,
+    /// The contents of `bytes`.
+    load: Load,
+    /// The reference of its times in SysUptime.
+    boot: BootTime,
+    deadline: Option<Uptime>,
+    set: Option<OpenSet>,
+    /// Template records in the message.
+    definitions: u16,
+    /// Options data records in the message.
+    options: u16,
+    /// The flow record that comes next.
+    next: Position,
+    /// Flow records of the record in hand that have been taken.
+    skip: u32,
+    /// Of the next message. IPFIX: data records packed so far. NetFlow v9: messages. NetFlow v5: flows.
+    pub(super) sequence: u32,
+    /// Of all messages that are finished.
+    totals: Amount,
+    /// Records that the collector can no longer get.
+    pub(super) lost: u64,
+    /// When all templates were sent last; `None` when they have to be in any case, and in NetFlow v5.
+    templates_sent: Option<Uptime>,
+    /// Messages since then, the one with the templates included.
+    since_templates: u32,
+    /// How many times all templates were sent.
+    pub(super) template_sends: u64,
+}
+
+impl Message {
+    fn new(collector: &config::Collector) -> Self {
+        Self {
+            config: collector.clone(),
+            bytes: Vec::with_capacity(collector.max_message()),
+            load: Load::default(),
+            boot: BootTime::default(),
+            deadline: None,
+            set: None,
+            definitions: 0,
+            options: 0,
+            next: Position::default(),
+            skip: 0,
+            sequence: 0,
+            totals: Amount::default(),
+            lost: 0,
+            templates_sent: None,
+            since_templates: 0,
+            template_sends: 0,
+        }
+    }
+
+    /// When [`Packer::handle_timeout`] has something to do: a message in hand is followed by one that begins with the
+    /// templates, if they are due, but without one they leave on their own. Changes with every other call.
+    pub(super) fn poll_timeout(&self) -> Option<Uptime> {
+        if self.is_idle() {
+            let sent = self.templates_sent?;
+            Some(sent.saturating_add(self.config.template_refresh))
+        } else {
+            self.deadline
+        }
     }
 
     /// Finishes the message in hand, if there is one.
-    pub fn flush(&mut self, now: Now, done: &mut Queue<Load>) {
+    pub(super) fn flush(&mut self, now: Now, done: &mut Queue<Load>) {
         if !self.is_idle() {
-            match &mut self.0 {
-                Encoding::NetflowV5(packer) => packer.finish(now, done),
-                Encoding::Templated(packer) => packer.finish(now, done),
-            }
+            self.finish(now, done);
         }
     }
 
     /// Forgets the message in hand, and goes back to the message with this sequence number. `back` is the sum of all
     /// messages that were finished from there on.
-    pub fn go_back(&mut self, sequence: u32, back: Amount) {
-        self.assembly_mut().abandon();
-        self.assembly_mut().totals -= back;
-        match &mut self.0 {
-            Encoding::NetflowV5(packer) => packer.sequence = sequence,
-            Encoding::Templated(packer) => packer.go_back(sequence),
-        }
-    }
-
-    /// Takes note that the collector can no longer get so many records.
-    pub fn count_lost(&mut self, lost: u64) {
-        self.assembly_mut().lost += lost;
+    pub(super) fn go_back(&mut self, sequence: u32, back: Amount) {
+        self.abandon();
+        self.sequence = sequence;
+        self.totals -= back;
+        self.templates_sent = None;
     }
 
     /// Whether no message is in hand.
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        self.assembly().is_idle()
-    }
-
-    /// How many times all templates were sent.
-    #[must_use]
-    pub fn template_sends(&self) -> u64 {
-        match &self.0 {
-            Encoding::NetflowV5(_) => 0,
-            Encoding::Templated(packer) => packer.template_sends,
-        }
-    }
-
-    /// The sequence number of the next message.
-    #[must_use]
-    pub fn sequence(&self) -> u32 {
-        match &self.0 {
-            Encoding::NetflowV5(packer) => packer.sequence,
-            Encoding::Templated(packer) => packer.sequence,
-        }
-    }
-
-    fn assembly(&self) -> &Assembly {
-        match &self.0 {
-            Encoding::NetflowV5(packer) => &packer.assembly,
-            Encoding::Templated(packer) => &packer.assembly,
-        }
-    }
-
-    fn assembly_mut(&mut self) -> &mut Assembly {
-        match &mut self.0 {
-            Encoding::NetflowV5(packer) => &mut packer.assembly,
-            Encoding::Templated(packer) => &mut packer.assembly,
-        }
-    }
-}
-
-/// The message in hand, in whichever format.
-#[derive(Debug)]
-struct Assembly {
-    /// Empty while no message has begun.
-    bytes: Vec<u8>,
-    max_len: usize,
-    /// The contents of `bytes`.
-    load: Load,
-    deadline: Option<Uptime>,
-    delay: Duration,
-    /// The flow record that comes next.
-    next: Position,
-    /// Flow records of the record in hand that have been taken.
-    skip: u32,
-    /// Of all messages that are finished.
-    totals: Amount,
-    /// Records that the collector can no longer get.
-    lost: u64,
-}
-
-impl Assembly {
-    fn new(collector: &config::Collector) -> Self {
-        let max_len = collector.max_message();
-        Self {
-            bytes: Vec::with_capacity(max_len),
-            max_len,
-            load: Load::default(),
-            deadline: None,
-            delay: collector.export_delay,
-            next: Position::default(),
-            skip: 0,
-            totals: Amount::default(),
-            lost: 0,
-        }
-    }
-
-    const fn is_idle(&self) -> bool {
+    pub(super) const fn is_idle(&self) -> bool {
         self.bytes.is_empty()
-    }
-
-    const fn begin_record(&mut self, serial: Serial, skip: u32) {
-        self.next = Position::before(serial);
-        self.skip = skip;
-    }
-
-    /// No more flow records come of the record.
-    const fn end_record(&mut self, serial: Serial) {
-        self.next = Position::after(serial);
-        self.load.end = self.next;
     }
 
     /// Whether the next flow record has been taken, and passes it by in that case.
@@ -222,39 +197,94 @@ impl Assembly {
         skips
     }
 
+    /// Packs what NetFlow v5 has for an event.
+    fn push_netflow5(
+        &mut self,
+        event: &NatEvent,
+        now: Now,
+        done: &mut Queue<Load>,
+    ) -> Result<(), NotRepresentable> {
+        if self.config.events {
+            for record in netflow5::dummy_flows(event)? {
+                self.put_netflow5(&record, now, done);
+            }
+        }
+        if self.config.triplet && event.kind == EventKind::Delete {
+            for record in netflow5::triplet(event, self.config.post_nat_counters)? {
+                self.put_netflow5(&record, now, done);
+            }
+        }
+        Ok(())
+    }
+
+    fn put_netflow5(&mut self, record: &netflow5::Record, now: Now, done: &mut Queue<Load>) {
+        if self.skips() {
+            return;
+        }
+        if usize::from(self.load.flow_records) == netflow5::MAX_RECORDS
+            || self.bytes.len() + netflow5::RECORD_LEN > self.config.max_message()
+        {
+            self.finish(now, done);
+        }
+        if self.is_idle() {
+            self.begin(now);
+        }
+        record.put(self.boot, &mut self.bytes);
+        self.load.flow_records += 1;
+        self.advance(now);
+    }
+
     /// Begins a message with room for its header.
-    fn begin(&mut self, header_len: usize) {
+    fn begin(&mut self, now: Now) {
+        let header_len = match self.config.version {
+            Version::NetflowV5 => netflow5::HEADER_LEN,
+            Version::NetflowV9 => dialect::NETFLOW_9_HEADER_LEN,
+            Version::Ipfix => dialect::IPFIX_HEADER_LEN,
+        };
         self.bytes.resize(header_len, 0);
         self.load.end = self.next;
+        self.boot = BootTime::new(now);
     }
 
-    /// Counts a flow record that has been appended; the first one sets the deadline of the message.
-    fn count_record(&mut self, now: Now) {
-        // A record takes more than one octet, and a message has fewer than 65,536.
-        self.load.flow_records += 1;
-        self.expect(now);
-    }
-
-    /// Counts a gap that has been appended, which sets the deadline as a flow record does.
-    fn count_gap(&mut self, now: Now) {
-        self.load.gaps += 1;
-        self.expect(now);
-    }
-
-    fn expect(&mut self, now: Now) {
+    /// Takes note that a flow record or a gap has been appended; the first one sets the deadline of the message.
+    fn advance(&mut self, now: Now) {
         self.next.part += 1;
         self.load.end = self.next;
-        if self.deadline.is_none() {
-            self.deadline = Some(now.up.saturating_add(self.delay));
-        }
+        let deadline = now.up.saturating_add(self.config.export_delay);
+        self.deadline.get_or_insert(deadline);
     }
 
     /// Writes the header and hands the message over.
-    fn finish(&mut self, header: &[u8], sequence: u32, done: &mut Queue<Load>) {
-        self.bytes[..header.len()].copy_from_slice(header);
+    fn finish(&mut self, now: Now, done: &mut Queue<Load>) {
+        self.close_set();
+        let data = self.load.flow_records + self.options;
+        let (boot, sequence, domain) = (self.boot, self.sequence, self.config.observation_domain);
+        // Not above max_message, which is below 65,536.
+        let length = self.bytes.len() as u16;
+        let mut write = |header: &[u8]| self.bytes[..header.len()].copy_from_slice(header);
+        let counted = match self.config.version {
+            Version::NetflowV5 => {
+                let engine = domain as u16;
+                write(&netflow5::header(data, boot, now.up, sequence, engine));
+                data
+            }
+            Version::NetflowV9 => {
+                let count = data + self.definitions;
+                write(&dialect::netflow_9_header(
+                    count, boot, now.up, sequence, domain,
+                ));
+                1
+            }
+            Version::Ipfix => {
+                write(&dialect::ipfix_header(length, now.wall, sequence, domain));
+                data
+            }
+        };
         self.load.sequence = sequence;
         done.push(&self.bytes, self.load);
+        self.sequence = sequence.wrapping_add(counted.into());
         self.totals += Amount::of(self.load, self.bytes.len());
+        self.since_templates = self.since_templates.saturating_add(1);
         self.abandon();
     }
 
@@ -266,5 +296,8 @@ impl Assembly {
         };
         self.bytes.clear();
         self.deadline = None;
+        self.set = None;
+        self.definitions = 0;
+        self.options = 0;
     }
 }

@@ -133,8 +133,8 @@ fn lost(record: &GapRecord) -> u64 {
 mod tests {
     use super::*;
     use crate::time::Wall;
+    use crate::wire::dialect::Dialect;
     use crate::wire::template::Template;
-    use crate::wire::{ipfix, netflow9};
 
     fn layout(template: &Template<GapRecord>) -> String {
         let field = |element: &Element<_>| format!("{}/{}", element.id, element.length());
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn ipfix_has_the_layout_of_the_reliability_statistics() {
-        let layouts = Kind::ALL.map(|kind| layout(&ipfix::gap_template(kind)));
+        let layouts = Kind::ALL.map(|kind| layout(&Dialect::Ipfix.gap_template(kind)));
         assert_eq!(
             layouts,
             [
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn netflow_9_has_the_same_within_the_scope_of_the_system() {
-        let layouts = Kind::ALL.map(|kind| layout(&netflow9::gap_template(kind)));
+        let layouts = Kind::ALL.map(|kind| layout(&Dialect::NetflowV9.gap_template(kind)));
         assert_eq!(
             layouts,
             [

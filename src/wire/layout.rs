@@ -30,6 +30,7 @@
 //! and a create has no end.
 
 use crate::session::{EventKind, NatEvent, Provenance};
+use crate::wire::dialect::Dialect;
 use crate::wire::element::{
     DST_IPV4, DST_IPV6, DST_PORT, Element, FIRST_SWITCHED, FLOW_END, FLOW_START, INGRESS_VRF,
     INITIATOR_OCTETS, INITIATOR_PACKETS, LAST_SWITCHED, METERING_PROCESS, NAT_EVENT,
@@ -39,10 +40,6 @@ use crate::wire::element::{
 };
 use crate::wire::flow::{Family, Flow};
 use crate::wire::template::Template;
-
-/// The ids of options templates begin here.
-pub(super) const IPFIX_OPTIONS: u16 = 512;
-pub(super) const NETFLOW_9_OPTIONS: u16 = 528;
 
 /// The id of the template without any of the bits.
 const FIRST: u16 = 1024;
@@ -55,12 +52,6 @@ const NO_DESTINATION: u16 = 32;
 const DELETE: u16 = 64;
 const FLOW: u16 = 128;
 const NETFLOW_9_FLOW: u16 = 192;
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Dialect {
-    NetflowV9,
-    Ipfix,
-}
 
 /// The properties that decide over the elements of a flow record: the bits of the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -171,8 +162,8 @@ mod tests {
 
     use super::*;
     use crate::session::Totals;
+    use crate::wire::gap;
     use crate::wire::samples::{create, delete, snat};
-    use crate::wire::{gap, ipfix, netflow9};
 
     const DIALECTS: [Dialect; 2] = [Dialect::Ipfix, Dialect::NetflowV9];
     const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
@@ -251,14 +242,10 @@ mod tests {
         let entry = |id, fields: String| (id, fields);
         let flows = layouts().into_iter().map(|(layout, _)| layout.template());
         let mut templates: Vec<_> = flows.map(|flow| entry(flow.id(), fields(&flow))).collect();
-        for statistics in [
-            ipfix::statistics_template(),
-            netflow9::statistics_template(),
-        ] {
+        for dialect in DIALECTS {
+            let statistics = dialect.statistics_template();
             templates.push(entry(statistics.id(), fields(&statistics)));
-        }
-        for kind in gap::Kind::ALL {
-            for gap in [ipfix::gap_template(kind), netflow9::gap_template(kind)] {
+            for gap in gap::Kind::ALL.map(|kind| dialect.gap_template(kind)) {
                 templates.push(entry(gap.id(), fields(&gap)));
             }
         }
@@ -314,17 +301,11 @@ mod tests {
         for (layout, bits) in layouts() {
             assert_eq!(layout.id(), 1024 + bits, "{layout:?}");
         }
-        assert_eq!(ipfix::statistics_template().id(), 512);
-        assert_eq!(netflow9::statistics_template().id(), 528);
-        let gaps = gap::Kind::ALL;
-        assert_eq!(
-            gaps.map(|kind| ipfix::gap_template(kind).id()),
-            [513, 514, 515, 516]
-        );
-        assert_eq!(
-            gaps.map(|kind| netflow9::gap_template(kind).id()),
-            [529, 530, 531, 532]
-        );
+        for (dialect, first) in DIALECTS.into_iter().zip([512, 528]) {
+            assert_eq!(dialect.statistics_template().id(), first);
+            let gaps = gap::Kind::ALL.map(|kind| dialect.gap_template(kind).id());
+            assert_eq!(gaps, [1, 2, 3, 4].map(|kind| first + kind));
+        }
     }
 
     #[test]

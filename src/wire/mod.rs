@@ -5,13 +5,12 @@
 
 pub mod ctnetlink;
 pub mod ctstats;
+pub mod dialect;
 pub mod element;
 pub mod flow;
 pub mod gap;
-pub mod ipfix;
 pub mod layout;
 pub mod netflow5;
-pub mod netflow9;
 pub mod netlink;
 pub mod record;
 #[cfg(test)]

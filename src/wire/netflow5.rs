@@ -19,35 +19,28 @@ pub const RECORD_LEN: usize = 48;
 /// Records in one message.
 pub const MAX_RECORDS: usize = 30;
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Header {
-    /// Records in the message, 1 to [`MAX_RECORDS`].
-    pub count: u16,
-    pub boot: BootTime,
-    /// When the message leaves.
-    pub up: Uptime,
-    /// Flows sent before this message.
-    pub sequence: u32,
-    /// Engine type in the high byte, engine id in the low one.
-    pub engine: u16,
-}
-
-impl Header {
-    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
-        let unix = self.boot.unix_millis(self.up);
-        let secs = (unix / 1000) as u32;
-        let nanos = (unix % 1000) as u32 * 1_000_000;
-        let mut bytes = [0; HEADER_LEN];
-        bytes[0..2].copy_from_slice(&5_u16.to_be_bytes());
-        bytes[2..4].copy_from_slice(&self.count.to_be_bytes());
-        bytes[4..8].copy_from_slice(&(self.up.as_millis() as u32).to_be_bytes());
-        bytes[8..12].copy_from_slice(&secs.to_be_bytes());
-        bytes[12..16].copy_from_slice(&nanos.to_be_bytes());
-        bytes[16..20].copy_from_slice(&self.sequence.to_be_bytes());
-        bytes[20..22].copy_from_slice(&self.engine.to_be_bytes());
-        // The last two bytes, sampling mode and interval, are zero: nothing is sampled.
-        bytes
-    }
+/// The header of a message of `count` records that leaves at `up`. `sequence` is that of the flows sent before, `engine` has
+/// the engine type in the high byte and the engine id in the low one.
+pub fn header(
+    count: u16,
+    boot: BootTime,
+    up: Uptime,
+    sequence: u32,
+    engine: u16,
+) -> [u8; HEADER_LEN] {
+    let unix = boot.unix_millis(up);
+    let secs = (unix / 1000) as u32;
+    let nanos = (unix % 1000) as u32 * 1_000_000;
+    let mut bytes = [0; HEADER_LEN];
+    bytes[0..2].copy_from_slice(&5_u16.to_be_bytes());
+    bytes[2..4].copy_from_slice(&count.to_be_bytes());
+    bytes[4..8].copy_from_slice(&(up.as_millis() as u32).to_be_bytes());
+    bytes[8..12].copy_from_slice(&secs.to_be_bytes());
+    bytes[12..16].copy_from_slice(&nanos.to_be_bytes());
+    bytes[16..20].copy_from_slice(&sequence.to_be_bytes());
+    bytes[20..22].copy_from_slice(&engine.to_be_bytes());
+    // The last two bytes, sampling mode and interval, are zero: nothing is sampled.
+    bytes
 }
 
 /// One flow record. Interfaces, type of service and masks are always zero: conntrack knows none of them.
@@ -247,16 +240,10 @@ mod tests {
 
     #[test]
     fn the_header_has_the_documented_layout() {
-        let header = Header {
-            count: 4,
-            boot: BootTime::new(now()),
-            up: Uptime::from_millis(UP + 7),
-            sequence: 0x0102_0304,
-            engine: 0x0506,
-        };
+        let (boot, up) = (BootTime::new(now()), Uptime::from_millis(UP + 7));
         // 7 ms are 0x6acfc0 ns.
         assert_eq!(
-            header.to_bytes()[..],
+            header(4, boot, up, 0x0102_0304, 0x0506)[..],
             hex("0005 0004 fffbab5f 6b00ac90 006acfc0 01020304 05 06 0000")
         );
     }
@@ -435,8 +422,7 @@ mod tests {
             let sent = up + waited;
             prop_assume!(ago <= wall);
             let time = wall - ago;
-            let header = Header { count: 1, boot, up: Uptime::from_millis(sent), sequence: 0, engine: 0 };
-            let header = header.to_bytes();
+            let header = header(1, boot, Uptime::from_millis(sent), 0, 0);
             let field = |at: usize| u32::from_be_bytes(header[at..at + 4].try_into().unwrap());
             let unix = u64::from(field(8)) * 1000 + u64::from(field(12)) / 1_000_000;
             let age = field(4).wrapping_sub(boot.sys_uptime(Wall::from_millis(time)));

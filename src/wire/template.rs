@@ -33,15 +33,11 @@ impl<S> Template<S> {
         }
     }
 
-    /// An options template: what the records are about, then what they say about it.
-    pub fn options(id: u16, scope: &[Element<S>], options: &[Element<S>]) -> Self
-    where
-        S: Clone,
-    {
+    /// An options template: of the elements the first ones, the scope, are what the records are about.
+    pub fn options(id: u16, scope_fields: u16, elements: Vec<Element<S>>) -> Self {
         Self {
-            // One or two.
-            scope_fields: scope.len() as u16,
-            ..Self::new(id, [scope, options].concat())
+            scope_fields,
+            ..Self::new(id, elements)
         }
     }
 
@@ -104,7 +100,7 @@ impl<S> Template<S> {
 /// A set of which the length is not known yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OpenSet {
-    id: u16,
+    pub id: u16,
     offset: usize,
 }
 
@@ -117,13 +113,8 @@ impl OpenSet {
         Self { id, offset }
     }
 
-    pub const fn id(self) -> u16 {
-        self.id
-    }
-
-    /// Pads the set to a multiple of `alignment` octets and writes its length.
-    pub fn close(self, alignment: usize, message: &mut Vec<u8>) {
-        message.resize(message.len().next_multiple_of(alignment), 0);
+    /// Writes the length of the set, which ends with `message`.
+    pub fn close(self, message: &mut [u8]) {
         // A message is no longer than a UDP datagram.
         let length = (message.len() - self.offset) as u16;
         message[self.offset + 2..self.offset + 4].copy_from_slice(&length.to_be_bytes());

@@ -6,10 +6,13 @@ mod gaps;
 mod positions;
 mod property;
 
+use std::time::Duration;
+
 use decoding::decode;
 
 use super::*;
 use crate::config::NatEventValues;
+use crate::export::encoder::Encoder;
 use crate::session::{EventKind, NatEvent, Provenance, Session};
 use crate::time::Wall;
 use crate::wire::samples::{
@@ -49,7 +52,7 @@ fn at(millis: u64) -> Now {
 
 /// A packer and the queue it fills, with records from serial 1 on.
 struct Script {
-    packer: Packer,
+    packer: Encoder,
     done: Queue<Load>,
     next: Serial,
 }
@@ -57,7 +60,7 @@ struct Script {
 impl Script {
     fn new(collector: &config::Collector) -> Self {
         Self {
-            packer: Packer::new(collector, at(0)),
+            packer: Encoder::of_collector(collector, at(0)),
             done: Queue::new(),
             next: Serial(1),
         }
@@ -88,6 +91,14 @@ impl Script {
     fn flush(&mut self, millis: u64) -> Vec<Vec<u8>> {
         self.packer.flush(at(millis), &mut self.done);
         self.take()
+    }
+
+    /// Of all messages that are finished.
+    fn totals(&self) -> Amount {
+        match &self.packer {
+            Encoder::Flows(packer) => packer.message().totals,
+            Encoder::Lines(_) => unreachable!("made for a collector"),
+        }
     }
 
     fn take(&mut self) -> Vec<Vec<u8>> {

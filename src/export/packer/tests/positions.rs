@@ -237,7 +237,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 /// A collector that takes messages, and a packer that follows a log for it.
 struct Follower<'a> {
     config: &'a config::Collector,
-    packer: Packer,
+    packer: Encoder,
     done: Queue<Load>,
     log: Vec<Record>,
     /// How much of the log is packed.
@@ -253,7 +253,7 @@ impl<'a> Follower<'a> {
     fn new(config: &'a config::Collector) -> Self {
         Self {
             config,
-            packer: Packer::new(config, at(0)),
+            packer: Encoder::of_collector(config, at(0)),
             done: Queue::new(),
             log: Vec::new(),
             packed: 0,
@@ -309,7 +309,7 @@ impl<'a> Follower<'a> {
 
     fn restart(&mut self) {
         let sequence = self.sequence();
-        self.packer = Packer::new(self.config, at(0));
+        self.packer = Encoder::of_collector(self.config, at(0));
         self.packer.go_back(sequence, Amount::default());
         self.done.clear();
         self.packed = self.position.serial.0 as usize - 1;

@@ -100,11 +100,11 @@ proptest! {
         messages.extend(script.flush(millis));
         prop_assert!(messages.iter().all(|message| message.len() <= collector.max_message()));
         let decoded = decode(&messages);
-        prop_assert_eq!(decoded.flows.len() as u64, script.packer.assembly().totals.flow_records);
+        prop_assert_eq!(decoded.flows.len() as u64, script.totals().flow_records);
         if collector.version != Version::NetflowV5 {
             prop_assert_eq!(decoded.flows.len(), expected);
         }
         let octets: usize = messages.iter().map(Vec::len).sum();
-        prop_assert_eq!(octets as u64, script.packer.assembly().totals.octets);
+        prop_assert_eq!(octets as u64, script.totals().octets);
     }
 }
