@@ -162,7 +162,7 @@ fn target(target: Target, format: Format) -> Followed {
         name: None,
         target,
         format,
-        facility: Facility::LOCAL6,
+        facility: Facility(22 << 3),
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),
         exporter_address: POST_SRC.parse().unwrap(),

@@ -79,7 +79,10 @@ choices! {
 }
 
 pub(crate) fn facility(text: &str) -> Parsed<Facility> {
-    text.parse().map(Facility).map_err(|()| None)
+    let facility: Result<syslog::Facility, ()> = text.parse();
+    facility
+        .map(|facility| Facility(facility as u8))
+        .map_err(|()| None)
 }
 
 pub(crate) fn protocol(text: &str) -> Parsed<Protocol> {

@@ -278,10 +278,7 @@ impl OutputConfig {
 fn sorted_by(config: &config::Syslog) -> String {
     format!(
         "{:?} {} {} {}",
-        config.format,
-        config.facility.base(),
-        config.severity as u8,
-        config.app_name
+        config.format, config.facility.0, config.severity as u8, config.app_name
     )
 }
 

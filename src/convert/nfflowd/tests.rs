@@ -33,7 +33,7 @@ fn the_smallest_file_gives_what_nfflowd_does_with_it() {
     let path = "/dev/log".into();
     assert_eq!(copy.target, Target::Local { path });
     assert_eq!(copy.format, crate::config::Format::Csv);
-    assert_eq!(copy.facility, Facility::LOCAL6);
+    assert_eq!(copy.facility, Facility(22 << 3));
     assert_eq!(copy.severity, Severity::Notice);
     assert_eq!(copy.app_name, "conntrack");
     assert_eq!(copy.exporter_address.to_string(), "192.0.2.1");
@@ -114,7 +114,7 @@ fn ttl_copies_and_selection_are_taken_over() {
     ];
     assert_eq!(targets, expected.iter().collect::<Vec<_>>());
     assert_eq!(config.syslog[1].app_name, "gate-7");
-    assert_ne!(config.syslog[1].facility, Facility::LOCAL6);
+    assert_ne!(config.syslog[1].facility, Facility(22 << 3));
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_copy_whose_facility_and_name_are_none_has_the_defaults_and_says_so() {
         "<ptee>\n<conf>\n<syslog>\nident a b\nfacility local9\n</syslog>\n</conf>\n</ptee>\n";
     let (config, notes) = converted(&format!("{SENDER}{copy}"));
     assert_eq!(config.syslog[0].app_name, "nattrail");
-    assert_eq!(config.syslog[0].facility, Facility::LOCAL6);
+    assert_eq!(config.syslog[0].facility, Facility(22 << 3));
     let notes = notes.join("\n");
     assert!(
         notes.contains("line 9: ptee.conf.syslog.ident: expected"),

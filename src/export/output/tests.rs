@@ -105,7 +105,7 @@ fn text() -> config::Syslog {
         name: None,
         target: Target::Stdout,
         format: Format::Text,
-        facility: Facility::LOCAL6,
+        facility: Facility(22 << 3),
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),
         exporter_address: [192, 0, 2, 1].into(),

@@ -6,36 +6,17 @@
 //! finds it through the journal's index. journald itself writes down when it took the entry and who sent it.
 
 use super::fields;
-use super::put::{self, Calendar};
+use super::put::Calendar;
 use super::text;
 use crate::session::Record;
 
-#[derive(Debug)]
-pub(super) struct Header(Vec<u8>);
-
-impl Header {
-    pub(super) fn new(facility: u8, severity: u8, identifier: &str, pid: u32) -> Self {
-        let mut out = Vec::new();
-        let mut number = |name: &[u8], value: u32| {
-            out.extend_from_slice(name);
-            put::decimal(&mut out, value.into());
-            out.push(b'\n');
-        };
-        number(b"PRIORITY=", severity.into());
-        number(b"SYSLOG_FACILITY=", facility.into());
-        number(b"SYSLOG_PID=", pid);
-        // The configuration allows no line feed in it.
-        out.extend_from_slice(b"SYSLOG_IDENTIFIER=");
-        out.extend_from_slice(identifier.as_bytes());
-        out.push(b'\n');
-        Self(out)
-    }
-
-    /// Everything up to the value of `MESSAGE`, which must not hold a newline.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.0);
-        out.extend_from_slice(b"MESSAGE=");
-    }
+/// Everything up to the value of `MESSAGE`, which must not hold a newline. Nor does the identifier: the configuration allows
+/// none.
+pub(super) fn header(facility: u8, severity: u8, identifier: &str, pid: u32) -> String {
+    format!(
+        "PRIORITY={severity}\nSYSLOG_FACILITY={facility}\nSYSLOG_PID={pid}\n\
+         SYSLOG_IDENTIFIER={identifier}\nMESSAGE="
+    )
 }
 
 /// The text that follows the value of `MESSAGE`.

@@ -1,4 +1,4 @@
-//! The header of RFC 5424 and the structured data `nsess`.
+//! The HOSTNAME and the MSGID of RFC 5424, and the structured data `nsess`.
 //!
 //! `nsess` with MSGID SADD and SDEL is the vocabulary of draft-ietf-behave-syslog-nat-logging, which VPP speaks too:
 //!
@@ -18,36 +18,6 @@
 use super::put::{self, Calendar};
 use super::text;
 use crate::session::{EventKind, NatEvent, Provenance, Record};
-use crate::time::Wall;
-
-#[derive(Debug)]
-pub(super) struct Header {
-    priority: u8,
-    /// `HOSTNAME APP-NAME PROCID` with a space on both sides.
-    names: Vec<u8>,
-}
-
-impl Header {
-    pub(super) fn new(priority: u8, hostname: &str, app_name: &str, pid: u32) -> Self {
-        let mut names = vec![b' '];
-        host_name(&mut names, hostname);
-        names.push(b' ');
-        names.extend_from_slice(app_name.as_bytes());
-        names.push(b' ');
-        put::decimal(&mut names, pid.into());
-        names.push(b' ');
-        Self { priority, names }
-    }
-
-    /// Everything up to the MSGID, with a space after it.
-    pub(super) fn write(&self, out: &mut Vec<u8>, time: Wall, calendar: &mut Calendar) {
-        out.push(b'<');
-        put::decimal(out, self.priority.into());
-        out.extend_from_slice(b">1 ");
-        calendar.rfc3339::<6>(out, time);
-        out.extend_from_slice(&self.names);
-    }
-}
 
 pub(super) const fn message_id(record: &Record) -> &'static [u8] {
     match record {
@@ -94,17 +64,17 @@ fn structured_data(out: &mut Vec<u8>, event: &NatEvent) {
     }
 }
 
-/// Printable US-ASCII without spaces, at most 255 characters, `-` when there is none.
-fn host_name(out: &mut Vec<u8>, text: &str) {
-    if text.is_empty() {
-        out.push(b'-');
-    }
-    let printable = |byte| {
-        if matches!(byte, 0x21..=0x7e) {
-            byte
+/// HOSTNAME: printable US-ASCII without spaces, at most 255 characters, `-` when there is none.
+pub(super) fn host_name(text: &str) -> String {
+    let printable = |byte: u8| {
+        if byte.is_ascii_graphic() {
+            byte.into()
         } else {
-            b'_'
+            '_'
         }
     };
-    out.extend(text.bytes().take(255).map(printable));
+    match text {
+        "" => "-".to_owned(),
+        _ => text.bytes().take(255).map(printable).collect(),
+    }
 }
