@@ -152,18 +152,17 @@ fn decode_entry(payload: &[u8]) -> Result<Entry, Malformed> {
             _ => {}
         }
     }
-    let (original, reply) = (original.ok_or(Malformed)?, reply.ok_or(Malformed)?);
-    if original.protocol != reply.protocol
-        || original.tuple.src.is_ipv4() != reply.tuple.src.is_ipv4()
-    {
+    let (original, protocol, original_zone) = original.ok_or(Malformed)?;
+    let (reply, reply_protocol, reply_zone) = reply.ok_or(Malformed)?;
+    if protocol != reply_protocol || original.src.is_ipv4() != reply.src.is_ipv4() {
         return Err(Malformed);
     }
     Ok(Entry {
         session: Session {
-            original: original.tuple,
-            reply: reply.tuple,
-            protocol: original.protocol,
-            zone: zone_of(zone, original.zone, reply.zone),
+            original,
+            reply,
+            protocol,
+            zone: zone_of(zone, original_zone, reply_zone),
             id,
             mark,
         },
@@ -176,11 +175,8 @@ fn decode_entry(payload: &[u8]) -> Result<Entry, Malformed> {
     })
 }
 
-struct DecodedTuple {
-    tuple: Tuple,
-    protocol: Protocol,
-    zone: Option<u16>,
-}
+/// A tuple, its protocol, and the zone if it is that of one direction.
+type DecodedTuple = (Tuple, Protocol, Option<u16>);
 
 fn decode_tuple(attribute: &Attribute<'_>) -> Result<DecodedTuple, Malformed> {
     let (mut addresses, mut ports, mut zone) = (None, None, None);
@@ -201,11 +197,7 @@ fn decode_tuple(attribute: &Attribute<'_>) -> Result<DecodedTuple, Malformed> {
         src_port,
         dst_port,
     };
-    Ok(DecodedTuple {
-        tuple,
-        protocol,
-        zone,
-    })
+    Ok((tuple, protocol, zone))
 }
 
 fn decode_addresses(attribute: &Attribute<'_>) -> Result<(IpAddr, IpAddr), Malformed> {

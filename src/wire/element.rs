@@ -8,7 +8,7 @@
 //! the same numbers (RFC 3954 section 8, above 127 by convention). The NAT elements are described in RFC 8158.
 
 use crate::time::Wall;
-use crate::wire::flow::Flow;
+use crate::wire::flow::{Flow, number};
 use crate::wire::gap;
 
 /// One element of a record made from an `S`.
@@ -107,26 +107,26 @@ elements! { Flow:
     PACKETS = 2 "packetDeltaCount" U64 |f| f.forward.packets;
     PROTOCOL = 4 "protocolIdentifier" U8 |f| f.protocol;
     SRC_PORT = 7 "sourceTransportPort" U16 |f| f.packet.src_port;
-    SRC_IPV4 = 8 "sourceIPv4Address" U32 |f| f.packet.src as u32;
+    SRC_IPV4 = 8 "sourceIPv4Address" U32 |f| number(f.packet.src) as u32;
     DST_PORT = 11 "destinationTransportPort" U16 |f| f.packet.dst_port;
-    DST_IPV4 = 12 "destinationIPv4Address" U32 |f| f.packet.dst as u32;
-    SRC_IPV6 = 27 "sourceIPv6Address" U128 |f| f.packet.src;
-    DST_IPV6 = 28 "destinationIPv6Address" U128 |f| f.packet.dst;
+    DST_IPV4 = 12 "destinationIPv4Address" U32 |f| number(f.packet.dst) as u32;
+    SRC_IPV6 = 27 "sourceIPv6Address" U128 |f| number(f.packet.src);
+    DST_IPV6 = 28 "destinationIPv6Address" U128 |f| number(f.packet.dst);
     LAST_SWITCHED = 21 "flowEndSysUpTime" U32 |f| f.boot.sys_uptime(f.end);
     FIRST_SWITCHED = 22 "flowStartSysUpTime" U32 |f| f.boot.sys_uptime(f.start);
     METERING_PROCESS = 143 "meteringProcessId" U32 |_| gap::INFERENCE;
     FLOW_START = 152 "flowStartMilliseconds" U64 |f| f.start.as_millis();
     FLOW_END = 153 "flowEndMilliseconds" U64 |f| f.end.as_millis();
-    POST_NAT_SRC_IPV4 = 225 "postNATSourceIPv4Address" U32 |f| f.translated.src as u32;
-    POST_NAT_DST_IPV4 = 226 "postNATDestinationIPv4Address" U32 |f| f.translated.dst as u32;
+    POST_NAT_SRC_IPV4 = 225 "postNATSourceIPv4Address" U32 |f| number(f.translated.src) as u32;
+    POST_NAT_DST_IPV4 = 226 "postNATDestinationIPv4Address" U32 |f| number(f.translated.dst) as u32;
     POST_NAPT_SRC_PORT = 227 "postNAPTSourceTransportPort" U16 |f| f.translated.src_port;
     POST_NAPT_DST_PORT = 228 "postNAPTDestinationTransportPort" U16 |f| f.translated.dst_port;
     NAT_EVENT = 230 "natEvent" U8 |f| f.nat_event;
     INITIATOR_OCTETS = 231 "initiatorOctets" U64 |f| f.forward.octets;
     RESPONDER_OCTETS = 232 "responderOctets" U64 |f| f.backward.octets;
     INGRESS_VRF = 234 "ingressVRFID" U32 |f| f.zone as u32;
-    POST_NAT_SRC_IPV6 = 281 "postNATSourceIPv6Address" U128 |f| f.translated.src;
-    POST_NAT_DST_IPV6 = 282 "postNATDestinationIPv6Address" U128 |f| f.translated.dst;
+    POST_NAT_SRC_IPV6 = 281 "postNATSourceIPv6Address" U128 |f| number(f.translated.src);
+    POST_NAT_DST_IPV6 = 282 "postNATDestinationIPv6Address" U128 |f| number(f.translated.dst);
     INITIATOR_PACKETS = 298 "initiatorPackets" U64 |f| f.forward.packets;
     RESPONDER_PACKETS = 299 "responderPackets" U64 |f| f.backward.packets;
     OBSERVATION_TIME = 323 "observationTimeMilliseconds" U64 |f| f.observed.as_millis();

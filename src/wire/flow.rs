@@ -1,7 +1,7 @@
 //! The content of one data record, independent of its format: a NAT event, or one of the three flows of a
 //! finished session (pre-NAT, post-NAT and return).
 //!
-//! A [`Flow`] always holds addresses of one family, so that a template of that family can take them as plain numbers.
+//! A [`Flow`] always holds addresses of one family, so that a template of that family can take them as plain [`number`]s.
 
 use std::net::IpAddr;
 
@@ -14,15 +14,6 @@ pub enum Family {
     Ipv6,
 }
 
-/// The addresses and ports of one packet. IPv4 addresses are in the low 32 bits.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Endpoints {
-    pub src: u128,
-    pub dst: u128,
-    pub src_port: u16,
-    pub dst_port: u16,
-}
-
 /// The values every template draws from. Which of them a record holds is up to its template.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Flow {
@@ -33,9 +24,9 @@ pub struct Flow {
     /// IANA protocol number.
     pub protocol: u8,
     /// The packet as it came in.
-    pub packet: Endpoints,
+    pub packet: Tuple,
     /// The packet as it left.
-    pub translated: Endpoints,
+    pub translated: Tuple,
     pub start: Wall,
     pub end: Wall,
     /// The reference of times in SysUptime: that of the message.
@@ -76,8 +67,8 @@ impl Flow {
             observed: event.time,
             nat_event: nat_event_value(event.kind, family, values),
             protocol: session.protocol.0,
-            packet: Endpoints::new(session.pre_nat()),
-            translated: Endpoints::new(session.post_nat()),
+            packet: session.pre_nat(),
+            translated: session.post_nat(),
             start: event.start.unwrap_or(event.time),
             end: event.time,
             boot: BootTime::default(),
@@ -107,23 +98,12 @@ impl Flow {
             ..pre_nat
         };
         let return_path = Self {
-            packet: Endpoints::new(event.session.return_path()),
+            packet: event.session.return_path(),
             forward: reply,
             backward: original,
             ..pre_nat
         };
         Ok((family, [pre_nat, post_nat, return_path]))
-    }
-}
-
-impl Endpoints {
-    pub const fn new(tuple: Tuple) -> Self {
-        Self {
-            src: number(tuple.src),
-            dst: number(tuple.dst),
-            src_port: tuple.src_port,
-            dst_port: tuple.dst_port,
-        }
     }
 }
 
@@ -149,7 +129,8 @@ fn family(event: &NatEvent) -> Result<Family, NotRepresentable> {
     }
 }
 
-const fn number(address: IpAddr) -> u128 {
+/// An IPv4 address is in the low 32 bits.
+pub const fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => address.to_bits() as u128,
         IpAddr::V6(address) => address.to_bits(),

@@ -8,11 +8,11 @@
 //! larger ones are split over several records, no two of them alike, whose sum is exact.
 //! The format has no way to leave out what is not known: counters are zero then, and a start is the end.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use crate::session::{EventKind, NatEvent, Translation};
+use crate::session::{EventKind, NatEvent, Translation, Tuple};
 use crate::time::{BootTime, Uptime, Wall};
-use crate::wire::flow::{Endpoints, Family, Flow, NatEventValues, NotRepresentable};
+use crate::wire::flow::{Family, Flow, NatEventValues, NotRepresentable, number};
 
 pub const HEADER_LEN: usize = 24;
 pub const RECORD_LEN: usize = 48;
@@ -62,24 +62,25 @@ pub struct Record {
 }
 
 impl Record {
-    /// The record of `flow` with these endpoints and nothing counted.
-    fn new(flow: &Flow, endpoints: Endpoints) -> Self {
+    /// The record of `flow` for this packet, with nothing counted.
+    fn new(flow: &Flow, packet: Tuple) -> Self {
         Self {
-            src: address(endpoints.src),
-            dst: address(endpoints.dst),
+            src: address(packet.src),
+            dst: address(packet.dst),
             next_hop: Ipv4Addr::UNSPECIFIED,
             packets: 0,
             octets: 0,
             first: flow.start,
             last: flow.end,
-            src_port: endpoints.src_port,
-            dst_port: endpoints.dst_port,
+            src_port: packet.src_port,
+            dst_port: packet.dst_port,
             tcp_flags: 0,
             protocol: flow.protocol,
             src_as: 0,
             dst_as: 0,
         }
     }
+
     /// Appends the record, [`RECORD_LEN`] bytes.
     pub fn put(&self, boot: BootTime, out: &mut Vec<u8>) {
         let mut bytes = [0; RECORD_LEN];
@@ -115,15 +116,10 @@ pub fn dummy_flows(event: &NatEvent) -> Result<impl Iterator<Item = Record>, Not
             EventKind::Create => SYN | ACK,
             EventKind::Delete => FIN | RST,
         },
+        dst: address(post.dst),
+        dst_port: post.dst_port,
         first: event.time,
-        ..Record::new(
-            &flow,
-            Endpoints {
-                dst: post.dst,
-                dst_port: post.dst_port,
-                ..pre
-            },
-        )
+        ..Record::new(&flow, pre)
     };
     let snat = Record {
         next_hop: address(post.src),
@@ -135,14 +131,15 @@ pub fn dummy_flows(event: &NatEvent) -> Result<impl Iterator<Item = Record>, Not
         dst_as: pre.dst_port,
         ..untranslated
     };
-    let records = match event.session.translation() {
-        Translation {
-            snat: true,
-            dnat: true,
-        } => [Some(snat), Some(dnat)],
-        Translation { snat: true, .. } => [Some(snat), None],
-        Translation { dnat: true, .. } => [Some(dnat), None],
-        _ => [Some(untranslated), None],
+    let Translation {
+        snat: is_snat,
+        dnat: is_dnat,
+    } = event.session.translation();
+    let records = match (is_snat, is_dnat) {
+        (true, true) => [Some(snat), Some(dnat)],
+        (true, false) => [Some(snat), None],
+        (false, true) => [Some(dnat), None],
+        (false, false) => [Some(untranslated), None],
     };
     Ok(records.into_iter().flatten())
 }
@@ -181,8 +178,8 @@ fn split(flow: Flow) -> Option<impl Iterator<Item = Record>> {
     }))
 }
 
-const fn address(number: u128) -> Ipv4Addr {
-    Ipv4Addr::from_bits(number as u32)
+const fn address(address: IpAddr) -> Ipv4Addr {
+    Ipv4Addr::from_bits(number(address) as u32)
 }
 
 #[cfg(test)]
