@@ -7,6 +7,8 @@ pub mod output;
 mod packer;
 pub mod peer;
 pub mod queue;
+#[cfg(test)]
+mod samples;
 pub mod source;
 pub mod stream;
 mod transport;

@@ -1,13 +1,15 @@
 //! The decisions of an output, with a fake transport, a log of its own and injected time.
 #![allow(clippy::unwrap_used)]
 
+mod losses;
+mod property;
+
 use std::io;
 use std::rc::Rc;
 
-use proptest::prelude::*;
-
 use super::*;
-use crate::config::{self, Facility, Format, NatEventValues, Severity, Target, Version};
+use crate::config::{self, Facility, Format, Severity, Target, Version};
+use crate::export::samples;
 use crate::export::source::Found;
 use crate::export::transport::fake::Fake;
 use crate::session::Session;
@@ -38,16 +40,23 @@ impl Log {
         this
     }
 
-    fn add(&mut self, numbers: std::ops::Range<u32>) {
-        let first = self.blocks.last().map_or(Serial(1), |last| last.end());
-        let mut block = Block::new(first, Vec::new());
-        numbers.for_each(|number| block.push(&record(number)));
-        self.blocks.push(Rc::new(block));
+    /// One block.
+    fn of(records: impl IntoIterator<Item = Record>) -> Self {
+        let mut this = Self::new(0, 1);
+        this.append(records);
+        this
     }
 
-    fn evict(&mut self) -> Span {
-        let block = self.blocks.remove(0);
-        span(&block)
+    fn add(&mut self, numbers: std::ops::Range<u32>) {
+        self.append(numbers.map(record));
+    }
+
+    fn append(&mut self, records: impl IntoIterator<Item = Record>) {
+        let mut block = Block::new(self.end(), Vec::new());
+        for record in records {
+            block.push(&record);
+        }
+        self.blocks.push(Rc::new(block));
     }
 }
 
@@ -93,6 +102,11 @@ fn record(number: u32) -> Record {
     Record::Event(create(session, 1_000 + u64::from(number)))
 }
 
+/// A create that NetFlow v5 has no form for.
+fn unknown() -> Record {
+    Record::Event(create(nat66(), 1))
+}
+
 fn at(millis: u64) -> Now {
     Now::new(
         Wall::from_millis(1_772_366_400_000 + millis),
@@ -112,24 +126,123 @@ fn text() -> config::Syslog {
     }
 }
 
-fn ipfix() -> config::Collector {
+/// A collector that gets each record at once.
+fn collector(version: Version) -> config::Collector {
     config::Collector {
-        name: None,
-        address: "192.0.2.1:4739".parse().unwrap(),
-        version: Version::Ipfix,
-        source: None,
-        events: true,
-        triplet: false,
-        nat_event: NatEventValues::Rfc8158,
-        destination: true,
-        zone: false,
-        post_nat_counters: true,
-        mtu: 1500,
-        template_refresh: Duration::from_secs(1800),
-        template_refresh_packets: 20,
-        send_buffer: None,
-        observation_domain: 1,
         export_delay: Duration::ZERO,
+        ..samples::collector(version)
+    }
+}
+
+/// An output over a fake transport, and the log that it follows from the first record on.
+struct Scene {
+    log: Log,
+    output: Output,
+}
+
+impl Scene {
+    /// An output of lines.
+    fn lines(is_udp: bool, log: Log) -> Self {
+        Self {
+            log,
+            output: lines(is_udp, first_place()),
+        }
+    }
+
+    /// An output of flow records.
+    fn flows(is_udp: bool, collector: &config::Collector, log: Log) -> Self {
+        let encoder = Encoder::of_collector(collector, at(0));
+        Self {
+            log,
+            output: with_fake(encoder, is_udp, first_place()),
+        }
+    }
+
+    fn pump(&mut self, millis: u64) {
+        self.output.pump(&mut self.log, at(millis));
+    }
+
+    /// Makes the output of lines anew, at its place.
+    fn restart(&mut self) {
+        let is_udp = self.fake().is_udp;
+        self.output = lines(is_udp, self.output.place());
+    }
+
+    fn evict(&mut self) {
+        let block = self.log.blocks.remove(0);
+        self.output.handle_evicted(&span(&block));
+    }
+
+    /// Has the coming writes succeed, so many of them, and then one fail.
+    fn fail_after(&mut self, count: usize, failure: Failure) {
+        let successes = (0..count).map(|_| None);
+        self.fake().write_failures = successes.chain([Some(failure)]).collect();
+    }
+
+    /// The answer comes that the message of this index among those that were taken was refused.
+    fn refuse(&mut self, index: usize, millis: u64) {
+        let go_back = self.go_back(index);
+        self.output.go_back(go_back, None, at(millis));
+    }
+
+    /// The same answer waits to be read.
+    fn answer(&mut self, index: usize) {
+        let go_back = self.go_back(index);
+        self.fake().refusals.push_back(go_back);
+    }
+
+    /// The go-back to the message of this index, which counts as taken no longer, nor do those after it.
+    fn go_back(&mut self, index: usize) -> GoBack {
+        let fake = self.fake();
+        let octets: Vec<_> = fake.taken.drain(index..).map(|taken| taken.len()).collect();
+        let sent: Vec<_> = fake.sent.drain(index..).collect();
+        let messages = sent.iter().zip(octets);
+        GoBack {
+            position: sent[0].0,
+            since: at(0).up,
+            sequence: sent[0].1.sequence,
+            amount: messages
+                .map(|((_, load), octets)| Amount::of(*load, octets))
+                .sum(),
+        }
+    }
+
+    fn fake(&mut self) -> &mut Fake {
+        match &mut self.output.transport {
+            Transport::Fake(fake) => fake,
+            _ => unreachable!("made with a fake"),
+        }
+    }
+
+    /// The ids of the events, or the counts of the gaps as text, in the order in which they were taken.
+    fn taken(&mut self) -> Vec<String> {
+        let field = |line: &str, key: &str| {
+            let mut words = line.split_whitespace();
+            let value = words.find_map(|word| word.strip_prefix(key));
+            value.map(str::to_owned)
+        };
+        let of_line = |line: &Vec<u8>| {
+            let line = std::str::from_utf8(line).unwrap();
+            field(line, "id=").unwrap_or_else(|| format!("lost {}", field(line, "lost=").unwrap()))
+        };
+        self.fake().taken.iter().map(of_line).collect()
+    }
+
+    /// How many records turned out to be lost since this was asked last.
+    fn take_lost(&mut self) -> Option<u64> {
+        self.output.take_lost().map(|(missing, _)| missing.count)
+    }
+
+    fn poll_timeout(&self) -> Option<Uptime> {
+        self.output.poll_timeout(self.log.end())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.output.is_settled(self.log.end())
+    }
+
+    fn metrics(&self) -> metrics::Output {
+        self.output.metrics(self.log.end())
     }
 }
 
@@ -160,28 +273,6 @@ fn with_fake(encoder: Encoder, is_udp: bool, place: Place) -> Output {
     Output::new("fake".to_owned(), encoder, transport, statistics, place)
 }
 
-fn fake(output: &mut Output) -> &mut Fake {
-    match &mut output.transport {
-        Transport::Fake(fake) => fake,
-        _ => unreachable!("made with a fake"),
-    }
-}
-
-/// The ids of the events, or the counts of the gaps as text, in the order in which they were taken.
-fn taken(output: &mut Output) -> Vec<String> {
-    let lines = fake(output).taken.iter();
-    let field = |line: &str, key: &str| {
-        let mut words = line.split_whitespace();
-        let value = words.find_map(|word| word.strip_prefix(key));
-        value.map(str::to_owned)
-    };
-    let of_line = |line: &Vec<u8>| {
-        let line = String::from_utf8(line.clone()).unwrap();
-        field(&line, "id=").unwrap_or_else(|| format!("lost {}", field(&line, "lost=").unwrap()))
-    };
-    lines.map(of_line).collect()
-}
-
 fn ids(numbers: impl IntoIterator<Item = u32>) -> Vec<String> {
     numbers
         .into_iter()
@@ -194,418 +285,190 @@ fn broken() -> Failure {
     Failure::Broken(Trouble::new("send", error))
 }
 
-/// The go-back to the message of this index among those that were taken, which are no longer.
-fn refuse(output: &mut Output, index: usize) -> GoBack {
-    let fake = fake(output);
-    let octets: Vec<_> = fake
-        .taken
-        .drain(index..)
-        .map(|message| message.len())
-        .collect();
-    let sent: Vec<_> = fake.sent.drain(index..).collect();
-    let amounts = sent.iter().zip(octets);
-    GoBack {
-        position: sent[0].0,
-        since: at(0).up,
-        sequence: sent[0].1.sequence,
-        amount: amounts
-            .map(|((_, load), octets)| Amount::of(*load, octets))
-            .sum(),
-    }
-}
-
 #[test]
 fn records_leave_once_and_in_the_order_of_the_log() {
-    let mut log = Log::new(1000, 300);
-    let mut output = lines(false, first_place());
-    while output.poll_timeout(log.end()).is_some() {
-        output.pump(&mut log, at(0));
+    let mut scene = Scene::lines(false, Log::new(1000, 300));
+    while scene.poll_timeout().is_some() {
+        scene.pump(0);
     }
-    assert_eq!(taken(&mut output), ids(0..1000));
-    assert!(output.is_settled(log.end()));
-    assert_eq!(output.take_lost(), None);
-    assert_eq!(output.place().position, Position::before(log.end()));
-    let metrics = output.metrics(log.end());
+    assert_eq!(scene.taken(), ids(0..1000));
+    assert!(scene.is_settled());
+    assert_eq!(scene.output.take_lost(), None);
+    assert_eq!(
+        scene.output.place().position,
+        Position::before(scene.log.end())
+    );
+    let metrics = scene.metrics();
     assert_eq!(
         (metrics.records, metrics.behind, metrics.lost),
         (1000, 0, 0)
     );
-    log.add(1000..1001);
-    output.pump(&mut log, at(1));
-    assert_eq!(taken(&mut output), ids(0..1001));
+    scene.log.add(1000..1001);
+    scene.pump(1);
+    assert_eq!(scene.taken(), ids(0..1001));
 }
 
 #[test]
 fn an_output_that_is_made_anew_goes_on_at_its_place() {
-    let mut log = Log::new(100, 30);
-    let mut output = lines(false, first_place());
-    fake(&mut output).write_failures = (0..40).map(|_| None).chain([Some(Failure::Busy)]).collect();
-    output.pump(&mut log, at(0));
-    let before = taken(&mut output);
+    let mut scene = Scene::lines(false, Log::new(100, 30));
+    scene.fail_after(40, Failure::Busy);
+    scene.pump(0);
+    let before = scene.taken();
     assert_eq!(before.len(), 40);
-    let mut output = lines(false, output.place());
-    output.pump(&mut log, at(1));
-    assert_eq!([before, taken(&mut output)].concat(), ids(0..100));
+    scene.restart();
+    scene.pump(1);
+    assert_eq!([before, scene.taken()].concat(), ids(0..100));
 }
 
 #[test]
 fn a_receiver_that_cannot_be_reached_is_tried_again_and_gets_everything() {
-    let mut log = Log::new(10, 10);
-    let mut output = lines(false, first_place());
-    fake(&mut output).open_failures = (0..5).map(|_| broken()).collect();
+    let mut scene = Scene::lines(false, Log::new(10, 10));
+    scene.fake().open_failures = (0..5).map(|_| broken()).collect();
     let mut now = 0;
     let mut waits = Vec::new();
-    while taken(&mut output).is_empty() {
-        output.pump(&mut log, at(now));
-        let next = output.poll_timeout(log.end());
+    while scene.taken().is_empty() {
+        scene.pump(now);
+        let next = scene.poll_timeout();
         let wait = next.map_or(0, |next| next.saturating_since(at(now).up).as_millis());
         waits.push(wait);
         now += wait as u64;
     }
     // The first error is tried again at once.
     assert_eq!(waits, [5, 10, 0]);
-    assert_eq!(taken(&mut output), ids(0..10));
-    let metrics = output.metrics(log.end());
+    assert_eq!(scene.taken(), ids(0..10));
+    let metrics = scene.metrics();
     assert_eq!((metrics.errors, metrics.state), (2, State::Working));
 }
 
 #[test]
 fn nothing_is_tried_before_the_back_off_is_over() {
-    let mut log = Log::new(10, 10);
-    let mut output = lines(false, first_place());
-    fake(&mut output).open_failures = (0..9).map(|_| broken()).collect();
+    let mut scene = Scene::lines(false, Log::new(10, 10));
+    scene.fake().open_failures = (0..9).map(|_| broken()).collect();
     for _ in 0..5 {
-        output.pump(&mut log, at(0));
+        scene.pump(0);
     }
-    assert_eq!(fake(&mut output).opens, 2);
-    assert_eq!(output.metrics(log.end()).state, State::Failing);
+    assert_eq!(scene.fake().opens, 2);
+    assert_eq!(scene.metrics().state, State::Failing);
 }
 
 #[test]
 fn a_full_receiver_that_drains_is_tried_again_within_a_millisecond() {
-    let mut log = Log::new(10, 10);
-    let mut output = lines(false, first_place());
-    fake(&mut output).write_failures = [None, Some(Failure::Busy)].into();
-    output.pump(&mut log, at(0));
-    assert_eq!(output.poll_timeout(log.end()), Some(at(1).up));
-    output.pump(&mut log, at(1));
-    assert_eq!(taken(&mut output), ids(0..10));
+    let mut scene = Scene::lines(false, Log::new(10, 10));
+    scene.fake().write_failures = [None, Some(Failure::Busy)].into();
+    scene.pump(0);
+    assert_eq!(scene.poll_timeout(), Some(at(1).up));
+    scene.pump(1);
+    assert_eq!(scene.taken(), ids(0..10));
 }
 
 #[test]
 fn after_a_refusal_one_probe_a_second_finds_out_when_somebody_listens() {
-    let mut log = Log::new(10, 10);
-    let mut output = lines(true, first_place());
-    output.pump(&mut log, at(0));
-    assert_eq!(taken(&mut output), ids(0..10));
+    let mut scene = Scene::lines(true, Log::new(10, 10));
+    scene.pump(0);
+    assert_eq!(scene.taken(), ids(0..10));
     // The answer to the fourth comes only now.
-    let go_back = refuse(&mut output, 3);
-    fake(&mut output).refusals.push_back(go_back);
-    output.pump(&mut log, at(1000));
-    assert_eq!(output.metrics(log.end()).state, State::Refused);
-    assert_eq!(output.place().position, Position::before(Serial(4)));
+    scene.answer(3);
+    scene.pump(1000);
+    assert_eq!(scene.metrics().state, State::Refused);
+    assert_eq!(scene.output.place().position, Position::before(Serial(4)));
     for second in 2..5 {
-        assert_eq!(output.poll_timeout(log.end()), Some(at(1000 * second).up));
-        output.pump(&mut log, at(1000 * second));
-        assert_eq!(taken(&mut output), ids(0..4), "one probe");
-        output.pump(&mut log, at(1000 * second + 500));
-        assert_eq!(taken(&mut output), ids(0..4), "no second one");
-        let go_back = refuse(&mut output, 3);
-        fake(&mut output).refusals.push_back(go_back);
+        assert_eq!(scene.poll_timeout(), Some(at(1000 * second).up));
+        scene.pump(1000 * second);
+        assert_eq!(scene.taken(), ids(0..4), "one probe");
+        scene.pump(1000 * second + 500);
+        assert_eq!(scene.taken(), ids(0..4), "no second one");
+        scene.answer(3);
     }
-    output.pump(&mut log, at(5000));
+    scene.pump(5000);
     assert_eq!(
-        taken(&mut output),
+        scene.taken(),
         ids(0..4),
         "another probe, which nobody refuses"
     );
-    output.pump(&mut log, at(6000));
-    assert_eq!(taken(&mut output), ids(0..10));
-    let metrics = output.metrics(log.end());
+    scene.pump(6000);
+    assert_eq!(scene.taken(), ids(0..10));
+    let metrics = scene.metrics();
     assert_eq!((metrics.records, metrics.refused), (10, 4));
     assert_eq!(metrics.state, State::Working);
 }
 
+fn sequences_of(fake: &Fake) -> Vec<u32> {
+    fake.sent.iter().map(|(_, load)| load.sequence).collect()
+}
+
 #[test]
 fn a_refusal_takes_sequence_numbers_back_too() {
-    let mut log = Log::new(200, 100);
-    let encoder = Encoder::of_collector(&ipfix(), at(0));
-    let mut output = with_fake(encoder, true, first_place());
-    output.pump(&mut log, at(0));
-    let all = fake(&mut output).taken.clone();
-    let sequences: Vec<_> = fake(&mut output)
-        .sent
-        .iter()
-        .map(|sent| sent.1.sequence)
-        .collect();
-    assert!(all.len() > 3, "{} messages", all.len());
-    let go_back = refuse(&mut output, 2);
-    fake(&mut output).refusals.push_back(go_back);
+    let mut scene = Scene::flows(true, &collector(Version::Ipfix), Log::new(200, 100));
+    scene.pump(0);
+    let sequences = sequences_of(scene.fake());
+    assert!(sequences.len() > 3, "{} messages", sequences.len());
+    scene.answer(2);
     for second in 1..4 {
-        output.pump(&mut log, at(1000 * second));
+        scene.pump(1000 * second);
     }
-    let again: Vec<_> = fake(&mut output)
-        .sent
-        .iter()
-        .map(|sent| sent.1.sequence)
-        .collect();
+    let again = sequences_of(scene.fake());
     assert_eq!(again[..3], sequences[..3]);
-    assert_eq!(
-        fake(&mut output).sent.last().unwrap().1.end,
-        Position::before(log.end())
-    );
-    let metrics = output.metrics(log.end());
+    let (_, last) = scene.fake().sent.last().unwrap();
+    assert_eq!(last.end, Position::before(Serial(201)));
+    let metrics = scene.metrics();
     assert_eq!(metrics.flow_records, 200, "each counts once");
     assert_eq!(metrics.messages, again.len() as u64);
 }
 
 #[test]
-fn records_that_the_log_no_longer_has_are_one_gap_where_they_are_missing() {
-    let mut log = Log::new(100, 10);
-    let mut output = lines(false, first_place());
-    fake(&mut output).write_failures = (0..15).map(|_| None).chain([Some(Failure::Busy)]).collect();
-    output.pump(&mut log, at(0));
-    for _ in 0..4 {
-        // Of the first block it had taken all.
-        output.handle_evicted(&log.evict());
-    }
-    assert_eq!(
-        output.take_lost().map(|(missing, _)| missing.count),
-        Some(25)
-    );
-    output.pump(&mut log, at(1));
-    let expected = [ids(0..15), vec!["lost 25".to_owned()], ids(40..100)].concat();
-    assert_eq!(taken(&mut output), expected);
-    let metrics = output.metrics(log.end());
-    assert_eq!((metrics.records, metrics.lost, metrics.gaps), (75, 25, 1));
-}
-
-#[test]
-fn a_gap_that_is_not_stated_yet_goes_with_the_place() {
-    let mut log = Log::new(20, 10);
-    let mut output = lines(false, first_place());
-    fake(&mut output).is_blocked = true;
-    output.pump(&mut log, at(0));
-    output.handle_evicted(&log.evict());
-    output.pump(&mut log, at(1));
-    let place = output.place();
-    assert_eq!(place.missing.map(|missing| missing.count), Some(10));
-    let mut output = lines(false, place);
-    output.pump(&mut log, at(2));
-    let expected = [vec!["lost 10".to_owned()], ids(10..20)].concat();
-    assert_eq!(taken(&mut output), expected);
-    assert_eq!(output.place().missing, None);
-}
-
-#[test]
-fn a_probe_that_was_out_while_its_records_went_counts_with_them() {
-    let mut log = Log::new(20, 10);
-    let mut output = lines(true, first_place());
-    output.pump(&mut log, at(0));
-    let go_back = refuse(&mut output, 0);
-    output.go_back(go_back, None, at(0));
-    output.pump(&mut log, at(1000));
-    assert_eq!(taken(&mut output), ids(0..1));
-    output.handle_evicted(&log.evict());
-    assert_eq!(output.metrics(log.end()).lost, 9);
-    let go_back = refuse(&mut output, 0);
-    output.go_back(go_back, None, at(1500));
-    output.pump(&mut log, at(2500));
-    assert_eq!(taken(&mut output), ["lost 10"]);
-    assert_eq!(output.metrics(log.end()).lost, 10);
-}
-
-#[test]
-fn a_range_that_went_before_older_ones_counts_and_so_do_they() {
-    let mut log = Log::new(30, 10);
-    let mut output = lines(false, first_place());
-    fake(&mut output).is_blocked = true;
-    output.pump(&mut log, at(0));
-    output.handle_evicted(&span(&log.blocks.remove(1)));
-    output.handle_evicted(&log.evict());
-    assert_eq!(output.metrics(log.end()).lost, 20);
-}
-
-#[test]
-fn templates_that_leave_before_a_gap_do_not_take_it_along() {
-    for version in [Version::Ipfix, Version::NetflowV9] {
-        let mut log = Log::new(40, 10);
-        let collector = config::Collector {
-            version,
-            mtu: 576,
-            triplet: true,
-            zone: true,
-            ..ipfix()
-        };
-        let mut others = Block::new(log.end(), Vec::new());
-        for session in [snat(), nat66()] {
-            others.push(&Record::Event(create(session, 1)));
-            others.push(&Record::Event(delete(session, 1, 2)));
-        }
-        log.blocks.push(Rc::new(others));
-        let encoder = Encoder::of_collector(&collector, at(0));
-        let mut output = with_fake(encoder, false, first_place());
-        output.pump(&mut log, at(0));
-        // The gap comes with all templates that were needed so far.
-        log.add(40..50);
-        fake(&mut output).is_blocked = true;
-        output.pump(&mut log, at(1));
-        let begin = output.place().position;
-        let span = Span {
-            first: begin.serial,
-            ..span(log.blocks.last().unwrap())
-        };
-        log.damaged.push(span.first);
-        output.handle_evicted(&span);
-        fake(&mut output).is_blocked = false;
-        fake(&mut output).write_failures = [None, Some(Failure::Busy)].into();
-        let before = output.taken.gaps;
-        output.pump(&mut log, at(100));
-        assert_eq!(output.taken.gaps, before);
-        assert_eq!(output.place().position, begin, "{version:?}");
-        output.pump(&mut log, at(200));
-        assert_eq!(output.taken.gaps, before + 1);
-        assert_eq!(output.place().position, Position::before(log.end()));
-    }
-}
-
-#[test]
-fn a_damaged_block_is_a_gap_of_its_records() {
-    let mut log = Log::new(30, 10);
-    log.damaged.push(Serial(11));
-    let mut output = lines(false, first_place());
-    for millis in 0..4 {
-        output.pump(&mut log, at(millis));
-    }
-    let expected = [ids(0..10), vec!["lost 10".to_owned()], ids(20..30)].concat();
-    assert_eq!(taken(&mut output), expected);
-    assert_eq!(
-        output.take_lost().map(|(missing, _)| missing.count),
-        Some(10)
-    );
-}
-
-#[test]
-fn records_that_are_gone_with_their_times_are_gone_by_now() {
-    let mut log = Log::new(10, 10);
-    log.damaged.push(Serial(1));
-    let block = Rc::make_mut(&mut log.blocks[0]);
-    let nothing = Block::new(Serial(1), Vec::new());
-    (block.since, block.until) = (nothing.since, nothing.until);
-    let mut output = lines(false, first_place());
-    output.pump(&mut log, at(0));
-    let (missing, _) = output.take_lost().unwrap();
-    assert_eq!((missing.since, missing.until), (at(0).wall, at(0).wall));
-}
-
-#[test]
 fn a_database_that_cannot_be_read_now_is_waited_for() {
-    let mut log = Log::new(10, 10);
-    log.is_available = false;
-    let mut output = lines(false, first_place());
-    output.pump(&mut log, at(0));
-    assert_eq!(output.poll_timeout(log.end()), Some(at(1000).up));
-    log.is_available = true;
-    output.pump(&mut log, at(1000));
-    assert_eq!(taken(&mut output), ids(0..10));
-}
-
-#[test]
-fn a_message_that_is_too_large_costs_its_record_and_says_so() {
-    let mut log = Log::new(5, 5);
-    let mut output = lines(false, first_place());
-    fake(&mut output).write_failures = [None, None, Some(Failure::TooLarge)].into();
-    output.pump(&mut log, at(0));
-    assert_eq!(
-        output.take_lost().map(|(missing, _)| missing.count),
-        Some(1)
-    );
-    let expected = [ids(0..2), vec!["lost 1".to_owned()], ids(3..5)].concat();
-    assert_eq!(taken(&mut output), expected);
-}
-
-#[test]
-fn a_closed_standard_output_needs_no_more_and_counts_what_it_misses() {
-    let mut log = Log::new(10, 10);
-    let mut output = lines(false, first_place());
-    let ended = Failure::Ended(Trouble::new("write", io::ErrorKind::BrokenPipe.into()));
-    fake(&mut output).write_failures = [None, None, None, Some(ended)].into();
-    output.pump(&mut log, at(0));
-    output.pump(&mut log, at(1));
-    assert_eq!(output.needed(), None);
-    assert_eq!(output.poll_timeout(log.end()), None);
-    let metrics = output.metrics(log.end());
-    assert_eq!((metrics.records, metrics.lost), (3, 7));
-    assert_eq!(metrics.state, State::Ended);
+    let mut scene = Scene::lines(false, Log::new(10, 10));
+    scene.log.is_available = false;
+    scene.pump(0);
+    assert_eq!(scene.poll_timeout(), Some(at(1000).up));
+    scene.log.is_available = true;
+    scene.pump(1000);
+    assert_eq!(scene.taken(), ids(0..10));
 }
 
 #[test]
 fn records_that_the_format_does_not_have_are_passed_by() {
-    let mut log = Log::new(0, 1);
-    let mut block = Block::new(Serial(1), Vec::new());
-    for _ in 0..3 {
-        block.push(&Record::Event(create(nat66(), 1)));
-    }
-    log.blocks.push(Rc::new(block));
-    let version = Version::NetflowV5;
-    let encoder = Encoder::of_collector(&config::Collector { version, ..ipfix() }, at(0));
-    let mut output = with_fake(encoder, true, first_place());
-    output.pump(&mut log, at(0));
-    let metrics = output.metrics(log.end());
+    let log = Log::of((0..3).map(|_| unknown()));
+    let mut scene = Scene::flows(true, &collector(Version::NetflowV5), log);
+    scene.pump(0);
+    let metrics = scene.metrics();
     assert_eq!((metrics.records, metrics.behind), (3, 0));
     assert_eq!((metrics.not_representable, metrics.messages), (3, 0));
-    assert!(output.is_settled(log.end()));
+    assert!(scene.is_settled());
 }
 
 #[test]
 fn records_that_the_format_does_not_have_count_once_however_often_they_are_read() {
-    let mut block = Block::new(Serial(1), Vec::new());
-    block.push(&record(0));
-    for _ in 0..3 {
-        block.push(&Record::Event(create(nat66(), 1)));
-    }
-    let mut log = Log::new(0, 1);
-    log.blocks.push(Rc::new(block));
-    let version = Version::NetflowV5;
-    let encoder = Encoder::of_collector(&config::Collector { version, ..ipfix() }, at(0));
-    let mut output = with_fake(encoder, true, first_place());
+    let log = Log::of([record(0), unknown(), unknown(), unknown()]);
+    let mut scene = Scene::flows(true, &collector(Version::NetflowV5), log);
     for second in 0..5 {
-        output.pump(&mut log, at(1000 * second));
-        let go_back = refuse(&mut output, 0);
-        output.go_back(go_back, None, at(1000 * second));
+        scene.pump(1000 * second);
+        scene.refuse(0, 1000 * second);
     }
-    assert_eq!(output.metrics(log.end()).not_representable, 3);
+    assert_eq!(scene.metrics().not_representable, 3);
 }
 
 #[test]
 fn one_call_reads_only_so_many_records_that_make_no_message() {
-    let mut block = Block::new(Serial(1), Vec::new());
-    for _ in 0..RECORDS + 1 {
-        block.push(&Record::Event(create(nat66(), 1)));
-    }
-    let mut log = Log::new(0, 1);
-    log.blocks.push(Rc::new(block));
-    let version = Version::NetflowV5;
-    let encoder = Encoder::of_collector(&config::Collector { version, ..ipfix() }, at(0));
-    let mut output = with_fake(encoder, true, first_place());
-    output.pump(&mut log, at(0));
-    assert_eq!(output.metrics(log.end()).behind, 1);
-    assert_eq!(output.poll_timeout(log.end()), Some(Uptime::default()));
-    output.pump(&mut log, at(0));
-    assert!(output.is_settled(log.end()));
+    let log = Log::of((0..RECORDS + 1).map(|_| unknown()));
+    let mut scene = Scene::flows(true, &collector(Version::NetflowV5), log);
+    scene.pump(0);
+    assert_eq!(scene.metrics().behind, 1);
+    assert_eq!(scene.poll_timeout(), Some(Uptime::default()));
+    scene.pump(0);
+    assert!(scene.is_settled());
 }
 
 #[test]
 fn a_backlog_leaves_over_udp_at_a_pace() {
-    let mut log = Log::new(1000, 1000);
-    let mut output = lines(true, first_place());
-    output.pump(&mut log, at(0));
-    assert_eq!(taken(&mut output).len(), LINES_PACE);
-    assert_eq!(output.poll_timeout(log.end()), Some(at(2).up));
-    log.pace = 100;
-    output.pump(&mut log, at(2));
+    let mut scene = Scene::lines(true, Log::new(1000, 1000));
+    scene.pump(0);
+    assert_eq!(scene.taken().len(), LINES_PACE);
+    assert_eq!(scene.poll_timeout(), Some(at(2).up));
+    scene.log.pace = 100;
+    scene.pump(2);
     assert_eq!(
-        taken(&mut output).len(),
+        scene.taken().len(),
         LINES_PACE + 200,
         "twice as fast as records come"
     );
@@ -613,120 +476,15 @@ fn a_backlog_leaves_over_udp_at_a_pace() {
 
 #[test]
 fn a_collector_waits_for_its_message_to_fill_but_not_at_the_end() {
-    let mut log = Log::new(1, 1);
-    let config = config::Collector {
-        export_delay: Duration::from_secs(1),
-        ..ipfix()
-    };
-    let mut output = with_fake(Encoder::of_collector(&config, at(0)), true, first_place());
-    output.pump(&mut log, at(0));
-    assert_eq!(fake(&mut output).taken.len(), 0);
-    assert_eq!(output.place().position, Position::before(Serial(1)));
-    assert!(!output.is_settled(log.end()));
-    assert_eq!(output.poll_timeout(log.end()), Some(at(1000).up));
-    output.drain(&mut log, at(1));
-    assert_eq!(fake(&mut output).taken.len(), 1);
-    assert!(output.is_settled(log.end()));
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Pump,
-    Busy(u8),
-    Broken(u8),
-    /// The answer to one of the messages since the last refusal comes.
-    Refuse(prop::sample::Index),
-    Reopen,
-    Restart,
-    Evict,
-    Add(u8),
-    Pass(u16),
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        4 => Just(Step::Pump),
-        1 => (0_u8..50).prop_map(Step::Busy),
-        1 => (0_u8..50).prop_map(Step::Broken),
-        1 => any::<prop::sample::Index>().prop_map(Step::Refuse),
-        1 => Just(Step::Reopen),
-        1 => Just(Step::Restart),
-        1 => Just(Step::Evict),
-        2 => (1_u8..40).prop_map(Step::Add),
-        2 => (0_u16..2500).prop_map(Step::Pass),
-    ];
-    proptest::collection::vec(step, 0..60)
-}
-
-/// Does the steps, then lets all pass that is left, and gives what was delivered and how much was lost.
-fn played(is_udp: bool, steps: Vec<Step>) -> (Vec<String>, u64, u32) {
-    let mut log = Log::new(0, 1);
-    let mut output = lines(is_udp, first_place());
-    let (mut delivered, mut number, mut now) = (Vec::new(), 0, 0);
-    for step in steps {
-        match step {
-            Step::Pump => {
-                output.pump(&mut log, at(now));
-            }
-            Step::Busy(after) | Step::Broken(after) => {
-                let failure = match step {
-                    Step::Busy(_) => Failure::Busy,
-                    _ => broken(),
-                };
-                let failures = (0..after).map(|_| None).chain([Some(failure)]);
-                fake(&mut output).write_failures = failures.collect();
-            }
-            Step::Refuse(index) => {
-                let sent = fake(&mut output).sent.len();
-                if is_udp && sent > 0 {
-                    let go_back = refuse(&mut output, index.index(sent));
-                    output.go_back(go_back, None, at(now));
-                }
-            }
-            Step::Reopen => output.reopen(at(now)),
-            Step::Restart => {
-                delivered.extend(taken(&mut output));
-                output = lines(is_udp, output.place());
-            }
-            Step::Evict if !log.blocks.is_empty() && log.blocks.len() > 1 => {
-                output.handle_evicted(&log.evict());
-            }
-            Step::Evict => {}
-            Step::Add(count) => {
-                log.add(number..number + u32::from(count));
-                number += u32::from(count);
-            }
-            Step::Pass(millis) => now += u64::from(millis),
-        }
-    }
-    fake(&mut output).write_failures.clear();
-    for _ in 0..200 {
-        now += 1000;
-        output.pump(&mut log, at(now));
-    }
-    assert!(output.is_settled(log.end()));
-    assert_eq!(output.poll_timeout(log.end()), None);
-    delivered.extend(taken(&mut output));
-    (delivered, output.metrics(log.end()).lost, number)
-}
-
-proptest! {
-    #[test]
-    fn whatever_happens_each_record_is_delivered_once_in_order_or_stated_as_lost(
-        is_udp: bool, steps in steps()
-    ) {
-        let (delivered, lost, number) = played(is_udp, steps);
-        let mut next = 0;
-        for delivered in delivered {
-            match delivered.strip_prefix("lost ") {
-                Some(count) => next += count.parse::<u32>().unwrap(),
-                None => {
-                    prop_assert_eq!(&delivered, &next.to_string());
-                    next += 1;
-                }
-            }
-        }
-        prop_assert_eq!(next, number);
-        prop_assert!(lost <= u64::from(number));
-    }
+    let collector = samples::collector(Version::Ipfix);
+    assert_eq!(collector.export_delay, Duration::from_secs(1));
+    let mut scene = Scene::flows(true, &collector, Log::new(1, 1));
+    scene.pump(0);
+    assert_eq!(scene.fake().taken.len(), 0);
+    assert_eq!(scene.output.place().position, Position::before(Serial(1)));
+    assert!(!scene.is_settled());
+    assert_eq!(scene.poll_timeout(), Some(at(1000).up));
+    scene.output.drain(&mut scene.log, at(1));
+    assert_eq!(scene.fake().taken.len(), 1);
+    assert!(scene.is_settled());
 }

@@ -8,8 +8,6 @@ use super::property::{any_collector, any_session};
 use super::*;
 use crate::session::GapCause;
 
-const ALL: [Version; 3] = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix];
-
 /// Creates and deletes, of which most make several flow records.
 fn many(version: Version) -> (config::Collector, Vec<Record>) {
     let config = config::Collector {
