@@ -61,9 +61,8 @@ struct Doubt {
 struct Sent {
     begin: Position,
     load: Load,
-    octets: usize,
+    octets: u16,
     at: Uptime,
-    length: u16,
     sum: u32,
 }
 
@@ -179,9 +178,9 @@ impl Udp {
         self.sent.push_back(Sent {
             begin,
             load,
-            octets: bytes.len(),
+            // No datagram is longer than 65,535.
+            octets: bytes.len() as u16,
             at: now.up,
-            length: bytes.len() as u16,
             sum: sum(bytes),
         });
         Ok(())
@@ -246,7 +245,7 @@ impl Udp {
         self.doubt(at);
         let amounts = refused
             .iter()
-            .map(|sent| Amount::of(sent.load, sent.octets));
+            .map(|sent| Amount::of(sent.load, sent.octets.into()));
         Some(GoBack {
             position: begin,
             sequence: load.sequence,
@@ -285,7 +284,7 @@ fn earliest(sent: &VecDeque<Sent>, quoted: &[u8], now: Now) -> Option<usize> {
     let mut was_long_enough = false;
     let mut known = (0, sum(&[]));
     let found = sent.iter().position(|sent| {
-        let telling = usize::from(sent.length).min(TELLING);
+        let telling = usize::from(sent.octets).min(TELLING);
         if quoted.len() < telling {
             return false;
         }

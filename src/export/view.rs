@@ -80,7 +80,6 @@ impl Line {
 
 impl View {
     /// A view that begins now, and says so in its first line.
-    #[must_use]
     pub fn new(filter: Filter) -> Self {
         let mut queue = Queue::new();
         queue.push(BEGIN, ());
@@ -121,7 +120,6 @@ impl View {
     }
 
     /// When to call [`View::handle_timeout`], provided that the viewer reads meanwhile.
-    #[must_use]
     pub fn poll_timeout(&self) -> Option<Uptime> {
         let due = self.shortfall.is_some() && self.has_recovered();
         due.then_some(if self.left > 0 {
@@ -139,7 +137,6 @@ impl View {
     }
 
     /// The text that waits to be written.
-    #[must_use]
     pub fn contiguous(&self) -> &[u8] {
         self.queue.contiguous()
     }

@@ -32,7 +32,7 @@
 use crate::session::{EventKind, NatEvent, Provenance};
 use crate::wire::dialect::Dialect;
 use crate::wire::element::{
-    DST_IPV4, DST_IPV6, DST_PORT, Element, FIRST_SWITCHED, FLOW_END, FLOW_START, INGRESS_VRF,
+    DST_IPV4, DST_IPV6, DST_PORT, FIRST_SWITCHED, FLOW_END, FLOW_START, INGRESS_VRF,
     INITIATOR_OCTETS, INITIATOR_PACKETS, LAST_SWITCHED, METERING_PROCESS, NAT_EVENT,
     OBSERVATION_TIME, OCTETS, PACKETS, POST_NAPT_DST_PORT, POST_NAPT_SRC_PORT, POST_NAT_DST_IPV4,
     POST_NAT_DST_IPV6, POST_NAT_SRC_IPV4, POST_NAT_SRC_IPV6, PROTOCOL, RESPONDER_OCTETS,
@@ -84,11 +84,30 @@ impl Layout {
     }
 
     pub fn template(self) -> Template<Flow> {
-        let mut elements = if self.has(FLOW) {
-            self.packet()
+        let [src, dst, post_nat_src, post_nat_dst] = if self.has(IPV6) {
+            [SRC_IPV6, DST_IPV6, POST_NAT_SRC_IPV6, POST_NAT_DST_IPV6]
         } else {
-            self.translation()
+            [SRC_IPV4, DST_IPV4, POST_NAT_SRC_IPV4, POST_NAT_DST_IPV4]
         };
+        let mut elements = Vec::new();
+        if self.has(FLOW) {
+            elements.extend([src, dst, SRC_PORT, DST_PORT, PROTOCOL]);
+            if self.has(COUNTERS) {
+                elements.extend([OCTETS, PACKETS]);
+            }
+            // Many collectors know only these in NetFlow v9. One of them alone they read as a flow since boot.
+            if self.has(START | NETFLOW_9_FLOW) {
+                elements.extend([FIRST_SWITCHED, LAST_SWITCHED]);
+            }
+            elements.extend(self.has(START).then_some(FLOW_START));
+            elements.push(FLOW_END);
+        } else {
+            elements.extend([OBSERVATION_TIME, NAT_EVENT, PROTOCOL]);
+            elements.extend([src, SRC_PORT, post_nat_src, POST_NAPT_SRC_PORT]);
+            if !self.has(NO_DESTINATION) {
+                elements.extend([dst, DST_PORT, post_nat_dst, POST_NAPT_DST_PORT]);
+            }
+        }
         elements.extend(self.has(ZONE).then_some(INGRESS_VRF));
         if !self.has(FLOW) && self.has(DELETE) {
             elements.extend(self.has(START).then_some(FLOW_START));
@@ -100,41 +119,6 @@ impl Layout {
         }
         elements.extend(self.has(INFERRED).then_some(METERING_PROCESS));
         Template::new(self.id(), elements)
-    }
-
-    fn translation(self) -> Vec<Element<Flow>> {
-        let [src, post_nat_src, dst, post_nat_dst] = if self.has(IPV6) {
-            [SRC_IPV6, POST_NAT_SRC_IPV6, DST_IPV6, POST_NAT_DST_IPV6]
-        } else {
-            [SRC_IPV4, POST_NAT_SRC_IPV4, DST_IPV4, POST_NAT_DST_IPV4]
-        };
-        let mut elements = vec![OBSERVATION_TIME, NAT_EVENT, PROTOCOL];
-        elements.extend([src, SRC_PORT, post_nat_src, POST_NAPT_SRC_PORT]);
-        if !self.has(NO_DESTINATION) {
-            elements.extend([dst, DST_PORT, post_nat_dst, POST_NAPT_DST_PORT]);
-        }
-        elements
-    }
-
-    fn packet(self) -> Vec<Element<Flow>> {
-        let [src, dst] = if self.has(IPV6) {
-            [SRC_IPV6, DST_IPV6]
-        } else {
-            [SRC_IPV4, DST_IPV4]
-        };
-        let mut elements = vec![src, dst, SRC_PORT, DST_PORT, PROTOCOL];
-        if self.has(COUNTERS) {
-            elements.extend([OCTETS, PACKETS]);
-        }
-        if self.has(START) {
-            // Many collectors know only the first two in NetFlow v9. One of them alone they read as a flow since boot.
-            if self.has(NETFLOW_9_FLOW) {
-                elements.extend([FIRST_SWITCHED, LAST_SWITCHED]);
-            }
-            elements.push(FLOW_START);
-        }
-        elements.push(FLOW_END);
-        elements
     }
 
     const fn has(self, bits: u16) -> bool {

@@ -118,15 +118,10 @@ fn put_record(record: &Record, out: &mut Vec<u8>) {
 
 fn put_event(event: &NatEvent, out: &mut Vec<u8>) {
     let delete = event.kind == EventKind::Delete;
-    let mut kind = if delete { DELETE } else { CREATE };
+    let kind = if delete { DELETE } else { CREATE };
     let start = event.start.filter(|_| delete);
-    if start.is_some() {
-        kind |= HAS_START;
-    }
-    if event.totals.is_some() {
-        kind |= HAS_TOTALS;
-    }
-    out.push(kind);
+    let totals = flag(event.totals.is_some(), HAS_TOTALS);
+    out.push(kind | flag(start.is_some(), HAS_START) | totals);
     put_time(event.time, out);
     put_session(&event.session, event.provenance, out);
     if let Some(start) = start {
@@ -142,7 +137,6 @@ fn put_event(event: &NatEvent, out: &mut Vec<u8>) {
 
 /// Appends a session.
 pub fn put_session(session: &Session, provenance: Provenance, out: &mut Vec<u8>) {
-    let flag = |is: bool, flag: u8| if is { flag } else { 0 };
     let flags = (session.zone.direction as u8) << DIRECTION_SHIFT
         | flag(!session.is_ipv4(), IPV6)
         | flag(provenance == Provenance::Inferred, INFERRED)
@@ -170,6 +164,10 @@ pub fn put_session(session: &Session, provenance: Provenance, out: &mut Vec<u8>)
             IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
         }
     }
+}
+
+const fn flag(is_set: bool, flag: u8) -> u8 {
+    if is_set { flag } else { 0 }
 }
 
 fn put_time(time: Wall, out: &mut Vec<u8>) {

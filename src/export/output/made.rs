@@ -10,7 +10,6 @@ use crate::wire::syslog::Host;
 
 impl Output {
     /// An output to a collector, that goes on at `place`.
-    #[must_use]
     pub fn to_collector(config: &config::Collector, place: Place, now: Now) -> Self {
         let name = match &config.name {
             Some(name) => format!("collector {name} ({})", config.address),
@@ -28,7 +27,6 @@ impl Output {
     }
 
     /// An output to a target for copies, that goes on at `place`.
-    #[must_use]
     pub fn to_copy(config: &config::Syslog, host: &Host, place: Place) -> Self {
         let target = config.target.to_string();
         let name = match &config.name {

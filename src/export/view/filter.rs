@@ -97,7 +97,6 @@ impl Filter {
         ends + numbers + self.event.len()
     }
 
-    #[must_use]
     pub fn accepts(&self, event: &NatEvent) -> bool {
         let session = &event.session;
         let icmp = session.protocol.is_icmp();
