@@ -278,8 +278,8 @@ impl Message {
         }
     }
 
-    /// Sets of NetFlow v9 end on a 4-byte boundary (RFC 3954 section 5.3), those of IPFIX are not padded (RFC 7011 section 3.3.1
-    /// leaves it open).
+    /// Sets of NetFlow v9 end on a 4-byte boundary (RFC 3954 section 5.3), those of IPFIX are not padded (RFC 7011 section
+    /// 3.3.1 leaves it open).
     const fn padded(&self, length: usize) -> usize {
         match self.config.version {
             Version::NetflowV9 => length.next_multiple_of(4),
