@@ -23,13 +23,11 @@ pub struct Position {
 
 impl Position {
     /// Before the first message of a record.
-    #[must_use]
     pub const fn before(serial: Serial) -> Self {
         Self { serial, part: 0 }
     }
 
     /// After the last one.
-    #[must_use]
     pub const fn after(serial: Serial) -> Self {
         Self::before(Serial(serial.0 + 1))
     }
@@ -45,7 +43,6 @@ pub struct Missing {
 
 impl Missing {
     /// The sum of both, with an interval that holds both of theirs.
-    #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {
             count: self.count.saturating_add(other.count),
@@ -55,7 +52,6 @@ impl Missing {
     }
 
     /// The record that tells of them.
-    #[must_use]
     pub const fn gap(&self) -> Gap {
         Gap {
             cause: GapCause::Undelivered,
@@ -81,7 +77,6 @@ pub struct Place {
 
 impl Place {
     /// The same place, once the log no longer has some records.
-    #[must_use]
     pub fn without(self, span: &Span) -> Self {
         let missing = self
             .missing
@@ -107,7 +102,6 @@ pub struct Span {
 
 impl Span {
     /// As much of it as a follower at `position` has not taken.
-    #[must_use]
     pub fn missing_at(&self, position: Position) -> Option<Missing> {
         let first = self.first.max(position.serial);
         (first < self.end).then(|| Missing {

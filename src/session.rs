@@ -34,19 +34,17 @@ impl Protocol {
     ];
 
     pub fn name(self) -> Option<&'static str> {
-        Self::NAMES
-            .iter()
-            .find(|(protocol, _)| *protocol == self)
-            .map(|(_, name)| *name)
+        let mut names = Self::NAMES.iter();
+        names.find_map(|(protocol, name)| (*protocol == self).then_some(*name))
     }
 
     /// A protocol by name (`tcp`, in any case) or by number (`6`).
     pub fn parse(text: &str) -> Option<Self> {
-        let named = Self::NAMES
-            .iter()
-            .find(|(_, name)| name.eq_ignore_ascii_case(text))
-            .map(|(protocol, _)| *protocol);
-        named.or_else(|| text.parse().ok().map(Self))
+        let mut names = Self::NAMES.iter();
+        match names.find(|(_, name)| name.eq_ignore_ascii_case(text)) {
+            Some((protocol, _)) => Some(*protocol),
+            None => text.parse().ok().map(Self),
+        }
     }
 
     /// ICMP and ICMPv6 have a query identifier, a type and a code where others have two ports.

@@ -37,24 +37,8 @@ impl Now {
 pub struct Wall(u64);
 
 impl Wall {
-    pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
-    }
-
-    pub const fn from_millis(millis: u64) -> Self {
-        Self(millis.saturating_mul(NANOS_PER_MILLI))
-    }
-
     pub const fn from_secs(secs: u64) -> Self {
         Self(secs.saturating_mul(NANOS_PER_SEC))
-    }
-
-    pub const fn as_nanos(self) -> u64 {
-        self.0
-    }
-
-    pub const fn as_millis(self) -> u64 {
-        self.0 / NANOS_PER_MILLI
     }
 
     pub const fn as_secs(self) -> u64 {
@@ -64,15 +48,6 @@ impl Wall {
     /// Nanoseconds within the second, below 1,000,000,000.
     pub const fn subsec_nanos(self) -> u32 {
         (self.0 % NANOS_PER_SEC) as u32
-    }
-
-    /// How much later this is than `earlier`; zero when it is not later.
-    pub const fn saturating_since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-
-    pub const fn saturating_add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(nanos(duration)))
     }
 
     pub const fn saturating_sub(self, duration: Duration) -> Self {
@@ -107,31 +82,39 @@ impl fmt::Display for Wall {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Uptime(u64);
 
-impl Uptime {
-    pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
-    }
+/// What is the same for both clocks.
+macro_rules! nanoseconds {
+    ($($clock:ident)*) => {$(
+        impl $clock {
+            pub const fn from_nanos(nanos: u64) -> Self {
+                Self(nanos)
+            }
 
-    pub const fn from_millis(millis: u64) -> Self {
-        Self(millis.saturating_mul(NANOS_PER_MILLI))
-    }
+            pub const fn from_millis(millis: u64) -> Self {
+                Self(millis.saturating_mul(NANOS_PER_MILLI))
+            }
 
-    pub const fn as_nanos(self) -> u64 {
-        self.0
-    }
+            pub const fn as_nanos(self) -> u64 {
+                self.0
+            }
 
-    pub const fn as_millis(self) -> u64 {
-        self.0 / NANOS_PER_MILLI
-    }
+            pub const fn as_millis(self) -> u64 {
+                self.0 / NANOS_PER_MILLI
+            }
 
-    pub const fn saturating_since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
+            /// How much later this is than `earlier`; zero when it is not later.
+            pub const fn saturating_since(self, earlier: Self) -> Duration {
+                Duration::from_nanos(self.0.saturating_sub(earlier.0))
+            }
 
-    pub const fn saturating_add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(nanos(duration)))
-    }
+            pub const fn saturating_add(self, duration: Duration) -> Self {
+                Self(self.0.saturating_add(nanos(duration)))
+            }
+        }
+    )*};
 }
+
+nanoseconds!(Wall Uptime);
 
 /// A duration for people, in its two largest units: `2d04h`, `3h12m`, `5m03s`, `12s`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
