@@ -10,7 +10,6 @@
 //! - A network namespace that was made anew under the same name ends the daemon: its sockets are in the old one.
 //! - A step of the clock is a gap of no duration.
 
-use std::ffi::CString;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -31,7 +30,6 @@ const STEP: Duration = Duration::from_millis(250);
 
 pub struct Watch {
     config: config::Capture,
-    table: CString,
     tracking: Tracking,
     /// Device and inode of the namespace's file, if one is configured.
     namespace: Option<(u64, u64)>,
@@ -66,10 +64,8 @@ impl Watch {
     pub fn new(config: &config::Capture, now: Now) -> io::Result<Self> {
         let mut tracking = within(config.namespace.as_ref(), Tracking::open)??;
         let statistics = tracking.statistics()?;
-        let table = CString::new(config.table.as_str()).map_err(io::Error::other)?;
         Ok(Self {
             config: config.clone(),
-            table,
             tracking,
             namespace: identity(config)?,
             next: now.up.saturating_add(INTERVAL),
@@ -224,8 +220,8 @@ impl Watch {
     }
 
     fn check_pin(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
-        if !self.tracking.has_table(&self.table)? {
-            let table = &self.config.table;
+        let table = &self.config.table;
+        if !self.tracking.has_table(table)? {
             within(self.config.namespace.as_ref(), || nftables::install(table))??;
             log::warn!(
                 "the nftables table \"inet {table}\" had been removed, and was made again: connection tracking may have \

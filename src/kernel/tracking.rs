@@ -8,7 +8,6 @@
 //! `net/netfilter/nf_conntrack_netlink.c`). So the counters come from procfs, which takes no lock, and from ctnetlink
 //! only where the kernel was built without that file (`CONFIG_NF_CONNTRACK_PROCFS`).
 
-use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Seek as _};
 
@@ -77,7 +76,7 @@ impl Tracking {
     }
 
     /// Whether the nftables table of family inet exists.
-    pub(crate) fn has_table(&mut self, name: &CStr) -> io::Result<bool> {
+    pub(crate) fn has_table(&mut self, name: &str) -> io::Result<bool> {
         self.discard();
         self.socket.send(&get_table(name))?;
         let length = self.socket.recv_raw(&mut self.buffer)?;
@@ -122,12 +121,13 @@ fn read_again(mut file: &File) -> io::Result<String> {
     io::read_to_string(file)
 }
 
-fn get_table(name: &CStr) -> Vec<u8> {
-    let name = name.to_bytes_with_nul();
-    let length = u16::try_from(4 + name.len()).expect("the kernel takes names of up to 256 octets");
+fn get_table(name: &str) -> Vec<u8> {
+    // With the zero octet that ends it.
+    let length =
+        u16::try_from(4 + name.len() + 1).expect("the kernel takes names of up to 256 octets");
     let mut attribute = [length.to_ne_bytes(), NFTA_TABLE_NAME.to_ne_bytes()].concat();
-    attribute.extend(name);
-    attribute.resize(attribute.len().next_multiple_of(4), 0);
+    attribute.extend(name.as_bytes());
+    attribute.resize((attribute.len() + 1).next_multiple_of(4), 0);
     netlink::request(MESSAGE_GET_TABLE, 0, 0, NFPROTO_INET, &attribute)
 }
 
