@@ -45,7 +45,6 @@ pub enum WireSession {
 
 impl Outputs {
     /// `places` is where the outputs of an earlier run stood; others begin at `next`.
-    #[must_use]
     pub fn new(
         config: &Config,
         host: Host,
@@ -69,13 +68,11 @@ impl Outputs {
                 Some((_, place)) => without_session(place),
                 None => at(next),
             };
-            let output = config.build(&this.host, place, now);
-            let configured = Configured {
+            this.outputs.push(Configured {
+                output: config.build(&this.host, place, now),
                 key,
                 config,
-                output,
-            };
-            this.outputs.push(configured);
+            });
         }
         this.share_peers(now);
         for (key, _) in left {
@@ -98,19 +95,25 @@ impl Outputs {
         let old = std::mem::take(&mut self.outputs);
         let (all, left) = paired(OutputConfig::all(config), old, |other| &other.key);
         for (key, config, earlier) in all {
-            let configured = match earlier {
-                Some(same) if same.config == config => Configured { key, ..same },
+            let output = match earlier {
+                Some(same) if same.config == config => same.output,
                 Some(mut earlier) => {
                     earlier.output.drain(source, now);
-                    earlier.replaced(key, config, &self.host, now)
+                    let place = match earlier.key == key {
+                        true => earlier.output.place(),
+                        false => without_session(earlier.output.place()),
+                    };
+                    let mut output = config.build(&self.host, place, now);
+                    output.inherit(&earlier.output);
+                    output
                 }
-                None => Configured {
-                    output: config.build(&self.host, at(next), now),
-                    key,
-                    config,
-                },
+                None => config.build(&self.host, at(next), now),
             };
-            self.outputs.push(configured);
+            self.outputs.push(Configured {
+                key,
+                config,
+                output,
+            });
         }
         self.share_peers(now);
         for mut removed in left {
@@ -160,7 +163,6 @@ impl Outputs {
     }
 
     /// When to call [`Self::pump`] next. `end` is that of the source.
-    #[must_use]
     pub fn poll_timeout(&self, end: Serial) -> Option<Uptime> {
         let outputs = self.outputs.iter();
         outputs
@@ -169,7 +171,6 @@ impl Outputs {
     }
 
     /// Whether it is of no use to wait: each output has taken all before `end`, or cannot now.
-    #[must_use]
     pub fn is_settled(&self, end: Serial) -> bool {
         self.outputs.iter().all(|it| it.output.is_settled(end))
     }
@@ -182,7 +183,6 @@ impl Outputs {
     }
 
     /// The first record that an output has not taken; `next` when all have taken all.
-    #[must_use]
     pub fn needed(&self, next: Serial) -> Serial {
         let needed = self.outputs.iter().filter_map(|it| it.output.needed());
         needed.min().unwrap_or(next).min(next)
@@ -208,25 +208,6 @@ impl Outputs {
     }
 }
 
-impl Configured {
-    /// The same output with another configuration.
-    fn replaced(self, key: String, config: OutputConfig, host: &Host, now: Now) -> Self {
-        let place = self.output.place();
-        let place = if self.key == key {
-            place
-        } else {
-            without_session(place)
-        };
-        let mut output = config.build(host, place, now);
-        output.inherit(&self.output);
-        Self {
-            key,
-            config,
-            output,
-        }
-    }
-}
-
 impl OutputConfig {
     /// All outputs of a configuration, each with the key under which it is known to the log.
     fn all(config: &Config) -> Vec<(String, Self)> {
@@ -249,19 +230,19 @@ impl OutputConfig {
                     None => format!("collector to {address}{BESIDE}{exporter}"),
                 }
             }
-            Self::Copy(config) => match &config.name {
-                Some(name) => format!("copy {name}"),
-                None => match &config.target {
-                    Target::File { path } => format!("copy to file {}", path.display()),
-                    Target::Journal { path } => format!("copy to journal {}", path.display()),
-                    Target::Stdout => "copy to stdout".to_owned(),
-                    Target::Local { path } => {
-                        format!("copy to {}{BESIDE}{}", path.display(), sorted_by(config))
-                    }
-                    Target::Udp { address } => {
-                        format!("copy to {address}{BESIDE}{}", sorted_by(config))
-                    }
-                },
+            Self::Copy(config::Syslog {
+                name: Some(name), ..
+            }) => format!("copy {name}"),
+            Self::Copy(config) => match &config.target {
+                Target::File { path } => format!("copy to file {}", path.display()),
+                Target::Journal { path } => format!("copy to journal {}", path.display()),
+                Target::Stdout => "copy to stdout".to_owned(),
+                Target::Local { path } => {
+                    format!("copy to {}{BESIDE}{}", path.display(), sorted_by(config))
+                }
+                Target::Udp { address } => {
+                    format!("copy to {address}{BESIDE}{}", sorted_by(config))
+                }
             },
         }
     }
