@@ -183,7 +183,7 @@ impl Store {
         keep_log(false)?;
         let log_octets =
             blocks::octets(&connection).map_err(|error| Error::of_sqlite(path, &error))?;
-        let checkpointer = Checkpointer::start(path, &connection);
+        let checkpointer = Checkpointer::new(path, &connection);
         let checkpointer = checkpointer.map_err(|error| Error::of_sqlite(path, &error))?;
         Ok(Self {
             path: path.to_owned(),
