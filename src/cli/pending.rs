@@ -69,14 +69,18 @@ pub(super) fn run(
             Some(stored) => print_row(&stored, now, &mut out),
         }
     };
-    let read = store::read(&config.pending.database, |stored| {
+    let database = &config.pending.database;
+    let read = store::read(database, |stored| {
         // The store has no way to be stopped; after the first failure the rest is read for nothing.
         if printed.is_ok() {
             printed = print(Some(stored));
         }
     });
     printed?;
-    read.map_err(|error| Failure::new(Exit::Unavailable, error))?;
+    read.map_err(|error| {
+        let message = format!("database \"{}\" {error}", database.display());
+        Failure::new(Exit::Unavailable, message)
+    })?;
     print(None)?;
     Ok(Exit::Success)
 }

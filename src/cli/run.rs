@@ -20,7 +20,7 @@ pub(super) fn run(file: Option<&Path>) -> Exit {
             match error {
                 daemon::Error::Config(_) => Exit::Config,
                 daemon::Error::Permission(_) => Exit::NoPermission,
-                daemon::Error::Busy(_) | daemon::Error::Store(_) => Exit::Unavailable,
+                daemon::Error::Busy(_) => Exit::Unavailable,
                 daemon::Error::System(_) => Exit::Os,
             }
         }

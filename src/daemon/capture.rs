@@ -11,7 +11,7 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, Waker};
 
-use super::takeover::Kept;
+use super::takeover::Goes;
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::conntrack::{Batch, Datagram, EventSocket, Memory};
@@ -89,15 +89,15 @@ impl Capture {
     /// The kernel's error: a namespace that is not there, or a missing permission.
     pub fn open(
         config: &config::Capture,
-        kept: Option<Kept>,
+        kept: Option<(EventSocket, Goes)>,
         registry: &Registry,
         tokens: [Token; 2],
         now: Now,
     ) -> io::Result<Self> {
         let (events, drops, overflow_since) = match kept {
-            Some(kept) => {
-                kept.socket.configure(config)?;
-                (kept.socket, kept.drops, kept.overflow_since)
+            Some((socket, goes)) => {
+                socket.configure(config)?;
+                (socket, goes.drops, goes.overflow_since)
             }
             None => {
                 let open = || EventSocket::open(config);

@@ -51,7 +51,6 @@ use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Policy};
 use crate::kernel::{clock, inherited};
 use crate::metrics;
-use crate::store;
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Host;
 
@@ -76,7 +75,6 @@ pub enum Error {
     Config(config::Error),
     /// A capability is missing.
     Permission(String),
-    Store(store::Error),
     /// Another daemon has what this one needs.
     Busy(String),
     /// The operating system refused something else.
@@ -87,7 +85,6 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
-            Self::Store(error) => error.fmt(f),
             Self::Busy(message) | Self::Permission(message) | Self::System(message) => {
                 f.write_str(message)
             }
@@ -151,9 +148,10 @@ impl Daemon {
             .map_err(|error| system("cannot watch for signals", error))?;
 
         let claim = claim(&config.capture)?;
-        let opened = Opened::open(&config.pending).map_err(Error::Store)?;
+        let opened = Opened::open(&config.pending)?;
         let mut offered = Offered::examine(inherited, &config.capture);
-        let plan = takeover::decide(&opened.left(), &offered.offers);
+        let (last_run, heartbeat) = (opened.last_run(), opened.heartbeat);
+        let plan = takeover::decide(last_run, heartbeat, &offered.offers);
         let (kept, registry) = (offered.take(&plan), poll.registry());
         let mut capture = Capture::open(&config.capture, kept, registry, [EVENTS, DUMP], now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
@@ -225,8 +223,7 @@ impl Daemon {
         self.forward();
         let now = self.now;
         let (engine, outputs) = (&mut self.engine, &mut self.outputs);
-        self.keeper.flush(engine, outputs, now.wall, now);
-        self.noted = !self.keeper.is_failing();
+        self.noted = self.keeper.flush(engine, outputs, now.wall, None, now);
         let name = stored_name(self.config.capture.namespace.as_ref());
         if self.noted {
             self.notifier.store(&name, self.capture.socket(), now);
@@ -464,8 +461,8 @@ impl Daemon {
         self.watch.finish(&mut self.engine, malformed, self.now);
         self.forward();
         let heard = self.heard_until();
-        self.keeper
-            .flush(&mut self.engine, &mut self.outputs, heard, self.now);
+        let (engine, outputs) = (&mut self.engine, &mut self.outputs);
+        self.keeper.flush(engine, outputs, heard, None, self.now);
         if let Some(control) = &mut self.control {
             control.farewell(self.now);
         }
@@ -474,7 +471,9 @@ impl Daemon {
             // Only now it is known how far the outputs got.
             let drops = self.capture.stated_drops();
             let (engine, outputs) = (&mut self.engine, &mut self.outputs);
-            kept &= self.keeper.finish(engine, outputs, heard, drops, self.now);
+            kept &= self
+                .keeper
+                .flush(engine, outputs, heard, Some(drops), self.now);
         }
         if kept {
             ::log::info!(

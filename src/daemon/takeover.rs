@@ -28,15 +28,6 @@ use crate::time::Wall;
 /// File systems keep a file's date to a second or two.
 const DATE_SLACK: Duration = Duration::from_secs(2);
 
-/// The state that the last run left.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Left {
-    /// `None` when the database cannot be used.
-    pub run: Option<LastRun>,
-    /// When the last commit was made, as a file beside the database has it.
-    pub heartbeat: Option<Wall>,
-}
-
 /// An event socket that the service manager kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Offer {
@@ -49,10 +40,9 @@ pub struct Offer {
 /// How this run begins.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Plan {
-    /// Which of the offered sockets goes on.
+    /// Why each of the offered sockets does not go on; `None` for the one that does.
+    pub refusals: Vec<Option<&'static str>>,
     pub socket: Option<Goes>,
-    /// Why each of the others does not.
-    pub refused: Vec<(usize, &'static str)>,
     /// Since when events may have been missed.
     pub gap_since: Option<Wall>,
     /// When the last run handed its socket over, if nothing is missed.
@@ -60,50 +50,46 @@ pub struct Plan {
     pub session: WireSession,
 }
 
-/// A socket that goes on.
+/// How a socket goes on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Goes {
-    pub index: usize,
     /// Drops that need no gap any more.
     pub drops: u32,
     /// When it began to drop events that are lost and in no gap, if it did.
     pub overflow_since: Option<Wall>,
 }
 
-/// Decides how a run begins. See the module's table.
-#[must_use]
-pub fn decide(left: &Left, offers: &[Offer]) -> Plan {
-    let run = left.run.unwrap_or_default();
+/// Decides how a run begins. See the module's table. `last_run` is `None` when the database cannot be used, and `heartbeat` is
+/// when the last commit was made, as a file beside the database has it.
+pub fn decide(last_run: Option<LastRun>, heartbeat: Option<Wall>, offers: &[Offer]) -> Plan {
+    let run = last_run.unwrap_or_default();
     // A database from before the last commit was put in the place of the last run's.
-    let is_latest = match (run.heard, left.heartbeat) {
+    let is_latest = match (run.heard, heartbeat) {
         (Some(heard), Some(beat)) => beat <= heard.saturating_add(DATE_SLACK),
         _ => true,
     };
     let stopped = run.stopped.filter(|_| is_latest);
     let mut plan = Plan {
+        refusals: Vec::new(),
         socket: None,
-        refused: Vec::new(),
-        gap_since: run.heard.or(left.heartbeat),
+        gap_since: run.heard.or(heartbeat),
         continued_since: None,
         session: match stopped {
             Some(_) => WireSession::Continued,
             None => WireSession::New,
         },
     };
-    for (index, offer) in offers.iter().enumerate() {
-        let refusal = if left.run.is_none() {
+    for offer in offers {
+        plan.refusals.push(if last_run.is_none() {
             Some("the database that would know how far it was read cannot be used")
         } else if run.socket.is_some_and(|cookie| cookie != offer.cookie) {
             Some("a run since then listened with another one")
         } else if plan.socket.is_some() {
             Some("another one is in use already")
         } else {
+            plan.socket = Some(Goes::on(*offer, stopped, run.heard));
             None
-        };
-        match refusal {
-            Some(reason) => plan.refused.push((index, reason)),
-            None => plan.socket = Some(Goes::on(index, *offer, stopped, run.heard)),
-        }
+        });
     }
     if stopped.is_some() && run.socket.is_some() && plan.socket.is_some() {
         plan.continued_since = plan.gap_since.take();
@@ -114,21 +100,13 @@ pub fn decide(left: &Left, offers: &[Offer]) -> Plan {
 impl Goes {
     /// After a planned stop, events that were dropped since are lost, unless delivery is reliable. After a crash the time
     /// since is a gap anyway.
-    fn on(index: usize, offer: Offer, stopped: Option<u32>, heard: Option<Wall>) -> Self {
+    fn on(offer: Offer, stopped: Option<u32>, heard: Option<Wall>) -> Self {
         let stated = stopped.filter(|_| !offer.reliable);
         Self {
-            index,
             drops: stated.unwrap_or(offer.drops),
             overflow_since: heard.filter(|_| stated.is_some_and(|drops| drops != offer.drops)),
         }
     }
-}
-
-/// An event socket in the state in which it was found.
-pub struct Kept {
-    pub socket: EventSocket,
-    pub drops: u32,
-    pub overflow_since: Option<Wall>,
 }
 
 /// The event sockets among the descriptors that the manager handed over.
@@ -142,17 +120,13 @@ pub struct Offered {
 
 impl Offered {
     /// Looks which of the descriptors are event sockets of the configured network namespace. The others are closed.
-    #[must_use]
     pub fn examine(inherited: Vec<Inherited>, config: &config::Capture) -> Self {
         let mut this = Self::default();
         for Inherited { name, descriptor } in inherited {
             let adopted = within(config.namespace.as_ref(), || EventSocket::adopt(descriptor));
-            let examined = adopted.flatten().and_then(|socket| {
-                let offer = offer(&socket)?;
-                Ok((socket, offer))
-            });
+            let examined = adopted.flatten().and_then(|it| Ok((offer(&it)?, it)));
             match examined {
-                Ok((socket, offer)) => {
+                Ok((offer, socket)) => {
                     this.sockets.push((name, socket));
                     this.offers.push(offer);
                 }
@@ -163,22 +137,16 @@ impl Offered {
     }
 
     /// Takes the socket that goes on, and closes the others.
-    #[must_use]
-    pub fn take(&mut self, plan: &Plan) -> Option<Kept> {
+    pub fn take(&mut self, plan: &Plan) -> Option<(EventSocket, Goes)> {
         let mut kept = None;
         let sockets = std::mem::take(&mut self.sockets);
-        for (index, (name, socket)) in sockets.into_iter().enumerate() {
-            if let Some(goes) = plan.socket.filter(|goes| goes.index == index) {
-                kept = Some(Kept {
-                    socket,
-                    drops: goes.drops,
-                    overflow_since: goes.overflow_since,
-                });
-            } else if let Some((_, reason)) = plan.refused.iter().find(|(it, _)| *it == index) {
-                self.refuse(&name, reason);
+        for ((name, socket), refusal) in sockets.into_iter().zip(&plan.refusals) {
+            match refusal {
+                Some(reason) => self.refuse(&name, reason),
+                None => kept = Some(socket),
             }
         }
-        kept
+        kept.zip(plan.socket)
     }
 
     fn refuse(&mut self, name: &str, reason: &str) {
@@ -202,12 +170,13 @@ mod tests {
     const HEARD: Wall = Wall::from_secs(1_000);
     const LATER: Wall = Wall::from_secs(5_000);
 
-    const fn run(stopped: Option<u32>) -> LastRun {
-        let mut run = LastRun::FRESH;
-        run.heard = Some(HEARD);
-        run.socket = Some(7);
-        run.stopped = stopped;
-        run
+    fn run(stopped: Option<u32>) -> LastRun {
+        LastRun {
+            heard: Some(HEARD),
+            socket: Some(7),
+            stopped,
+            ..LastRun::default()
+        }
     }
 
     const fn offer(cookie: u64) -> Offer {
@@ -225,15 +194,16 @@ mod tests {
         cookies: &[u64],
     ) -> (Option<usize>, Option<Wall>, bool) {
         let offers: Vec<_> = cookies.iter().map(|cookie| offer(*cookie)).collect();
-        let plan = decide(&Left { run, heartbeat }, &offers);
-        let taken = plan.socket.map(|goes| goes.index);
+        let plan = decide(run, heartbeat, &offers);
+        let taken = plan.refusals.iter().position(Option::is_none);
         let is_missing_nothing = run.is_some() && taken.is_some() && plan.gap_since.is_none();
         assert_eq!(
             plan.continued_since,
             run.and_then(|run| run.heard).filter(|_| is_missing_nothing)
         );
+        let others = plan.refusals.iter().flatten().count();
         assert_eq!(
-            usize::from(taken.is_some()) + plan.refused.len(),
+            usize::from(plan.socket.is_some()) + others,
             cookies.len(),
             "each is taken or refused"
         );
@@ -247,7 +217,7 @@ mod tests {
     #[test]
     fn every_row_of_the_table() {
         let (planned, crashed) = (Some(run(Some(3))), Some(run(None)));
-        let fresh = Some(LastRun::FRESH);
+        let fresh = Some(LastRun::default());
         let (at, beat) = (Some(HEARD), Some(LATER));
         for (row, left, heartbeat, cookies, expected) in [
             (
@@ -339,16 +309,12 @@ mod tests {
     fn drops_since_a_planned_stop_are_an_overflow_unless_delivery_is_reliable() {
         for (reliable, drops, since) in [(true, 9, None), (false, 9, Some(HEARD)), (false, 3, None)]
         {
-            let left = Left {
-                run: Some(run(Some(3))),
-                heartbeat: None,
-            };
             let offer = Offer {
                 cookie: 7,
                 drops,
                 reliable,
             };
-            let goes = decide(&left, &[offer]).socket;
+            let goes = decide(Some(run(Some(3))), None, &[offer]).socket;
             assert_eq!(
                 goes.and_then(|goes| goes.overflow_since),
                 since,

@@ -4,7 +4,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
 
 use super::codec::checksum;
 use super::run::{malformed, nanos};
-use super::schema;
+use super::{execute, schema};
 use crate::place::{Serial, Span};
 use crate::time::Wall;
 use crate::wire::record::Block;
@@ -21,17 +21,9 @@ pub(super) fn insert(connection: &Connection, block: &Block) -> rusqlite::Result
     let numbers = numbers(block);
     let [first, count, since, until] = numbers;
     let octets = block.bytes.len() as u64;
-    connection
-        .prepare_cached(schema::INSERT_BLOCK)?
-        .execute(params![
-            first,
-            count,
-            since,
-            until,
-            octets.cast_signed(),
-            checksum(&block.bytes, &numbers),
-            block.bytes
-        ])?;
+    let (size, sum) = (octets.cast_signed(), checksum(&block.bytes, &numbers));
+    let values = params![first, count, since, until, size, sum, block.bytes];
+    execute(connection, schema::INSERT_BLOCK, values)?;
     Ok(octets)
 }
 
@@ -74,10 +66,7 @@ pub(super) fn oldest(connection: &Connection, count: usize) -> rusqlite::Result<
 }
 
 pub(super) fn delete(connection: &Connection, first: Serial) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(schema::DELETE_BLOCK)?
-        .execute([first.0.cast_signed()])?;
-    Ok(())
+    execute(connection, schema::DELETE_BLOCK, [first.0.cast_signed()])
 }
 
 /// Octets of all blocks.

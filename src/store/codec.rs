@@ -12,8 +12,6 @@ use crate::wire::record::{Malformed, Reader, put_session};
 /// The highest row of an earlier run: those of this run have to lie above, and no daemon counts as far.
 const LAST_ROW: i64 = i64::MAX / 2;
 
-/// Fewest octets that a session takes.
-pub(super) const SHORTEST: usize = 8 + 8 + 2 + 8 + 16;
 const CHECKSUM_LEN: usize = 4;
 
 /// Appends the session to `out`.

@@ -13,7 +13,6 @@ use crate::time::Wall;
 
 /// Until when the run that used the database last was complete, by the date of the lock file: a second witness, should the
 /// database be damaged or gone. `None` when there was no such run.
-#[must_use]
 pub fn heartbeat(path: &Path) -> Option<Wall> {
     let modified = fs::metadata(lock_path(path)).ok()?.modified().ok()?;
     let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
@@ -58,45 +57,38 @@ pub(super) fn set_heartbeat(lock: &File, time: Wall) -> io::Result<()> {
     lock.set_modified(SystemTime::UNIX_EPOCH + since)
 }
 
+/// Device and inode.
 pub(super) fn identity(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = fs::metadata(path)?;
     Ok((metadata.dev(), metadata.ino()))
 }
 
 pub(super) fn lock(path: &Path) -> Result<File, Error> {
-    let name = lock_path(path);
-    let open = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o640)
-        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .open(name);
-    let file = open.map_err(|error| Error::unavailable(path, &error))?;
+    let file = open(&lock_path(path), OFlags::NOFOLLOW)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked {
-            path: path.to_owned(),
-        }),
-        Err(error) => Err(Error::unavailable(path, &error.into())),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked),
+        Err(error) => Err(io::Error::from(error).into()),
     }
 }
 
 /// Makes the file where there is none, and says which one it is. One that is not a regular file could block, or be somebody
 /// else's by a link.
 pub(super) fn create(path: &Path) -> io::Result<(u64, u64)> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o640)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path)?;
-    let metadata = file.metadata()?;
+    let metadata = open(path, OFlags::NOFOLLOW | OFlags::NONBLOCK)?.metadata()?;
     if metadata.is_file() {
         Ok((metadata.dev(), metadata.ino()))
     } else {
         Err(io::Error::other("expected a regular file"))
     }
+}
+
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o640)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
 }

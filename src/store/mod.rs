@@ -47,12 +47,11 @@ use self::files::{create, identity, lock, set_heartbeat, suffixed};
 pub use self::files::{heartbeat, set_aside};
 use self::run::malformed;
 pub use self::run::{LastRun, Places};
-use self::schema::Origin;
-use self::segment::{Directory, Due, Merged, Segment};
+use self::segment::{Directory, Merged, Segment};
 use crate::engine::{Changes, Row, StoredSession};
 use crate::place::{Place, Serial, Span};
 use crate::time::Wall;
-use crate::wire::record::Block;
+use crate::wire::record::{Block, Malformed};
 
 /// Blocks deleted in one commit, beside as many as it writes: the pages of each are read and freed one by one.
 const MAX_DELETED_BLOCKS: usize = 8;
@@ -60,47 +59,53 @@ const MAX_DELETED_BLOCKS: usize = 8;
 /// Waiting for another connection's lock happens inside the event loop, so it must stay short.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// An error, by the remedy.
+/// An error, by the remedy. In words it goes on after the name of the database.
 #[derive(Debug)]
 pub enum Error {
     /// The file is not a sound database: set it aside and begin a new one.
-    Damaged { path: PathBuf, reason: String },
+    Damaged(String),
     /// The file is not for this program to write: leave it alone, go on without and try again.
-    Refused { path: PathBuf, reason: String },
+    Refused(String),
     /// Another daemon is using the file.
-    Locked { path: PathBuf },
+    Locked,
     /// The disk is full or read-only, a permission is missing, or the like: go on without and try again.
-    Unavailable { path: PathBuf, reason: String },
+    Unavailable(String),
     /// The file was deleted or replaced while it was in use: begin a new one.
-    Gone { path: PathBuf },
+    Gone,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, what, reason) = match self {
-            Self::Gone { path } => {
-                let path = path.display();
-                return write!(
-                    f,
-                    "database \"{path}\" was deleted or replaced while in use"
-                );
-            }
-            Self::Locked { path } => {
-                let path = path.display();
-                return write!(
-                    f,
-                    "database \"{path}\" is in use by another nattrail; give each instance its own pending.database"
-                );
-            }
-            Self::Damaged { path, reason } => (path, "is damaged", reason),
-            Self::Refused { path, reason } => (path, "cannot be used", reason),
-            Self::Unavailable { path, reason } => (path, "is not available", reason),
-        };
-        write!(f, "database \"{}\" {what}: {reason}", path.display())
+        match self {
+            Self::Damaged(reason) => write!(f, "is damaged: {reason}"),
+            Self::Refused(reason) => write!(f, "cannot be used: {reason}"),
+            Self::Locked => f.write_str(
+                "is in use by another nattrail; give each instance its own pending.database",
+            ),
+            Self::Unavailable(reason) => write!(f, "is not available: {reason}"),
+            Self::Gone => f.write_str("was deleted or replaced while in use"),
+        }
     }
 }
 
-impl std::error::Error for Error {}
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let reason = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(reason),
+            // A statement that does not fit the schema, or a value of another type than the schema allows.
+            Some(ErrorCode::TypeMismatch | ErrorCode::ConstraintViolation | ErrorCode::Unknown)
+            | None => Self::Damaged(reason),
+            Some(_) => Self::Unavailable(reason),
+        }
+    }
+}
 
 /// All that one commit writes.
 #[derive(Debug)]
@@ -147,44 +152,28 @@ pub struct Store {
 
 impl Store {
     /// Opens the database, makes it where there is none, and brings its schema up to date.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let unavailable = |error: io::Error| Error::unavailable(path, &error);
-        if let Some(directory) = path.parent().filter(|directory| !directory.exists()) {
-            let made = DirBuilder::new()
-                .recursive(true)
-                .mode(0o750)
-                .create(directory);
-            made.map_err(unavailable)?;
-        }
+        let directory = path.parent().unwrap_or(path);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(directory)?;
         let lock = lock(path)?;
         // SQLite would make it readable for everyone. Should another file come to stand in its place before SQLite opens that,
         // the first commit finds it.
-        let identity = create(path).map_err(unavailable)?;
+        let identity = create(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags)
-            .map_err(|error| Error::of_sqlite(path, &error))?;
-        connection
-            .busy_timeout(BUSY_TIMEOUT)
-            .map_err(|error| Error::of_sqlite(path, &error))?;
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         // Until it is known to be ours nothing of it is to change: as the connection is closed, SQLite would merge the log.
         let has_log = fs::metadata(suffixed(path, "-wal")).is_ok_and(|log| log.len() > 0);
-        let keep_log = |keep| {
-            let setting = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
-            let set = connection.set_db_config(setting, keep);
-            set.map_err(|error| Error::of_sqlite(path, &error))
-        };
-        keep_log(has_log)?;
-        let is_empty = is_empty(&connection, path)?;
-        let prepared = schema::prepare(&connection, is_empty);
-        prepared.map_err(|error| Error::of_sqlite(path, &error))?;
-        keep_log(false)?;
-        let log_octets =
-            blocks::octets(&connection).map_err(|error| Error::of_sqlite(path, &error))?;
-        let checkpointer = Checkpointer::new(path, &connection);
-        let checkpointer = checkpointer.map_err(|error| Error::of_sqlite(path, &error))?;
+        let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        connection.set_db_config(keep_log, has_log)?;
+        let is_empty = schema::is_empty(&connection)?;
+        schema::prepare(&connection, is_empty)?;
+        connection.set_db_config(keep_log, false)?;
+        let log_octets = blocks::octets(&connection)?;
+        let checkpointer = Checkpointer::new(path, &connection)?;
         Ok(Self {
             path: path.to_owned(),
             checkpointer,
@@ -203,83 +192,55 @@ impl Store {
     /// # Errors
     /// `Damaged` when a part of the file cannot be read or understood. The sessions before it have been handed over then.
     pub fn load(&mut self, restore: impl FnMut(StoredSession)) -> Result<(), Error> {
-        load(&self.connection, &self.path, &mut self.directory, restore)
+        load(&self.connection, &mut self.directory, restore)
     }
 
     /// The run that made the last commit, which may have been this one.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub fn last_run(&self) -> Result<LastRun, Error> {
-        run::read(&self.connection).map_err(|error| self.error(&error))
+        Ok(run::read(&self.connection)?)
     }
 
     /// Where the outputs stood at the last commit.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub fn places(&self) -> Result<Places, Error> {
-        run::read_places(&self.connection).map_err(|error| self.error(&error))
+        Ok(run::read_places(&self.connection)?)
     }
 
     /// Octets of the record log.
-    #[must_use]
     pub const fn log_octets(&self) -> u64 {
         self.log_octets
     }
 
     /// The block with the record `serial`, or the one after where that record is no longer there. The inner error is a
     /// block that was damaged.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub fn block(&self, serial: Serial) -> Result<Option<Result<Block, Span>>, Error> {
-        blocks::read(&self.connection, serial).map_err(|error| self.error(&error))
+        Ok(blocks::read(&self.connection, serial)?)
     }
 
     /// The oldest blocks of the record log, at most `count` of them.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub fn oldest_blocks(&self, count: usize) -> Result<Vec<Stored>, Error> {
-        blocks::oldest(&self.connection, count).map_err(|error| self.error(&error))
+        Ok(blocks::oldest(&self.connection, count)?)
     }
 
     /// Deletes the record log, as it is not that of this run.
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub fn clear_log(&mut self) -> Result<(), Error> {
-        let deleted = self.connection.execute(schema::DELETE_BLOCKS, []);
-        deleted.map_err(|error| self.error(&error))?;
+        self.connection.execute(schema::DELETE_BLOCKS, [])?;
         self.log_octets = 0;
         Ok(())
     }
 
     /// Whether a commit has to wait for a checkpoint, which is under way on another thread.
-    #[must_use]
     pub fn is_busy(&self) -> bool {
         self.checkpointer.is_busy()
     }
 
     /// Writes everything in one transaction: all of it or nothing. Not while [`Self::is_busy`].
-    ///
-    /// # Errors
-    /// See [`Error`].
     pub fn commit(&mut self, commit: &Commit<'_>) -> Result<(), Error> {
         match identity(&self.path) {
             Ok(identity) if identity == self.identity => {}
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::unavailable(&self.path, &error));
-            }
-            _ => {
-                return Err(Error::Gone {
-                    path: self.path.clone(),
-                });
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => return Err(Error::Gone),
         }
-        let written = self.write(commit);
-        written.map_err(|error| self.error(&error))?;
+        self.write(commit)?;
         let blocks = commit.blocks.iter().map(|block| block.bytes.len() as u64);
         self.checkpointer.note(blocks.sum());
         // A failure costs only the second witness.
@@ -288,27 +249,18 @@ impl Store {
     }
 
     fn write(&mut self, commit: &Commit<'_>) -> rusqlite::Result<()> {
-        if commit.durable {
-            self.connection.execute_batch("PRAGMA synchronous = FULL")?;
-        }
-        let written = self.write_transaction(commit);
-        if commit.durable {
-            self.connection
-                .execute_batch("PRAGMA synchronous = NORMAL")?;
-        }
-        written
-    }
-
-    fn write_transaction(&mut self, commit: &Commit<'_>) -> rusqlite::Result<()> {
         for &row in commit.changes.ended {
             self.directory.end(row);
         }
+        let synchronous = if commit.durable { "FULL" } else { "NORMAL" };
+        self.connection
+            .pragma_update(None, "synchronous", synchronous)?;
         let transaction = self.connection.transaction()?;
-        for (due, segment) in self.directory.due() {
-            match due {
-                Due::WriteEnded => write_ended(&transaction, segment, &mut self.blob)?,
-                Due::Delete => delete(&transaction, segment)?,
-            }
+        for segment in self.directory.dirty() {
+            write_ended(&transaction, segment, &mut self.blob)?;
+        }
+        for segment in self.directory.deletable() {
+            delete(&transaction, segment)?;
         }
         let merged = match self.directory.mergeable() {
             Some(run) => Some(merge(&transaction, run, &mut self.blob)?),
@@ -336,97 +288,63 @@ impl Store {
         places.extend_from_slice(commit.places);
         Ok(())
     }
-
-    fn error(&self, error: &rusqlite::Error) -> Error {
-        Error::of_sqlite(&self.path, error)
-    }
 }
 
 /// Reads the sessions of a database that a daemon may be using, without changing anything.
-///
-/// # Errors
-/// See [`Error`]; `Unavailable` also when there is no such file.
 pub fn read(path: &Path, each: impl FnMut(StoredSession)) -> Result<(), Error> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .map_err(|error| Error::of_sqlite(path, &error))?;
-    connection
-        .busy_timeout(Duration::from_secs(5))
-        .map_err(|error| Error::of_sqlite(path, &error))?;
-    if is_empty(&connection, path)? {
-        return Err(Error::Refused {
-            path: path.to_owned(),
-            reason: "it is empty: no nattrail has written to it yet".to_owned(),
-        });
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    if schema::is_empty(&connection)? {
+        let reason = "it is empty: no nattrail has written to it yet";
+        return Err(Error::Refused(reason.to_owned()));
     }
-    load(&connection, path, &mut Directory::default(), each)
+    load(&connection, &mut Directory::default(), each)
 }
 
 fn load(
     connection: &Connection,
-    path: &Path,
     directory: &mut Directory,
     mut each: impl FnMut(StoredSession),
 ) -> Result<(), Error> {
-    let of_sqlite = |error| Error::of_sqlite(path, &error);
-    let mut statement = connection
-        .prepare(schema::SELECT_SEGMENTS)
-        .map_err(of_sqlite)?;
-    let mut records = statement.query([]).map_err(of_sqlite)?;
-    while let Some(record) = records.next().map_err(of_sqlite)? {
-        let first: i64 = record.get(0).map_err(of_sqlite)?;
-        let blob = record.get_ref(1).and_then(|blob| Ok(blob.as_blob()?));
-        let bitmap = record
-            .get_ref(2)
-            .and_then(|blob| Ok(blob.as_blob_or_null()?));
-        let (blob, bitmap) = (blob.map_err(of_sqlite)?, bitmap.map_err(of_sqlite)?);
-        let damaged = |reason: &dyn fmt::Display| {
-            Error::damaged(path, format!("sessions from {first} on: {reason}"))
+    let mut statement = connection.prepare(schema::SELECT_SEGMENTS)?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let columns = || -> rusqlite::Result<_> {
+            let (sessions, ended) = (row.get_ref(1)?, row.get_ref(2)?);
+            Ok((row.get(0)?, sessions.as_blob()?, ended.as_blob_or_null()?))
         };
-        let blob = unseal(blob, &[first]).map_err(|reason| damaged(&reason))?;
-        let bitmap = bitmap.map(|bitmap| unseal(bitmap, &[first])).transpose();
-        let bitmap = bitmap.map_err(|reason| damaged(&reason))?;
-        let mut rows = Vec::with_capacity(blob.len() / codec::SHORTEST);
-        for session in Sessions::new(blob) {
-            rows.push(session.map_err(|reason| damaged(&reason))?.0.row);
-        }
-        let segment = directory.load(rows, bitmap);
-        let segment = segment.map_err(|reason| damaged(&reason))?;
-        for (index, session) in Sessions::new(blob).flatten().enumerate() {
-            if segment.is_live(index) {
-                each(session.0);
-            }
-        }
+        let (first, sessions, ended) = columns()?;
+        load_segment(first, sessions, ended, directory, &mut each)
+            .map_err(|reason| Error::Damaged(format!("sessions from {first} on: {reason}")))?;
     }
     // SQLite may no longer find a row, or a bitmap without which ended sessions would be taken for pending ones.
-    let expected = run::read(connection).map_err(of_sqlite)?.sessions;
+    let expected = run::read(connection)?.sessions;
     let found = directory.live() as u64;
     if found != expected {
         let reason = format!("{expected} pending sessions expected, {found} found");
-        return Err(Error::damaged(path, reason));
+        return Err(Error::Damaged(reason));
     }
     Ok(())
 }
 
-/// Whether the database is nobody's yet.
-fn is_empty(connection: &Connection, path: &Path) -> Result<bool, Error> {
-    let refused = |reason: String| Error::Refused {
-        path: path.to_owned(),
-        reason,
-    };
-    match schema::origin(connection).map_err(|error| Error::of_sqlite(path, &error))? {
-        Origin::Empty => Ok(true),
-        Origin::Ours => Ok(false),
-        Origin::Outdated(version) => Err(Error::damaged(
-            path,
-            format!("its schema is version {version}, of before the first release"),
-        )),
-        Origin::Newer(version) => Err(refused(format!(
-            "its schema is version {version}, this nattrail knows versions up to {}: use the newer nattrail that wrote it, or \
-             another pending.database",
-            schema::VERSION
-        ))),
-        Origin::Foreign => Err(refused("it is the database of another program".to_owned())),
+fn load_segment(
+    first: i64,
+    sessions: &[u8],
+    ended: Option<&[u8]>,
+    directory: &mut Directory,
+    each: &mut impl FnMut(StoredSession),
+) -> Result<(), Malformed> {
+    let sessions = unseal(sessions, &[first])?;
+    let ended = ended.map(|ended| unseal(ended, &[first])).transpose()?;
+    let row = |session: Result<(StoredSession, _), _>| session.map(|(session, _)| session.row);
+    let rows: Result<_, _> = Sessions::new(sessions).map(row).collect();
+    let segment = directory.load(rows?, ended)?;
+    for (index, (session, _)) in Sessions::new(sessions).flatten().enumerate() {
+        if segment.is_live(index) {
+            each(session);
+        }
     }
+    Ok(())
 }
 
 /// Writes the blocks that are new, and deletes those that nobody needs or has room for. Returns how many octets are left.
@@ -466,17 +384,13 @@ fn write_ended(
     blob.clear();
     blob.extend_from_slice(segment.bitmap());
     seal(blob, &[first]);
-    let mut write = transaction.prepare_cached(schema::WRITE_ENDED)?;
-    write.execute(params![first, blob.as_slice()])?;
-    Ok(())
+    execute(transaction, schema::WRITE_ENDED, params![first, &*blob])
 }
 
 fn delete(transaction: &Transaction<'_>, segment: &Segment) -> rusqlite::Result<()> {
-    for sql in [schema::DELETE_SEGMENT, schema::DELETE_ENDED] {
-        let mut delete = transaction.prepare_cached(sql)?;
-        delete.execute(params![segment.first().0])?;
-    }
-    Ok(())
+    let first = segment.first().0;
+    execute(transaction, schema::DELETE_SEGMENT, [first])?;
+    execute(transaction, schema::DELETE_ENDED, [first])
 }
 
 /// Writes the live sessions of neighbouring segments as one segment.
@@ -488,14 +402,10 @@ fn merge(
     left.clear();
     let mut rows = Vec::new();
     for segment in run.iter().filter(|segment| !segment.is_empty()) {
+        let first = segment.first().0;
         let mut select = transaction.prepare_cached(schema::SELECT_SEGMENT)?;
-        let mut records = select.query(params![segment.first().0])?;
-        let record = records
-            .next()?
-            .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-        let sealed = record.get_ref(0)?.as_blob()?;
-        let sessions = unseal(sealed, &[segment.first().0]).map_err(malformed)?;
-        let sessions = Sessions::new(sessions).flatten();
+        let sealed: Vec<u8> = select.query_one([first], |row| row.get(0))?;
+        let sessions = Sessions::new(unseal(&sealed, &[first]).map_err(malformed)?).flatten();
         for (_, (session, bytes)) in sessions
             .enumerate()
             .filter(|(index, _)| segment.is_live(*index))
@@ -507,16 +417,12 @@ fn merge(
     for segment in run {
         delete(transaction, segment)?;
     }
-    let (from, count) = (run[0].first(), run.len());
-    let segment = (!rows.is_empty()).then(|| Segment::new(rows));
-    if let Some(segment) = &segment {
-        insert_segment(transaction, segment.first(), left)?;
-    }
-    Ok(Merged {
-        segment,
-        from,
-        count,
-    })
+    let segment = match rows.is_empty() {
+        true => None,
+        false => Some(insert_segment(transaction, rows, left)?),
+    };
+    let rows = run[0].first()..=run[run.len() - 1].first();
+    Ok(Merged { segment, rows })
 }
 
 /// Writes the sessions that have begun, in as many segments as they need.
@@ -534,52 +440,32 @@ fn insert(
             rows.push(pending.row);
             codec::encode(&pending.to_stored(), blob);
         }
-        let segment = Segment::new(rows);
-        insert_segment(transaction, segment.first(), blob)?;
-        segments.push(segment);
+        segments.push(insert_segment(transaction, rows, blob)?);
     }
     Ok(segments)
 }
 
 fn insert_segment(
     transaction: &Transaction<'_>,
-    first: Row,
+    rows: Vec<Row>,
     sessions: &mut Vec<u8>,
-) -> rusqlite::Result<()> {
-    seal(sessions, &[first.0]);
-    let mut insert = transaction.prepare_cached(schema::INSERT_SEGMENT)?;
-    insert.execute(params![first.0, sessions.as_slice()])?;
-    Ok(())
+) -> rusqlite::Result<Segment> {
+    let segment = Segment::new(rows.into());
+    let first = segment.first().0;
+    seal(sessions, &[first]);
+    execute(
+        transaction,
+        schema::INSERT_SEGMENT,
+        params![first, &*sessions],
+    )?;
+    Ok(segment)
 }
 
-impl Error {
-    fn damaged(path: &Path, reason: impl Into<String>) -> Self {
-        Self::Damaged {
-            path: path.to_owned(),
-            reason: reason.into(),
-        }
-    }
-
-    fn unavailable(path: &Path, error: &io::Error) -> Self {
-        Self::Unavailable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        }
-    }
-
-    fn of_sqlite(path: &Path, error: &rusqlite::Error) -> Self {
-        let reason = error.to_string();
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::damaged(path, reason)
-            }
-            // A statement that does not fit the schema, or a value of another type than the schema allows.
-            Some(ErrorCode::TypeMismatch | ErrorCode::ConstraintViolation | ErrorCode::Unknown)
-            | None => Self::damaged(path, reason),
-            Some(_) => Self::Unavailable {
-                path: path.to_owned(),
-                reason,
-            },
-        }
-    }
+fn execute(
+    connection: &Connection,
+    statement: &str,
+    values: impl rusqlite::Params,
+) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute(values)?;
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::codec::checksum;
-use super::schema;
+use super::{execute, schema};
 use crate::place::{Missing, Place, Position, Serial};
 use crate::time::Wall;
 use crate::wire::record::Malformed;
@@ -24,21 +24,19 @@ pub struct LastRun {
 }
 
 impl Default for LastRun {
+    /// That of an empty database.
     fn default() -> Self {
-        Self::FRESH
+        Self {
+            heard: None,
+            socket: None,
+            stopped: None,
+            sessions: 0,
+            next: Serial(1),
+        }
     }
 }
 
 impl LastRun {
-    /// That of an empty database.
-    pub const FRESH: Self = Self {
-        heard: None,
-        socket: None,
-        stopped: None,
-        sessions: 0,
-        next: Serial(1),
-    };
-
     fn numbers(&self) -> [i64; 5] {
         [
             self.heard.map_or(0, nanos),
@@ -67,17 +65,11 @@ pub(super) fn read(connection: &Connection) -> rusqlite::Result<LastRun> {
 }
 
 pub(super) fn write(connection: &Connection, run: &LastRun) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(schema::WRITE_RUN)?
-        .execute(params![
-            run.heard.map_or(0, nanos),
-            run.socket.map(u64::cast_signed),
-            run.stopped,
-            run.sessions.cast_signed(),
-            run.next.0.cast_signed(),
-            checksum(&[], &run.numbers()),
-        ])?;
-    Ok(())
+    let numbers = run.numbers();
+    let [heard, _, _, sessions, next] = numbers;
+    let (socket, sum) = (run.socket.map(u64::cast_signed), checksum(&[], &numbers));
+    let values = params![heard, socket, run.stopped, sessions, next, sum];
+    execute(connection, schema::WRITE_RUN, values)
 }
 
 /// Where each output stands, by the key under which it is known.
@@ -113,9 +105,7 @@ pub(super) fn write_places(
     connection: &Connection,
     places: &[(String, Place)],
 ) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached(schema::DELETE_OUTPUTS)?
-        .execute([])?;
+    execute(connection, schema::DELETE_OUTPUTS, [])?;
     let mut insert = connection.prepare_cached(schema::INSERT_OUTPUT)?;
     for (key, place) in places {
         let numbers = numbers(place);
@@ -150,7 +140,7 @@ fn verify(stored: u32, computed: u32) -> rusqlite::Result<()> {
     }
 }
 
-/// As an error of the database, which [`super::Error::of_sqlite`] takes for damage.
+/// As an error of the database, which [`super::Error`] takes for damage.
 pub(super) fn malformed(reason: Malformed) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(Box::new(reason))
 }

@@ -9,10 +9,12 @@
 
 use rusqlite::Connection;
 
+use super::Error;
+
 /// "ntrl"
 const APPLICATION_ID: i64 = 0x6e74_726c;
 /// The version that this nattrail writes.
-pub(super) const VERSION: i64 = 3;
+const VERSION: i64 = 3;
 
 const TABLES: &str = "
 CREATE TABLE segment (
@@ -81,38 +83,33 @@ pub(super) const SELECT_RUN: &str =
     "SELECT heard, socket, stopped, sessions, serial, checksum FROM run";
 pub(super) const WRITE_RUN: &str = "INSERT OR REPLACE INTO run VALUES (1, 3, ?, ?, ?, ?, ?, ?)";
 
-/// Whose a database is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Origin {
-    /// Nobody's yet.
-    Empty,
-    Ours,
-    /// Of a nattrail before the first release.
-    Outdated(i64),
-    /// Of a newer nattrail.
-    Newer(i64),
-    Foreign,
-}
-
-/// Looks whose the database is, without changing it.
-pub(super) fn origin(connection: &Connection) -> rusqlite::Result<Origin> {
+/// Whether the database is nobody's yet, without changing it. It is an error when it is not this program's.
+pub(super) fn is_empty(connection: &Connection) -> Result<bool, Error> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);
     let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     if count("SELECT count(*) FROM sqlite_master")? == 0 && version == 0 {
-        return Ok(Origin::Empty);
+        return Ok(true);
     }
     let is_marked = count("SELECT count(*) FROM pragma_table_info('run') WHERE name = 'version'")?;
     let version = match (is_marked, application) {
         (1, _) => count("SELECT coalesce(max(version), 3) FROM run")?,
         (_, APPLICATION_ID) => version,
-        _ => return Ok(Origin::Foreign),
+        _ => {
+            let reason = "it is the database of another program";
+            return Err(Error::Refused(reason.to_owned()));
+        }
     };
-    Ok(match version {
-        VERSION => Origin::Ours,
-        0..VERSION => Origin::Outdated(version),
-        _ => Origin::Newer(version),
-    })
+    match version {
+        VERSION => Ok(false),
+        0..VERSION => Err(Error::Damaged(format!(
+            "its schema is version {version}, of before the first release"
+        ))),
+        _ => Err(Error::Refused(format!(
+            "its schema is version {version}, this nattrail knows versions up to {VERSION}: use the newer nattrail that wrote \
+             it, or another pending.database"
+        ))),
+    }
 }
 
 /// Sets the connection up for writing, and an empty database up for sessions and records.

@@ -7,7 +7,10 @@
 //!
 //! This is the directory of the segments, in memory: rows in ascending order, in and over the segments.
 
+use std::ops::RangeInclusive;
+
 use crate::engine::Row;
+use crate::wire::record::Malformed;
 
 /// Most sessions in a segment.
 pub(super) const MAX_SESSIONS: usize = 1 << 16;
@@ -20,36 +23,25 @@ const MAX_DELETED: usize = 4;
 const MIN_MERGED: usize = 16;
 const MAX_MERGED: usize = 64;
 
+/// The sessions that were written together, one or more.
 #[derive(Debug)]
 pub(super) struct Segment {
-    rows: Vec<Row>,
-    ended: Bitmap,
+    rows: Box<[Row]>,
+    /// A bit per session, the lowest of an octet first.
+    ended: Box<[u8]>,
     live: usize,
     /// Whether sessions have ended since the bitmap was written.
     dirty: bool,
-    /// Whether it is no longer in the file.
-    deleted: bool,
-}
-
-/// The change that a commit makes to a segment in the file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Due {
-    WriteEnded,
-    Delete,
 }
 
 impl Segment {
-    /// # Panics
-    /// If there are no rows; a segment is never empty.
-    pub(super) fn new(rows: Vec<Row>) -> Self {
-        assert!(!rows.is_empty(), "a segment has at least one session");
-        let (ended, live) = (Bitmap::new(rows.len()), rows.len());
+    pub(super) fn new(rows: Box<[Row]>) -> Self {
+        let (ended, live) = (vec![0; rows.len().div_ceil(8)].into(), rows.len());
         Self {
             rows,
             ended,
             live,
             dirty: false,
-            deleted: false,
         }
     }
 
@@ -59,7 +51,7 @@ impl Segment {
     }
 
     pub(super) fn is_live(&self, index: usize) -> bool {
-        !bit(&self.ended.0, index)
+        !bit(&self.ended, index)
     }
 
     /// Sessions that have not ended.
@@ -68,23 +60,15 @@ impl Segment {
     }
 
     pub(super) fn bitmap(&self) -> &[u8] {
-        &self.ended.0
+        &self.ended
     }
 
     fn end(&mut self, index: usize) {
-        if !self.ended.insert(index) {
+        if self.is_live(index) {
+            self.ended[index / 8] |= 1 << (index % 8);
             self.live -= 1;
             self.dirty = true;
         }
-    }
-
-    /// `deleted` counts those that are deleted in the same commit.
-    fn due(&self, deleted: &mut usize) -> Option<Due> {
-        if self.is_empty() && *deleted < MAX_DELETED {
-            *deleted += 1;
-            return Some(Due::Delete);
-        }
-        self.dirty.then_some(Due::WriteEnded)
     }
 
     /// Whether it is large and three quarters or more of it have ended.
@@ -113,22 +97,20 @@ impl Directory {
     /// When the rows are not in ascending order, in the segment and after the others, or the bitmap is not theirs.
     pub(super) fn load(
         &mut self,
-        rows: Vec<Row>,
+        rows: Box<[Row]>,
         bitmap: Option<&[u8]>,
-    ) -> Result<&Segment, String> {
+    ) -> Result<&Segment, Malformed> {
         let last = self.0.last().and_then(|segment| segment.rows.last());
         if rows.is_empty() || !rows.is_sorted_by(|a, b| a < b) || last >= rows.first() {
-            return Err("its sessions are not in ascending order".to_owned());
+            return Err(Malformed("its sessions are not in ascending order"));
         }
         let mut segment = Segment::new(rows);
         if let Some(bitmap) = bitmap {
-            if bitmap.len() != segment.ended.0.len() {
-                return Err("its bitmap has another length".to_owned());
+            if bitmap.len() != segment.ended.len() {
+                return Err(Malformed("its bitmap has another length"));
             }
             let ended = (0..segment.rows.len()).filter(|index| bit(bitmap, *index));
-            for index in ended {
-                segment.end(index);
-            }
+            ended.for_each(|index| segment.end(index));
             segment.dirty = false;
         }
         self.0.push(segment);
@@ -150,60 +132,56 @@ impl Directory {
         self.0.iter().map(Segment::live).sum()
     }
 
-    /// The changes that a commit makes to the segments that are there.
-    pub(super) fn due(&self) -> impl Iterator<Item = (Due, &Segment)> {
-        let mut deleted = 0;
-        self.0
-            .iter()
-            .filter_map(move |segment| Some((segment.due(&mut deleted)?, segment)))
+    /// The segments whose bitmaps a commit writes.
+    pub(super) fn dirty(&self) -> impl Iterator<Item = &Segment> {
+        self.0.iter().filter(|segment| segment.dirty)
+    }
+
+    /// The segments that a commit deletes, as all their sessions have ended.
+    pub(super) fn deletable(&self) -> impl Iterator<Item = &Segment> {
+        let empty = self.0.iter().filter(|segment| segment.is_empty());
+        empty.take(MAX_DELETED)
     }
 
     /// Neighbours that are better written as one segment: a large one that has nearly emptied, or many small ones.
     pub(super) fn mergeable(&self) -> Option<&[Segment]> {
-        let mut run: &[Segment] = &[];
-        let mut start = 0;
-        let mut live = 0;
-        for (index, segment) in self.0.iter().enumerate() {
-            if segment.is_shrunken() {
-                return Some(&self.0[index..=index]);
-            }
-            if !segment.is_small() || live + segment.live > SMALL || run.len() == MAX_MERGED {
+        if let Some(index) = self.0.iter().position(Segment::is_shrunken) {
+            return Some(&self.0[index..=index]);
+        }
+        let mut neighbours = self.0.split(|segment| !segment.is_small());
+        neighbours.find_map(|mut small| {
+            while small.len() >= MIN_MERGED {
+                let mut live = 0;
+                let fitting = small.iter().take(MAX_MERGED).take_while(|segment| {
+                    live += segment.live;
+                    live <= SMALL
+                });
+                let (run, rest) = small.split_at(fitting.count());
                 if run.len() >= MIN_MERGED {
                     return Some(run);
                 }
-                (start, live) = (index, 0);
-                if !segment.is_small() {
-                    start = index + 1;
-                }
+                small = rest;
             }
-            if segment.is_small() {
-                live += segment.live;
-                run = &self.0[start..=index];
-            } else {
-                run = &[];
-            }
-        }
-        (run.len() >= MIN_MERGED).then_some(run)
+            None
+        })
     }
 
-    /// The commit has succeeded: the changes that were [`Self::due`] are in the file, `merged` stands for the segments from
-    /// its first row to its last, and `fresh` are new.
+    /// The commit has succeeded: those that were [`Self::dirty`] and [`Self::deletable`] are written and deleted, `merged`
+    /// stands for the segments of its rows, and `fresh` are new.
     pub(super) fn handle_committed(&mut self, merged: Option<Merged>, fresh: Vec<Segment>) {
         let mut deleted = 0;
-        for segment in &mut self.0 {
-            segment.deleted = segment.due(&mut deleted) == Some(Due::Delete);
+        self.0.retain_mut(|segment| {
             segment.dirty = false;
+            deleted += usize::from(segment.is_empty());
+            !segment.is_empty() || deleted > MAX_DELETED
+        });
+        if let Some(Merged { segment, rows }) = merged {
+            let begin = self
+                .0
+                .partition_point(|other| other.first() < *rows.start());
+            let end = self.0.partition_point(|other| other.first() <= *rows.end());
+            self.0.splice(begin..end, segment);
         }
-        if let Some(Merged {
-            segment,
-            from,
-            count,
-        }) = merged
-        {
-            let at = self.0.partition_point(|segment| segment.first() < from);
-            self.0.splice(at..at + count, segment);
-        }
-        self.0.retain(|segment| !segment.deleted);
         self.0.extend(fresh);
     }
 }
@@ -230,26 +208,8 @@ fn index_of(rows: &[Row], row: Row) -> Option<usize> {
 pub(super) struct Merged {
     /// `None` when nothing was left of them.
     pub(super) segment: Option<Segment>,
-    /// First row of the first of them.
-    pub(super) from: Row,
-    pub(super) count: usize,
-}
-
-/// A bit per session, the lowest of an octet first.
-#[derive(Debug)]
-struct Bitmap(Vec<u8>);
-
-impl Bitmap {
-    fn new(bits: usize) -> Self {
-        Self(vec![0; bits.div_ceil(8)])
-    }
-
-    /// Sets the bit and says whether it was set before.
-    fn insert(&mut self, bit: usize) -> bool {
-        let before = self::bit(&self.0, bit);
-        self.0[bit / 8] |= 1 << (bit % 8);
-        before
-    }
+    /// The first rows of the first and of the last of them.
+    pub(super) rows: RangeInclusive<Row>,
 }
 
 fn bit(bitmap: &[u8], index: usize) -> bool {

@@ -471,7 +471,7 @@ fn what_a_run_or_an_output_left_is_damage_once_a_bit_of_it_has_flipped() {
         let change = format!("UPDATE {table} SET {change}");
         store.connection.execute(&change, []).unwrap();
         let read = store.last_run().and_then(|_| store.places());
-        assert!(matches!(read, Err(Error::Damaged { .. })), "{change}");
+        assert!(matches!(read, Err(Error::Damaged(_))), "{change}");
     }
 }
 
@@ -506,7 +506,7 @@ fn a_database_of_another_program_or_of_a_newer_version_is_refused_and_left_as_it
             .unwrap();
         let before = fs::read(&path).unwrap();
         let error = Store::open(&path).unwrap_err();
-        assert!(matches!(error, Error::Refused { .. }), "{error}");
+        assert!(matches!(error, Error::Refused(_)), "{error}");
         assert_eq!(fs::read(&path).unwrap(), before);
     }
 }
@@ -545,7 +545,7 @@ fn a_second_daemon_is_refused_and_a_reader_is_not() {
     let path = written(&directory);
     let _first = Store::open(&path).unwrap();
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, Error::Locked { .. }), "{error}");
+    assert!(matches!(error, Error::Locked), "{error}");
     assert!(
         error.to_string().contains("is in use by another nattrail"),
         "{error}"
@@ -562,7 +562,7 @@ fn garbage_is_damaged_and_can_be_set_aside_for_a_new_beginning() {
     fs::create_dir(path.parent().unwrap()).unwrap();
     fs::write(&path, [0xa5; 8192]).unwrap();
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
     let aside = set_aside(&path, "damaged", NOW.wall).unwrap();
     assert_eq!(fs::read(&aside).unwrap(), [0xa5; 8192]);
     assert!(loaded(&mut Store::open(&path).unwrap()).is_empty());
@@ -591,7 +591,7 @@ fn pages_overwritten_in_the_middle_are_damage() {
     let error = Store::open(&path)
         .and_then(|mut store| store.load(|_| ()))
         .unwrap_err();
-    assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    assert!(matches!(error, Error::Damaged(_)), "{error}");
 }
 
 #[test]
@@ -624,7 +624,7 @@ fn blobs_that_were_changed_are_damage_and_the_segment_is_named() {
         connection.execute(&format!("UPDATE {change}"), []).unwrap();
         drop(connection);
         let error = Store::open(&path).unwrap().load(|_| ()).unwrap_err();
-        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        assert!(matches!(error, Error::Damaged(_)), "{error}");
         assert!(error.to_string().ends_with(expected), "{change}: {error}");
     }
 }
@@ -632,7 +632,7 @@ fn blobs_that_were_changed_are_damage_and_the_segment_is_named() {
 #[test]
 fn a_place_that_cannot_be_written_is_unavailable() {
     let error = Store::open(Path::new("/proc/nattrail/pending.db")).unwrap_err();
-    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
 }
 
 #[test]
@@ -651,7 +651,7 @@ fn a_database_that_was_deleted_in_use_is_gone_and_the_lock_keeps_the_time() {
         ..only(&changes)
     };
     let error = store.commit(&later).unwrap_err();
-    assert!(matches!(error, Error::Gone { .. }), "{error}");
+    assert!(matches!(error, Error::Gone), "{error}");
     drop(store);
     let store = Store::open(&path).unwrap();
     assert_eq!(store.last_run().unwrap().heard, None);
@@ -665,12 +665,12 @@ fn what_is_no_regular_file_is_unavailable_and_does_not_block() {
     let status = std::process::Command::new("mkfifo").arg(&path).status();
     assert!(status.unwrap().success());
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
     fs::remove_file(&path).unwrap();
     let elsewhere = directory.path().join("elsewhere");
     std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
     let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, Error::Unavailable { .. }), "{error}");
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
     assert!(!elsewhere.exists());
 }
 
