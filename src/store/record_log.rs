@@ -40,7 +40,6 @@ pub struct RecordLog {
 
 impl RecordLog {
     /// An empty log whose first record gets `first`.
-    #[must_use]
     pub fn new(first: Serial) -> Self {
         Self {
             blocks: VecDeque::new(),
@@ -61,19 +60,16 @@ impl RecordLog {
     }
 
     /// The serial of the next record.
-    #[must_use]
     pub const fn next(&self) -> Serial {
         self.open.end()
     }
 
     /// The serial after the last record that may leave.
-    #[must_use]
     pub const fn readable(&self) -> Serial {
         self.readable
     }
 
     /// Records that wait for the next commit.
-    #[must_use]
     pub const fn waiting(&self) -> u64 {
         self.next().0 - self.readable.0
     }
@@ -101,20 +97,15 @@ impl RecordLog {
     pub fn handle_stored(&mut self, needed: Serial, since: Duration) {
         self.stored = self.open.first;
         self.release(since);
-        while let Some(oldest) = self.blocks.front()
-            && (oldest.end() <= needed || self.octets > NEWEST)
-        {
+        self.forget_before(needed);
+        while self.octets > NEWEST {
             self.forget_oldest();
         }
     }
 
     /// The database no longer has the blocks before `end`, although a follower needs them.
     pub fn handle_evicted(&mut self, end: Serial) {
-        while let Some(oldest) = self.blocks.front()
-            && oldest.end() <= end
-        {
-            self.forget_oldest();
-        }
+        self.forget_before(end);
         self.read.take_if(|block| block.end() <= end);
     }
 
@@ -122,22 +113,16 @@ impl RecordLog {
     /// them. Call it until there is none.
     pub fn handle_not_stored(&mut self, needed: Serial, since: Duration) -> Option<Span> {
         self.release(since);
-        while let Some(oldest) = self.blocks.front()
-            && oldest.end() <= needed
-        {
-            self.forget_oldest();
+        self.forget_before(needed);
+        if self.octets <= WITHOUT_STORE {
+            return None;
         }
-        let oldest = self.blocks.front().filter(|_| self.octets > WITHOUT_STORE);
-        let span = oldest.map(|block| Span {
+        self.forget_oldest().map(|block| Span {
             first: block.first,
             end: block.end(),
             since: block.since,
             until: block.until,
-        });
-        if span.is_some() {
-            self.forget_oldest();
-        }
-        span
+        })
     }
 
     /// The database was replaced by an empty one. Returns the first serial that is left.
@@ -160,10 +145,20 @@ impl RecordLog {
         }
     }
 
-    fn forget_oldest(&mut self) {
-        if let Some(block) = self.blocks.pop_front() {
-            self.octets -= block.bytes.len();
+    fn forget_before(&mut self, end: Serial) {
+        while self
+            .blocks
+            .front()
+            .is_some_and(|oldest| oldest.end() <= end)
+        {
+            self.forget_oldest();
         }
+    }
+
+    fn forget_oldest(&mut self) -> Option<Rc<Block>> {
+        let block = self.blocks.pop_front()?;
+        self.octets -= block.bytes.len();
+        Some(block)
     }
 }
 
@@ -200,7 +195,7 @@ impl Source for Reading<'_> {
                 Found::Damaged(span)
             }
             // Nobody got the serials before, or nobody can find out any more.
-            Some(Ok(None) | Err(Error::Damaged { .. })) => match log.blocks.front() {
+            Some(Ok(None) | Err(Error::Damaged(_))) => match log.blocks.front() {
                 Some(block) => Found::Block(Rc::clone(block)),
                 None => Found::Damaged(Span {
                     first: serial,
