@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod damage;
+mod segments;
+
 use std::os::unix::fs::PermissionsExt;
 
 use tempfile::TempDir;
@@ -164,31 +167,6 @@ pub(super) fn numbered_record(number: u64) -> Record {
     })
 }
 
-#[test]
-fn a_block_whose_pages_no_longer_hang_together_is_damaged_and_no_other() {
-    const PAGE: usize = 16_384;
-    let mut scene = Scene::new();
-    let mut log = RecordLog::new(Serial(1));
-    for first in [0, 10_000, 20_000] {
-        (first..first + 10_000).for_each(|number| log.push(&numbered_record(number)));
-        scene.commit(&mut log, Serial(1));
-    }
-    scene.reopen();
-    let path = database(&scene.directory);
-    let mut bytes = fs::read(&path).unwrap();
-    // The last page but two of the second block: its first four octets are the number of the next one.
-    let block = scene.store.block(Serial(15_000)).unwrap().unwrap().unwrap();
-    let part = &block.bytes[block.bytes.len() / 2..][..64];
-    let page = bytes.windows(64).position(|window| window == part).unwrap() / PAGE;
-    bytes[page * PAGE] ^= 0x40;
-    fs::write(&path, bytes).unwrap();
-    scene.reopen();
-    let found = |serial| scene.store.block(Serial(serial)).unwrap().unwrap();
-    assert!(found(5_000).is_ok());
-    assert_eq!(found(15_000).unwrap_err().end, block.end());
-    assert!(found(25_000).is_ok());
-}
-
 /// A database with two sessions in it, closed.
 fn written(directory: &TempDir) -> PathBuf {
     let path = database(directory);
@@ -232,145 +210,6 @@ fn end(engine: &mut Engine, session: Session) {
 
 fn numbered(port: u16) -> Session {
     session("10.0.0.1", "192.0.2.1", port)
-}
-
-#[test]
-fn a_session_that_ended_is_no_longer_stored() {
-    let directory = TempDir::new().unwrap();
-    let path = database(&directory);
-    let mut store = Store::open(&path).unwrap();
-    let mut engine = engine();
-    for port in 1..=3 {
-        begin(&mut engine, numbered(port));
-    }
-    commit(&mut store, &mut engine);
-    end(&mut engine, numbered(2));
-    commit(&mut store, &mut engine);
-    drop(store);
-    assert_eq!(ports(&path), [1, 3]);
-}
-
-#[test]
-fn what_has_ended_stays_ended_after_a_restart() {
-    let directory = TempDir::new().unwrap();
-    let path = database(&directory);
-    let mut engine = engine();
-    let mut store = Store::open(&path).unwrap();
-    for port in 1..=3 {
-        begin(&mut engine, numbered(port));
-    }
-    commit(&mut store, &mut engine);
-    end(&mut engine, numbered(1));
-    commit(&mut store, &mut engine);
-    drop(store);
-    let mut store = Store::open(&path).unwrap();
-    let mut engine = self::engine();
-    store.load(|session| engine.restore(session)).unwrap();
-    engine.handle_store_opened();
-    end(&mut engine, numbered(3));
-    commit(&mut store, &mut engine);
-    drop(store);
-    assert_eq!(ports(&path), [2]);
-}
-
-#[test]
-fn a_segment_whose_sessions_have_all_ended_is_deleted() {
-    let directory = TempDir::new().unwrap();
-    let mut store = Store::open(&database(&directory)).unwrap();
-    let mut engine = engine();
-    begin(&mut engine, numbered(1));
-    commit(&mut store, &mut engine);
-    end(&mut engine, numbered(1));
-    commit(&mut store, &mut engine);
-    for table in ["segment", "ended"] {
-        let count = format!("SELECT count(*) FROM {table}");
-        let count: i64 = store
-            .connection
-            .query_row(&count, [], |row| row.get(0))
-            .unwrap();
-        assert_eq!(count, 0, "{table}");
-    }
-}
-
-#[test]
-fn what_is_left_of_many_segments_is_written_as_few() {
-    let directory = TempDir::new().unwrap();
-    let path = database(&directory);
-    let mut store = Store::open(&path).unwrap();
-    let mut engine = engine();
-    for port in 0..1000 {
-        begin(&mut engine, numbered(port));
-        begin(&mut engine, session("fd00::1", "2001:db8::1", port));
-        commit(&mut store, &mut engine);
-        end(&mut engine, numbered(port));
-    }
-    commit(&mut store, &mut engine);
-    let count: i64 = store
-        .connection
-        .query_row("SELECT count(*) FROM segment", [], |row| row.get(0))
-        .unwrap();
-    assert!(count < 40, "{count} segments for 1000 sessions");
-    drop(store);
-    assert_eq!(ports(&path), (0..1000).collect::<Vec<_>>());
-}
-
-#[test]
-fn segments_that_end_all_at_once_are_deleted_a_few_at_a_time_and_stay_ended_meanwhile() {
-    let directory = TempDir::new().unwrap();
-    let path = database(&directory);
-    let mut store = Store::open(&path).unwrap();
-    let mut engine = engine();
-    // Large ones, which are not merged.
-    for port in 0..20_000 {
-        begin(&mut engine, numbered(port));
-        if port % 2000 == 1999 {
-            commit(&mut store, &mut engine);
-        }
-    }
-    for port in 0..20_000 {
-        end(&mut engine, numbered(port));
-    }
-    let segments = |store: &Store| -> i64 {
-        let sql = "SELECT count(*) FROM segment";
-        let count = store.connection.query_row(sql, [], |row| row.get(0));
-        count.unwrap()
-    };
-    assert_eq!(segments(&store), 10);
-    commit(&mut store, &mut engine);
-    assert_eq!(segments(&store), 6);
-    drop(store);
-    assert!(ports(&path).is_empty());
-
-    let mut store = Store::open(&path).unwrap();
-    assert_eq!(loaded(&mut store), []);
-    commit(&mut store, &mut engine);
-    commit(&mut store, &mut engine);
-    assert_eq!(segments(&store), 0);
-}
-
-#[test]
-fn a_large_segment_that_has_nearly_emptied_shrinks() {
-    let directory = TempDir::new().unwrap();
-    let path = database(&directory);
-    let mut store = Store::open(&path).unwrap();
-    let mut engine = engine();
-    for port in 0..8000 {
-        begin(&mut engine, numbered(port));
-    }
-    commit(&mut store, &mut engine);
-    for port in 10..8000 {
-        end(&mut engine, numbered(port));
-    }
-    commit(&mut store, &mut engine);
-    let length: i64 = store
-        .connection
-        .query_row("SELECT sum(length(sessions)) FROM segment", [], |row| {
-            row.get(0)
-        })
-        .unwrap();
-    assert_eq!(length, 10 * (16 + 12 + 24) + 4);
-    drop(store);
-    assert_eq!(ports(&path), (0..10).collect::<Vec<_>>());
 }
 
 fn place(port: u16) -> Place {
@@ -450,49 +289,6 @@ fn places_are_replaced_by_those_of_the_latest_commit() {
 }
 
 #[test]
-fn what_a_run_or_an_output_left_is_damage_once_a_bit_of_it_has_flipped() {
-    for (table, change) in [
-        ("run", "heard = heard + 1"),
-        ("run", "stopped = 0"),
-        ("run", "serial = serial | 64"),
-        ("output", "serial = serial - 1"),
-        ("output", "key = 'onf'"),
-        ("output", "lost = 1"),
-    ] {
-        let directory = TempDir::new().unwrap();
-        let mut store = Store::open(&database(&directory)).unwrap();
-        let engine = engine();
-        let changes = engine.changes();
-        let commit = Commit {
-            places: &[("one".to_owned(), place(1))],
-            ..only(&changes)
-        };
-        store.commit(&commit).unwrap();
-        let change = format!("UPDATE {table} SET {change}");
-        store.connection.execute(&change, []).unwrap();
-        let read = store.last_run().and_then(|_| store.places());
-        assert!(matches!(read, Err(Error::Damaged(_))), "{change}");
-    }
-}
-
-#[test]
-fn a_header_that_lies_about_the_version_is_put_right() {
-    for pragma in ["application_id", "user_version"] {
-        for value in [0, 7, 1 << 20] {
-            let directory = TempDir::new().unwrap();
-            let path = written(&directory);
-            let connection = Connection::open(&path).unwrap();
-            connection.pragma_update(None, pragma, value).unwrap();
-            drop(connection);
-            assert_eq!(ports(&path), [1, 2], "{pragma} {value}");
-            let connection = Connection::open(&path).unwrap();
-            let read = connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-            assert_ne!(read.unwrap(), value);
-        }
-    }
-}
-
-#[test]
 fn a_database_of_another_program_or_of_a_newer_version_is_refused_and_left_as_it_is() {
     for schema in [
         "CREATE TABLE theirs (a); PRAGMA user_version = 3",
@@ -509,23 +305,6 @@ fn a_database_of_another_program_or_of_a_newer_version_is_refused_and_left_as_it
         assert!(matches!(error, Error::Refused(_)), "{error}");
         assert_eq!(fs::read(&path).unwrap(), before);
     }
-}
-
-#[test]
-fn a_bitmap_that_is_missing_ends_nobody_and_is_damage() {
-    let directory = TempDir::new().unwrap();
-    let path = database(&directory);
-    let mut store = Store::open(&path).unwrap();
-    let mut engine = engine();
-    (1..=3).for_each(|port| begin(&mut engine, numbered(port)));
-    commit(&mut store, &mut engine);
-    end(&mut engine, numbered(2));
-    commit(&mut store, &mut engine);
-    store.connection.execute("DELETE FROM ended", []).unwrap();
-    drop(store);
-    let error = Store::open(&path).unwrap().load(|_| ()).unwrap_err();
-    let expected = "2 pending sessions expected, 3 found";
-    assert!(error.to_string().ends_with(expected), "{error}");
 }
 
 #[test]
@@ -553,80 +332,6 @@ fn a_second_daemon_is_refused_and_a_reader_is_not() {
     let mut count = 0;
     read(&path, |_| count += 1).unwrap();
     assert_eq!(count, 2);
-}
-
-#[test]
-fn garbage_is_damaged_and_can_be_set_aside_for_a_new_beginning() {
-    let directory = TempDir::new().unwrap();
-    let path = database(&directory);
-    fs::create_dir(path.parent().unwrap()).unwrap();
-    fs::write(&path, [0xa5; 8192]).unwrap();
-    let error = Store::open(&path).unwrap_err();
-    assert!(matches!(error, Error::Damaged(_)), "{error}");
-    let aside = set_aside(&path, "damaged", NOW.wall).unwrap();
-    assert_eq!(fs::read(&aside).unwrap(), [0xa5; 8192]);
-    assert!(loaded(&mut Store::open(&path).unwrap()).is_empty());
-}
-
-#[test]
-fn two_damaged_files_within_a_second_are_both_kept() {
-    let directory = TempDir::new().unwrap();
-    let path = directory.path().join("pending.db");
-    for content in ["one", "two"] {
-        fs::write(&path, content).unwrap();
-        let aside = set_aside(&path, "damaged", NOW.wall).unwrap();
-        assert_eq!(fs::read_to_string(aside).unwrap(), content);
-    }
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
-}
-
-#[test]
-fn pages_overwritten_in_the_middle_are_damage() {
-    let directory = TempDir::new().unwrap();
-    let path = written(&directory);
-    let mut bytes = fs::read(&path).unwrap();
-    let length = bytes.len();
-    bytes[16_384..length].fill(0xa5);
-    fs::write(&path, bytes).unwrap();
-    let error = Store::open(&path)
-        .and_then(|mut store| store.load(|_| ()))
-        .unwrap_err();
-    assert!(matches!(error, Error::Damaged(_)), "{error}");
-}
-
-#[test]
-fn blobs_that_were_changed_are_damage_and_the_segment_is_named() {
-    for (change, expected) in [
-        ("segment SET sessions = x'0102'", "its checksum is missing"),
-        (
-            "segment SET sessions = x'01020304'",
-            "its checksum does not match",
-        ),
-        (
-            "segment SET sessions = CAST(sessions || sessions AS BLOB)",
-            "its checksum does not match",
-        ),
-        (
-            "segment SET first = first + 1",
-            "its checksum does not match",
-        ),
-        (
-            "ended SET bitmap = x'01020304'",
-            "its checksum does not match",
-        ),
-    ] {
-        let directory = TempDir::new().unwrap();
-        let path = written(&directory);
-        let connection = Connection::open(&path).unwrap();
-        connection
-            .execute_batch("INSERT OR REPLACE INTO ended SELECT first, x'0100000000' FROM segment")
-            .unwrap();
-        connection.execute(&format!("UPDATE {change}"), []).unwrap();
-        drop(connection);
-        let error = Store::open(&path).unwrap().load(|_| ()).unwrap_err();
-        assert!(matches!(error, Error::Damaged(_)), "{error}");
-        assert!(error.to_string().ends_with(expected), "{change}: {error}");
-    }
 }
 
 #[test]
