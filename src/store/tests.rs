@@ -392,3 +392,20 @@ fn a_failed_commit_changes_nothing() {
     drop(store);
     assert_eq!(ports(&path), [1, 2]);
 }
+
+#[test]
+fn the_write_ahead_log_does_not_grow_with_the_database() {
+    let mut scene = Scene::new();
+    let mut log = RecordLog::new(Serial(1));
+    for first in (0..1_000_000).step_by(50_000) {
+        (first..first + 50_000).for_each(|number| log.push(&numbered_record(number)));
+        while scene.store.is_busy() {
+            std::thread::yield_now();
+        }
+        scene.commit(&mut log, Serial(1));
+    }
+    let ahead = suffixed(&database(&scene.directory), "-wal");
+    let length = fs::metadata(ahead).unwrap().len();
+    let octets = scene.store.log_octets();
+    assert!(length < octets / 2, "{length} beside {octets}");
+}
