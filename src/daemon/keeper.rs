@@ -32,6 +32,8 @@ const MANY_CHANGES: usize = (1 << 16) - 4096;
 /// How long a commit waits for a checkpoint before records leave without it, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BUSY_RETRY: Duration = Duration::from_millis(5);
+/// Least time between attempts while the database cannot be written: each bounds what waits in memory, too.
+const FAILING_PAUSE: Duration = Duration::from_secs(1);
 /// Blocks of the log that one commit gives up for want of room, beside as many as it writes.
 const MAX_EVICTED: usize = 8;
 
@@ -45,7 +47,7 @@ pub struct Keeper {
     restored: bool,
     /// Whether the last attempt to open or to write failed.
     failing: bool,
-    /// Whether this run has made a commit.
+    /// Whether the database has a commit of this run.
     has_committed: bool,
     next_flush: Uptime,
     last_flush: Uptime,
@@ -186,7 +188,13 @@ impl Keeper {
     ) {
         let is_much =
             self.log.waiting() >= MANY_RECORDS || engine.changes_waiting() >= MANY_CHANGES;
-        let is_due = now.up >= self.next_flush || is_much && !self.failing;
+        let pause = if self.failing {
+            FAILING_PAUSE
+        } else {
+            Duration::ZERO
+        };
+        let is_due =
+            now.up >= self.next_flush || is_much && now.up >= self.last_flush.saturating_add(pause);
         if !is_due || now.up < self.not_before {
             return;
         }
@@ -212,8 +220,14 @@ impl Keeper {
         while self.is_busy() && clock::uptime().saturating_since(begun) < PATIENCE {
             thread::sleep(BUSY_RETRY);
         }
-        while self.commit(engine, outputs, heard, stopped, now) {}
-        self.store.is_some() && !self.failing
+        // A second time for a database that was begun anew meanwhile.
+        for _ in 0..2 {
+            while self.commit(engine, outputs, heard, stopped, now) {}
+            if self.has_committed {
+                break;
+            }
+        }
+        self.has_committed && !self.failing
     }
 
     pub const fn statistics(&self) -> &metrics::Store {
@@ -452,6 +466,7 @@ impl Keeper {
             Ok(store) => self.store = Some(store),
             Err(error) => return self.note_failure(&error),
         }
+        self.has_committed = false;
         engine.handle_store_replaced();
         let first = self.log.handle_store_replaced();
         if let Some(outputs) = outputs {
