@@ -281,8 +281,8 @@ pub enum GapCause {
     TrackingOff,
     /// Messages of the kernel could not be understood, and are lost.
     Undecoded,
-    /// For as long as the TTL the kernel owed other listeners so many ends that it could not be asked which sessions are
-    /// over, and those that it no longer listed were closed. Lost: when they ended, and their counters.
+    /// For as long as the TTL so many ends waited to be taken by some listener that they could not all be listed, and the
+    /// sessions that were no longer in the table were closed. Lost: when those ended, and their counters.
     Expired,
     /// The records were known, but this receiver could not take them. Lost: those records, in the receiver's own unit
     /// (flow records for a collector).

@@ -317,6 +317,7 @@ mod tests {
             start: None,
             stop: None,
             event_time: None,
+            is_unannounced: false,
         };
         engine.handle_event(&Event::New(flow), now);
         let mut store = Store::open(&directory.path().join("pending.db")).unwrap();

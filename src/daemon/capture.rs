@@ -14,6 +14,7 @@ use mio::{Interest, Registry, Token, Waker};
 use super::takeover::Goes;
 use crate::config;
 use crate::engine::Engine;
+use crate::kernel::clock;
 use crate::kernel::conntrack::{Batch, Datagram, EventSocket, Memory};
 use crate::kernel::dump::Dump;
 use crate::kernel::filter::Program;
@@ -56,8 +57,9 @@ pub struct Capture {
     complete_until: Wall,
     /// Events that did not fit, as far as they are in a gap.
     drops: u32,
-    /// The same as last read, and when that was.
+    /// Events that did not fit, as last read.
     drops_read: u32,
+    /// When that was.
     drops_read_at: Wall,
     /// Since when there have been overflows that are not in a gap yet. The kernel drops events until the queue has been
     /// read to its end.
@@ -300,7 +302,8 @@ impl Capture {
         let since = std::mem::replace(&mut self.drops_read_at, now.wall);
         if drops != self.drops_read {
             self.drops_read = drops;
-            engine.handle_drops(since, now.wall);
+            // The process may have stood still since the turn began.
+            engine.handle_drops(since, clock::read().wall);
         }
     }
 

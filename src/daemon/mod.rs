@@ -168,11 +168,13 @@ impl Daemon {
         };
         let (keeper, places) = Keeper::new(&config, opened, listening, &mut engine, now);
         keeper.state_gap(&mut engine, plan.gap_since, now);
-        if let Some(since) = plan.continued_since.filter(|_| keeper.is_sound()) {
-            engine.handle_continued(since, now);
+        if plan.is_continued && keeper.is_sound() {
+            engine.handle_continued();
         }
         // The store may hold sessions from before the filters were made narrower.
         capture.reconfigure(&config.capture, &engine);
+        // A socket that was kept had the filter of the last run until now.
+        engine.handle_drops(now.wall, clock::read().wall);
         pin(&config.capture)?;
         let watch = Watch::new(&config.capture, now)
             .map_err(|error| explain("cannot watch connection tracking", &error))?;

@@ -45,8 +45,8 @@ pub struct Plan {
     pub socket: Option<Goes>,
     /// Since when events may have been missed.
     pub gap_since: Option<Wall>,
-    /// When the last run handed its socket over, if nothing is missed.
-    pub continued_since: Option<Wall>,
+    /// Whether nothing has been missed since the last run.
+    pub is_continued: bool,
     pub session: WireSession,
 }
 
@@ -73,7 +73,7 @@ pub fn decide(last_run: Option<LastRun>, heartbeat: Option<Wall>, offers: &[Offe
         refusals: Vec::new(),
         socket: None,
         gap_since: run.heard.or(heartbeat),
-        continued_since: None,
+        is_continued: false,
         session: match stopped {
             Some(_) => WireSession::Continued,
             None => WireSession::New,
@@ -92,7 +92,8 @@ pub fn decide(last_run: Option<LastRun>, heartbeat: Option<Wall>, offers: &[Offe
         });
     }
     if stopped.is_some() && run.socket.is_some() && plan.socket.is_some() {
-        plan.continued_since = plan.gap_since.take();
+        plan.gap_since = None;
+        plan.is_continued = true;
     }
     plan
 }
@@ -196,10 +197,9 @@ mod tests {
         let offers: Vec<_> = cookies.iter().map(|cookie| offer(*cookie)).collect();
         let plan = decide(run, heartbeat, &offers);
         let taken = plan.refusals.iter().position(Option::is_none);
-        let is_missing_nothing = run.is_some() && taken.is_some() && plan.gap_since.is_none();
         assert_eq!(
-            plan.continued_since,
-            run.and_then(|run| run.heard).filter(|_| is_missing_nothing)
+            plan.is_continued,
+            run.is_some() && taken.is_some() && plan.gap_since.is_none()
         );
         let others = plan.refusals.iter().flatten().count();
         assert_eq!(

@@ -15,7 +15,7 @@
 use std::time::Duration;
 
 use super::table::Key;
-use super::{Engine, Pending, Slot, same_id};
+use super::{Engine, Pending, Slot};
 use crate::session::{EventKind, Gap, GapCause, NatEvent, Provenance, Record};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{Entry, Listing};
@@ -51,7 +51,7 @@ pub(super) struct Audit {
 struct Doubted {
     first: u32,
     since: Now,
-    /// Sessions closed in spite of the doubt.
+    /// Sessions closed or forgotten in spite of the doubt.
     closed: u64,
 }
 
@@ -158,8 +158,7 @@ impl Engine {
         let known = self
             .table
             .find(key, &flow.session)
-            .filter(|(_, pending)| same_id(&pending.session, &flow.session))
-            .filter(|(_, pending)| pending.may_have_begun_at(flow.start))
+            .filter(|(_, pending)| self.may_be(pending, flow))
             .max_by_key(|(_, pending)| pending.begun)
             .map(|(slot, _)| slot);
         let pending = known.and_then(|slot| self.table.at_mut(slot));
@@ -168,9 +167,9 @@ impl Engine {
             if let Some(pending) = pending {
                 pending.audit = number;
             } else if !self.unkept.confirm(key, flow.session.id, number)
-                && let Some(start) = flow.start
+                && let Some(start) = flow.start.filter(|start| self.unheard.may_hide(*start))
             {
-                // It comes with its DESTROY.
+                // It comes with its DESTROY, maybe after the audit that would end the doubt about its NEW.
                 self.unheard.note(start, start, number);
             }
             return;
@@ -269,6 +268,9 @@ impl Engine {
             Phase::Forgetting { next_shard, since } => {
                 let (forgotten, next) = self.unkept.forget_unseen(next_shard, oldest);
                 self.statistics.forgotten += forgotten as u64;
+                if let Some(doubted) = &mut self.audit.doubted {
+                    doubted.closed += forgotten as u64;
+                }
                 match next {
                     Some(next_shard) => self.audit.phase = Phase::Forgetting { next_shard, since },
                     None => self.conclude(now),
@@ -305,15 +307,22 @@ impl Engine {
     fn conclude(&mut self, now: Now) {
         self.audit.phase = Phase::Idle;
         self.audit.ended = Some(now.up);
+        let number = self.audit.number;
         match self.audit.doubted.take() {
-            Some(Doubted { closed: 0, .. }) => {}
-            Some(Doubted { since, closed, .. }) => self.state_gap(Gap {
-                cause: GapCause::Expired,
-                from: since.wall.min(now.wall),
-                to: now.wall,
-                lost: Some(closed),
-            }),
-            None => self.unheard.forget_before(self.audit.number),
+            Some(Doubted { since, closed, .. }) => {
+                self.audit.due = Some(now.up.saturating_add(IN_DOUBT));
+                if closed > 0 {
+                    // Some of those were known by a fingerprint only, and their ends may come.
+                    self.unheard.note_all_before(now.wall, number);
+                    self.state_gap(Gap {
+                        cause: GapCause::Expired,
+                        from: since.wall.min(now.wall),
+                        to: now.wall,
+                        lost: Some(closed),
+                    });
+                }
+            }
+            None => self.unheard.forget_before(number),
         }
         self.schedule_audit(now);
     }

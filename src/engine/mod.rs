@@ -6,10 +6,11 @@
 //!
 //! It guarantees:
 //! - every delete record has its create record before it: a DESTROY whose NEW was never seen gives both;
-//! - a session is reported once: a repeated NEW or DESTROY gives nothing. Where the kernel keeps no timestamps a repeated
-//!   DESTROY cannot be told from the end of a session that was not announced, and is reported as one;
+//! - a session is reported once: a repeated NEW or DESTROY gives nothing. A repeated DESTROY that cannot be told from the end
+//!   of a session that was not announced is reported as one: where the kernel keeps no timestamps, and, once [`recent`] has
+//!   forgotten it, where NEWs may have been missed;
 //! - an *audit* (a dump of the kernel's table) closes what the kernel no longer has and adopts what was not known, with
-//!   inferred records. An inferred end is never contradicted;
+//!   inferred records;
 //! - no more sessions are kept than [`Policy::max_pending`]: the records of those beyond leave at their times and complete, but
 //!   an end that the kernel does not report is counted and not recorded, and after a restart they are adopted.
 //!
@@ -93,6 +94,8 @@ pub struct Engine {
     table: Table,
     recent: RecentEnds,
     unheard: Unheard,
+    /// Whether the kernel leaves NEWs out although nothing is missed.
+    leaves_out_new: bool,
     audit: Audit,
     records: VecDeque<Record>,
     next_row: Row,
@@ -131,13 +134,15 @@ impl Changes<'_> {
 
 impl Engine {
     pub fn new(filter: Filter, policy: Policy, now: Now) -> Self {
-        let audit = Audit::new();
+        let (audit, mut unheard) = (Audit::new(), Unheard::new());
+        unheard.note_all_before(now.wall, audit.number());
         Self {
             filter,
             policy,
             table: Table::new(),
-            recent: RecentEnds::new(recent::SETS),
-            unheard: Unheard::until(now.wall, audit.number()),
+            recent: RecentEnds::new(now.wall),
+            unheard,
+            leaves_out_new: false,
             audit,
             records: VecDeque::new(),
             next_row: Row(first_row(now)),
@@ -155,7 +160,7 @@ impl Engine {
     pub fn reconfigure(&mut self, filter: Filter, policy: Policy, now: Now) {
         if self.filter != filter {
             self.unkept_left_out = true;
-            self.unheard = Unheard::until(now.wall, self.audit.number());
+            self.unheard.note_all_before(now.wall, self.audit.number());
         }
         self.filter = filter;
         let pending = self.table.iter();
@@ -204,18 +209,17 @@ impl Engine {
         self.note_peak();
     }
 
-    /// An earlier run listened with the same socket until `since`, and its sessions have been restored: none of them has
-    /// ended without being heard.
-    pub fn handle_continued(&mut self, since: Wall, now: Now) {
+    /// An earlier run listened with the same socket, and its sessions have been restored: none of them has ended without being
+    /// heard.
+    pub fn handle_continued(&mut self) {
         let number = self.audit.number();
         for (_, pending) in self.table.iter_mut() {
             pending.audit = pending.audit.max(number);
         }
-        self.unheard = Unheard::between(since, now.wall, number);
     }
 
-    /// The socket dropped events between `from` and `to`. With reliable delivery that is no gap: a session of which the
-    /// kernel could not tell when it began is heard of when it ends.
+    /// The socket dropped events between `from` and `to`. With reliable delivery that is no gap: a session whose NEW could not
+    /// be queued is heard of when it ends.
     pub fn handle_drops(&mut self, from: Wall, to: Wall) {
         self.unheard.note(from, to, self.audit.number());
     }
@@ -438,26 +442,32 @@ impl Engine {
         self.emit_delete(flow, flow.start, end, Provenance::Kernel);
     }
 
-    /// Whether the end of a session that is not known has come before. If not, its NEW was missed, or there was none: rules
-    /// of the kernel may leave it out (`CT --ctevents`), and so may a filter by a mark that is set later.
-    fn is_repetition(&self, flow: &Entry, sighting: Sighting) -> bool {
+    /// Whether the end of a session that is not known has come before. If not, its NEW was missed, or there was none: a filter
+    /// by a mark may accept a session only at its end, and rules of the kernel may leave NEWs out (`CT --ctevents`).
+    fn is_repetition(&mut self, flow: &Entry, sighting: Sighting) -> bool {
         let is_heard = |start| !self.unheard.may_hide(start);
-        sighting == Sighting::Unknown && flow.start.is_some_and(is_heard) && !self.filter.has_mark()
+        if flow.is_unannounced || self.filter.has_mark() || !flow.start.is_some_and(is_heard) {
+            return false;
+        }
+        self.leaves_out_new |= sighting == Sighting::First;
+        !self.leaves_out_new
     }
 
     /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that had begun when the
     /// kernel says it did. A later one is another session with the same tuples, unless everything has been heard since the
     /// pending one began: then the clock was set back before its NEW was read.
     fn paired(&self, key: Key, flow: &Entry) -> Option<Slot> {
-        let oldest = |may_be: &dyn Fn(&Pending) -> bool| {
-            self.table
-                .find(key, &flow.session)
-                .filter(|(_, pending)| same_id(&pending.session, &flow.session) && may_be(pending))
-                .min_by_key(|(_, pending)| (pending.begun, pending.row))
-                .map(|(slot, _)| slot)
-        };
-        oldest(&|pending| pending.may_have_begun_at(flow.start))
-            .or_else(|| oldest(&|pending| !pending.exact && !self.unheard.is_after(pending.begun)))
+        self.table
+            .find(key, &flow.session)
+            .filter(|(_, pending)| self.may_be(pending, flow))
+            .min_by_key(|(_, pending)| (pending.begun, pending.row))
+            .map(|(slot, _)| slot)
+    }
+
+    fn may_be(&self, pending: &Pending, flow: &Entry) -> bool {
+        let is_set_back = || !pending.exact && !self.unheard.is_after(pending.begun);
+        same_id(&pending.session, &flow.session)
+            && (pending.may_have_begun_at(flow.start) || is_set_back())
     }
 
     /// A session begins beyond the number that is kept.

@@ -247,6 +247,7 @@ impl World {
             start: stamp(start),
             stop: end.filter(|_| ended).and_then(stamp),
             event_time: None,
+            is_unannounced: false,
         }
     }
 

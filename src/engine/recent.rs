@@ -1,23 +1,33 @@
 //! Memory of the sessions that ended lately, to know a repeated DESTROY when it comes.
 //!
 //! The kernel delivers an event again to every listener when one of them could not take it, and an entry that ended
-//! may still stand in a piece of a dump. The memory is of fixed size, in sets of one line of the processor's cache, in which
-//! the latest session takes the place of the oldest. A set remembers until when the sessions ended that it forgot: one that
-//! ended later and is not in the set has not been here before.
+//! may still stand in a piece of a dump. The memory is in sets of one line of the processor's cache, in which the latest
+//! session takes the place of the oldest. It grows, up to a bound, while it forgets ends of the last minutes.
+//!
+//! Each set remembers the latest end among the sessions that it has forgotten: a session that ended later and is not in the
+//! set has not been here before.
 
+use std::time::Duration;
+
+use super::began_by;
 use super::table::Key;
-use super::{CLOCK_SLACK, began_by};
 use crate::time::Wall;
 
-/// Power of two. Sets are found by the lowest bits of a fingerprint.
-pub(super) const SETS: usize = 1 << 16;
+/// Sets at first, and at most: 262,144 ends in 4 MiB, and 2,097,152 in 32 MiB. Powers of two.
+const SETS: usize = 1 << 16;
+const MOST_SETS: usize = 1 << 19;
 const WAYS: usize = 4;
+
+/// How long an end should be remembered. The kernel dates an expiry back to its due time, which its garbage collector finds
+/// out up to a minute later, and the event may have waited in the socket's queue.
+const HORIZON: Duration = Duration::from_secs(180);
 
 #[derive(Debug)]
 pub(super) struct RecentEnds {
+    /// Found by the lowest bits of a fingerprint.
     sets: Box<[Set]>,
-    /// Until when those ended that each set has forgotten.
-    forgotten: Box<[Option<Seconds>]>,
+    /// The latest end that each set has forgotten.
+    forgotten: Box<[Seconds]>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,7 +38,8 @@ struct Set([Place; WAYS]);
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     start: Start,
-    fingerprint: u32,
+    /// Bits of the fingerprint: those from the first on that does not find one of [`SETS`].
+    tag: u32,
     ended: Seconds,
 }
 
@@ -44,16 +55,17 @@ struct Seconds(u32);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Sighting {
     First,
-    /// It ended before sessions that are forgotten, so that it may be one of those.
+    /// It ended no later than sessions that are forgotten, so that it may be one of those.
     Unknown,
     Repeated,
 }
 
 impl RecentEnds {
-    pub(super) fn new(sets: usize) -> Self {
+    /// A memory that has forgotten all that ended until `now`.
+    pub(super) fn new(now: Wall) -> Self {
         Self {
-            sets: vec![Set::default(); sets].into_boxed_slice(),
-            forgotten: vec![None; sets].into_boxed_slice(),
+            sets: vec![Set::default(); SETS].into_boxed_slice(),
+            forgotten: vec![Seconds::of(now); SETS].into_boxed_slice(),
         }
     }
 
@@ -76,11 +88,12 @@ impl RecentEnds {
         if places.any(|place| place.is(fingerprint, start)) {
             return Sighting::Repeated;
         }
-        let forgotten = self.forgotten[number];
+        let is_after = Seconds::of(end).is_after(self.forgotten[number]);
         self.put(fingerprint, Start::exact(start), end);
-        match forgotten {
-            Some(until) if !Seconds::of(end).is_after(until) => Sighting::Unknown,
-            _ => Sighting::First,
+        if is_after {
+            Sighting::First
+        } else {
+            Sighting::Unknown
         }
     }
 
@@ -110,27 +123,52 @@ impl RecentEnds {
     }
 
     fn put(&mut self, fingerprint: u64, start: Start, end: Wall) {
-        let number = self.number_of(fingerprint);
+        let ended = Seconds::of(end);
+        let last = self.sets[self.number_of(fingerprint)].0[WAYS - 1];
+        let is_recent = !ended.is_after(last.ended.later(HORIZON));
+        if !last.is_empty() && is_recent && self.sets.len() < MOST_SETS {
+            self.grow();
+        }
+        let place = Place {
+            start,
+            tag: tag_of(fingerprint),
+            ended,
+        };
+        self.push(self.number_of(fingerprint), place);
+    }
+
+    fn push(&mut self, number: usize, place: Place) {
         let set = &mut self.sets[number].0;
         let last = set[WAYS - 1];
-        if last.fingerprint != 0 {
-            let forgotten = &mut self.forgotten[number];
-            if forgotten.is_none_or(|until| last.ended.is_after(until)) {
-                *forgotten = Some(last.ended);
-            }
+        if !last.is_empty() && last.ended.is_after(self.forgotten[number]) {
+            self.forgotten[number] = last.ended;
         }
         set.copy_within(..WAYS - 1, 1);
-        set[0] = Place {
-            start,
-            fingerprint: tag_of(fingerprint),
-            ended: Seconds::of(end),
-        };
+        set[0] = place;
+    }
+
+    /// Makes two sets of each.
+    fn grow(&mut self) {
+        let half = self.sets.len();
+        let sets = vec![Set::default(); 2 * half].into_boxed_slice();
+        let old = std::mem::replace(&mut self.sets, sets);
+        self.forgotten = self.forgotten.repeat(2).into_boxed_slice();
+        for (number, set) in old.iter().enumerate() {
+            for place in set.0.iter().rev().filter(|place| !place.is_empty()) {
+                let is_upper = place.tag as usize & (half / SETS) != 0;
+                self.push(number + usize::from(is_upper) * half, *place);
+            }
+        }
     }
 }
 
 impl Place {
+    const fn is_empty(self) -> bool {
+        self.start.0 == 0
+    }
+
     const fn has(self, fingerprint: u64) -> bool {
-        self.fingerprint == tag_of(fingerprint)
+        self.tag == tag_of(fingerprint) && !self.is_empty()
     }
 
     fn is(self, fingerprint: u64, start: Wall) -> bool {
@@ -139,13 +177,13 @@ impl Place {
 }
 
 impl Start {
-    /// The kernel does not say when connections start.
-    const UNKNOWN: Self = Self(0);
     /// The kernel's.
     const EXACT: u64 = 1;
     /// When the session was seen to begin.
     const SEEN: u64 = 2;
     const KIND: u64 = 3;
+    /// The kernel does not say when connections start.
+    const UNKNOWN: Self = Self(Self::KIND);
 
     const fn exact(start: Wall) -> Self {
         Self(start.as_nanos() & !Self::KIND | Self::EXACT)
@@ -155,16 +193,13 @@ impl Start {
         Self(begun.as_nanos() & !Self::KIND | Self::SEEN)
     }
 
-    const fn is_seen(self) -> bool {
-        self.0 & Self::KIND == Self::SEEN
-    }
-
     fn is(self, start: Wall) -> bool {
         let known = Wall::from_nanos(self.0 & !Self::KIND);
-        if self.is_seen() {
-            began_by(known, Some(start)) && start.saturating_add(CLOCK_SLACK) >= known
-        } else {
-            self == Self::exact(start)
+        match self.0 & Self::KIND {
+            // Its NEW may have been read long after it began. An earlier session with the same tuples and id has been heard
+            // to its end before: the id is made of an address in memory, which the next one can only have after that.
+            Self::SEEN => began_by(known, Some(start)),
+            _ => self == Self::exact(start),
         }
     }
 }
@@ -174,18 +209,57 @@ impl Seconds {
         Self(time.as_secs() as u32)
     }
 
+    const fn later(self, duration: Duration) -> Self {
+        Self(self.0.wrapping_add(duration.as_secs() as u32))
+    }
+
     const fn is_after(self, other: Self) -> bool {
         self.0.wrapping_sub(other.0).cast_signed() > 0
     }
 }
 
-/// The half of a fingerprint that does not find the set; never zero, which is no session.
 const fn tag_of(fingerprint: u64) -> u32 {
-    (fingerprint >> 32) as u32 | 1
+    (fingerprint >> SETS.trailing_zeros()) as u32
 }
 
 /// The key is a good hash already; the id only has to reach all of its bits.
 pub(super) fn fingerprint(key: Key, id: Option<u32>) -> u64 {
     let id = id.map_or(0, |id| u64::from(id) + 1);
     key.0 ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is said of so many ends, when each comes for the second time.
+    fn said_of(count: u64, forget: bool) -> [usize; 3] {
+        let start = Wall::from_secs(1_800_000_000);
+        let later = if forget { 2 * HORIZON } else { Duration::ZERO };
+        let mut memory = RecentEnds::new(Wall::default());
+        let mut said = [0; 3];
+        for round in 0..2 {
+            for number in 0..count {
+                let key = Key(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let end = start.saturating_add(later * u32::from(number > count / 2));
+                let sighting = memory.insert(key, Some(1), Some(start), end);
+                said[sighting as usize] += round;
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn the_memory_grows_while_it_would_forget_ends_of_the_last_minutes() {
+        let [first, unknown, repeated] = said_of(1 << 20, false);
+        assert_eq!(first, 0);
+        assert!(repeated > 40 * unknown, "{repeated}, {unknown}");
+    }
+
+    #[test]
+    fn an_end_that_is_forgotten_is_not_taken_for_the_first() {
+        let [first, unknown, _] = said_of(1 << 22, true);
+        assert_eq!(first, 0);
+        assert!(unknown > 0);
+    }
 }

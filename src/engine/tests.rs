@@ -90,6 +90,7 @@ fn flow(session: Session) -> Entry {
         start: None,
         stop: None,
         event_time: None,
+        is_unannounced: false,
     }
 }
 

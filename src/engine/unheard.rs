@@ -11,7 +11,7 @@ use super::CLOCK_SLACK;
 use crate::time::Wall;
 
 /// Beyond so many, the latest grows.
-const MOST: usize = 64;
+const MOST: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Unheard {
@@ -22,24 +22,22 @@ pub(super) struct Unheard {
 struct Span {
     from: Wall,
     to: Wall,
-    /// The audit before whose successor it ended.
+    /// The last audit that had begun when it ended.
     audit: u32,
 }
 
 impl Unheard {
-    /// All of the time until `now`, in which no audit of number `audit` or before has looked.
-    pub(super) fn until(now: Wall, audit: u32) -> Self {
-        Self::between(Wall::from_secs(0), now, audit)
+    pub(super) const fn new() -> Self {
+        Self { spans: Vec::new() }
     }
 
-    pub(super) fn between(from: Wall, to: Wall, audit: u32) -> Self {
-        let mut this = Self { spans: Vec::new() };
-        this.note(from, to, audit);
-        this
+    /// Takes note that beginnings from any time before `now` may have been missed.
+    pub(super) fn note_all_before(&mut self, now: Wall, audit: u32) {
+        self.note(Wall::from_secs(0), now, audit);
     }
 
-    /// Takes note of a time in which beginnings may have been missed. The kernel's clock was read before or after the
-    /// daemon's, so that it is taken to be a second longer at both ends.
+    /// Takes note of a time in which beginnings may have been missed. The span is a second longer at both ends, since the
+    /// kernel does not read its clock when the daemon does.
     pub(super) fn note(&mut self, from: Wall, to: Wall, audit: u32) {
         let (from, to) = (from.min(to), to.max(from));
         let new = Span {

@@ -21,7 +21,7 @@ use crate::config::{Collector, Target};
 use crate::place::Position;
 use crate::time::{Now, Uptime};
 
-/// Time between two looks whether a file has been deleted. Records that are written between are lost with it.
+/// Time between checks of whether a file has been deleted. Records that are written in between are lost with it.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Why nothing was written, by the remedy.
@@ -362,8 +362,8 @@ struct OpenFile {
     file: File,
     /// The file ends inside a line, which a newline must end before anything else is written.
     is_torn: bool,
-    /// When it was last seen to have a name.
-    seen: Uptime,
+    /// When it was last seen to have a name; `None` if it never had one.
+    seen: Option<Uptime>,
 }
 
 impl Appender {
@@ -383,7 +383,7 @@ impl Appender {
         if self.open.as_mut().is_some_and(|open| open.is_deleted(now)) {
             self.open = None;
             log::warn!(
-                "the file \"{}\" was deleted, and what was written to it lately with it: a new one is begun",
+                "the file \"{}\" was deleted, and so were the records of the last second; a new file is begun",
                 self.path.display()
             );
             let error = io::ErrorKind::NotFound.into();
@@ -423,16 +423,16 @@ impl OpenFile {
         Ok(Self {
             file,
             is_torn,
-            seen: Uptime::default(),
+            seen: (metadata.nlink() > 0).then(Uptime::default),
         })
     }
 
     /// Whether it has no name any more, so that nobody would ever read it. Looks once in a while.
     fn is_deleted(&mut self, now: Now) -> bool {
-        if now.up.saturating_since(self.seen) < LOOK {
-            return false;
+        match &mut self.seen {
+            Some(seen) if now.up.saturating_since(*seen) >= LOOK => *seen = now.up,
+            _ => return false,
         }
-        self.seen = now.up;
         let metadata = self.file.metadata();
         metadata.is_ok_and(|metadata| metadata.nlink() == 0)
     }

@@ -34,6 +34,14 @@ pub struct Dump {
     pieces: Receiver<io::Result<Piece>>,
 }
 
+struct WakeOnDrop(Arc<Waker>);
+
+impl Drop for WakeOnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.wake();
+    }
+}
+
 /// One datagram of a listing.
 #[derive(Debug, Default)]
 pub struct Piece {
@@ -59,12 +67,14 @@ impl Dump {
         let (sender, pieces) = sync_channel(AHEAD);
         let (namespace, waker) = (namespace.cloned(), Arc::clone(waker));
         let work = move || {
-            let result =
-                open(listing, namespace.as_ref()).and_then(|socket| read(&socket, &sender, &waker));
+            // Dropped last, also in a panic: the reader then finds that there is no sender any more.
+            let end = WakeOnDrop(waker);
+            let sender = sender;
+            let socket = open(listing, namespace.as_ref());
+            let result = socket.and_then(|socket| read(&socket, &sender, &end.0));
             if let Err(error) = result {
                 // Without a reader nobody wants to know.
                 let _ = sender.send(Err(error));
-                let _ = waker.wake();
             }
         };
         let thread = thread::Builder::new().name("listing".to_owned());
@@ -101,7 +111,10 @@ fn read(
 ) -> io::Result<()> {
     let mut buffer = vec![0; ROOM];
     loop {
-        let length = socket.recv_raw(&mut buffer)?;
+        let length = match socket.recv_raw(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            received => received?,
+        };
         let piece = decode(&buffer[..length])?;
         let is_last = piece.is_last;
         if sender.send(Ok(piece)).is_err() {

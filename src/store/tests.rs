@@ -78,6 +78,7 @@ fn flow(session: Session) -> Entry {
         start: None,
         stop: None,
         event_time: None,
+        is_unannounced: false,
     }
 }
 

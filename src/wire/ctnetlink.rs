@@ -12,6 +12,8 @@ use crate::time::Wall;
 
 /// `IPS_SRC_NAT | IPS_DST_NAT` of `CTA_STATUS`.
 pub const STATUS_NAT_MASK: u32 = 0x30;
+/// `IPS_NAT_CLASH`.
+const STATUS_NAT_CLASH: u32 = 1 << 12;
 
 /// The content of a conntrack message about a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -25,6 +27,8 @@ pub struct Entry {
     pub stop: Option<Wall>,
     /// When the event happened; only kernels since 6.14 say it.
     pub event_time: Option<Wall>,
+    /// The kernel sent no NEW: another packet of the connection was first, and took its place in the table.
+    pub is_unannounced: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -137,11 +141,13 @@ fn decode_entry(payload: &[u8]) -> Result<Entry, Malformed> {
     let (mut counters_original, mut counters_reply) = (None, None);
     let (mut id, mut mark, mut zone) = (None, 0, None);
     let (mut start, mut stop, mut event_time) = (None, None, None);
+    let mut status = 0;
     for attribute in netlink::attributes(payload)? {
         let attribute = attribute?;
         match attribute.kind {
             CTA_TUPLE_ORIG => original = Some(decode_tuple(&attribute)?),
             CTA_TUPLE_REPLY => reply = Some(decode_tuple(&attribute)?),
+            CTA_STATUS => status = attribute.be32()?,
             CTA_MARK => mark = attribute.be32()?,
             CTA_COUNTERS_ORIG => counters_original = Some(decode_counters(&attribute)?),
             CTA_COUNTERS_REPLY => counters_reply = Some(decode_counters(&attribute)?),
@@ -172,6 +178,7 @@ fn decode_entry(payload: &[u8]) -> Result<Entry, Malformed> {
         start,
         stop,
         event_time,
+        is_unannounced: status & STATUS_NAT_CLASH != 0,
     })
 }
 

@@ -251,7 +251,7 @@ fn explain(gap: &Record) -> String {
             "messages lost",
         ),
         Some(GapCause::Expired) => (
-            "the kernel owed so many ends that these sessions were closed without theirs",
+            "so many ends waited to be taken that these sessions were closed without the kernel's report",
             "ends lost",
         ),
         Some(GapCause::Undelivered) => ("too much for this viewer", "events not shown here"),

@@ -352,3 +352,43 @@ fn after_the_ttl_audits_in_doubt_close_what_they_have_not_found_and_a_gap_says_s
     engine.handle_event(&destroy(session(1), wall(1), wall(90)), at(end + 1));
     assert_eq!(records(&mut engine), []);
 }
+
+#[test]
+fn after_the_ttl_sessions_that_were_not_kept_are_forgotten_with_a_gap_and_still_have_their_ends() {
+    let policy = Policy {
+        max_pending: 1,
+        ..POLICY
+    };
+    let mut engine = Engine::new(Filter::new(&capture()), policy, at(0));
+    engine.request_audit(at(2));
+    audit(&mut engine, &[], at(2));
+    for port in [1, 2] {
+        engine.handle_event(&new(session(port)), at(100));
+    }
+    let end = 200 + TTL.as_secs();
+    for second in [200, end] {
+        audit_in_doubt(&mut engine, &[flow(session(1))], at(second));
+    }
+    assert_eq!((engine.unkept(), engine.statistics().forgotten), (0, 1));
+    let mut gaps = 0;
+    while let Some(record) = engine.poll_record() {
+        gaps += usize::from(matches!(record, Record::Gap(_)));
+    }
+    assert_eq!(gaps, 1);
+    engine.recent = RecentEnds::new(wall(end + 10));
+    engine.handle_event(&destroy(session(2), wall(100), wall(150)), at(end + 11));
+    assert!(kinds(&mut engine).contains(&EventKind::Delete));
+}
+
+#[test]
+fn an_inferred_end_of_a_session_whose_new_was_read_late_is_not_contradicted() {
+    let mut engine = engine();
+    engine.handle_event(&new(session(1)), at(103));
+    let end = 200 + TTL.as_secs();
+    for second in [200, end] {
+        audit_in_doubt(&mut engine, &[], at(second));
+    }
+    assert_eq!(kinds(&mut engine).len(), 2);
+    engine.handle_event(&destroy(session(1), wall(100), wall(150)), at(end + 1));
+    assert_eq!(records(&mut engine), []);
+}

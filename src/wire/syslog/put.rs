@@ -26,8 +26,8 @@ const PAIRS: [u8; 200] = {
     pairs
 };
 
-/// The decimal digits of each octet, with a dot after them, and how long the digits are.
-const OCTETS: [([u8; 4], usize); 256] = {
+/// The decimal digits of each octet, with a dot after them, and how many digits there are.
+static OCTETS: [([u8; 4], u8); 256] = {
     let mut octets = [([0; 4], 0); 256];
     let mut number = 0;
     while number < 256 {
@@ -38,18 +38,18 @@ const OCTETS: [([u8; 4], usize); 256] = {
             first += 1;
         }
         while first < 3 {
-            text[*length] = b'0' + digits[first] as u8;
+            text[*length as usize] = b'0' + digits[first] as u8;
             *length += 1;
             first += 1;
         }
-        text[*length] = b'.';
+        text[*length as usize] = b'.';
         number += 1;
     }
     octets
 };
 
-/// Appends `length` octets, at most `SIZE`, for the caller to write in place: from a buffer beside they would be read while
-/// the processor still writes them, and stall it.
+/// Appends `length` octets, at most `SIZE`, for the caller to write in place: copied from another buffer, they would be read
+/// before the processor has finished writing them, and it would stall.
 fn grow<const SIZE: usize>(out: &mut Vec<u8>, length: usize) -> &mut [u8] {
     let start = out.len();
     // A length that the compiler knows takes a fraction of the time.
@@ -102,7 +102,7 @@ pub(super) fn address(out: &mut Vec<u8>, address: IpAddr) {
             for octet in address.octets() {
                 let (digits, length) = OCTETS[usize::from(octet)];
                 text[end..end + 4].copy_from_slice(&digits);
-                end += length + 1;
+                end += usize::from(length) + 1;
             }
             // Without the last dot.
             out.truncate(start + end - 1);
