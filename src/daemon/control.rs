@@ -8,7 +8,7 @@
 //!   that come, each a line of the format `json`, until it closes. A daemon that stops says `{"tail":"end"}`.
 //!
 //! There are at most 16 clients, each with 1024 bytes for its request ([`super::exchange`]) and a bounded answer. At most 8
-//! of them are viewers, who have all the time they want, and whose memory and share of the work [`View`] bounds; one that
+//! of them are viewers, who have all the time they want, and whose memory and share of the work [`View`](crate::export::view::View) bounds; one that
 //! reads nothing for a minute goes when another wants its place.
 
 mod file;
@@ -17,15 +17,14 @@ mod viewer;
 use std::io;
 use std::path::Path;
 
-use mio::net::UnixListener;
 use mio::{Registry, Token};
 use serde_json::json;
 
 use self::file::SocketFile;
 use self::viewer::Viewer;
 use super::exchange::{Protocol, Server};
+use crate::export::view::Line;
 use crate::export::view::filter::Filter;
-use crate::export::view::{Line, View};
 use crate::session::Record;
 use crate::time::{Now, Uptime};
 
@@ -55,7 +54,7 @@ enum Wanted {
 pub struct Control {
     /// Removed when this goes away.
     _file: SocketFile,
-    server: Server<UnixListener, Wanted>,
+    server: Server<Wanted>,
     /// The part that all viewers share.
     line: Line,
 }
@@ -72,8 +71,8 @@ impl Control {
             limit: REQUEST_LIMIT,
             is_whole: |request| request.contains(&b'\n'),
             next: next_phase,
+            lingers: false,
         };
-        let listener = UnixListener::from_std(listener);
         Ok(Self {
             _file: file,
             server: Server::new(listener, protocol, CLIENTS, registry, first)?,
@@ -129,19 +128,15 @@ impl Control {
     /// Queues the record for all who want it.
     pub fn show(&mut self, record: &Record, now: Now) {
         self.line.clear();
-        for client in self.server.clients.iter_mut().flatten() {
-            if let Phase::Waiting(Wanted::Records(viewer)) = &mut client.phase {
-                viewer.view.push(record, &mut self.line, now);
-            }
+        for viewer in viewers(&mut self.server) {
+            viewer.view.push(record, &mut self.line, now);
         }
     }
 
     /// Tells the viewers that the daemon stops, as far as they have read what was before.
     pub fn farewell(&mut self, now: Now) {
-        for client in self.server.clients.iter_mut().flatten() {
-            if let Phase::Waiting(Wanted::Records(viewer)) = &mut client.phase {
-                viewer.view.end(now, &mut self.line);
-            }
+        for viewer in viewers(&mut self.server) {
+            viewer.view.end(now, &mut self.line);
         }
         self.write_to_viewers(now);
     }
@@ -149,26 +144,18 @@ impl Control {
     /// Lets those view who have asked to. When there is no place, a viewer that has read nothing for long gives way.
     fn admit(&mut self, now: Now) {
         for place in 0..CLIENTS {
-            let Some(client) = &mut self.server.clients[place] else {
-                continue;
-            };
-            let Phase::Waiting(Wanted::View(filter)) = &mut client.phase else {
-                continue;
-            };
-            let view = View::new(std::mem::take(filter));
-            let phase = if self.make_room(now) {
-                Phase::Waiting(Wanted::Records(Box::new(Viewer::new(view))))
-            } else {
-                failing(&format!(
-                    "{VIEWERS} others are viewing, which is the most: try again when one has ended"
-                ))
-            };
             if let Some(client) = &mut self.server.clients[place]
-                && matches!(phase, Phase::Waiting(_))
+                && let Phase::Waiting(Wanted::View(filter)) = &mut client.phase
             {
-                client.deadline = None;
+                let viewer = Viewer::new(std::mem::take(filter));
+                let phase = match self.make_room(now) {
+                    true => Phase::Waiting(Wanted::Records(Box::new(viewer))),
+                    false => failing(&format!(
+                        "{VIEWERS} others are viewing, which is the most: try again when one has ended"
+                    )),
+                };
+                self.server.advance(place, phase);
             }
-            self.server.advance(place, phase);
         }
     }
 
@@ -183,16 +170,14 @@ impl Control {
         if viewers.len() < VIEWERS {
             return true;
         }
-        let stuck = viewers
-            .iter()
-            .filter_map(|(place, since)| Some(((*since)?, *place)));
-        match stuck.min() {
-            Some((since, place)) if now.up.saturating_since(since) >= viewer::TOLERANCE => {
-                self.server.clients[place] = None;
-                true
-            }
-            _ => false,
+        let stuck = viewers.into_iter().filter(|(_, since)| {
+            since.is_some_and(|since| now.up.saturating_since(since) >= viewer::TOLERANCE)
+        });
+        let longest = stuck.min_by_key(|(_, since)| *since);
+        if let Some((place, _)) = longest {
+            self.server.clients[place] = None;
         }
+        longest.is_some()
     }
 
     fn write_to_viewers(&mut self, now: Now) {
@@ -201,16 +186,21 @@ impl Control {
                 && let Phase::Waiting(Wanted::Records(viewer)) = &mut client.phase
             {
                 let is_ready = std::mem::take(&mut client.is_ready);
-                let line = &mut self.line;
-                if viewer
-                    .go_on(&mut client.stream, is_ready, line, now)
-                    .is_err()
-                {
+                let gone = viewer.go_on(&client.stream, is_ready, &mut self.line, now);
+                if gone.is_err() {
                     *place = None;
                 }
             }
         }
     }
+}
+
+fn viewers(server: &mut Server<Wanted>) -> impl Iterator<Item = &mut Viewer> {
+    let clients = server.clients.iter_mut().flatten();
+    clients.filter_map(|client| match &mut client.phase {
+        Phase::Waiting(Wanted::Records(viewer)) => Some(&mut **viewer),
+        _ => None,
+    })
 }
 
 fn next_phase(request: &[u8]) -> Phase {
@@ -220,17 +210,16 @@ fn next_phase(request: &[u8]) -> Phase {
         return failing("expected a line of at most 1024 bytes");
     }
     let line = String::from_utf8_lossy(line);
-    match line.trim_ascii().split_once(' ') {
-        None if line.trim_ascii() == "status" => Phase::Waiting(Wanted::Status),
-        None if line.trim_ascii() == "tail" => Phase::Waiting(Wanted::View(Filter::default())),
-        Some(("tail", words)) => match Filter::parse(words) {
-            Ok(filter) => Phase::Waiting(Wanted::View(filter)),
-            Err(error) => failing(&error),
-        },
-        _ => failing(&format!(
-            "expected \"status\" or \"tail\", found \"{line}\""
-        )),
-    }
+    let filter = match line.trim_ascii().split_once(' ') {
+        None if line.trim_ascii() == "status" => return Phase::Waiting(Wanted::Status),
+        None if line.trim_ascii() == "tail" => Ok(Filter::default()),
+        Some(("tail", words)) => Filter::parse(words),
+        _ => Err(format!("expected \"status\" or \"tail\", found \"{line}\"")),
+    };
+    filter.map_or_else(
+        |error| failing(&error),
+        |filter| Phase::Waiting(Wanted::View(filter)),
+    )
 }
 
 fn failing(message: &str) -> Phase {
@@ -238,7 +227,7 @@ fn failing(message: &str) -> Phase {
 }
 
 fn answering(line: &str) -> Phase {
-    Phase::answering([line.as_bytes(), b"\n"].concat())
+    Phase::Answering([line.as_bytes(), b"\n"].concat())
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@
 //! bounded piece of work; there are so many places, and who finds none is closed at once; each client has a bounded
 //! request and five seconds for everything.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use mio::event::Source;
-use mio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags, accept_with, recv, send, shutdown};
 
 use crate::time::{Now, Uptime};
 
@@ -25,40 +26,6 @@ const FAREWELL_LIMIT: usize = 64 << 10;
 /// Octets read at a time.
 const PIECE: usize = 1024;
 
-pub(super) trait Listener {
-    type Stream: Source + Read + Write;
-
-    fn accept(&self) -> io::Result<Self::Stream>;
-
-    /// Ends the sending, and says whether the client is to be waited for: to close while something is unread would reset
-    /// a TCP connection, and take the answer away from the client (RFC 9112 section 9.6).
-    fn end(stream: &Self::Stream) -> bool;
-}
-
-impl Listener for UnixListener {
-    type Stream = UnixStream;
-
-    fn accept(&self) -> io::Result<UnixStream> {
-        self.accept().map(|(stream, _)| stream)
-    }
-
-    fn end(_: &UnixStream) -> bool {
-        false
-    }
-}
-
-impl Listener for TcpListener {
-    type Stream = TcpStream;
-
-    fn accept(&self) -> io::Result<TcpStream> {
-        self.accept().map(|(stream, _)| stream)
-    }
-
-    fn end(stream: &TcpStream) -> bool {
-        stream.shutdown(Shutdown::Write).is_ok()
-    }
-}
-
 /// The form of a request, and the answer to it. `W` is the part of an answer that only the rest of the daemon can give.
 #[derive(Debug)]
 pub(super) struct Protocol<W> {
@@ -67,24 +34,27 @@ pub(super) struct Protocol<W> {
     pub(super) is_whole: fn(&[u8]) -> bool,
     /// Also for a request that ended or reached the limit before it was whole.
     pub(super) next: fn(&[u8]) -> Phase<W>,
+    /// Whether a client with its answer is waited for: to close while something is unread would reset a TCP connection, and
+    /// take the answer away from the client (RFC 9112 section 9.6).
+    pub(super) lingers: bool,
 }
 
 /// A listener and its clients.
 #[derive(Debug)]
-pub(super) struct Server<L: Listener, W> {
-    listener: L,
+pub(super) struct Server<W> {
+    listener: OwnedFd,
     protocol: Protocol<W>,
     first: Token,
     /// Connections may wait. mio reports readiness by edges.
     acceptable: bool,
     /// Nothing is accepted before.
-    retry: Option<Uptime>,
-    pub(super) clients: Vec<Option<Client<L::Stream, W>>>,
+    retry: Uptime,
+    pub(super) clients: Vec<Option<Client<W>>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Client<S, W> {
-    pub(super) stream: S,
+pub(super) struct Client<W> {
+    pub(super) stream: OwnedFd,
     /// Something has happened to the stream while the client waited.
     pub(super) is_ready: bool,
     /// Closed then, finished or not.
@@ -97,31 +67,29 @@ pub(super) enum Phase<W> {
     /// Its request is not complete.
     Asking(Vec<u8>),
     Waiting(W),
-    /// This much of the answer has gone.
-    Answering {
-        answer: Vec<u8>,
-        sent: usize,
-    },
+    /// This much of the answer is left to be sent.
+    Answering(Vec<u8>),
     /// It has everything. So much of what it still sends has been read.
     Leaving(usize),
 }
 
-impl<L: Listener + Source, W> Server<L, W> {
-    /// The tokens from `first` on, one more than there are places, are its own.
+impl<W> Server<W> {
+    /// The listener does not block. The tokens from `first` on, one more than there are places, are its own.
     pub(super) fn new(
-        mut listener: L,
+        listener: OwnedFd,
         protocol: Protocol<W>,
         places: usize,
         registry: &Registry,
         first: Token,
     ) -> io::Result<Self> {
-        registry.register(&mut listener, first, Interest::READABLE)?;
+        let mut source = SourceFd(&listener.as_raw_fd());
+        registry.register(&mut source, first, Interest::READABLE)?;
         Ok(Self {
             listener,
             protocol,
             first,
             acceptable: true,
-            retry: None,
+            retry: Uptime::default(),
             clients: (0..places).map(|_| None).collect(),
         })
     }
@@ -138,7 +106,7 @@ impl<L: Listener + Source, W> Server<L, W> {
     /// When to call [`Self::handle_timeout`] at the latest.
     pub(super) fn poll_timeout(&self) -> Option<Uptime> {
         let clients = self.clients.iter().flatten();
-        let accept = self.acceptable.then(|| self.retry.unwrap_or_default());
+        let accept = self.acceptable.then_some(self.retry);
         clients
             .filter_map(|client| client.deadline)
             .chain(accept)
@@ -153,24 +121,22 @@ impl<L: Listener + Source, W> Server<L, W> {
                 *place = None;
             }
         }
-        if !self.acceptable || self.retry.is_some_and(|at| now.up < at) {
+        if !self.acceptable || now.up < self.retry {
             return;
         }
-        self.retry = None;
         for _ in 0..ACCEPTS {
-            match self.listener.accept() {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            match accept_with(&self.listener, flags) {
                 Ok(stream) => self.welcome(stream, registry, now),
-                Err(error) => match error.kind() {
-                    ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
-                    ErrorKind::WouldBlock => {
-                        self.acceptable = false;
-                        return;
-                    }
-                    _ => {
-                        self.retry = Some(now.up.saturating_add(ACCEPT_RETRY));
-                        return;
-                    }
-                },
+                Err(Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => {
+                    self.acceptable = false;
+                    return;
+                }
+                Err(_) => {
+                    self.retry = now.up.saturating_add(ACCEPT_RETRY);
+                    return;
+                }
             }
         }
     }
@@ -184,9 +150,12 @@ impl<L: Listener + Source, W> Server<L, W> {
         })
     }
 
-    /// Lets a client go on with another phase.
+    /// Lets a client go on with another phase. One that is to wait has all the time it wants.
     pub(super) fn advance(&mut self, place: usize, phase: Phase<W>) {
         if let Some(client) = &mut self.clients[place] {
+            if matches!(phase, Phase::Waiting(_)) {
+                client.deadline = None;
+            }
             client.phase = phase;
         }
         self.go_on(place);
@@ -205,13 +174,14 @@ impl<L: Listener + Source, W> Server<L, W> {
     }
 
     /// Gives the connection a place, or closes it when there is none.
-    fn welcome(&mut self, mut stream: L::Stream, registry: &Registry, now: Now) {
+    fn welcome(&mut self, stream: OwnedFd, registry: &Registry, now: Now) {
         let Some(place) = self.clients.iter().position(Option::is_none) else {
             return;
         };
         let token = Token(self.first.0 + 1 + place);
+        let mut source = SourceFd(&stream.as_raw_fd());
         let interests = Interest::READABLE | Interest::WRITABLE;
-        if registry.register(&mut stream, token, interests).is_err() {
+        if registry.register(&mut source, token, interests).is_err() {
             return;
         }
         self.clients[place] = Some(Client {
@@ -224,90 +194,53 @@ impl<L: Listener + Source, W> Server<L, W> {
     }
 
     fn go_on(&mut self, place: usize) {
-        let Some(place) = self.clients.get_mut(place) else {
-            return;
-        };
-        if let Some(client) = place
-            && !client.go_on(&self.protocol, L::end).unwrap_or(false)
+        if let Some(place) = self.clients.get_mut(place)
+            && let Some(client) = place
+            && client.go_on(&self.protocol) != Err(Errno::AGAIN)
         {
             *place = None;
         }
     }
 }
 
-impl<S: Read + Write, W> Client<S, W> {
-    /// Reads and writes what goes without waiting. Returns whether it stays.
-    fn go_on(&mut self, protocol: &Protocol<W>, end: fn(&S) -> bool) -> io::Result<bool> {
+impl<W> Client<W> {
+    /// Reads and writes what goes without waiting: `EAGAIN` while the client stays, anything else once it is to be closed.
+    fn go_on(&mut self, protocol: &Protocol<W>) -> Result<(), Errno> {
         self.is_ready = true;
-        if let Phase::Asking(request) = &mut self.phase
-            && read(&mut self.stream, request, protocol)?
-        {
-            self.phase = (protocol.next)(request);
-        }
-        if let Phase::Answering { answer, sent } = &mut self.phase
-            && write(&mut self.stream, answer, sent)?
-        {
-            self.phase = Phase::Leaving(0);
-            if !end(&self.stream) {
-                return Ok(false);
-            }
-        }
-        if let Phase::Leaving(read) = &mut self.phase {
-            while *read < FAREWELL_LIMIT {
-                match self.stream.read(&mut [0; PIECE]) {
-                    Ok(0) => return Ok(false),
-                    Ok(count) => *read += count,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-                    Err(error) => return Err(error),
+        let mut room = [0; PIECE];
+        loop {
+            match &mut self.phase {
+                Phase::Asking(request) => {
+                    let free = PIECE.min(protocol.limit - request.len());
+                    let (count, _) = recv(&self.stream, &mut room[..free], RecvFlags::empty())?;
+                    request.extend_from_slice(&room[..count]);
+                    if request.is_empty() {
+                        // The client has gone without a word.
+                        return Ok(());
+                    }
+                    if count == 0 || request.len() == protocol.limit || (protocol.is_whole)(request)
+                    {
+                        self.phase = (protocol.next)(request);
+                    }
+                }
+                Phase::Waiting(_) => return Err(Errno::AGAIN),
+                Phase::Answering(rest) if !rest.is_empty() => {
+                    let sent = send(&self.stream, rest, SendFlags::NOSIGNAL)?;
+                    rest.drain(..sent);
+                }
+                Phase::Answering(_) if protocol.lingers => {
+                    shutdown(&self.stream, Shutdown::Write)?;
+                    self.phase = Phase::Leaving(0);
+                }
+                Phase::Answering(_) => return Ok(()),
+                Phase::Leaving(read) => {
+                    let (count, _) = recv(&self.stream, &mut room, RecvFlags::empty())?;
+                    *read += count;
+                    if count == 0 || *read >= FAREWELL_LIMIT {
+                        return Ok(());
+                    }
                 }
             }
-            return Ok(false);
-        }
-        Ok(true)
-    }
-}
-
-impl<W> Phase<W> {
-    pub(super) const fn answering(answer: Vec<u8>) -> Self {
-        Self::Answering { answer, sent: 0 }
-    }
-}
-
-/// Reads what has come of a request. Returns whether there will be no more of it.
-fn read<W>(
-    stream: &mut impl Read,
-    request: &mut Vec<u8>,
-    protocol: &Protocol<W>,
-) -> io::Result<bool> {
-    loop {
-        let mut room = [0; PIECE];
-        let room = &mut room[..PIECE.min(protocol.limit - request.len())];
-        match stream.read(room) {
-            // The client has gone without a word.
-            Ok(0) if request.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(0) => return Ok(true),
-            Ok(count) => request.extend_from_slice(&room[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
-        }
-        if (protocol.is_whole)(request) || request.len() == protocol.limit {
-            return Ok(true);
         }
     }
-}
-
-/// Writes what goes of an answer of which so much has been sent. Returns whether all of it has.
-fn write(stream: &mut impl Write, answer: &[u8], sent: &mut usize) -> io::Result<bool> {
-    while *sent < answer.len() {
-        match stream.write(&answer[*sent..]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => *sent += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(true)
 }

@@ -24,7 +24,7 @@ type Phase = super::exchange::Phase<Page>;
 pub(super) struct Page;
 
 /// The listener and its clients.
-pub(super) type Scrape = Server<TcpListener, Page>;
+pub(super) type Scrape = Server<Page>;
 
 impl Scrape {
     /// Listens at `address`. The tokens from `first` on, 9 of them, are its own.
@@ -33,8 +33,9 @@ impl Scrape {
             limit: REQUEST_LIMIT,
             is_whole,
             next: next_phase,
+            lingers: true,
         };
-        let listener = TcpListener::bind(address)?;
+        let listener = TcpListener::bind(address)?.into();
         Self::new(listener, protocol, CLIENTS, registry, first)
     }
 
@@ -64,16 +65,16 @@ fn next_phase(request: &[u8]) -> Phase {
     let [method, target, version] = words.as_slice() else {
         return refusing("400 Bad Request");
     };
+    let is_valid = match *version {
+        "HTTP/1.1" => has_host && is_whole(request),
+        version => version == "HTTP/1.0" && is_whole(request),
+    };
     let path = target.split_once('?').map_or(*target, |(path, _)| path);
-    match (*version, *method, path) {
-        ("HTTP/1.1", _, _) if !has_host => refusing("400 Bad Request"),
-        ("HTTP/1.0" | "HTTP/1.1", _, _) if !is_whole(request) => refusing("400 Bad Request"),
-        ("HTTP/1.0" | "HTTP/1.1", "GET", "/metrics") => Phase::Waiting(Page),
-        ("HTTP/1.0" | "HTTP/1.1", _, "/metrics") => {
-            refusing("405 Method Not Allowed\r\nAllow: GET")
-        }
-        ("HTTP/1.0" | "HTTP/1.1", _, _) => refusing("404 Not Found"),
-        _ => refusing("400 Bad Request"),
+    match (*method, path) {
+        _ if !is_valid => refusing("400 Bad Request"),
+        ("GET", "/metrics") => Phase::Waiting(Page),
+        (_, "/metrics") => refusing("405 Method Not Allowed\r\nAllow: GET"),
+        _ => refusing("404 Not Found"),
     }
 }
 
@@ -87,7 +88,7 @@ fn answering(status: &str, page: &str) -> Phase {
         "HTTP/1.1 {status}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{page}",
         page.len()
     );
-    Phase::answering(answer.into_bytes())
+    Phase::Answering(answer.into_bytes())
 }
 
 #[cfg(test)]
@@ -97,7 +98,7 @@ mod tests {
     /// The status that the request has, none when it gets the page.
     fn refusal(request: &str) -> Option<String> {
         match next_phase(request.as_bytes()) {
-            Phase::Answering { answer, .. } => {
+            Phase::Answering(answer) => {
                 let text = String::from_utf8_lossy(&answer).into_owned();
                 assert!(text.contains("\r\nConnection: close\r\n"), "{text}");
                 text.lines().next().map(str::to_owned)

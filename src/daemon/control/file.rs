@@ -4,13 +4,13 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use mio::net::UnixStream;
 use rustix::fs::{Mode, fchmod};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with,
 };
 
 const SOCKET_MODE: u32 = 0o660;
@@ -25,16 +25,17 @@ pub struct SocketFile {
 
 impl SocketFile {
     /// Makes a non-blocking, listening socket at `path`, in place of one that nobody listens on any more.
-    pub fn bind(path: &Path) -> io::Result<(Self, UnixListener)> {
+    pub fn bind(path: &Path) -> io::Result<(Self, OwnedFd)> {
         make_directory_of(path)?;
         let address = SocketAddrUnix::new(path)?;
-        let socket = stream_socket()?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
         // The mode of the socket becomes that of the file, without what the umask forbids: at no moment may others
         // connect (net/unix/af_unix.c, unix_bind_bsd).
         fchmod(&socket, Mode::from_raw_mode(SOCKET_MODE))?;
         match bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
-                remove_stale(path, &address)?;
+                remove_stale(path)?;
                 bind(&socket, &address)?;
             }
             result => result?,
@@ -45,7 +46,7 @@ impl SocketFile {
         // The umask has taken these away.
         fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
         listen(&socket, BACKLOG)?;
-        Ok((this, UnixListener::from(socket)))
+        Ok((this, socket))
     }
 }
 
@@ -56,20 +57,10 @@ impl Drop for SocketFile {
     }
 }
 
-fn stream_socket() -> rustix::io::Result<OwnedFd> {
-    socket_with(
-        AddressFamily::UNIX,
-        SocketType::STREAM,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-}
-
 /// Makes the directory if its parent is there.
 fn make_directory_of(path: &Path) -> io::Result<()> {
-    let Some(directory) = path.parent() else {
-        return Ok(());
-    };
+    // The path is absolute, so it has a parent unless it is the root itself.
+    let directory = path.parent().unwrap_or(path);
     if directory.is_dir() {
         return Ok(());
     }
@@ -86,20 +77,20 @@ fn make_directory_of(path: &Path) -> io::Result<()> {
 }
 
 /// Removes the socket of a daemon that is gone. Whether it is gone shows in a connection being refused.
-fn remove_stale(path: &Path, address: &SocketAddrUnix) -> io::Result<()> {
+fn remove_stale(path: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.file_type().is_socket() {
         return Err(io::Error::other(
             "expected a socket or nothing, found another file",
         ));
     }
-    match connect(stream_socket()?, address) {
-        Err(Errno::CONNREFUSED) => fs::remove_file(path),
+    match UnixStream::connect(path).map_err(|error| (error.kind(), error)) {
+        Err((ErrorKind::ConnectionRefused, _)) => fs::remove_file(path),
         // A full backlog has somebody to empty it.
-        Ok(()) | Err(Errno::AGAIN) => Err(io::Error::new(
+        Ok(_) | Err((ErrorKind::WouldBlock, _)) => Err(io::Error::new(
             ErrorKind::AddrInUse,
             "another process listens there",
         )),
-        Err(error) => Err(error.into()),
+        Err((_, error)) => Err(error),
     }
 }

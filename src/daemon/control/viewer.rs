@@ -1,11 +1,12 @@
 //! A viewer: its view and how far its socket takes it.
 
-use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use mio::net::UnixStream;
-use rustix::net::SendFlags;
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
 
+use crate::export::view::filter::Filter;
 use crate::export::view::{Line, View};
 use crate::time::{Now, Uptime};
 
@@ -21,9 +22,9 @@ pub(super) struct Viewer {
 }
 
 impl Viewer {
-    pub(super) const fn new(view: View) -> Self {
+    pub(super) fn new(filter: Filter) -> Self {
         Self {
-            view,
+            view: View::new(filter),
             stuck_since: None,
         }
     }
@@ -32,45 +33,29 @@ impl Viewer {
     /// says that something has happened to the socket since the last call.
     ///
     /// # Errors
-    /// When the viewer is gone.
+    /// When the viewer is gone. One that has only ended its own sending still reads: writing tells the two apart, also an
+    /// empty message (net/unix/af_unix.c, unix_stream_sendmsg: EPIPE comes before the length is looked at).
     pub(super) fn go_on(
         &mut self,
-        stream: &mut UnixStream,
-        is_ready: bool,
+        stream: &OwnedFd,
+        mut is_ready: bool,
         line: &mut Line,
         now: Now,
-    ) -> io::Result<()> {
+    ) -> Result<(), Errno> {
         self.view.handle_timeout(now, line);
-        if self.view.contiguous().is_empty() {
-            return if is_ready { look_after(stream) } else { Ok(()) };
-        }
-        if self.stuck_since.is_some() && !is_ready {
-            return Ok(());
-        }
-        loop {
-            match stream.write(self.view.contiguous()) {
+        while is_ready || (self.stuck_since.is_none() && !self.view.contiguous().is_empty()) {
+            match send(stream, self.view.contiguous(), SendFlags::NOSIGNAL) {
                 Ok(count) => {
                     self.view.consume(count);
                     self.stuck_since = None;
-                    if self.view.contiguous().is_empty() {
-                        return Ok(());
-                    }
                 }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Errno::AGAIN) => {
                     self.stuck_since.get_or_insert(now.up);
-                    return Ok(());
                 }
                 Err(error) => return Err(error),
             }
+            is_ready = false;
         }
+        Ok(())
     }
-}
-
-/// Fails when the peer has closed the connection. One that has only ended its own sending still reads; an empty message
-/// tells the two apart (net/unix/af_unix.c, unix_stream_sendmsg: EPIPE comes before the length is looked at).
-fn look_after(stream: &UnixStream) -> io::Result<()> {
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    rustix::net::send(stream, &[], flags)?;
-    Ok(())
 }
