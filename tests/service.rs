@@ -412,7 +412,7 @@ fn the_daemon_logs_to_syslog_with_its_priorities() {
     kill_process(machine.pid(), Signal::HUP).unwrap();
     lines.extend(machine.wait_for_log("did you mean"));
     machine.succeed("stop");
-    lines.extend(machine.wait_for_log("sessions stay pending"));
+    lines.extend(machine.wait_for_log("pending, kept in the database"));
     assert!(lines.iter().all(|line| line.contains(&tag)), "{lines:#?}");
     let priority = |part: &str| {
         let line = lines.iter().find(|line| line.contains(part)).unwrap();

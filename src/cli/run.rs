@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{Exit, environment};
 use crate::config::Config;
-use crate::daemon::{self, log::Prefix};
+use crate::daemon;
 use crate::kernel::inherited;
 
 /// Runs the daemon until a signal ends it; its log goes to the standard error. The configuration is `file`'s, read again
@@ -12,7 +12,7 @@ use crate::kernel::inherited;
 pub(super) fn run(file: Option<&Path>) -> Exit {
     // First of all: whoever knows the process may send one at once, and the daemon does not listen yet.
     inherited::ignore_hangup();
-    daemon::log::install(Prefix::from_environment());
+    daemon::log::install();
     match daemon::run(|| Config::load(file, environment())) {
         Ok(()) => Exit::Success,
         Err(error) => {

@@ -385,7 +385,7 @@ impl Keeper {
         self.store = Some(store);
         engine.handle_store_opened();
         let path = self.pending.database.display();
-        log::info!("database \"{path}\": {count} sessions of an earlier run");
+        log::info!("database \"{path}\": sessions of an earlier run: {count}");
         true
     }
 

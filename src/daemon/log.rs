@@ -17,7 +17,7 @@ use crate::export::stream::Stream;
 
 /// How a line shows its level.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Prefix {
+enum Prefix {
     /// `<4>`, for the journal.
     Priority,
     /// `warning: `, for people; nothing before information.
@@ -25,37 +25,38 @@ pub(crate) enum Prefix {
 }
 
 impl Prefix {
-    /// The form that fits the standard error: systemd sets `JOURNAL_STREAM` when it goes to the journal (systemd.exec(5)).
-    pub(crate) fn from_environment() -> Self {
-        if std::env::var_os("JOURNAL_STREAM").is_some() {
-            Self::Priority
-        } else {
-            Self::Word
-        }
-    }
-
     const fn of(self, level: Level) -> &'static str {
         match (self, level) {
             (Self::Priority, Level::Error) => "<3>",
             (Self::Priority, Level::Warn) => "<4>",
-            (Self::Priority, Level::Info) => "<6>",
-            (Self::Priority, Level::Debug | Level::Trace) => "<7>",
+            (Self::Priority, _) => "<6>",
             (Self::Word, Level::Error) => "error: ",
             (Self::Word, Level::Warn) => "warning: ",
-            (Self::Word, Level::Info) => "",
-            (Self::Word, Level::Debug | Level::Trace) => "debug: ",
+            (Self::Word, _) => "",
         }
     }
 }
 
-/// Makes everything up to `info` go to the standard error. The first call decides; later ones change nothing.
+/// Makes everything up to `info` go to the standard error, in the form that fits it: systemd sets `JOURNAL_STREAM` when it
+/// goes to the journal (systemd.exec(5)). The first call decides; later ones change nothing.
 ///
 /// `log::logger().flush()` states a loss as soon as that is possible, without waiting for the next message.
-pub(crate) fn install(prefix: Prefix) {
-    let stderr = Stderr::new(prefix, io::stderr().as_fd().try_clone_to_owned());
-    if log::set_boxed_logger(Box::new(stderr)).is_ok() {
+pub(crate) fn install() {
+    let prefix = match std::env::var_os("JOURNAL_STREAM") {
+        Some(_) => Prefix::Priority,
+        None => Prefix::Word,
+    };
+    let fd = io::stderr().as_fd().try_clone_to_owned();
+    if let Ok(fd) = fd
+        && log::set_boxed_logger(Box::new(Stderr::new(prefix, fd))).is_ok()
+    {
         log::set_max_level(LevelFilter::Info);
     }
+}
+
+/// A number of things in words.
+pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 struct Stderr(Mutex<Output>);
@@ -63,8 +64,7 @@ struct Stderr(Mutex<Output>);
 /// Where the lines go, and what became of those that could not.
 struct Output {
     prefix: Prefix,
-    /// `None` when there is no standard error to be had.
-    stream: Option<Stream>,
+    stream: Stream,
     /// The end of a line that was taken in part, which goes before anything else.
     rest: Vec<u8>,
     /// Lines since the last that was taken.
@@ -72,10 +72,10 @@ struct Output {
 }
 
 impl Stderr {
-    fn new(prefix: Prefix, fd: io::Result<OwnedFd>) -> Self {
+    fn new(prefix: Prefix, fd: OwnedFd) -> Self {
         Self(Mutex::new(Output {
             prefix,
-            stream: fd.ok().map(Stream::new),
+            stream: Stream::new(fd),
             rest: Vec::new(),
             lost: 0,
         }))
@@ -93,12 +93,10 @@ impl Log for Stderr {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let mut output = self.output();
-            for line in record.args().to_string().lines() {
-                let prefix = output.prefix.of(record.level());
-                output.push(&format!("{prefix}{line}\n"));
-            }
+        let mut output = self.output();
+        for line in record.args().to_string().lines() {
+            let prefix = output.prefix.of(record.level());
+            output.push(&format!("{prefix}{line}\n"));
         }
     }
 
@@ -110,52 +108,49 @@ impl Log for Stderr {
 impl Output {
     /// Writes the line, or counts it.
     fn push(&mut self, line: &str) {
-        if !self.settle() || !self.begin(line) {
+        if !(self.settle() && self.write(line)) {
             self.lost += 1;
         }
     }
 
-    /// Writes what is due before the next line, and says whether that line may follow.
+    /// States the lines that were lost if that is possible now. Returns whether none are left to be stated.
     fn settle(&mut self) -> bool {
         self.finish();
-        if self.lost > 0 && self.rest.is_empty() {
+        if self.lost > 0 {
             let notice = format!(
                 "{}log lines lost here: {}, the standard error did not take them\n",
                 self.prefix.of(Level::Warn),
                 self.lost
             );
-            if !self.begin(&notice) {
-                return false;
+            if self.write(&notice) {
+                self.lost = 0;
             }
-            self.lost = 0;
         }
-        self.rest.is_empty()
+        self.lost == 0
     }
 
-    /// Writes the line as far as that goes; `false` when none of it was taken.
-    fn begin(&mut self, line: &str) -> bool {
-        let taken = self.write(line.as_bytes());
-        if taken > 0 {
-            self.rest.extend_from_slice(&line.as_bytes()[taken..]);
-            self.finish();
+    /// Writes the line as far as that goes. Returns whether any of it was taken: then the rest will follow.
+    fn write(&mut self, line: &str) -> bool {
+        if !self.rest.is_empty() {
+            return false;
         }
-        taken > 0
+        self.rest.extend_from_slice(line.as_bytes());
+        self.finish();
+        let taken = self.rest.len() < line.len();
+        if !taken {
+            self.rest.clear();
+        }
+        taken
     }
 
     fn finish(&mut self) {
         while !self.rest.is_empty() {
-            let taken = self.write(&self.rest);
-            if taken == 0 {
-                break;
+            // Whatever the error: nobody is left to be told of it.
+            match self.stream.write(&self.rest).unwrap_or(0) {
+                0 => return,
+                taken => drop(self.rest.drain(..taken)),
             }
-            self.rest.drain(..taken);
         }
-    }
-
-    /// How many bytes were taken. Whatever the error: nobody is left to be told of it.
-    fn write(&self, bytes: &[u8]) -> usize {
-        let stream = self.stream.as_ref();
-        stream.map_or(0, |stream| stream.write(bytes).unwrap_or(0))
     }
 }
 
@@ -199,7 +194,7 @@ mod tests {
     #[test]
     fn debug_messages_are_left_out() {
         let (_reader, writer) = io::pipe().unwrap();
-        let logger = Stderr::new(Prefix::Word, Ok(writer.into()));
+        let logger = Stderr::new(Prefix::Word, writer.into());
         let enabled = |level| logger.enabled(&Metadata::builder().level(level).build());
         assert!(enabled(Level::Info));
         assert!(!enabled(Level::Debug));
@@ -218,7 +213,7 @@ mod tests {
     fn piped(prefix: Prefix) -> (PipeReader, Stderr) {
         let (reader, writer) = io::pipe().unwrap();
         fcntl_setfl(&reader, OFlags::NONBLOCK).unwrap();
-        (reader, Stderr::new(prefix, Ok(writer.into())))
+        (reader, Stderr::new(prefix, writer.into()))
     }
 
     /// The text that waits to be read.
@@ -296,7 +291,7 @@ mod tests {
         let terminal = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
         fcntl_setfl(&master, OFlags::RDWR | OFlags::NONBLOCK).unwrap();
         let mut master = std::fs::File::from(master);
-        let logger = Stderr::new(Prefix::Word, Ok(terminal));
+        let logger = Stderr::new(Prefix::Word, terminal);
         let message = "z".repeat(70);
         for _ in 0..2000 {
             log(&logger, &message);

@@ -505,22 +505,22 @@ impl Daemon {
 
     /// Says what the next run finds in the database.
     fn say_stopped(&self) {
-        let pending = self.engine.pending();
+        let counted = |count, one| log::counted(count, one, &format!("{one}s"));
+        let pending = counted(self.engine.pending() as u64, "session");
         let unsent = self.outputs.unsent(self.keeper.log().readable());
+        let unsent = unsent.map(|(name, count)| (name, counted(count, "record")));
         if self.keeper.is_failing() {
-            unsent.for_each(|(name, count)| {
+            unsent.for_each(|(name, records)| {
                 ::log::error!(
-                    "{name}: {count} records did not leave; those that the database could not take are lost"
+                    "{name}: left behind: {records}, of which those are lost that the database could not take"
                 );
             });
             ::log::error!(
-                "stopped: {pending} sessions were pending, but the database could not be written and has what it had before"
+                "stopped with {pending} pending, but the database could not be written and has what it had before"
             );
         } else {
-            unsent.for_each(|(name, count)| {
-                ::log::info!("{name}: {count} records wait in the log");
-            });
-            ::log::info!("stopped: {pending} sessions stay pending in the store");
+            unsent.for_each(|(name, records)| ::log::info!("{name}: left in the log: {records}"));
+            ::log::info!("stopped with {pending} pending, kept in the database");
         }
     }
 }

@@ -9,14 +9,13 @@ use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
-    SocketFlags, SocketType, sendmsg_addr, socket_with,
-};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::clock;
 use crate::config::Namespace;
@@ -46,16 +45,11 @@ pub fn stored_name(namespace: Option<&Namespace>) -> String {
 /// The way to the service manager.
 #[derive(Debug)]
 pub struct Notifier {
-    way: Option<Way>,
+    /// Connected to the manager, if one is there.
+    socket: Option<UnixDatagram>,
     waiting: VecDeque<Message>,
     retry: Uptime,
     watchdog: Option<Watchdog>,
-}
-
-#[derive(Debug)]
-struct Way {
-    socket: OwnedFd,
-    to: SocketAddrUnix,
 }
 
 #[derive(Debug)]
@@ -73,19 +67,18 @@ struct Watchdog {
 impl Notifier {
     /// `variable` is what the environment says.
     pub fn new(variable: impl Fn(&str) -> Option<OsString>, now: Now) -> Self {
-        let way = variable("NOTIFY_SOCKET").and_then(|name| {
-            Way::open(&name)
-                .inspect_err(|error| {
-                    log::warn!(
-                        "cannot notify the service manager at NOTIFY_SOCKET \"{}\": {error}",
-                        name.display()
-                    );
-                })
-                .ok()
+        let socket = variable("NOTIFY_SOCKET").and_then(|name| {
+            let connected = connect(&name).inspect_err(|error| {
+                let name = name.display();
+                log::warn!(
+                    "cannot notify the service manager at NOTIFY_SOCKET \"{name}\": {error}"
+                );
+            });
+            connected.ok()
         });
         Self {
-            watchdog: way.as_ref().and_then(|_| Watchdog::of(variable, now)),
-            way,
+            watchdog: socket.as_ref().and_then(|_| Watchdog::of(variable, now)),
+            socket,
             waiting: VecDeque::new(),
             retry: now.up,
         }
@@ -108,12 +101,10 @@ impl Notifier {
 
     /// Gives the manager a descriptor to keep until the next start. It keeps one it has already only once.
     pub fn store(&mut self, name: &str, descriptor: BorrowedFd<'_>, now: Now) {
+        // Not watched: an overflow, which shows as an error on the socket, would make the manager close it.
+        let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
         match descriptor.try_clone_to_owned() {
-            // Not watched: an overflow, which shows as an error on the socket, would make the manager close it.
-            Ok(copy) => {
-                let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
-                self.send(&text, Some(copy), now);
-            }
+            Ok(copy) => self.send(&text, Some(copy), now),
             Err(error) => log::warn!("cannot give the event socket to the manager: {error}"),
         }
     }
@@ -125,7 +116,7 @@ impl Notifier {
 
     /// Whether everything said so far has reached a manager that is there.
     pub fn is_heard(&self) -> bool {
-        self.way.is_some() && self.waiting.is_empty()
+        self.socket.is_some() && self.waiting.is_empty()
     }
 
     pub fn poll_timeout(&self) -> Option<Uptime> {
@@ -151,7 +142,7 @@ impl Notifier {
     }
 
     fn send(&mut self, text: &str, descriptor: Option<OwnedFd>, now: Now) {
-        if self.way.is_none() || self.waiting.len() == WAITING {
+        if self.socket.is_none() || self.waiting.len() == WAITING {
             return;
         }
         self.waiting.push_back(Message {
@@ -164,18 +155,18 @@ impl Notifier {
     }
 
     fn send_waiting(&mut self, now: Now) {
-        while let (Some(way), Some(message)) = (&self.way, self.waiting.front()) {
-            match way.send(message) {
+        while let (Some(socket), Some(message)) = (&self.socket, self.waiting.front()) {
+            match message.send(socket) {
                 Ok(()) => {
                     self.waiting.pop_front();
                 }
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR) => {
+                Err(Errno::AGAIN | Errno::NOBUFS) => {
                     self.retry = now.up.saturating_add(RETRY);
                     return;
                 }
                 Err(error) => {
                     log::warn!("cannot notify the service manager any more: {error}");
-                    self.way = None;
+                    self.socket = None;
                     self.watchdog = None;
                     self.waiting.clear();
                 }
@@ -184,33 +175,33 @@ impl Notifier {
     }
 }
 
-impl Way {
-    fn open(name: &OsStr) -> io::Result<Self> {
-        let to = match name.as_bytes() {
-            [b'/', ..] => SocketAddrUnix::new(name)?,
-            [b'@', rest @ ..] => SocketAddrUnix::new_abstract_name(rest)?,
-            _ => {
-                return Err(io::Error::other(
-                    "expected a path, or @ and an abstract name",
-                ));
-            }
-        };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
-        Ok(Self { socket, to })
-    }
+fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
+    let address = match name.as_bytes() {
+        [b'/', ..] => SocketAddr::from_pathname(name)?,
+        [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
+        _ => {
+            return Err(io::Error::other(
+                "expected a path, or @ and an abstract name",
+            ));
+        }
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(&address)?;
+    Ok(socket)
+}
 
-    fn send(&self, message: &Message) -> Result<(), Errno> {
+impl Message {
+    fn send(&self, socket: &UnixDatagram) -> Result<(), Errno> {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = message.descriptor.as_ref().map(AsFd::as_fd);
+        let descriptors = self.descriptor.as_ref().map(AsFd::as_fd);
         if descriptors.is_some() {
             // There is room for one.
             ancillary.push(SendAncillaryMessage::ScmRights(descriptors.as_slice()));
         }
-        let text = [IoSlice::new(message.text.as_bytes())];
+        let text = [IoSlice::new(self.text.as_bytes())];
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-        sendmsg_addr(&self.socket, &self.to, &text, &mut ancillary, flags).map(drop)
+        sendmsg(socket, &text, &mut ancillary, flags).map(drop)
     }
 }
 

@@ -120,7 +120,7 @@ impl Outputs {
             removed.output.drain(source, now);
             let behind = removed.output.behind(source.end());
             let name = removed.output.name();
-            log::info!("{name}: no longer configured; {behind} records had not been taken by it");
+            log::info!("{name}: no longer configured; records that it had not taken: {behind}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 
 use super::control::Control;
+use super::log::counted;
 use super::scrape::Scrape;
 use super::{CONTROL, Error, SCRAPE};
 use crate::config::{self, Config, Loaded};
@@ -15,9 +16,9 @@ use crate::kernel::{nftables, sysctl};
 /// The line that the service manager shows of the daemon.
 pub(super) fn status(config: &Config) -> String {
     format!(
-        "{} collectors, {} copies, {}",
-        config.collectors.len(),
-        config.syslog.len(),
+        "{}, {}, {}",
+        counted(config.collectors.len() as u64, "collector", "collectors"),
+        counted(config.syslog.len() as u64, "copy", "copies"),
         match config.capture.log {
             config::LogScope::Nat => "translated connections only",
             config::LogScope::All => "every connection",
@@ -25,28 +26,26 @@ pub(super) fn status(config: &Config) -> String {
     )
 }
 
-/// The socket, if it is wanted and possible: a daemon that cannot be asked still does its work.
+/// The socket, if it is wanted and possible.
 pub(super) fn open_control(config: &config::Control, registry: &mio::Registry) -> Option<Control> {
     let path = config.socket.as_ref()?;
-    let opened = Control::open(path, registry, CONTROL);
-    opened
-        .inspect_err(|error| {
-            ::log::warn!(
-                "control socket \"{}\": {error}; \"nattrail status\" and \"nattrail tail\" cannot ask this daemon",
-                path.display()
-            );
-        })
-        .ok()
+    let what = format!("control socket \"{}\"", path.display());
+    let loss = "\"nattrail status\" and \"nattrail tail\" cannot ask this daemon";
+    if_possible(Control::open(path, registry, CONTROL), &what, loss)
 }
 
 /// The listener, if it is wanted and possible.
 pub(super) fn open_scrape(config: &config::Metrics, registry: &mio::Registry) -> Option<Scrape> {
     let address = config.listen?;
-    let opened = Scrape::open(address, registry, SCRAPE);
+    let what = format!("metrics.listen {address}");
+    let loss = "Prometheus gets no metrics";
+    if_possible(Scrape::open(address, registry, SCRAPE), &what, loss)
+}
+
+/// A daemon that cannot be asked still does its work.
+fn if_possible<T>(opened: io::Result<T>, what: &str, loss: &str) -> Option<T> {
     opened
-        .inspect_err(|error| {
-            ::log::warn!("metrics.listen {address}: {error}; Prometheus gets no metrics")
-        })
+        .inspect_err(|error| ::log::warn!("{what}: {error}; {loss}"))
         .ok()
 }
 

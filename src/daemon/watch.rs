@@ -172,7 +172,7 @@ impl Watch {
     fn check_decoded(&mut self, engine: &mut Engine, malformed: u64, now: Now) {
         if malformed > 0 && self.undecoded.counted == 0 {
             log::warn!(
-                "the kernel sent {malformed} messages that could not be understood: their sessions are lost, and each such \
+                "the kernel sent messages that could not be understood, {malformed} so far: their sessions are lost, and each such \
                  loss is in a gap record; please report it with the kernel's version"
             );
         }

@@ -415,7 +415,7 @@ fn the_manager_is_told_of_start_reload_and_stop() {
     );
     assert_eq!(
         messages[1].value("STATUS"),
-        Some("0 collectors, 1 copies, translated connections only")
+        Some("0 collectors, 1 copy, translated connections only")
     );
     let began: u64 = messages[2]
         .value("MONOTONIC_USEC")
