@@ -19,10 +19,8 @@ mod section;
 mod text;
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 pub(crate) use self::histogram::micros;
 pub use self::histogram::{Bucket, Histogram};
@@ -38,8 +36,8 @@ pub struct Metrics {
     pub version: String,
     pub pid: u32,
     /// When these values were taken.
-    pub time: Time,
-    pub started: Time,
+    pub time: Wall,
+    pub started: Wall,
     pub uptime_seconds: u64,
     /// The network namespace; none is the one in which the daemon was started.
     pub namespace: Option<String>,
@@ -79,7 +77,7 @@ section! {
         beyond_max: counter Number, "Sessions that began when pending.max were kept: logged, and not kept";
         unkept: gauge Number, "Sessions beyond pending.max whose end is waited for";
         forgotten: counter Number, "Sessions beyond pending.max whose end was not seen, and is no longer waited for";
-        restored: counter Number, "Sessions taken back from the store at the start";
+        restored: counter Number, "Sessions taken back from the database at the start";
         unannounced: counter Number, "Deletes whose create was not seen, and left with it";
         adopted: counter Number, "Sessions found in the kernel's table without an event";
         inferred_ends: counter Number, "Sessions closed because the kernel no longer had them";
@@ -253,31 +251,6 @@ impl ByProtocol {
     }
 }
 
-/// A time in JSON: RFC 3339 in UTC, to the millisecond.
-#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub struct Time(pub Wall);
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Serialize for Time {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let wall = Wall::parse(&text);
-        wall.map(Self)
-            .ok_or_else(|| D::Error::custom(format!("expected a time in UTC, found \"{text}\"")))
-    }
-}
-
 impl Metrics {
     /// All that is made of tables but for the gaps, of which there is one table for each cause.
     fn sections(&self) -> Vec<&dyn Section> {
@@ -297,12 +270,6 @@ impl Metrics {
     /// The JSON object, on one line.
     pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).expect("text, numbers and names of fields are always JSON")
-    }
-
-    /// # Errors
-    /// When `text` is not such an object.
-    pub fn from_json(text: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(text)
     }
 }
 

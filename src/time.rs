@@ -7,6 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
@@ -33,7 +34,10 @@ impl Now {
 
 /// A point in civil time: nanoseconds since 1970-01-01T00:00:00Z, as `CLOCK_REALTIME` and the kernel's `CTA_TIMESTAMP`
 /// give it. It may jump when the clock is set.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+///
+/// In JSON it is the text that [`Display`](fmt::Display) writes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Wall(u64);
 
 impl Wall {
@@ -75,6 +79,20 @@ impl fmt::Display for Wall {
         // Years have four digits up to 2554, where Wall ends.
         let text = self.to_utc().format(RFC3339).map_err(|_| fmt::Error)?;
         f.pad(&text)
+    }
+}
+
+impl From<Wall> for String {
+    fn from(time: Wall) -> Self {
+        time.to_string()
+    }
+}
+
+impl TryFrom<String> for Wall {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("expected a time in UTC, found \"{text}\""))
     }
 }
 

@@ -211,10 +211,13 @@ fn check_has_a_line_for_every_object() {
     assert!(line_about(&found, "state directory").contains("writable, mode 0750"));
     let privileged = line_about(&found, "CAP_NET_ADMIN").starts_with("ok ");
     assert_eq!(status, if privileged { 69 } else { 77 }, "{found}");
-    assert!(line_about(&found, "collector[0]").ends_with("there is a route, from 127.0.0.1"));
-    assert!(line_about(&found, "collector[1]").starts_with("error "));
-    assert!(line_about(&found, "syslog[0]").starts_with("ok "));
-    assert!(line_about(&found, "syslog[1]").starts_with("error "));
+    assert!(
+        line_about(&found, "collector 127.0.0.1:2055")
+            .ends_with("there is a route, from 127.0.0.1")
+    );
+    assert!(line_about(&found, "collector 127.0.0.1:2056").starts_with("error "));
+    assert!(line_about(&found, "/nat.csv").starts_with("ok "));
+    assert!(line_about(&found, "/none").starts_with("error "));
 }
 
 #[test]
@@ -316,7 +319,7 @@ fn a_converted_configuration_is_one_that_check_accepts() {
     let expected = format!("ok      configuration: {result}");
     assert_eq!(line_about(&found, "configuration"), expected);
     assert!(
-        line_about(&found, "collector[0]").starts_with("ok "),
+        line_about(&found, "collector 127.0.0.1:2055").starts_with("ok "),
         "{found}"
     );
     // It is not overwritten.
@@ -406,7 +409,7 @@ fn check_judges_files_by_the_rights_of_the_service() {
     ));
     let copy_with = |properties: &str| {
         let (status, found) = check_with_unit(directory.path(), properties, &file);
-        (status, line_about(&found, "syslog[0]").to_owned(), found)
+        (status, line_about(&found, "/nat.csv").to_owned(), found)
     };
 
     mode(&copies, 0o777);

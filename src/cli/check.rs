@@ -9,7 +9,7 @@ mod rights;
 
 use std::fmt;
 use std::io::{self, ErrorKind, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
@@ -34,19 +34,20 @@ struct Flaw {
     advice: &'static str,
 }
 
-fn error(exit: Exit, found: impl Into<String>, advice: &'static str) -> Flaw {
-    Flaw {
+fn error<T>(exit: Exit, found: impl Into<String>, advice: &'static str) -> Result<T, Flaw> {
+    Err(Flaw {
         exit: Some(exit),
-        ..warning(found, advice)
-    }
+        found: found.into(),
+        advice,
+    })
 }
 
-fn warning(found: impl Into<String>, advice: &'static str) -> Flaw {
-    Flaw {
+fn warning<T>(found: impl Into<String>, advice: &'static str) -> Result<T, Flaw> {
+    Err(Flaw {
         exit: None,
         found: found.into(),
         advice,
-    }
+    })
 }
 
 /// One thing looked at.
@@ -68,14 +69,8 @@ impl Finding {
     fn words(&self) -> (&'static str, &str, &'static str) {
         match &self.judgement {
             Ok(found) => ("ok", found, ""),
-            Err(flaw) => {
-                let verdict = if flaw.exit.is_some() {
-                    "error"
-                } else {
-                    "warning"
-                };
-                (verdict, &flaw.found, flaw.advice)
-            }
+            Err(flaw) if flaw.exit.is_some() => ("error", &flaw.found, flaw.advice),
+            Err(flaw) => ("warning", &flaw.found, flaw.advice),
         }
     }
 }
@@ -128,8 +123,8 @@ fn findings(loaded: &Loaded, file: Option<&Path>) -> Vec<Finding> {
     };
     let mut findings = vec![Finding::new("configuration", Ok(read))];
     findings.extend(loaded.warnings.iter().map(|problem| {
-        let flaw = warning(problem.message.as_str(), "");
-        Finding::new(&problem.origin, Err(flaw))
+        let judgement = warning(problem.message.as_str(), "");
+        Finding::new(&problem.origin, judgement)
     }));
     let rights = Rights::of_service(loaded.file.as_deref());
     findings.push(Finding::new("rights to files", Ok(rights.to_string())));
@@ -145,15 +140,15 @@ fn findings(loaded: &Loaded, file: Option<&Path>) -> Vec<Finding> {
         findings.push(Finding::new(object, judgement));
     }
     findings.extend(permissions(&config.capture));
-    findings.extend(kernel_settings(&config.capture));
-    for (index, collector) in config.collectors.iter().enumerate() {
-        let object = format!("collector[{index}] {}", collector.address);
+    let settings = kernel_settings(&config.capture).into_iter();
+    findings.extend(settings.map(|judgement| Finding::new("kernel settings", judgement)));
+    for collector in &config.collectors {
         let judgement = route(collector.source, collector.address);
-        findings.push(Finding::new(object, judgement));
+        findings.push(Finding::new(collector.title(), judgement));
     }
-    for (index, syslog) in config.syslog.iter().enumerate() {
-        let (target, judgement) = copy(&syslog.target, &rights);
-        findings.push(Finding::new(format!("syslog[{index}] {target}"), judgement));
+    for copy in &config.syslog {
+        let judgement = target(&copy.target, &rights);
+        findings.push(Finding::new(copy.title(), judgement));
     }
     findings.extend(control::look(config.control.socket.as_deref(), file));
     findings
@@ -165,30 +160,23 @@ fn mistake(problem: Problem) -> Finding {
     } else {
         format!("{}: {}", problem.origin, problem.key)
     };
-    Finding::new(object, Err(error(Exit::Config, problem.message, "")))
+    Finding::new(object, error(Exit::Config, problem.message, ""))
 }
 
 fn worst(findings: &[Finding], strict: bool) -> Exit {
-    let flaws = findings
-        .iter()
-        .filter_map(|finding| finding.judgement.as_ref().err());
-    let mut exits: Vec<_> = flaws.map(|flaw| flaw.exit).collect();
+    let flaws = findings.iter().filter_map(|it| it.judgement.as_ref().err());
+    let exits: Vec<_> = flaws.map(|flaw| flaw.exit).collect();
     let by_weight = [
         Exit::Config,
         Exit::NoPermission,
         Exit::Unavailable,
         Exit::Os,
     ];
-    exits.sort_by_key(|exit| {
-        by_weight
-            .iter()
-            .position(|other| Some(*other) == *exit)
-            .unwrap_or(4)
-    });
-    match exits.first() {
-        Some(Some(exit)) => *exit,
-        Some(None) if strict => Exit::Unavailable,
-        _ => Exit::Success,
+    let mut worst = by_weight.into_iter();
+    match worst.find(|exit| exits.contains(&Some(*exit))) {
+        Some(exit) => exit,
+        None if strict && !exits.is_empty() => Exit::Unavailable,
+        None => Exit::Success,
     }
 }
 
@@ -202,91 +190,67 @@ fn print_json(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
     writeln!(out)
 }
 
-fn permissions(capture: &Capture) -> Vec<Finding> {
-    let effective = match capabilities(None) {
-        Ok(sets) => sets.effective,
-        Err(reason) => {
-            let found = format!("expected to be readable, found: {reason}");
-            return vec![Finding::new(
-                "capabilities",
-                Err(error(Exit::Os, found, "")),
-            )];
-        }
-    };
+fn permissions(capture: &Capture) -> impl Iterator<Item = Finding> {
+    let effective = capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective);
     let purpose = "to read conntrack events and to keep its nftables table";
     let mut needed = vec![("CAP_NET_ADMIN", CapabilitySet::NET_ADMIN, purpose)];
     if capture.namespace.is_some() {
         let purpose = "to enter capture.namespace";
         needed.push(("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, purpose));
     }
-    let judged = needed.into_iter().map(|(name, capability, purpose)| {
+    needed.into_iter().map(move |(name, capability, purpose)| {
         let found = format!("expected to be effective {purpose}, found missing");
         let advice = "run nattrail as root, or with AmbientCapabilities= in its unit";
         let judgement = match effective.contains(capability) {
             true => Ok("effective".to_owned()),
-            false => Err(error(Exit::NoPermission, found, advice)),
+            false => error(Exit::NoPermission, found, advice),
         };
         Finding::new(name, judgement)
-    });
-    judged.collect()
+    })
 }
 
-fn kernel_settings(capture: &Capture) -> Vec<Finding> {
+fn kernel_settings(capture: &Capture) -> Vec<Judgement> {
     let directory = Path::new(sysctl::DIRECTORY);
-    let inspected = namespace::within(capture.namespace.as_ref(), || sysctl::inspect(directory));
-    let judgements = match inspected {
-        Ok(Ok(found)) if found.is_empty() => {
-            vec![Ok(
-                "nf_conntrack_events, _timestamp and _acct are 1".to_owned()
-            )]
-        }
-        Ok(Ok(found)) => {
-            let found = found.into_iter();
-            found
-                .map(|finding| setting(finding, capture.set_sysctls))
-                .collect()
-        }
+    let judge = |finding| setting(finding, capture.set_sysctls);
+    let well = "nf_conntrack_events, _timestamp and _acct are 1";
+    match namespace::within(capture.namespace.as_ref(), || sysctl::inspect(directory)) {
+        Ok(Ok(found)) if found.is_empty() => vec![Ok(well.to_owned())],
+        Ok(Ok(found)) => found.into_iter().map(judge).collect(),
         Ok(Err(reason)) => {
             let found = format!("expected to be readable, found: {reason}");
-            vec![Err(error(Exit::Os, found, ""))]
+            vec![error(Exit::Os, found, "")]
         }
         Err(reason) => {
             let advice = match exit_of(&reason) {
                 Exit::NoPermission => "entering a namespace needs CAP_SYS_ADMIN",
                 _ => "create it before nattrail starts, or change capture.namespace",
             };
-            vec![Err(error(exit_of(&reason), reason.to_string(), advice))]
+            vec![error(exit_of(&reason), reason.to_string(), advice)]
         }
-    };
-    let judgements = judgements.into_iter();
-    judgements
-        .map(|judgement| Finding::new("kernel settings", judgement))
-        .collect()
+    }
 }
 
 fn setting(finding: sysctl::Finding, set_at_start: bool) -> Judgement {
     let found = finding.to_string();
     let advice = "set it with sysctl -w and in /etc/sysctl.d, or let nattrail do so with capture.set-sysctls";
-    Err(match finding.missing {
+    match finding.missing {
         Missing::Tracking => warning(
             found,
             "nattrail loads it at its start, the settings then have the kernel's defaults",
         ),
-        _ if set_at_start => return Ok(format!("{}: set at start", finding.setting.name())),
+        _ if set_at_start => Ok(format!("{}: set at start", finding.setting.name())),
         Missing::AllEvents => error(Exit::Unavailable, found, advice),
         _ => warning(found, advice),
-    })
+    }
 }
 
 /// Connecting a UDP socket sends nothing, but finds the route and the local address.
 fn route(source: Option<SocketAddr>, address: SocketAddr) -> Judgement {
-    let any: IpAddr = if address.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let source = source.unwrap_or(SocketAddr::new(any, 0));
-    let socket = UdpSocket::bind(source).map_err(|reason| match reason.kind() {
+    let source = source.unwrap_or(match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    });
+    let socket = UdpSocket::bind(source).or_else(|reason| match reason.kind() {
         ErrorKind::AddrInUse => warning(
             format!("expected {source} to be free to send from, found it in use"),
             "well if a running nattrail has it, otherwise change source",
@@ -303,30 +267,22 @@ fn route(source: Option<SocketAddr>, address: SocketAddr) -> Judgement {
         Err(reason) => {
             let found = format!("expected a route, found: {reason}");
             let advice = "add a route or an interface, or change address";
-            Err(error(Exit::Unavailable, found, advice))
+            error(Exit::Unavailable, found, advice)
         }
     }
 }
 
-/// The target in words, and what was found of it.
-fn copy(target: &Target, rights: &Rights) -> (String, Judgement) {
-    let judgement = match target {
+fn target(target: &Target, rights: &Rights) -> Judgement {
+    match target {
         Target::Stdout => Ok("always there".to_owned()),
-        Target::Udp { address } => return (address.to_string(), route(None, *address)),
+        Target::Udp { address } => route(None, *address),
         Target::Local { path } => socket(
             path,
             "start a syslog daemon that listens there, or change path",
         ),
         Target::Journal { path } => socket(path, "start systemd-journald, or change path"),
         Target::File { path } => files::log_file(path, rights),
-    };
-    let shown = match target {
-        Target::Local { path } | Target::Journal { path } | Target::File { path } => {
-            path.display().to_string()
-        }
-        _ => target.kind().to_owned(),
-    };
-    (shown, judgement)
+    }
 }
 
 fn socket(path: &Path, advice: &'static str) -> Judgement {
@@ -335,7 +291,7 @@ fn socket(path: &Path, advice: &'static str) -> Judgement {
         Ok(()) => Ok("somebody listens".to_owned()),
         Err(reason) => {
             let found = format!("expected a socket on which somebody listens, found: {reason}");
-            Err(error(exit_of(&reason), found, advice))
+            error(exit_of(&reason), found, advice)
         }
     }
 }
@@ -353,8 +309,8 @@ mod tests {
 
     #[test]
     fn the_worst_finding_decides_the_exit_status() {
-        let finding = |exit| Finding::new("a", Err(error(exit, "b", "")));
-        let warned = [Finding::new("a", Err(warning("b", "")))];
+        let finding = |exit| Finding::new("a", error(exit, "b", ""));
+        let warned = [Finding::new("a", warning("b", ""))];
         assert_eq!(worst(&warned, false), Exit::Success);
         assert_eq!(worst(&warned, true), Exit::Unavailable);
         let well = [Finding::new("a", Ok(String::new()))];

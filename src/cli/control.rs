@@ -1,16 +1,15 @@
 //! A connection to the running daemon's control socket, and what there is to say when there is none.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, exit_of};
 use crate::config::Config;
 use crate::kernel::clock;
 use crate::time::Uptime;
@@ -30,12 +29,9 @@ pub(super) fn socket(config: &Config) -> Result<&Path, Failure> {
 pub(super) fn explain(path: &Path, error: io::Error) -> Failure {
     let path = path.display();
     let message = match error.kind() {
-        ErrorKind::PermissionDenied => {
-            let message = format!(
-                "\"{path}\": permission denied; run as root, or as the user or in the group of the socket"
-            );
-            return Failure::new(Exit::NoPermission, message);
-        }
+        ErrorKind::PermissionDenied => format!(
+            "\"{path}\": permission denied; run as root, or as the user or in the group of the socket"
+        ),
         ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory => format!(
             "no daemon answers on \"{path}\": {error}; start it (nattrail start), or name the configuration that it has, \
              with --config"
@@ -47,7 +43,7 @@ pub(super) fn explain(path: &Path, error: io::Error) -> Failure {
             "the daemon on \"{path}\" did not answer: {error}; it may be stopping, or have too many others to answer: try again"
         ),
     };
-    Failure::new(Exit::Unavailable, message)
+    Failure::new(exit_of(&error), message)
 }
 
 /// It did answer, but not with what was asked for.
@@ -56,22 +52,19 @@ pub(super) fn refused(path: &Path, message: impl Display) -> Failure {
     Failure::new(Exit::Unavailable, message)
 }
 
-/// A connection, waiting for room in a full backlog until the deadline: std's own connect would wait for ever.
-pub(super) fn connect_by(path: &Path, deadline: Uptime) -> io::Result<UnixStream> {
+/// A connection on which the daemon has been asked this, waiting for room in a full backlog until the deadline: std's own
+/// connect would wait for ever.
+pub(super) fn ask(path: &Path, request: &str, deadline: Uptime) -> io::Result<UnixStream> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
     // connect(2) of a Unix socket waits as long as a send may (net/unix/af_unix.c).
     sockopt::set_socket_timeout(&socket, Timeout::Send, Some(left(deadline)?))?;
     let address = SocketAddrUnix::new(path)?;
-    loop {
-        match connect(&socket, &address) {
-            Err(Errno::INTR) => {}
-            result => {
-                result?;
-                return Ok(UnixStream::from(socket));
-            }
-        }
-    }
+    rustix::io::retry_on_intr(|| connect(&socket, &address))?;
+    let mut stream = UnixStream::from(socket);
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    stream.write_all(request.as_bytes())?;
+    Ok(stream)
 }
 
 /// The time that is left; an error when none is.

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Exit, Failure, exit_of, remark};
+use super::{Exit, Failure, exit_of, tell};
 use crate::convert::{self, Conversion};
 
 /// Whose configuration it is.
@@ -31,23 +31,19 @@ pub(super) struct Options {
 
 /// Converts the file, and writes the result.
 pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<Exit, Failure> {
-    let Options {
-        program,
-        file,
-        output,
-    } = options;
+    let file = &options.file;
     let name = file.display().to_string();
     let text = read(file).map_err(|error| unusable(file, &error))?;
-    let converted = match program {
+    let converted = match options.program {
         Program::Nfflowd => convert::nfflowd::convert(&text, &name),
         Program::IptNetflow => convert::ipt_netflow::convert(&text, &name),
     };
     let Conversion { toml, notes } =
         converted.map_err(|note| Failure::new(Exit::Data, format!("{name}: {note}")))?;
     for note in &notes {
-        remark(&format!("{name}: {note}"));
+        tell("warning", &format!("{name}: {note}"));
     }
-    let Some(output) = output else {
+    let Some(output) = &options.output else {
         out.write_all(toml.as_bytes())?;
         return Ok(Exit::Success);
     };
@@ -64,12 +60,9 @@ pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<Exit, Failu
 
 /// Comments may be in any character set.
 fn read(file: &Path) -> io::Result<String> {
-    let bytes = if file == Path::new("-") {
-        let mut bytes = Vec::new();
-        io::stdin().lock().read_to_end(&mut bytes)?;
-        bytes
-    } else {
-        fs::read(file)?
+    let bytes = match file == Path::new("-") {
+        true => io::stdin().lock().bytes().collect::<io::Result<_>>()?,
+        false => fs::read(file)?,
     };
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

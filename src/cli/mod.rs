@@ -101,10 +101,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Nobody is left to be told when neither output can be written to.
             let _ = error.print();
-            if error.use_stderr() {
-                Exit::Usage.into()
-            } else {
-                Exit::Success.into()
+            match error.use_stderr() {
+                true => Exit::Usage.into(),
+                false => Exit::Success.into(),
             }
         }
     }
@@ -170,36 +169,23 @@ fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> Result<Exit, Failure
     let mut out = io::stdout().lock();
     let flushed = command(&mut out).and_then(|exit| Ok(out.flush().map(|()| exit)?));
     flushed.unwrap_or_else(|failure| {
-        complain(&failure.message);
+        tell("error", &failure.message);
         failure.exit
     })
 }
 
 /// The configuration, under the variables of this process.
 fn configuration(file: Option<&Path>) -> Result<Config, Failure> {
-    match Config::load(file, environment()) {
-        Ok(loaded) => Ok(loaded.config),
-        Err(error) => Err(Failure::new(Exit::Config, error)),
-    }
+    let loaded = Config::load(file, environment());
+    let loaded = loaded.map_err(|error| Failure::new(Exit::Config, error))?;
+    Ok(loaded.config)
 }
 
-/// Says on the standard error what prevents the command, in one write.
-fn complain(message: &str) {
-    tell("error", message);
-}
-
-/// Says what the user should know about what the command does all the same.
-fn remark(message: &str) {
-    tell("warning", message);
-}
-
+/// Says something on the standard error, in one write: an "error" prevents the command, a "warning" does not.
 fn tell(word: &str, message: &str) {
-    let lines: String = message
-        .lines()
-        .map(|line| format!("{word}: {line}\n"))
-        .collect();
+    let lines = message.lines().map(|line| format!("{word}: {line}\n"));
     // Nobody is left to be told when the standard error is gone.
-    let _ = io::stderr().write_all(lines.as_bytes());
+    let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
 }
 
 /// The option decides, then the variable; an empty variable is the same as none.

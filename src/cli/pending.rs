@@ -98,16 +98,11 @@ fn print_heading(form: Form, out: &mut impl Write) -> io::Result<()> {
 fn print_row(stored: &StoredSession, now: Wall, out: &mut impl Write) -> io::Result<()> {
     let session = &stored.session;
     let (pre, post) = (session.pre_nat(), session.post_nat());
-    let about = match stored.provenance {
-        Provenance::Inferred => "~",
-        Provenance::Kernel => "",
-    };
-    let destination = |tuple: Tuple| {
-        if session.protocol.is_icmp() {
-            tuple.dst.to_string()
-        } else {
-            SocketAddr::new(tuple.dst, tuple.dst_port).to_string()
-        }
+    let is_inferred = stored.provenance == Provenance::Inferred;
+    let about = if is_inferred { "~" } else { "" };
+    let destination = |tuple: Tuple| match session.protocol.is_icmp() {
+        true => tuple.dst.to_string(),
+        false => SocketAddr::new(tuple.dst, tuple.dst_port).to_string(),
     };
     let columns = [
         session.protocol.to_string(),
@@ -143,11 +138,8 @@ fn print_csv(stored: &StoredSession, out: &mut impl Write) -> io::Result<()> {
     if let Some(id) = session.id {
         write!(out, "{id}")?;
     }
-    let inferred = match stored.provenance {
-        Provenance::Inferred => "yes",
-        Provenance::Kernel => "no",
-    };
-    writeln!(out, ",{inferred}")
+    let is_inferred = stored.provenance == Provenance::Inferred;
+    writeln!(out, ",{}", if is_inferred { "yes" } else { "no" })
 }
 
 /// Prints one JSON object and a line feed.

@@ -9,7 +9,7 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use super::{Exit, Failure, complain};
+use super::{Exit, Failure, tell};
 use crate::config::{Config, Target, values};
 
 /// Exists while systemd is the init of this machine (sd_booted(3)).
@@ -65,12 +65,12 @@ pub(super) struct Options {
 
 /// Does what is asked and says what became of it. The exit status is ours, or that of systemctl or of the script.
 pub(super) fn run(action: Action, option: Option<&Path>) -> ExitCode {
-    let failure = match attempt(action, option) {
-        Ok(code) => return code.into(),
-        Err(failure) => failure,
-    };
-    complain(&failure.message);
-    failure.exit.into()
+    attempt(action, option)
+        .unwrap_or_else(|failure| {
+            tell("error", &failure.message);
+            failure.exit as u8
+        })
+        .into()
 }
 
 fn attempt(action: Action, option: Option<&Path>) -> Result<u8, Failure> {
@@ -95,14 +95,13 @@ fn attempt(action: Action, option: Option<&Path>) -> Result<u8, Failure> {
     if verb != "stop" {
         check(instance, systemd).map_err(|mistakes| Failure::new(Exit::Config, mistakes))?;
     }
-    let log = if systemd {
-        format!("\"journalctl -u {name}.service\"")
-    } else {
-        "its log in syslog".to_owned()
+    let unit = format!("{name}.service");
+    let log = match systemd {
+        true => format!("\"journalctl -u {unit}\""),
+        false => "its log in syslog".to_owned(),
     };
-    let failed = commands(verb, instance, &name, systemd)
-        .into_iter()
-        .find_map(|command| call(command, &log));
+    let mut commands = commands(verb, instance, &unit, systemd).into_iter();
+    let failed = commands.find_map(|words| call(&words, &log));
     if failed.is_none() {
         // Nobody is left to be told when the standard output is gone.
         let _ = writeln!(io::stdout(), "{name}: {done}");
@@ -127,45 +126,38 @@ fn check(instance: Option<&str>, systemd: bool) -> Result<(), String> {
     Ok(())
 }
 
-fn commands(verb: &str, instance: Option<&str>, name: &str, systemd: bool) -> Vec<Command> {
-    if systemd {
-        let mut systemctl = Command::new("systemctl");
-        systemctl.arg(verb);
-        if verb == "enable" {
-            systemctl.arg("--now");
-        }
-        systemctl.arg(format!("{name}.service"));
-        return vec![systemctl];
+fn commands<'a>(
+    verb: &'a str,
+    instance: Option<&'a str>,
+    unit: &'a str,
+    systemd: bool,
+) -> Vec<Vec<&'a str>> {
+    match (systemd, verb) {
+        (true, "enable") => vec![vec!["systemctl", verb, "--now", unit]],
+        (true, _) => vec![vec!["systemctl", verb, unit]],
+        (false, "enable") => vec![
+            vec!["update-rc.d", "nattrail", "defaults"],
+            vec![SCRIPT, "start"],
+        ],
+        (false, _) => vec![[SCRIPT, verb].into_iter().chain(instance).collect()],
     }
-    let mut script = Command::new(SCRIPT);
-    // As service(8): the daemon is to be the same whoever starts it.
-    script.env_clear();
-    if verb == "enable" {
-        let mut registered = Command::new("update-rc.d");
-        registered.args(["nattrail", "defaults"]);
-        script.arg("start");
-        return vec![registered, script];
-    }
-    script.arg(verb).args(instance);
-    vec![script]
 }
 
 /// Runs the command; its exit status if it fails.
-fn call(mut command: Command, log: &str) -> Option<u8> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let (code, reason) = match command.status() {
+fn call(words: &[&str], log: &str) -> Option<u8> {
+    let mut command = Command::new(words[0]);
+    if words[0] == SCRIPT {
+        // As service(8): the daemon is to be the same whoever starts it.
+        command.env_clear();
+    }
+    let (code, reason) = match command.args(&words[1..]).status() {
         Ok(status) if status.success() => return None,
         Ok(status) => (status.code(), status.to_string()),
         Err(error) => (None, error.to_string()),
     };
-    let arguments: Vec<_> = command
-        .get_args()
-        .map(|word| word.to_string_lossy())
-        .collect();
-    complain(&format!(
-        "{program} {}: {reason}; {log} and \"nattrail check\" may say why",
-        arguments.join(" ")
-    ));
+    let words = words.join(" ");
+    let message = format!("{words}: {reason}; {log} and \"nattrail check\" may say why");
+    tell("error", &message);
     let code = code.and_then(|code| u8::try_from(code).ok());
     Some(code.unwrap_or(Exit::Os as u8))
 }

@@ -8,13 +8,13 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::control::{self, PATIENCE, connect_by, left, printable};
-use super::{Exit, Failure, configuration, remark};
+use super::control::{self, PATIENCE, left, printable};
+use super::{Exit, Failure, configuration, tell};
 use crate::kernel::clock;
 use crate::metrics::Metrics;
-use crate::time::Uptime;
 
 /// Longer than any answer of a daemon.
 const ANSWER_LIMIT: usize = 16 << 20;
@@ -54,9 +54,10 @@ pub(super) fn run(
     let people = !options.json && !options.prometheus;
     let mut first = true;
     loop {
-        let (text, answer) = answer(path, &options)?;
-        if first && let Some(message) = file.and_then(|file| stranger(&answer, file)) {
-            remark(&message);
+        let answer = ask(path).map_err(|error| control::explain(path, error))?;
+        let metrics = parse(&answer).map_err(|message| control::refused(path, message))?;
+        if first && let Some(message) = file.and_then(|file| stranger(&metrics, file)) {
+            tell("warning", &message);
         }
         if people && options.watch.is_some() && out.is_terminal() {
             out.write_all(CLEAR.as_bytes())?;
@@ -64,7 +65,11 @@ pub(super) fn run(
             out.write_all(b"\n")?;
         }
         first = false;
-        out.write_all(text.as_bytes())?;
+        match (options.json, options.prometheus) {
+            (true, _) => out.write_all(&answer)?,
+            (_, true) => out.write_all(metrics.to_prometheus().as_bytes())?,
+            _ => write!(out, "{metrics}")?,
+        }
         out.flush()?;
         match options.watch {
             Some(seconds) => thread::sleep(Duration::from_secs(seconds.into())),
@@ -75,10 +80,10 @@ pub(super) fn run(
 
 /// The remark when the daemon that answered goes by another file than `file`. A path that is relative is one to the
 /// directory it was started in: nothing is said of it.
-pub(super) fn stranger(answer: &Value, file: &Path) -> Option<String> {
-    let theirs = match answer.get("configuration")? {
-        Value::Null => "no configuration file".to_owned(),
-        Value::String(theirs) => {
+pub(super) fn stranger(metrics: &Metrics, file: &Path) -> Option<String> {
+    let theirs = match &metrics.configuration {
+        None => "no configuration file".to_owned(),
+        Some(theirs) => {
             let canonical = |file: &Path| fs::canonicalize(file).unwrap_or(file.to_owned());
             let same = canonical(Path::new(theirs)) == canonical(file);
             if same || !theirs.starts_with('/') {
@@ -86,7 +91,6 @@ pub(super) fn stranger(answer: &Value, file: &Path) -> Option<String> {
             }
             format!("the configuration {}", printable(theirs))
         }
-        _ => return None,
     };
     Some(format!(
         "the daemon that answers has {theirs}, not {}: an instance is reached with its RUNTIME_DIRECTORY, such as \
@@ -95,33 +99,10 @@ pub(super) fn stranger(answer: &Value, file: &Path) -> Option<String> {
     ))
 }
 
-/// The answer of a daemon, as it is printed and as it came.
-fn answer(path: &Path, options: &Options) -> Result<(String, Value), Failure> {
-    let refused = |message: String| control::refused(path, message);
+/// What the daemon on `path` answers.
+pub(super) fn ask(path: &Path) -> io::Result<Vec<u8>> {
     let deadline = clock::uptime().saturating_add(PATIENCE);
-    let bytes = ask(path, deadline).map_err(|error| control::explain(path, error))?;
-    let value: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| refused(format!("expected a JSON object, found: {error}")))?;
-    if let Some(message) = value.get("error").and_then(Value::as_str) {
-        return Err(refused(printable(message)));
-    }
-    let text = if options.json {
-        String::from_utf8(bytes).map_err(|error| refused(error.to_string()))?
-    } else {
-        let metrics = Metrics::from_json(&bytes).map_err(|error| refused(error.to_string()))?;
-        match options.prometheus {
-            true => metrics.to_prometheus(),
-            false => metrics.to_string(),
-        }
-    };
-    Ok((text, value))
-}
-
-/// One request and its answer.
-pub(super) fn ask(path: &Path, deadline: Uptime) -> io::Result<Vec<u8>> {
-    let mut stream = connect_by(path, deadline)?;
-    stream.set_write_timeout(Some(left(deadline)?))?;
-    stream.write_all(b"status\n")?;
+    let mut stream = control::ask(path, "status\n", deadline)?;
     let mut answer = Vec::new();
     let mut room = [0; 16 << 10];
     loop {
@@ -129,12 +110,20 @@ pub(super) fn ask(path: &Path, deadline: Uptime) -> io::Result<Vec<u8>> {
         match stream.read(&mut room) {
             Ok(0) if answer.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(0) => return Ok(answer),
-            Ok(count) if answer.len() + count <= ANSWER_LIMIT => {
-                answer.extend_from_slice(&room[..count]);
-            }
-            Ok(_) => return Err(ErrorKind::FileTooLarge.into()),
+            Ok(_) if answer.len() > ANSWER_LIMIT => return Err(ErrorKind::FileTooLarge.into()),
+            Ok(count) => answer.extend_from_slice(&room[..count]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// The metrics in an answer, or what is there instead.
+pub(super) fn parse(answer: &[u8]) -> Result<Metrics, String> {
+    let wrong = |error| format!("expected a JSON object, found: {error}");
+    let value: Value = serde_json::from_slice(answer).map_err(wrong)?;
+    match value["error"].as_str() {
+        Some(message) => Err(printable(message)),
+        None => Metrics::deserialize(&value).map_err(wrong),
     }
 }

@@ -6,18 +6,18 @@
 mod print;
 
 use std::ffi::OsStr;
-use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
 use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ColorChoice};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::retry_on_intr;
 
 use self::print::{Line, Printer};
-use super::control::{self, PATIENCE, connect_by, left, printable};
+use super::control::{self, PATIENCE, left, printable};
 use super::{Exit, Failure, configuration};
 use crate::export::view::filter::Filter;
 use crate::kernel::clock;
@@ -61,28 +61,24 @@ pub struct Options {
     #[arg(long)]
     json: bool,
     /// Use colours: auto is on a terminal, unless NO_COLOR is set or TERM is dumb
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
-    color: Color,
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Color {
-    Auto,
-    Always,
-    Never,
-}
-
-impl Color {
-    /// Whether to use colours. An empty NO_COLOR counts as none (no-color.org).
-    fn is_on(self, on_terminal: bool, no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
-        match self {
-            Self::Always => true,
-            Self::Never => false,
-            Self::Auto => {
-                on_terminal
-                    && no_color.is_none_or(OsStr::is_empty)
-                    && term.is_none_or(|term| term != "dumb")
-            }
+/// Whether to use colours. An empty NO_COLOR counts as none (no-color.org).
+fn is_colored(
+    choice: ColorChoice,
+    on_terminal: bool,
+    no_color: Option<&OsStr>,
+    term: Option<&OsStr>,
+) -> bool {
+    match choice {
+        ColorChoice::Always => true,
+        ColorChoice::Never => false,
+        ColorChoice::Auto => {
+            on_terminal
+                && no_color.is_none_or(OsStr::is_empty)
+                && term.is_none_or(|term| term != "dumb")
         }
     }
 }
@@ -94,25 +90,23 @@ pub(super) fn run(
     out: &mut (impl Write + AsFd + IsTerminal),
 ) -> Result<Exit, Failure> {
     let (no_color, term) = (std::env::var_os("NO_COLOR"), std::env::var_os("TERM"));
-    let on_terminal = out.is_terminal();
-    let colored = options
-        .color
-        .is_on(on_terminal, no_color.as_deref(), term.as_deref());
-    let printer = Printer::new(options.json, colored, options.count);
-    options
-        .filter
-        .check()
-        .map_err(|error| Failure::new(Exit::Usage, error))?;
+    let (no_color, term) = (no_color.as_deref(), term.as_deref());
+    let colored = is_colored(options.color, out.is_terminal(), no_color, term);
+    let checked = options.filter.check();
+    checked.map_err(|error| Failure::new(Exit::Usage, error))?;
     let config = configuration(file)?;
     let path = control::socket(&config)?;
     let deadline = clock::uptime().saturating_add(PATIENCE);
     let explain = |error| control::explain(path, error);
+    let request = format!("tail{}\n", options.filter);
+    let stream = control::ask(path, &request, deadline).map_err(explain)?;
+    stream.set_nonblocking(true).map_err(explain)?;
     let mut session = Session {
         path,
-        stream: ask(path, &options.filter, deadline).map_err(explain)?,
+        stream: BufReader::new(stream),
         deadline: Some(deadline),
         unread: Vec::new(),
-        printer,
+        printer: Printer::new(options.json, colored, options.count),
     };
     while session.wait(out).map_err(explain)? {
         let mut text = Vec::new();
@@ -126,18 +120,10 @@ pub(super) fn run(
     Ok(Exit::Success)
 }
 
-fn ask(path: &Path, filter: &Filter, deadline: Uptime) -> io::Result<UnixStream> {
-    let mut stream = connect_by(path, deadline)?;
-    stream.set_write_timeout(Some(left(deadline)?))?;
-    stream.write_all(format!("tail{filter}\n").as_bytes())?;
-    stream.set_nonblocking(true)?;
-    Ok(stream)
-}
-
 /// A connection to a daemon that is asked to show its events.
 struct Session<'a> {
     path: &'a Path,
-    stream: UnixStream,
+    stream: BufReader<UnixStream>,
     /// When it has to have begun, until it has.
     deadline: Option<Uptime>,
     /// The begin of a line whose end has not come yet.
@@ -148,84 +134,69 @@ struct Session<'a> {
 impl Session<'_> {
     /// Waits until the daemon has said something. Returns whether anyone still reads `out`.
     fn wait(&self, out: &impl AsFd) -> io::Result<bool> {
-        loop {
-            let timeout = self.deadline.map(left).transpose()?;
-            let timeout = timeout.map(|left| Timespec {
-                tv_sec: left.as_secs().cast_signed(),
-                tv_nsec: left.subsec_nanos().into(),
-            });
-            // A pipe without a reader and a terminal that hung up say so unasked; a file never does.
-            let mut fds = [
-                PollFd::new(&self.stream, PollFlags::IN),
-                PollFd::new(out, PollFlags::empty()),
-            ];
-            match poll(&mut fds, timeout.as_ref()) {
-                Ok(0) => return Err(ErrorKind::TimedOut.into()),
-                Ok(_) => {
-                    let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-                    return Ok(!fds[1].revents().intersects(gone));
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+        let left = self.deadline.map(left).transpose()?;
+        let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+        // A pipe without a reader and a terminal that hung up say so unasked; a file never does.
+        let mut fds = [
+            PollFd::new(self.stream.get_ref(), PollFlags::IN),
+            PollFd::new(out, PollFlags::empty()),
+        ];
+        if retry_on_intr(|| poll(&mut fds, timeout.as_ref()))? == 0 {
+            return Err(ErrorKind::TimedOut.into());
         }
+        let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
+        Ok(!fds[1].revents().intersects(gone))
     }
 
     /// Reads what there is, and writes into `text` what is to be shown. Returns whether that was all.
     fn read(&mut self, text: &mut Vec<u8>) -> Result<bool, Failure> {
-        let mut room = [0; 64 << 10];
-        match self.stream.read(&mut room) {
-            Ok(0) => Err(self.lost(ErrorKind::UnexpectedEof.into())),
-            Ok(count) => {
-                self.unread.extend_from_slice(&room[..count]);
-                self.take_lines(text)
+        loop {
+            let mut stream = self.stream.by_ref().take(LINE_LIMIT as u64);
+            let read = stream.read_until(b'\n', &mut self.unread);
+            if self.unread.pop_if(|last| *last == b'\n').is_some() {
+                let line = mem::take(&mut self.unread);
+                if self.take_line(&line, text)? {
+                    return Ok(true);
+                }
+            } else if self.unread.len() > LINE_LIMIT {
+                return Err(control::refused(self.path, "a line of more than 64 KiB"));
+            } else {
+                match read {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(self.lost(error)),
+                    Ok(0) => return Err(self.lost(ErrorKind::UnexpectedEof.into())),
+                    Ok(_) => {}
+                }
             }
-            Err(error)
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
-                Ok(false)
+            if self.stream.buffer().is_empty() {
+                return Ok(false);
             }
-            Err(error) => Err(self.lost(error)),
         }
     }
 
-    fn take_lines(&mut self, text: &mut Vec<u8>) -> Result<bool, Failure> {
-        let unread = mem::take(&mut self.unread);
-        let mut rest = unread.as_slice();
-        while let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
-            let line = &rest[..length];
-            rest = &rest[length + 1..];
-            match Line::parse(line) {
-                Ok(Line::Begin) => {
-                    self.deadline = None;
-                    self.printer.heading(text);
-                }
-                Ok(Line::End) => {
-                    return Err(self.ended(
-                        "has stopped or is being restarted",
-                        "start this again when it runs",
-                    ));
-                }
-                Ok(Line::Error(message)) => {
-                    return Err(control::refused(self.path, printable(&message)));
-                }
-                Ok(Line::Record(record)) => {
-                    self.printer.record(&record, line, text);
-                    if self.printer.is_done() {
-                        return Ok(true);
-                    }
-                }
-                Err(error) => {
-                    let message = format!("expected a record, found: {error}");
-                    return Err(control::refused(self.path, message));
-                }
+    /// Returns whether that was the last line to be shown.
+    fn take_line(&mut self, line: &[u8], text: &mut Vec<u8>) -> Result<bool, Failure> {
+        match Line::parse(line) {
+            Ok(Line::Begin) => {
+                self.deadline = None;
+                self.printer.heading(text);
+            }
+            Ok(Line::End) => {
+                return Err(self.ended(
+                    "has stopped or is being restarted",
+                    "start this again when it runs",
+                ));
+            }
+            Ok(Line::Error(message)) => {
+                return Err(control::refused(self.path, printable(&message)));
+            }
+            Ok(Line::Record(record)) => self.printer.record(&record, line, text),
+            Err(error) => {
+                let message = format!("expected a record, found: {error}");
+                return Err(control::refused(self.path, message));
             }
         }
-        if rest.len() > LINE_LIMIT {
-            return Err(control::refused(self.path, "a line of more than 64 KiB"));
-        }
-        self.unread = rest.to_vec();
-        Ok(false)
+        Ok(self.printer.is_done())
     }
 
     /// Why a stream ended. A daemon that has too many clients closes without an answer.
@@ -258,21 +229,27 @@ mod tests {
     fn colours_are_for_terminals_unless_they_are_unwanted() {
         let dumb = Some(OsStr::new("dumb"));
         let (empty, set) = (Some(OsStr::new("")), Some(OsStr::new("1")));
-        assert!(Color::Auto.is_on(true, None, None));
-        assert!(Color::Auto.is_on(true, empty, Some(OsStr::new("xterm"))));
-        assert!(!Color::Auto.is_on(false, None, None));
-        assert!(!Color::Auto.is_on(true, set, None));
-        assert!(!Color::Auto.is_on(true, None, dumb));
-        assert!(Color::Always.is_on(false, set, dumb));
-        assert!(!Color::Never.is_on(true, None, None));
+        assert!(is_colored(ColorChoice::Auto, true, None, None));
+        assert!(is_colored(
+            ColorChoice::Auto,
+            true,
+            empty,
+            Some(OsStr::new("xterm"))
+        ));
+        assert!(!is_colored(ColorChoice::Auto, false, None, None));
+        assert!(!is_colored(ColorChoice::Auto, true, set, None));
+        assert!(!is_colored(ColorChoice::Auto, true, None, dumb));
+        assert!(is_colored(ColorChoice::Always, false, set, dumb));
+        assert!(!is_colored(ColorChoice::Never, true, None, None));
     }
 
     /// The output of a session for a daemon's words.
     fn heard(words: &[&str]) -> (String, Result<bool, Failure>) {
         let (stream, mut daemon) = UnixStream::pair().unwrap();
+        stream.set_nonblocking(true).unwrap();
         let mut session = Session {
             path: Path::new("/s"),
-            stream,
+            stream: BufReader::new(stream),
             deadline: Some(Uptime::default()),
             unread: Vec::new(),
             printer: Printer::new(true, false, Some(2)),

@@ -148,6 +148,15 @@ pub struct Collector {
 }
 
 impl Collector {
+    /// Its name for people.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match &self.name {
+            Some(name) => format!("collector {name} ({})", self.address),
+            None => format!("collector {}", self.address),
+        }
+    }
+
     /// Largest UDP payload that fits the `mtu`.
     #[must_use]
     pub const fn max_message(&self) -> usize {
@@ -195,6 +204,15 @@ pub struct Syslog {
 }
 
 impl Syslog {
+    /// Its name for people.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match &self.name {
+            Some(name) => format!("{name} ({})", self.target),
+            None => self.target.to_string(),
+        }
+    }
+
     /// How its messages are made.
     #[must_use]
     pub fn style(&self) -> Style<'_> {

@@ -1,40 +1,38 @@
 //! Measurements over time: records, rates, the peak of pending sessions, gaps, and how long the turns of the loop take.
 //!
-//! One place per second of the last five minutes, taken again and again: nothing is allocated after the start, and a turn
-//! costs a few additions.
+//! One entry per second of the last five minutes, the oldest making room for the newest: nothing is allocated after the
+//! start, and a turn costs a few additions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::metrics::{Gaps, Rates, Sessions, Time, Turns, micros};
+use crate::metrics::{Gaps, Rates, Sessions, Turns, micros};
 use crate::place::Missing;
 use crate::session::{Gap, GapCause, Record};
-use crate::time::{NANOS_PER_SEC, Now, Uptime};
+use crate::time::{NANOS_PER_SEC, Now, Uptime, Wall};
 
 const MINUTE: u64 = 60;
 /// Whole seconds that are looked back at.
 const MEMORY: u64 = 5 * MINUTE;
-/// And the second that is under way.
-const PLACES: usize = MEMORY as usize + 1;
+/// And the second that is under way, and the one before all of them.
+const PLACES: usize = MEMORY as usize + 2;
 
 #[derive(Debug)]
 pub(super) struct Meter {
-    first_second: u64,
-    /// The second that is under way.
+    /// The newest first: that which is under way. The oldest is the one before the first whole second.
+    seconds: VecDeque<Second>,
+    /// The number of the second that is under way.
     second: u64,
-    seconds: Box<[Second; PLACES]>,
-    /// The total when it was looked at last.
-    creates: u64,
-    deletes: u64,
     peak: u64,
-    peak_time: Option<Time>,
+    peak_time: Option<Wall>,
     records: u64,
-    gaps: BTreeMap<&'static str, Gaps>,
+    gaps: BTreeMap<String, Gaps>,
     turns: Turns,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Second {
+    /// Since the start, by the end of this second.
     creates: u64,
     deletes: u64,
     longest_turn: Duration,
@@ -42,14 +40,12 @@ struct Second {
 
 impl Meter {
     pub(super) fn new(now: Now) -> Self {
-        let second = second_of(now.up);
-        let causes = GapCause::ALL.map(GapCause::name);
+        let causes = GapCause::ALL.map(|cause| cause.name().to_owned());
+        let mut seconds = VecDeque::with_capacity(PLACES + 1);
+        seconds.resize(2, Second::default());
         Self {
-            first_second: second,
-            second,
-            seconds: Box::new([Second::default(); PLACES]),
-            creates: 0,
-            deletes: 0,
+            seconds,
+            second: second_of(now.up),
             peak: 0,
             peak_time: None,
             records: 0,
@@ -72,36 +68,32 @@ impl Meter {
     }
 
     fn count_gaps(&mut self, gap: &Gap, new: u64) {
-        let gaps = self.gaps.entry(gap.cause.name()).or_default();
-        gaps.count += new;
-        gaps.lost += gap.lost.unwrap_or(0);
-        gaps.last = gaps.last.max(Some(Time(gap.to)));
+        // Every cause has its entry from the start.
+        if let Some(gaps) = self.gaps.get_mut(gap.cause.name()) {
+            gaps.count += new;
+            gaps.lost += gap.lost.unwrap_or(0);
+            gaps.last = gaps.last.max(Some(gap.to));
+        }
     }
 
     /// Takes note of what the engine has counted. Call it once per turn.
     pub(super) fn observe(&mut self, statistics: &Sessions, now: Now) {
-        self.go_on_to(now.up);
-        let creates = statistics.creates - self.creates;
-        let deletes = statistics.deletes - self.deletes;
-        let current = self.current();
-        current.creates += creates;
-        current.deletes += deletes;
-        self.creates = statistics.creates;
-        self.deletes = statistics.deletes;
+        let current = self.go_on_to(now.up);
+        current.creates = statistics.creates;
+        current.deletes = statistics.deletes;
         if statistics.pending_peak > self.peak {
             self.peak = statistics.pending_peak;
-            self.peak_time = Some(Time(now.wall));
+            self.peak_time = Some(now.wall);
         }
     }
 
     /// Takes note of a turn that began and ended then.
     pub(super) fn count_turn(&mut self, begin: Uptime, end: Uptime) {
-        self.go_on_to(end);
         let took = end.saturating_since(begin);
         self.turns.count += 1;
         self.turns.longest_microseconds = self.turns.longest_microseconds.max(micros(took));
         self.turns.histogram.count(took);
-        let current = self.current();
+        let current = self.go_on_to(end);
         current.longest_turn = current.longest_turn.max(took);
     }
 
@@ -110,14 +102,12 @@ impl Meter {
         self.records
     }
 
-    pub(super) const fn peak_time(&self) -> Option<Time> {
+    pub(super) const fn peak_time(&self) -> Option<Wall> {
         self.peak_time
     }
 
     pub(super) fn gaps(&self) -> BTreeMap<String, Gaps> {
-        let gaps = self.gaps.iter();
-        gaps.map(|(name, gaps)| ((*name).to_owned(), *gaps))
-            .collect()
+        self.gaps.clone()
     }
 
     pub(super) fn rates(&mut self, now: Now) -> Rates {
@@ -136,40 +126,34 @@ impl Meter {
 
     pub(super) fn turns(&mut self, now: Now) -> Turns {
         self.go_on_to(now.up);
-        let last_minute = (self.second.saturating_sub(MINUTE)..=self.second)
-            .map(|second| self.seconds[place_of(second)].longest_turn)
-            .max();
+        let last_minute = self.seconds.iter().take(MINUTE as usize + 1);
+        let longest = last_minute.map(|second| second.longest_turn).max();
         Turns {
-            longest_last_minute_microseconds: micros(last_minute.unwrap_or_default()),
+            longest_last_minute_microseconds: micros(longest.unwrap_or_default()),
             ..self.turns.clone()
         }
     }
 
     /// Average per second over the last `window` whole seconds, or over as many as there were.
-    fn rate(&self, window: u64, count: impl Fn(&Second) -> u64) -> f64 {
-        let whole = (self.second - self.first_second).min(window);
-        if whole == 0 {
-            return 0.0;
-        }
-        let seconds = self.second - whole..self.second;
-        let sum: u64 = seconds
-            .map(|second| count(&self.seconds[place_of(second)]))
-            .sum();
-        sum as f64 / whole as f64
+    fn rate(&self, window: u64, total: impl Fn(&Second) -> u64) -> f64 {
+        let whole = (self.seconds.len() - 2).min(window as usize);
+        let count = total(&self.seconds[1]) - total(&self.seconds[1 + whole]);
+        count as f64 / whole.max(1) as f64
     }
 
-    /// Empties the places of the seconds that have begun since.
-    fn go_on_to(&mut self, up: Uptime) {
-        let second = second_of(up);
-        let begun = second.saturating_sub(self.second).min(PLACES as u64);
-        for second in second - begun..second {
-            self.seconds[place_of(second + 1)] = Second::default();
+    /// Begins the seconds that have begun since, and gives the one that is under way.
+    fn go_on_to(&mut self, up: Uptime) -> &mut Second {
+        let begun = second_of(up).saturating_sub(self.second);
+        self.second += begun;
+        let next = Second {
+            longest_turn: Duration::ZERO,
+            ..self.seconds[0]
+        };
+        for _ in 0..begun.min(PLACES as u64) {
+            self.seconds.push_front(next);
+            self.seconds.truncate(PLACES);
         }
-        self.second = self.second.max(second);
-    }
-
-    const fn current(&mut self) -> &mut Second {
-        &mut self.seconds[place_of(self.second)]
+        &mut self.seconds[0]
     }
 }
 
@@ -177,14 +161,9 @@ const fn second_of(up: Uptime) -> u64 {
     up.as_nanos() / NANOS_PER_SEC
 }
 
-const fn place_of(second: u64) -> usize {
-    (second % PLACES as u64) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Wall;
 
     const BOOT_TO_START: u64 = 1_000_000;
 
@@ -277,7 +256,7 @@ mod tests {
         assert_eq!(meter.peak_time(), None);
         meter.observe(&peak(7), at(1_000));
         meter.observe(&peak(7), at(2_000));
-        assert_eq!(meter.peak_time(), Some(Time(at(1_000).wall)));
+        assert_eq!(meter.peak_time(), Some(at(1_000).wall));
     }
 
     #[test]
@@ -304,7 +283,7 @@ mod tests {
         let counted = |count, lost, last| Gaps {
             count,
             lost,
-            last: Some(Time(last)),
+            last: Some(last),
         };
         assert_eq!(gaps["overflow"], counted(2, 3, later));
         assert_eq!(gaps["undelivered"], counted(1, 4, earlier));

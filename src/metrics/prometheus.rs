@@ -2,23 +2,18 @@
 //! `_total` for counters, a label for each dimension, no times.
 
 use std::collections::BTreeMap;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 
 use super::section::{Kind, Metric, Section, Value};
-use super::{Histogram, Metrics, State, Time};
+use super::{Histogram, Metrics, State};
+use crate::time::Wall;
 
 /// The content type of this format in HTTP.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The samples by the name of their metric: those of one stand together.
+/// The descriptions and samples by the name of their metric: those of one stand together.
 #[derive(Default)]
-struct Families(BTreeMap<String, Family>);
-
-struct Family {
-    name: String,
-    /// Its description and its samples.
-    text: String,
-}
+struct Families(BTreeMap<String, String>);
 
 /// Labels and their values.
 type Labels<'a> = [(&'a str, &'a str)];
@@ -28,33 +23,31 @@ impl Metrics {
     pub(crate) fn to_prometheus(&self) -> String {
         let mut families = Families::default();
         let version = [("version", self.version.as_str())];
-        let info = families.family("nattrail_build_info", "gauge", "The version that runs");
-        info.sample("", &version, 1);
+        let (info, help) = ("nattrail_build_info", "The version that runs");
+        families.describe(info, "gauge", help);
+        families.sample(info, "", &version, 1.0);
+        let start = "nattrail_start_time_seconds";
         let help = "When the daemon started, in seconds since 1970";
-        let start = families.family("nattrail_start_time_seconds", "gauge", help);
-        start.sample("", &[], seconds(self.started));
+        families.describe(start, "gauge", help);
+        families.sample(start, "", &[], seconds(self.started));
         for (cause, gaps) in &self.gaps {
-            families.add(gaps, &[("cause", cause)]);
+            families.add_section(gaps, &[("cause", cause)]);
         }
         for section in self.sections() {
-            families.add(section, &[]);
+            families.add_section(section, &[]);
         }
-        let families = families.0.into_values();
-        families.map(|family| family.text).collect()
+        families.0.into_values().collect()
     }
 }
 
 impl Families {
-    fn family(&mut self, name: &str, kind: &str, help: &str) -> &mut Family {
+    fn describe(&mut self, name: &str, kind: &str, help: &str) {
         let family = self.0.entry(name.to_owned());
-        family.or_insert_with(|| Family {
-            name: name.to_owned(),
-            text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"),
-        })
+        family.or_insert_with(|| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
     /// All of a section with these labels, and those that are in it.
-    fn add(&mut self, section: &dyn Section, labels: &Labels<'_>) {
+    fn add_section(&mut self, section: &dyn Section, labels: &Labels<'_>) {
         let metrics = section.metrics();
         let own = metrics.iter().filter_map(|metric| match metric.value {
             Value::Word(word) if metric.name == "name" => Some((section.name(), word.as_str())),
@@ -72,53 +65,56 @@ impl Families {
             // A metric without a sample would be a mistake.
             if !matches!(metric.value, Value::Moment(None)) {
                 let name = name_of(section.name(), metric);
-                self.family(&name, kind, metric.help).add(metric, &labels);
+                self.describe(&name, kind, metric.help);
+                self.add(&name, metric, &labels);
             }
         }
     }
-}
 
-impl Family {
-    fn add(&mut self, metric: &Metric<'_>, labels: &Labels<'_>) {
-        match metric.value {
-            Value::Number(number) | Value::Octets(number) => self.sample("", labels, number),
-            Value::Micros(micros) => self.sample("", labels, *micros as f64 / 1e6),
-            Value::Flag(flag) => self.sample("", labels, u8::from(*flag)),
-            Value::Moment(moment) => self.sample("", labels, moment.map_or(0.0, seconds)),
-            Value::Histogram(histogram) => self.add_histogram(histogram, labels),
+    fn add(&mut self, name: &str, metric: &Metric<'_>, labels: &Labels<'_>) {
+        let value = match metric.value {
+            Value::Number(number) | Value::Octets(number) => *number as f64,
+            Value::Micros(micros) => *micros as f64 / 1e6,
+            Value::Flag(flag) => f64::from(u8::from(*flag)),
+            Value::Moment(moment) => moment.map_or(0.0, seconds),
+            Value::Histogram(histogram) => return self.add_histogram(name, histogram, labels),
             Value::State(state) => {
                 for other in State::ALL {
                     let labels = [labels, &[("state", other.name())]].concat();
-                    self.sample("", &labels, u8::from(*state == other));
+                    self.sample(name, "", &labels, f64::from(u8::from(*state == other)));
                 }
+                return;
             }
             Value::ByProtocol(counts) => {
                 for count in counts.metrics() {
                     let labels = [labels, &[("protocol", count.name)]].concat();
-                    self.add(&count, &labels);
+                    self.add(name, &count, &labels);
                 }
+                return;
             }
-            Value::Rate(_) | Value::Word(_) => {}
-        }
+            Value::Rate(_) | Value::Word(_) => return,
+        };
+        self.sample(name, "", labels, value);
     }
 
     /// Buckets count what took as long or less.
-    fn add_histogram(&mut self, Histogram(buckets): &Histogram, labels: &Labels<'_>) {
+    fn add_histogram(&mut self, name: &str, Histogram(buckets): &Histogram, labels: &Labels<'_>) {
         let (mut count, mut nanos) = (0, 0);
         for bucket in buckets {
             count += bucket.count;
             nanos += bucket.total_nanoseconds;
-            if let Some(below) = bucket.below_microseconds {
-                let bound = (below as f64 / 1e6).to_string();
-                self.sample("_bucket", &[labels, &[("le", &bound)]].concat(), count);
-            }
+            let bound = match bucket.below_microseconds {
+                Some(below) => (below as f64 / 1e6).to_string(),
+                None => "+Inf".to_owned(),
+            };
+            let labels = [labels, &[("le", &bound)]].concat();
+            self.sample(name, "_bucket", &labels, count as f64);
         }
-        self.sample("_bucket", &[labels, &[("le", "+Inf")]].concat(), count);
-        self.sample("_sum", labels, nanos as f64 / 1e9);
-        self.sample("_count", labels, count);
+        self.sample(name, "_sum", labels, nanos as f64 / 1e9);
+        self.sample(name, "_count", labels, count as f64);
     }
 
-    fn sample(&mut self, suffix: &str, labels: &Labels<'_>, value: impl Display) {
+    fn sample(&mut self, name: &str, suffix: &str, labels: &Labels<'_>, value: f64) {
         let escaped = |value: &str| {
             let value = value.replace('\\', "\\\\").replace('"', "\\\"");
             value.replace('\n', "\\n")
@@ -129,8 +125,9 @@ impl Family {
             [] => String::new(),
             labels => format!("{{{}}}", labels.join(",")),
         };
+        let text = self.0.entry(name.to_owned()).or_default();
         // Writing to a String cannot fail.
-        let _ = writeln!(self.text, "{}{suffix}{labels} {value}", self.name);
+        let _ = writeln!(text, "{name}{suffix}{labels} {value}");
     }
 }
 
@@ -141,22 +138,15 @@ fn name_of(section: &str, metric: &Metric<'_>) -> String {
         "count" => "",
         stem => stem,
     };
-    let stem = stem.replace("histogram", "duration");
-    let unit = match metric.value {
-        Value::Octets(_) => "bytes",
-        Value::Micros(_) | Value::Histogram(_) => "seconds",
-        Value::Moment(_) => "timestamp_seconds",
-        _ => "",
-    };
     let total = match metric.kind {
         Kind::counter => "total",
         _ => "",
     };
-    let parts = ["nattrail", section, &stem, unit, total];
-    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    let mut parts = vec!["nattrail", section, stem, metric.value.unit().1, total];
+    parts.retain(|part| !part.is_empty());
     parts.join("_")
 }
 
-fn seconds(Time(time): Time) -> f64 {
+fn seconds(time: Wall) -> f64 {
     time.as_millis() as f64 / 1e3
 }

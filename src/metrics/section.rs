@@ -1,6 +1,7 @@
 //! The form in which metrics are declared, and in which what prints them finds them again.
 
-use super::{ByProtocol, Histogram, State, Time};
+use super::{ByProtocol, Histogram, State};
+use crate::time::Wall;
 
 pub(super) type Number = u64;
 pub(super) type Octets = u64;
@@ -8,7 +9,7 @@ pub(super) type Micros = u64;
 pub(super) type Rate = f64;
 pub(super) type Flag = bool;
 pub(super) type Word = String;
-pub(super) type Moment = Option<Time>;
+pub(super) type Moment = Option<Wall>;
 
 /// Declares a struct with a field for each line `name: kind Type, "meaning";`, where the kind is one of [`Kind`] and the
 /// type one of [`Value`].
@@ -87,14 +88,15 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// The end of such a metric's name, which goes where the unit is written with the value.
-    const fn suffix(self) -> &'static str {
+    /// The unit at the end of such a metric's name, and in Prometheus.
+    pub(super) const fn unit(self) -> (&'static str, &'static str) {
         match self {
-            Self::Octets(_) => "octets",
-            Self::Micros(_) => "microseconds",
-            Self::Moment(_) => "time",
-            Self::ByProtocol(_) => "by_protocol",
-            _ => "",
+            Self::Octets(_) => ("octets", "bytes"),
+            Self::Micros(_) => ("microseconds", "seconds"),
+            Self::Moment(_) => ("time", "timestamp_seconds"),
+            Self::Histogram(_) => ("histogram", "duration_seconds"),
+            Self::ByProtocol(_) => ("by_protocol", ""),
+            _ => ("", ""),
         }
     }
 }
@@ -102,7 +104,7 @@ impl Value<'_> {
 impl Metric<'_> {
     /// The name without the unit; empty where it is nothing but that.
     pub(super) fn stem(&self) -> &'static str {
-        let stem = self.name.strip_suffix(self.value.suffix());
+        let stem = self.name.strip_suffix(self.value.unit().0);
         stem.unwrap_or(self.name).trim_end_matches('_')
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::section::{Kind, Metric, Section, Value};
+use super::section::{Metric, Section, Value};
 use super::{Confinement, Gaps, Metrics};
 use crate::time::Age;
 
@@ -22,8 +22,7 @@ impl Display for Metrics {
         )?;
         let own = "the one it was started in";
         let namespace = self.namespace.as_deref().unwrap_or(own);
-        let file = self.configuration.as_deref();
-        let file = file.unwrap_or("built-in");
+        let file = self.configuration.as_deref().unwrap_or("built-in");
         writeln!(
             f,
             "Settings:   configuration {file}, network namespace {namespace}"
@@ -31,8 +30,12 @@ impl Display for Metrics {
         writeln!(f, "Confined:   {}", self.confinement)?;
         write_entries("gaps", "; ", self.gaps.iter().map(gap), f)?;
         for section in self.sections() {
+            let subject = match section.name() {
+                "store" => "database",
+                name => name,
+            };
             let metrics = section.metrics();
-            write_entries(section.name(), ", ", metrics.iter().filter_map(entry), f)?;
+            write_entries(subject, ", ", metrics.iter().filter_map(entry), f)?;
         }
         Ok(())
     }
@@ -40,16 +43,15 @@ impl Display for Metrics {
 
 impl Display for Confinement {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match self.capabilities.as_slice() {
-            [] => f.write_str("no capabilities")?,
-            held => write!(f, "capabilities {}", held.join(" "))?,
-        }
-        let privileges = if self.no_new_privileges {
-            "no new privileges"
-        } else {
-            "new privileges possible"
+        let held = match self.capabilities.as_slice() {
+            [] => "no capabilities".to_owned(),
+            held => format!("capabilities {}", held.join(" ")),
         };
-        write!(f, "; {privileges}")
+        let privileges = match self.no_new_privileges {
+            true => "no new privileges",
+            false => "new privileges possible",
+        };
+        write!(f, "{held}; {privileges}")
     }
 }
 
@@ -88,9 +90,10 @@ fn gap((cause, gaps): (&String, &Gaps)) -> String {
 
 /// The name and the value of what there is.
 fn entry(metric: &Metric<'_>) -> Option<String> {
-    let name = match metric.stem() {
-        "" => metric.name,
-        stem => stem,
+    let name = match metric.value {
+        // The value has its unit.
+        Value::Octets(_) | Value::Micros(_) if !metric.stem().is_empty() => metric.stem(),
+        _ => metric.name,
     };
     let name = name.replace('_', " ");
     Some(match metric.value {
@@ -99,9 +102,9 @@ fn entry(metric: &Metric<'_>) -> Option<String> {
         Value::Micros(micros) => format!("{name} {}", Micros(*micros)),
         Value::Rate(rate) => format!("{name} {rate:.1}/s"),
         Value::Flag(flag) => format!("{}{name}", if *flag { "" } else { "not " }),
-        Value::Word(word) if metric.kind == Kind::label && name == "name" => word.clone(),
+        Value::Word(word) if name == "name" => word.clone(),
         Value::Word(word) => format!("{name} {word}"),
-        Value::Moment(moment) => format!("{} {}", metric.name.replace('_', " "), (*moment)?),
+        Value::Moment(moment) => format!("{name} {}", (*moment)?),
         Value::State(state) => format!("{name} {}", state.name()),
         Value::Histogram(histogram) => {
             let full = histogram.0.iter().filter(|bucket| bucket.count > 0);
@@ -112,14 +115,10 @@ fn entry(metric: &Metric<'_>) -> Option<String> {
             within(&name, &counts.collect::<Vec<_>>())?
         }
         Value::ByProtocol(counts) => {
-            let counts = counts.metrics();
-            let counts = counts
-                .iter()
-                .filter(|count| !matches!(count.value, Value::Number(0)));
-            within(
-                &metric.name.replace('_', " "),
-                &counts.filter_map(entry).collect::<Vec<_>>(),
-            )?
+            let counts = counts.metrics().into_iter();
+            let counts = counts.filter(|count| !matches!(count.value, Value::Number(0)));
+            let counts = counts.filter_map(|count| entry(&count));
+            within(&name, &counts.collect::<Vec<_>>())?
         }
     })
 }
@@ -134,19 +133,11 @@ struct Octets(u64);
 
 impl Display for Octets {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let mut value = self.0 as f64;
-        if value < 1024.0 {
-            return write!(f, "{} B", self.0);
+        let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        match units.iter().find(|(_, bits)| self.0 >> bits > 0) {
+            Some((unit, bits)) => write!(f, "{:.1} {unit}", self.0 as f64 / (1_u64 << bits) as f64),
+            None => write!(f, "{} B", self.0),
         }
-        let mut unit = "";
-        for larger in ["KiB", "MiB", "GiB", "TiB"] {
-            if value < 1024.0 {
-                break;
-            }
-            value /= 1024.0;
-            unit = larger;
-        }
-        write!(f, "{value:.1} {unit}")
     }
 }
 

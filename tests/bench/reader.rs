@@ -190,7 +190,7 @@ impl Reader {
         stream.write_all(b"status\n").ok()?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok()?;
-        Metrics::from_json(&answer).ok()
+        serde_json::from_slice(&answer).ok()
     }
 
     /// Stops it and counts what it has kept.

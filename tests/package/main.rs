@@ -277,18 +277,18 @@ fn a_full_disk_does_not_end_it(container: &Container) {
     let fill = "! dd if=/dev/zero of=/var/lib/nattrail/fill bs=64k 2>/dev/null";
     Account::of(container, || drop(container.run(fill))).assert_lossless();
     container.run("systemctl is-active nattrail");
-    container.wait_for("nattrail status | grep '^Store: .*failed [1-9]'");
+    container.wait_for("nattrail status | grep '^Database: .*failed [1-9]'");
     container.run("rm /var/lib/nattrail/fill");
-    container.wait_for("nattrail status | grep '^Store: *available'");
+    container.wait_for("nattrail status | grep '^Database: *available'");
 
     container.run(&format!(
         "systemctl stop nattrail; rm /var/lib/nattrail/*; {fill}; systemctl start nattrail
-        nattrail status | grep '^Store: *not available'"
+        nattrail status | grep '^Database: *not available'"
     ));
     let free = || drop(container.run("rm /var/lib/nattrail/fill"));
     // The gap between the two runs is stated once the database is there.
     Account::of(container, free).assert_each_once();
-    container.wait_for("nattrail status | grep '^Store: *available'");
+    container.wait_for("nattrail status | grep '^Database: *available'");
     container.run("systemctl stop nattrail; umount /var/lib/nattrail; systemctl start nattrail");
     // More than its usual limit has gone to the journal within its usual interval.
     assert!(!container.holds("journalctl --unit=systemd-journald | grep Suppressed"));

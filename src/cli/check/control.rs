@@ -5,18 +5,9 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
-use std::time::Duration;
 
-use serde::Deserialize as _;
-use serde_json::Value;
-
-use super::super::{remark, status};
-use super::{Exit, Finding, Flaw, error, health, warning};
-use crate::kernel::clock;
-use crate::metrics::Metrics;
-
-/// For a daemon that is there: it answers as soon as its loop has turned, which takes a second at most even under load.
-const PATIENCE: Duration = Duration::from_secs(5);
+use super::super::{status, tell};
+use super::{Exit, Finding, Judgement, error, health, warning};
 
 /// It is no mistake that no daemon runs: it may be about to be started. When one goes by another configuration than
 /// `file`, that is remarked.
@@ -26,45 +17,33 @@ pub(super) fn look(socket: Option<&Path>, file: Option<&Path>) -> Vec<Finding> {
         return vec![Finding::new("daemon", Ok(found))];
     };
     let object = format!("control socket {}", path.display());
-    let answer = status::ask(path, clock::uptime().saturating_add(PATIENCE));
-    let answer = match answer {
+    let answer = match status::ask(path) {
         Ok(answer) => answer,
         Err(reason) if reason.kind() == ErrorKind::NotFound && can_be_made(path) => {
             let found = format!("not running, nobody listens on {object}");
             return vec![Finding::new("daemon", Ok(found))];
         }
-        Err(reason) => return vec![Finding::new(object, Err(absence(path, &reason)))],
+        Err(reason) => return vec![Finding::new(object, absence(path, &reason))],
     };
-    let answer: Option<Value> = serde_json::from_slice(&answer).ok();
-    let answer = answer.filter(|answer| answer.get("error").is_none());
-    let metrics = answer
-        .as_ref()
-        .and_then(|answer| Metrics::deserialize(answer).ok());
-    let (Some(answer), Some(metrics)) = (answer, metrics) else {
+    let Ok(metrics) = status::parse(&answer) else {
         let found = "expected the metrics of a daemon, found something else";
-        return vec![Finding::new(
-            object,
-            Err(warning(found, "see what listens there")),
-        )];
+        let judgement = warning(found, "see what listens there");
+        return vec![Finding::new(object, judgement)];
     };
-    if let Some(message) = file.and_then(|file| status::stranger(&answer, file)) {
-        remark(&message);
+    if let Some(message) = file.and_then(|file| status::stranger(&metrics, file)) {
+        tell("warning", &message);
     }
     let mut findings = vec![Finding::new("daemon", Ok(format!("running, on {object}")))];
     findings.extend(health::judge(&metrics));
     findings
 }
 
-fn is_socket(path: &Path) -> bool {
-    let metadata = fs::symlink_metadata(path);
-    metadata.is_ok_and(|metadata| metadata.file_type().is_socket())
-}
-
 /// Why a daemon cannot be asked.
-fn absence(path: &Path, reason: &io::Error) -> Flaw {
+fn absence(path: &Path, reason: &io::Error) -> Judgement {
     let advice = "the daemon would run without one: move it away, or change control.socket";
+    let found = fs::symlink_metadata(path);
     match reason.kind() {
-        _ if path.exists() && !is_socket(path) => {
+        _ if found.is_ok_and(|found| !found.file_type().is_socket()) => {
             warning("expected a socket or nothing, found another file", advice)
         }
         ErrorKind::NotFound => warning(
@@ -90,9 +69,7 @@ fn absence(path: &Path, reason: &io::Error) -> Flaw {
 
 /// The daemon makes the directory of the socket, but not those above.
 fn can_be_made(path: &Path) -> bool {
-    let directory = path.parent();
-    let above = directory.and_then(Path::parent);
-    [directory, above].into_iter().flatten().any(Path::is_dir)
+    path.ancestors().skip(1).take(2).any(Path::is_dir)
 }
 
 #[cfg(test)]

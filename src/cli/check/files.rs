@@ -17,22 +17,23 @@ pub(super) fn state_directory(directory: &Path, rights: &Rights) -> Judgement {
         "create it for the user that runs nattrail (chown, chmod 0750), or change pending.database";
     let mode = match fs::metadata(directory) {
         Ok(metadata) if !metadata.is_dir() => {
-            return Err(error(Exit::Unavailable, "is not a directory", advice));
+            let found = "expected a directory, found another file";
+            return error(Exit::Unavailable, found, advice);
         }
         Ok(metadata) => Some(metadata.permissions().mode() & 0o7777),
         Err(reason) if reason.kind() == ErrorKind::NotFound => None,
         Err(reason) => {
             let found = format!("expected to be readable, found: {reason}");
-            return Err(error(Exit::NoPermission, found, advice));
+            return error(Exit::NoPermission, found, advice);
         }
     };
     may_write(directory, rights, advice)?;
     match mode {
         None => Ok(NOT_YET.to_owned()),
-        Some(mode) if mode & 0o777 & !WIDEST_MODE != 0 => Err(warning(
+        Some(mode) if mode & 0o777 & !WIDEST_MODE != 0 => warning(
             format!("expected mode 0750 or narrower, found {mode:04o}"),
             "others may see that and when there are records: give pending.database a directory of its own",
-        )),
+        ),
         Some(mode) => Ok(format!("writable, mode {mode:04o}")),
     }
 }
@@ -43,7 +44,7 @@ pub(super) fn database(path: &Path, rights: &Rights) -> Option<Judgement> {
     if !metadata.is_file() {
         let found = "expected a regular file, found something else";
         let advice = "move it away, or change pending.database";
-        return Some(Err(error(Exit::Unavailable, found, advice)));
+        return Some(error(Exit::Unavailable, found, advice));
     }
     let advice = "give it to the user that runs nattrail (chown)";
     Some(may_write(path, rights, advice).map(|()| "writable".to_owned()))
@@ -52,13 +53,13 @@ pub(super) fn database(path: &Path, rights: &Rights) -> Option<Judgement> {
 pub(super) fn log_file(path: &Path, rights: &Rights) -> Judgement {
     if path.is_dir() {
         let found = "expected a file, found a directory";
-        return Err(error(Exit::Unavailable, found, "name a file in it"));
+        return error(Exit::Unavailable, found, "name a file in it");
     }
     let directory = path.parent().unwrap_or(path);
     if !directory.is_dir() && !rights.are_made(directory) {
         let found = format!("expected a directory {}, found none", directory.display());
         let advice = "create the directory, or change path";
-        return Err(error(Exit::Unavailable, found, advice));
+        return error(Exit::Unavailable, found, advice);
     }
     let advice = "make it writable for the user that runs nattrail, or change path";
     may_write(path, rights, advice)?;
@@ -67,7 +68,7 @@ pub(super) fn log_file(path: &Path, rights: &Rights) -> Judgement {
 
 fn may_write(path: &Path, rights: &Rights, advice: &'static str) -> Result<(), Flaw> {
     let writable = rights.may_write(path);
-    writable.map_err(|found| error(Exit::NoPermission, found, advice))
+    writable.or_else(|found| error(Exit::NoPermission, found, advice))
 }
 
 #[cfg(test)]
@@ -77,14 +78,12 @@ mod tests {
     use super::super::tests::exit;
     use super::*;
 
-    const CALLER: Rights = Rights::caller();
-
     #[test]
     fn a_state_directory_that_others_can_read_is_a_warning() {
         let directory = tempfile::tempdir().unwrap();
         let verdict = |mode| {
             fs::set_permissions(directory.path(), fs::Permissions::from_mode(mode)).unwrap();
-            state_directory(directory.path(), &CALLER).map_err(|flaw| flaw.exit)
+            state_directory(directory.path(), &Rights::default()).map_err(|flaw| flaw.exit)
         };
         assert!(verdict(0o750).is_ok());
         assert_eq!(verdict(0o755), Err(None));
@@ -94,7 +93,7 @@ mod tests {
     fn a_state_directory_that_can_be_made_is_well() {
         let directory = tempfile::tempdir().unwrap();
         let made = directory.path().join("a/b");
-        assert!(state_directory(&made, &CALLER).is_ok());
+        assert!(state_directory(&made, &Rights::default()).is_ok());
         assert!(!directory.path().join("a").exists());
     }
 
@@ -103,22 +102,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        let found = state_directory(&file, &CALLER);
+        let found = state_directory(&file, &Rights::default());
         assert_eq!(exit(found), Some(Exit::Unavailable));
     }
 
     #[test]
     fn a_database_that_is_a_directory_is_an_error_and_one_that_is_not_there_is_none() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(database(&directory.path().join("pending.db"), &CALLER).is_none());
-        let found = database(directory.path(), &CALLER).unwrap();
+        assert!(database(&directory.path().join("pending.db"), &Rights::default()).is_none());
+        let found = database(directory.path(), &Rights::default()).unwrap();
         assert_eq!(exit(found), Some(Exit::Unavailable));
     }
 
     #[test]
     fn a_log_file_needs_its_directory() {
         let directory = tempfile::tempdir().unwrap();
-        let look = |name: &str| log_file(&directory.path().join(name), &CALLER);
+        let look = |name: &str| log_file(&directory.path().join(name), &Rights::default());
         assert!(look("nat.csv").is_ok());
         assert!(!directory.path().join("nat.csv").exists());
         assert_eq!(exit(look("none/nat.csv")), Some(Exit::Unavailable));

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Exit, Finding, Flaw, error, warning};
+use super::{Exit, Finding, Judgement, error, warning};
 use crate::metrics::{Metrics, State};
 use crate::session::GapCause;
 
@@ -11,60 +11,60 @@ use crate::session::GapCause;
 const LATELY: Duration = Duration::from_secs(300);
 
 pub(super) fn judge(metrics: &Metrics) -> Vec<Finding> {
-    let mut flaws = Vec::new();
+    let mut findings = Vec::new();
     for (cause, gaps) in metrics.gaps.iter().filter(|(_, gaps)| gaps.count > 0) {
         let advice = "nattrail-records(7) explains the cause, nattrail-guide(7) what to do";
         let last = gaps.last.unwrap_or_default();
         let found = format!("{} since the start, the last until {last}", gaps.count);
         // A start that found one has ended it.
         let over =
-            cause == GapCause::Restart.name() || metrics.time.0.saturating_since(last.0) >= LATELY;
-        let flaw = flaw(!over, found, advice);
-        flaws.push((format!("gaps with cause {cause}"), flaw));
+            cause == GapCause::Restart.name() || metrics.time.saturating_since(last) >= LATELY;
+        let object = format!("gaps with cause {cause}");
+        findings.push(Finding::new(object, flaw(!over, found, advice)));
     }
     if !metrics.store.available {
         let found = "expected to be available to the daemon, found that it cannot be written";
         let advice = "see the disk and the daemon's log";
-        flaws.push(("store".to_owned(), flaw(true, found.to_owned(), advice)));
+        let flaw = error(Exit::Unavailable, found, advice);
+        findings.push(Finding::new("database", flaw));
     }
     for output in &metrics.outputs {
         let (state, behind, lost) = (output.state, output.behind, output.lost);
         if state != State::Working || lost > 0 {
-            let found = format!("{} now, {behind} records behind, {lost} lost", state.name());
+            let found = format!(
+                "{} now, records behind: {behind}, lost: {lost}",
+                state.name()
+            );
             let flaw = flaw(state != State::Working, found, "see the daemon's log");
-            flaws.push((output.name.clone(), flaw));
+            findings.push(Finding::new(&output.name, flaw));
         }
     }
-    if flaws.is_empty() {
+    if findings.is_empty() {
         let found = format!("no gap and no loss since {}", metrics.started);
-        return vec![Finding::new("records", Ok(found))];
+        findings.push(Finding::new("records", Ok(found)));
     }
-    let flaws = flaws.into_iter();
-    flaws
-        .map(|(object, flaw)| Finding::new(object, Err(flaw)))
-        .collect()
+    findings
 }
 
 /// An error now, or a warning of what is past.
-fn flaw(now: bool, found: String, advice: &'static str) -> Flaw {
-    if now {
-        error(Exit::Unavailable, found, advice)
-    } else {
-        warning(found, advice)
+fn flaw(now: bool, found: String, advice: &'static str) -> Judgement {
+    match now {
+        true => error(Exit::Unavailable, found, advice),
+        false => warning(found, advice),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{Gaps, Output, Store, Time};
+    use crate::metrics::{Gaps, Output, Store};
     use crate::time::Wall;
 
     const NOW: u64 = 1_700_000_000;
 
     fn healthy() -> Metrics {
         Metrics {
-            time: Time(Wall::from_secs(NOW)),
+            time: Wall::from_secs(NOW),
             store: Store {
                 available: true,
                 ..Store::default()
@@ -90,7 +90,7 @@ mod tests {
             let gaps = Gaps {
                 count: 1,
                 lost: 0,
-                last: Some(Time(Wall::from_secs(NOW - ago))),
+                last: Some(Wall::from_secs(NOW - ago)),
             };
             let mut metrics = healthy();
             metrics.gaps.insert(cause.to_owned(), gaps);

@@ -17,7 +17,8 @@ use rustix::io::Errno;
 const PROPERTIES: &str = "LoadState,User,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,StateDirectory,LogsDirectory,\
      CacheDirectory,RuntimeDirectory";
 
-#[derive(Debug)]
+/// Those of who checks where there is no service.
+#[derive(Debug, Default)]
 pub(super) struct Rights(Option<Service>);
 
 /// The settings of a unit that decide which files its service may write.
@@ -41,18 +42,12 @@ struct Identity {
 }
 
 impl Rights {
-    pub(super) const fn caller() -> Self {
-        Self(None)
-    }
-
     /// Those of the service with this configuration file: an instance's in `/etc/nattrail`, the main one's for any other.
     pub(super) fn of_service(file: Option<&Path>) -> Self {
         let unit = unit_of(file);
         let property = format!("--property={PROPERTIES}");
-        let Some(shown) = said("systemctl", &["show", &property, &unit]) else {
-            return Self::caller();
-        };
-        Self(Service::parse(unit, &shown))
+        let shown = said("systemctl", &["show", &property, &unit]);
+        Self(shown.and_then(|shown| Service::parse(unit, &shown)))
     }
 
     /// Whether systemd makes this directory for the service.
@@ -216,12 +211,10 @@ impl Identity {
         let Ok(metadata) = fs::metadata(path) else {
             return false;
         };
-        let shift = if metadata.uid() == self.user {
-            6
-        } else if self.groups.contains(&metadata.gid()) {
-            3
-        } else {
-            0
+        let shift = match &metadata {
+            it if it.uid() == self.user => 6,
+            it if self.groups.contains(&it.gid()) => 3,
+            _ => 0,
         };
         self.user == 0 || metadata.mode() >> shift & needed == needed
     }

@@ -8,19 +8,18 @@ use serde_json::{Map, Value};
 use crate::cli::control::printable;
 use crate::session::GapCause;
 
-const COLUMNS: usize = 8;
-const HEADING: [&str; COLUMNS] = [
-    "TIME",
-    "EVENT",
-    "PROTO",
-    "PRE-NAT SOURCE",
-    "PRE-NAT DEST",
-    "POST-NAT SOURCE",
-    "POST-NAT DEST",
-    "NAT",
+/// The columns of events, with the widths that most values need: a time, `delete`, `icmp`, four addresses of IPv4 with
+/// ports, `snat`.
+const COLUMNS: [(&str, usize); 8] = [
+    ("TIME", 24),
+    ("EVENT", 6),
+    ("PROTO", 5),
+    ("PRE-NAT SOURCE", 21),
+    ("PRE-NAT DEST", 21),
+    ("POST-NAT SOURCE", 21),
+    ("POST-NAT DEST", 21),
+    ("NAT", 4),
 ];
-/// The widths that most values need: a time, `delete`, `icmp`, four addresses of IPv4 with ports, `snat`.
-const WIDTHS: [usize; COLUMNS] = [24, 6, 5, 21, 21, 21, 21, 4];
 
 /// Select graphic rendition (ECMA-48 8.3.117).
 const RESET: &str = "\x1b[0m";
@@ -92,16 +91,16 @@ pub(super) struct Printer {
     colored: bool,
     /// Events that are still to be shown, if they are counted.
     left: Option<u64>,
-    widths: [usize; COLUMNS],
+    widths: [usize; COLUMNS.len()],
 }
 
 impl Printer {
-    pub(super) const fn new(json: bool, colored: bool, count: Option<u64>) -> Self {
+    pub(super) fn new(json: bool, colored: bool, count: Option<u64>) -> Self {
         Self {
             json,
             colored,
             left: count,
-            widths: WIDTHS,
+            widths: COLUMNS.map(|(_, width)| width),
         }
     }
 
@@ -112,8 +111,9 @@ impl Printer {
 
     pub(super) fn heading(&mut self, out: &mut Vec<u8>) {
         if !self.json {
-            let cells = HEADING.map(|name| (name.to_owned(), BOLD));
-            self.row(cells, "", out);
+            let cells = COLUMNS.map(|(name, _)| (name.to_owned(), BOLD));
+            out.extend_from_slice(self.row(cells, "").as_bytes());
+            out.push(b'\n');
         }
     }
 
@@ -125,15 +125,16 @@ impl Printer {
         }
         if self.json {
             out.extend_from_slice(line);
-            out.push(b'\n');
         } else if is_gap {
-            self.gap(record, out);
+            let text = format!("*** {} GAP {} ***", record.text("time"), explain(record));
+            out.extend_from_slice(self.painted(&text, ALARM).as_bytes());
         } else {
-            self.event(record, out);
+            out.extend_from_slice(self.event(record).as_bytes());
         }
+        out.push(b'\n');
     }
 
-    fn event(&mut self, record: &Record, out: &mut Vec<u8>) {
+    fn event(&mut self, record: &Record) -> String {
         let pre_src = record.endpoint("pre_src", "pre_sport", "pre_id");
         let pre_dst = record.endpoint("pre_dst", "pre_dport", "");
         let post_src = record.endpoint("post_src", "post_sport", "post_id");
@@ -153,79 +154,50 @@ impl Printer {
             (post_dst, post_colors[1]),
             (record.text("nat"), ""),
         ];
-        self.row(cells, &details(record), out);
+        self.row(cells, &details(record))
     }
 
-    fn gap(&self, record: &Record, out: &mut Vec<u8>) {
-        let text = format!("*** {} GAP {} ***", record.text("time"), explain(record));
-        self.painted(&text, ALARM, out);
-        out.push(b'\n');
-    }
-
-    /// Writes cells of equal width, and after them the details as they are.
-    fn row(&mut self, cells: [(String, &str); COLUMNS], details: &str, out: &mut Vec<u8>) {
-        let last = if details.is_empty() {
-            COLUMNS - 1
-        } else {
-            COLUMNS
-        };
+    /// Cells of equal width, and after them the details as they are.
+    fn row(&mut self, cells: [(String, &str); COLUMNS.len()], details: &str) -> String {
+        let mut line = String::new();
         for (index, (text, color)) in cells.iter().enumerate() {
             let length = text.chars().count();
             self.widths[index] = self.widths[index].max(length);
-            if index > 0 {
-                out.push(b' ');
-            }
-            self.painted(text, color, out);
-            if index < last {
-                let padding = self.widths[index] - length;
-                out.resize(out.len() + padding, b' ');
-            }
+            let padding = self.widths[index] - length + 1;
+            line += &format!("{}{:padding$}", self.painted(text, color), "");
         }
-        if !details.is_empty() {
-            out.push(b' ');
-            self.painted(details, YELLOW, out);
-        }
-        out.push(b'\n');
+        line += &self.painted(details, YELLOW);
+        line.truncate(line.trim_end().len());
+        line
     }
 
-    fn painted(&self, text: &str, color: &str, out: &mut Vec<u8>) {
-        let colored = self.colored && !color.is_empty();
-        if colored {
-            out.extend_from_slice(color.as_bytes());
+    fn painted(&self, text: &str, color: &str) -> String {
+        if !self.colored || color.is_empty() || text.is_empty() {
+            return text.to_owned();
         }
-        out.extend_from_slice(text.as_bytes());
-        if colored {
-            out.extend_from_slice(RESET.as_bytes());
-        }
+        format!("{color}{text}{RESET}")
     }
 }
 
 /// The fields that not every event has, by their names.
 fn details(record: &Record) -> String {
-    let mut details = Vec::new();
-    let pairs = [
-        ("orig", "orig_packets", "orig_octets"),
-        ("reply", "reply_packets", "reply_octets"),
-    ];
-    let pair = |(name, first, second)| {
+    let pair = |name, first, second| {
         let (first, second) = (record.number(first)?, record.number(second)?);
         Some(format!("{name}={first}/{second}"))
     };
-    details.extend(pair(("icmp", "icmp_type", "icmp_code")));
-    if let Some(duration) = record.0.get("duration").and_then(Value::as_f64) {
-        details.push(format!("duration={duration:.3}"));
-    }
-    details.extend(pairs.into_iter().filter_map(pair));
-    let mark = record.text("mark");
-    if !mark.is_empty() {
-        details.push(format!("mark={mark}"));
-    }
-    if let Some(zone) = record.number("zone") {
-        details.push(format!("zone={zone}"));
-    }
-    if record.0.get("inferred") == Some(&Value::Bool(true)) {
-        details.push("inferred".to_owned());
-    }
+    let duration = record.0.get("duration").and_then(Value::as_f64);
+    let mark = Some(record.text("mark")).filter(|mark| !mark.is_empty());
+    let inferred = record.0.get("inferred") == Some(&Value::Bool(true));
+    let details = [
+        pair("icmp", "icmp_type", "icmp_code"),
+        duration.map(|seconds| format!("duration={seconds:.3}")),
+        pair("orig", "orig_packets", "orig_octets"),
+        pair("reply", "reply_packets", "reply_octets"),
+        mark.map(|mark| format!("mark={mark}")),
+        record.number("zone").map(|zone| format!("zone={zone}")),
+        inferred.then(|| "inferred".to_owned()),
+    ];
+    let details: Vec<_> = details.into_iter().flatten().collect();
     details.join(" ")
 }
 
@@ -257,8 +229,11 @@ fn explain(gap: &Record) -> String {
         Some(GapCause::Undelivered) => ("too much for this viewer", "events not shown here"),
         None => ("something that this version does not know", "lost"),
     };
-    let number = gap.number("lost");
-    let lost = number.map_or_else(String::new, |number| format!(", {number} {lost}"));
+    let lost = match (gap.number("lost"), lost.split_once("s ")) {
+        (None, _) => String::new(),
+        (Some(1), Some((noun, fate))) => format!(", 1 {noun} {fate}"),
+        (Some(number), _) => format!(", {number} {lost}"),
+    };
     format!("{name}: {what}{lost}, from {from} to {to}")
 }
 

@@ -11,10 +11,6 @@ use crate::wire::syslog::Host;
 impl Output {
     /// An output to a collector, that goes on at `place`.
     pub fn to_collector(config: &config::Collector, place: Place, now: Now) -> Self {
-        let name = match &config.name {
-            Some(name) => format!("collector {name} ({})", config.address),
-            None => format!("collector {}", config.address),
-        };
         let encoder = Encoder::of_collector(config, now);
         let statistics = metrics::Output {
             format: config.version.name().to_owned(),
@@ -23,16 +19,11 @@ impl Output {
             ..metrics::Output::default()
         };
         let transport = Transport::to_collector(config);
-        Self::new(name, encoder, transport, statistics, place)
+        Self::new(config.title(), encoder, transport, statistics, place)
     }
 
     /// An output to a target for copies, that goes on at `place`.
     pub fn to_copy(config: &config::Syslog, host: &Host, place: Place) -> Self {
-        let target = config.target.to_string();
-        let name = match &config.name {
-            Some(name) => format!("{name} ({target})"),
-            None => target,
-        };
         let encoder = Encoder::of_copy(config, host);
         let statistics = metrics::Output {
             format: config.format.name().to_owned(),
@@ -40,7 +31,7 @@ impl Output {
             ..metrics::Output::default()
         };
         let transport = Transport::to_target(&config.target);
-        Self::new(name, encoder, transport, statistics, place)
+        Self::new(config.title(), encoder, transport, statistics, place)
     }
 
     pub(super) fn new(
