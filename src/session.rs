@@ -277,7 +277,8 @@ pub enum GapCause {
     /// The system's clock was set. The interval goes from what it said before to what it says after, in either
     /// direction. Lost: nothing, but the times of records from before and after cannot be compared.
     ClockStep,
-    /// Connection tracking may have been off: the nftables table that keeps it on had been removed. Lost: not known.
+    /// Connection tracking may have been off, as the nftables rule that keeps it on had been removed, or its events were
+    /// switched off. Lost: not known.
     TrackingOff,
     /// Messages of the kernel could not be understood, and are lost.
     Undecoded,

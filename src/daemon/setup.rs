@@ -114,7 +114,8 @@ pub(super) fn claim(config: &config::Capture) -> Result<UnixDatagram, Error> {
     })
 }
 
-fn switch_on(settings: &Path) {
+/// Sets the settings that the records need.
+pub(super) fn switch_on(settings: &Path) {
     for change in sysctl::set(settings) {
         match change {
             Ok(changed) => ::log::info!("{changed}"),

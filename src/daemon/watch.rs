@@ -5,20 +5,22 @@
 //! - As many sessions pending as are kept is a warning.
 //! - The table nearing its limit is a warning: with reliable delivery, connections that have ended and could not be
 //!   reported count as well.
-//! - The nftables table that keeps connection tracking on is made again when somebody has removed it (`nft flush
-//!   ruleset`), and the time without it is a gap.
+//! - The nftables rule that keeps connection tracking on is made again when somebody has removed it (`nft flush ruleset`),
+//!   and the time without it is a gap. So is the time while events are switched off (`nf_conntrack_events`).
 //! - A network namespace that was made anew under the same name ends the daemon: its sockets are in the old one.
 //! - A step of the clock is a gap of no duration.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
+use super::setup::switch_on;
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::namespace::{path_of, within};
-use crate::kernel::nftables;
 use crate::kernel::tracking::{Statistics, Tracking};
+use crate::kernel::{nftables, sysctl};
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Uptime, Wall};
 
@@ -34,8 +36,12 @@ pub struct Watch {
     /// Device and inode of the namespace's file, if one is configured.
     namespace: Option<(u64, u64)>,
     next: Uptime,
-    /// When the table was last seen to exist.
-    pinned: Wall,
+    /// When connections were last seen to be tracked and reported.
+    on: Wall,
+    /// No gap of the time since then before.
+    next_gap: Uptime,
+    /// Whether events are switched off.
+    silent: bool,
     statistics: Statistics,
     table_full: Tally,
     insert_failed: Tally,
@@ -69,7 +75,9 @@ impl Watch {
             tracking,
             namespace: identity(config)?,
             next: now.up.saturating_add(INTERVAL),
-            pinned: now.wall,
+            on: now.wall,
+            next_gap: now.up,
+            silent: false,
             statistics,
             table_full: Tally::new(GapCause::TableFull, table_full(&statistics), now),
             insert_failed: Tally::new(GapCause::InsertFailed, statistics.drops.insert_failed, now),
@@ -125,6 +133,7 @@ impl Watch {
         ] {
             tally.next = now.up;
         }
+        self.next_gap = now.up;
         self.check_decoded(engine, malformed, now);
         // The namespace may be gone.
         let _ = self.look(engine, now);
@@ -155,7 +164,7 @@ impl Watch {
     }
 
     fn look(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
-        self.check_pin(engine, now)?;
+        self.check_tracking(engine, now)?;
         self.statistics = self.tracking.statistics()?;
         let insert_failed = self.statistics.drops.insert_failed;
         let gaps = [
@@ -219,23 +228,49 @@ impl Watch {
         }
     }
 
-    fn check_pin(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
+    fn check_tracking(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
         let table = &self.config.table;
-        if !self.tracking.has_table(table)? {
+        let mut was_on = !self.silent;
+        if !self.tracking.has_rule(table, nftables::CHAIN)? {
+            was_on = false;
             within(self.config.namespace.as_ref(), || nftables::install(table))??;
             log::warn!(
-                "the nftables table \"inet {table}\" had been removed, and was made again: connection tracking may have \
-                 been off"
+                "the nftables table \"inet {table}\", or the rule in it, had been removed, and was made again: connection \
+                 tracking may have been off"
             );
-            let gap = Gap {
-                cause: GapCause::TrackingOff,
-                from: self.pinned,
-                to: now.wall.max(self.pinned),
-                lost: None,
-            };
-            engine.handle_gap(gap, now);
         }
-        self.pinned = now.wall;
+        let is_silent = !self.tracking.has_events()?;
+        if std::mem::replace(&mut self.silent, is_silent) != is_silent {
+            was_on = false;
+            self.next_gap = now.up;
+            if is_silent {
+                log::error!(
+                    "net.netfilter.nf_conntrack_events: expected 1, found 0: connections that begin now are not reported, and \
+                     are in no record but a gap; set it to 1 again"
+                );
+                if self.config.set_sysctls {
+                    let settings = Path::new(sysctl::DIRECTORY);
+                    within(self.config.namespace.as_ref(), || switch_on(settings))?;
+                }
+            } else {
+                log::info!("connections that begin are reported again");
+            }
+        }
+        if was_on {
+            self.on = now.wall;
+        } else if now.up >= self.next_gap {
+            self.next_gap = now.up.saturating_add(TALLY);
+            let from = std::mem::replace(&mut self.on, now.wall);
+            engine.handle_gap(
+                Gap {
+                    cause: GapCause::TrackingOff,
+                    from,
+                    to: now.wall.max(from),
+                    lost: None,
+                },
+                now,
+            );
+        }
         Ok(())
     }
 

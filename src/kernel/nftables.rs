@@ -15,14 +15,16 @@ use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use super::borrow;
 use crate::wire::netlink::{Messages, NLMSG_ERROR};
 
-const CHAIN: &CStr = c"pin";
+/// The chain with the rule.
+pub(crate) const CHAIN: &str = "pin";
 const COMMENT: &CStr = c"keeps connection tracking on for nattrail";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes the table in the thread's network namespace, in place of one that an earlier run left behind.
 pub(crate) fn install(table: &str) -> io::Result<()> {
     let table = Table::new(CString::new(table)?, ProtoFamily::Inet);
-    let chain = Chain::new(CHAIN, &table);
+    let name = CString::new(CHAIN)?;
+    let chain = Chain::new(&name, &table);
     let mut rule = Rule::new(&chain);
     // `ct state new`: whole, so that nft can show the rule and read it back.
     rule.add_expr(&Conntrack::State);

@@ -21,19 +21,25 @@ use crate::wire::netlink::{self, Messages, NLMSG_ERROR};
 const COUNTERS: &str = "/proc/thread-self/net/stat/nf_conntrack";
 const ENTRIES: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 const MAXIMUM: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
+const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
 
 const BUFFER: usize = 32 * 1024;
 
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE`
-const MESSAGE_GET_TABLE: u16 = 10 << 8 | 1;
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`
+const MESSAGE_GET_CHAIN: u16 = 10 << 8 | 4;
 const NFPROTO_INET: u8 = 1;
-const NFTA_TABLE_NAME: u16 = 1;
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+/// How many rules it has.
+const NFTA_CHAIN_USE: u16 = 6;
 
 /// Where such questions are asked.
 pub(crate) struct Tracking {
     counters: Option<File>,
     entries: File,
     maximum: File,
+    /// Not there in a kernel that reports no events at all.
+    events: Option<File>,
     socket: mnl::Socket,
     buffer: Box<[u8]>,
 }
@@ -56,6 +62,7 @@ impl Tracking {
             counters: File::open(COUNTERS).ok(),
             entries: File::open(ENTRIES)?,
             maximum: File::open(MAXIMUM)?,
+            events: File::open(EVENTS).ok(),
             socket,
             buffer: vec![0; BUFFER].into_boxed_slice(),
         })
@@ -75,23 +82,37 @@ impl Tracking {
         })
     }
 
-    /// Whether the nftables table of family inet exists.
-    pub(crate) fn has_table(&mut self, name: &str) -> io::Result<bool> {
+    /// Whether connections that begin now are reported to those who listen.
+    pub(crate) fn has_events(&self) -> io::Result<bool> {
+        let Some(events) = &self.events else {
+            return Ok(true);
+        };
+        Ok(read_again(events)?.trim() != "0")
+    }
+
+    /// Whether this nftables table of family inet has the chain, with a rule in it.
+    pub(crate) fn has_rule(&mut self, table: &str, chain: &str) -> io::Result<bool> {
         self.discard();
-        self.socket.send(&get_table(name))?;
+        self.socket.send(&get_chain(table, chain))?;
         let length = self.socket.recv_raw(&mut self.buffer)?;
+        let mut rules = 0;
         for message in Messages::new(&self.buffer[..length]) {
             let message = message.map_err(io::Error::other)?;
             if message.kind == NLMSG_ERROR {
-                let number = message.error_number().map_err(io::Error::other)?;
-                return match number {
-                    0 => Ok(true),
-                    libc::ENOENT => Ok(false),
-                    number => Err(io::Error::from_raw_os_error(number)),
-                };
+                match message.error_number().map_err(io::Error::other)? {
+                    0 | libc::ENOENT => {}
+                    number => return Err(io::Error::from_raw_os_error(number)),
+                }
+                continue;
+            }
+            for attribute in netlink::attributes(message.payload).map_err(io::Error::other)? {
+                let attribute = attribute.map_err(io::Error::other)?;
+                if attribute.kind == NFTA_CHAIN_USE {
+                    rules = attribute.be32().map_err(io::Error::other)?;
+                }
             }
         }
-        Ok(true)
+        Ok(rules > 0)
     }
 
     fn ask_drops(&mut self) -> io::Result<Drops> {
@@ -121,14 +142,18 @@ fn read_again(mut file: &File) -> io::Result<String> {
     io::read_to_string(file)
 }
 
-fn get_table(name: &str) -> Vec<u8> {
-    // With the zero octet that ends it.
-    let length =
-        u16::try_from(4 + name.len() + 1).expect("the kernel takes names of up to 256 octets");
-    let mut attribute = [length.to_ne_bytes(), NFTA_TABLE_NAME.to_ne_bytes()].concat();
-    attribute.extend(name.as_bytes());
-    attribute.resize((attribute.len() + 1).next_multiple_of(4), 0);
-    netlink::request(MESSAGE_GET_TABLE, 0, 0, NFPROTO_INET, &attribute)
+fn get_chain(table: &str, chain: &str) -> Vec<u8> {
+    let mut attributes = Vec::new();
+    for (kind, name) in [(NFTA_CHAIN_TABLE, table), (NFTA_CHAIN_NAME, chain)] {
+        // With the zero octet that ends it.
+        let length = u16::try_from(4 + name.len() + 1);
+        let length = length.expect("the kernel takes names of up to 256 octets");
+        attributes.extend([length.to_ne_bytes(), kind.to_ne_bytes()].concat());
+        attributes.extend(name.as_bytes());
+        attributes.push(0);
+        attributes.resize(attributes.len().next_multiple_of(4), 0);
+    }
+    netlink::request(MESSAGE_GET_CHAIN, 0, 0, NFPROTO_INET, &attributes)
 }
 
 #[cfg(test)]

@@ -117,6 +117,56 @@ fn a_ruleset_that_is_flushed_is_a_gap_and_tracking_is_on_again() {
     assert!(ledger.gaps[0].from <= ledger.gaps[0].to);
 }
 
+#[test]
+fn a_rule_that_is_flushed_from_its_table_is_a_gap_and_made_again() {
+    let Some(scene) = Scene::new("") else {
+        return;
+    };
+    // Only ours keeps tracking on: the addresses are translated by nobody now.
+    scene.net.nft("flush table inet nattrail");
+    scene.wait_for_status("the gap", |metrics| {
+        number(metrics, "/gaps/tracking-off/count") == 1
+    });
+    let listed = scene.net.gateway.succeed(
+        Command::new("nft").args(["list", "table", "inet", "nattrail"]),
+        "",
+    );
+    assert!(listed.contains("ct state new"), "{listed}");
+    let mut generator = Generator::new(&scene.net);
+    let made = generator.begin_all(&scene.net, 10, 0);
+    scene.net.end_connections();
+    scene.wait_for_deletes(10);
+    let ledger = scene.finish();
+    ledger.assert_complete(&made);
+    assert_eq!(ledger.gaps.len(), 1);
+}
+
+#[test]
+fn events_that_are_switched_off_are_a_gap_and_on_again_and_what_is_open_then_is_adopted() {
+    const EVENTS: &str = "net/netfilter/nf_conntrack_events";
+    let Some(scene) = Scene::new("") else {
+        return;
+    };
+    let mut generator = Generator::new(&scene.net);
+    scene.net.gateway.sysctl(EVENTS, "0");
+    let mut made = generator.begin_all(&scene.net, 10, 0);
+    let _ = scene.daemon.wait_for_message("found 0");
+    let _ = scene.daemon.wait_for_message("reported again");
+    assert_eq!(scene.net.gateway.read_sysctl(EVENTS).trim(), "1");
+    scene.wait_for_status("those that nobody reported", |metrics| {
+        number(metrics, "/sessions/creates") == 10
+    });
+    made.extend(generator.begin_all(&scene.net, 10, 10));
+    scene.wait_for_status("those that were reported", |metrics| {
+        number(metrics, "/sessions/creates") == 20
+    });
+    let ledger = scene.finish();
+    assert_eq!(ledger.sessions.len(), made.len());
+    let gaps = ledger.gaps_of("tracking-off");
+    assert_eq!((gaps.len(), ledger.gaps.len()), (2, 2));
+    assert!(gaps[0].to <= gaps[1].from, "{gaps:?}");
+}
+
 /// A daemon in one namespace that reads another.
 fn reading(other: &Namespace) -> Home {
     Home::new(&format!(
