@@ -379,12 +379,16 @@ impl Engine {
             .table
             .find(key, &session)
             .find(|(_, pending)| session.id.is_some() && pending.session.id == session.id)
-            .map(|(slot, pending)| (slot, pending.audit));
+            .map(|(slot, pending)| (slot, pending.audit, pending.begun));
         match same {
             // One of an earlier run ended while nobody listened: this is the next with its tuples and id.
-            Some((slot, RESTORED)) => self.close(key, slot, now),
-            // Another listener could not take the event, so that the kernel sent it again to all of them.
-            Some(_) => {
+            Some((slot, RESTORED, _)) => self.close(key, slot, now),
+            // Another listener could not take the event, so that the kernel sent it again to all of them. Or the end of the
+            // pending one was missed, and this is the next.
+            Some((.., begun)) => {
+                if self.unheard.is_after(begun) {
+                    self.unheard.note(begun, now.wall, self.audit.number());
+                }
                 self.statistics.duplicates += 1;
                 return;
             }

@@ -14,11 +14,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod judge;
+mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
+use self::steps::{Kind, Step, kind, step};
 use super::tests::{capture, session};
 use super::*;
 use crate::session::GapCause;
@@ -29,75 +31,10 @@ const PORTS: u16 = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
-    Begin(u16),
-    End(u16),
-    /// The receive buffer is full from here on, or has room again.
-    Full(bool),
-    /// So many events are read; if none are left, the engine is told.
-    Read(usize),
-    /// An end that was read is sent again, because another listener could not take it.
-    RepeatEnd(usize),
-    /// The same of the beginning of a connection that is open.
-    RepeatBegin(u16),
-    /// The kernel tries again to deliver an end from the dying list.
-    Redeliver(usize),
-    RequestAudit,
-    /// The kernel makes the next piece of a dump.
-    MakePiece,
-    ReadPiece,
-    FailDump,
-    Timeout,
-    Commit,
-    CommitFails,
-    /// Kill and restart; what was not committed is forgotten, and what was queued is gone.
-    Crash,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    let port = || 0..PORTS;
-    prop_oneof![
-        6 => port().prop_map(Step::Begin),
-        6 => port().prop_map(Step::End),
-        1 => any::<bool>().prop_map(Step::Full),
-        6 => (1..5_usize).prop_map(Step::Read),
-        1 => any::<usize>().prop_map(Step::RepeatEnd),
-        1 => port().prop_map(Step::RepeatBegin),
-        2 => any::<usize>().prop_map(Step::Redeliver),
-        1 => Just(Step::RequestAudit),
-        6 => Just(Step::MakePiece),
-        6 => Just(Step::ReadPiece),
-        1 => Just(Step::FailDump),
-        3 => Just(Step::Timeout),
-        3 => Just(Step::Commit),
-        1 => Just(Step::CommitFails),
-        1 => Just(Step::Crash),
-    ]
-}
-
-/// Properties of the kernel and its configuration.
-#[derive(Clone, Copy, Debug)]
-struct Kind {
-    /// `nf_conntrack_timestamp`.
-    timestamps: bool,
-    /// Whether events say when they happened (with `timestamps`).
-    event_times: bool,
-    reliable: bool,
-}
-
-fn kind() -> impl Strategy<Value = Kind> {
-    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(timestamps, event_times, reliable)| {
-        Kind {
-            timestamps,
-            event_times: event_times && timestamps,
-            reliable,
-        }
-    })
-}
-
-#[derive(Clone, Copy, Debug)]
 struct Life {
     port: u16,
+    /// That of the life before it, unless the kernel still has its entry.
+    id: u32,
     start: Wall,
     end: Option<Wall>,
     /// The clock as the engine first heard of it, by event or dump.
@@ -162,6 +99,8 @@ struct World {
     looked: Wall,
     dying: Vec<usize>,
     delivered: Vec<usize>,
+    /// Whether ends that were read are owed to another listener.
+    is_other_slow: bool,
     dump: Option<Dump>,
     store: BTreeMap<Row, StoredSession>,
     doubts: [Doubt; PORTS as usize],
@@ -201,6 +140,7 @@ impl World {
             looked: now.wall,
             dying: Vec::new(),
             delivered: Vec::new(),
+            is_other_slow: true,
             dump: None,
             store: BTreeMap::new(),
             doubts: [Doubt::default(); PORTS as usize],
@@ -238,11 +178,17 @@ impl World {
 
     fn flow(&self, life: usize, ended: bool) -> Entry {
         let Life {
-            port, start, end, ..
+            port,
+            id,
+            start,
+            end,
+            ..
         } = self.lives[life];
         let stamp = |time: Wall| self.kind.timestamps.then_some(time);
+        let mut session = session(port);
+        session.id = Some(id);
         Entry {
-            session: session(port),
+            session,
             totals: None,
             start: stamp(start),
             stop: end.filter(|_| ended).and_then(stamp),
@@ -290,6 +236,9 @@ impl World {
             Step::Crash => self.crash(),
             Step::RepeatEnd(_) => {}
         }
+        if self.kind.forgets {
+            self.engine.recent = RecentEnds::new(self.now.wall);
+        }
         self.start_dump();
         while let Some(record) = self.engine.poll_record() {
             if let Record::Event(event) = record {
@@ -313,8 +262,12 @@ impl World {
         if self.open(port).is_some() {
             return;
         }
+        let last = self.lives.iter().rposition(|life| life.port == port);
+        let is_kept = last.is_some_and(|last| self.dying.contains(&last));
+        let id = last.map_or(u32::from(port), |last| self.lives[last].id);
         self.lives.push(Life {
             port,
+            id: id + if is_kept { 1 << 16 } else { 0 },
             start: self.clock,
             end: None,
             heard: None,
@@ -451,10 +404,12 @@ impl World {
 
     fn start_dump(&mut self) {
         if let Some(listing) = self.engine.poll_dump(self.now) {
+            let delivered = self.delivered.iter().copied();
+            let owed = delivered.filter(|life| self.is_other_slow && !self.is_followed(*life));
             self.dump = Some(Dump {
                 listing,
                 next: 0,
-                dying: self.dying.clone(),
+                dying: self.dying.iter().copied().chain(owed).collect(),
                 pieces: VecDeque::new(),
             });
         }
@@ -468,8 +423,9 @@ impl World {
             Listing::Table if dump.next < usize::from(PORTS) => self.open(dump.next as u16),
             // An entry that was delivered meanwhile is no longer there.
             Listing::Dying => {
-                let life = dump.dying.get(dump.next).copied();
-                life.filter(|life| self.dying.contains(life))
+                let is_there =
+                    |life: &usize| self.dying.contains(life) || self.delivered.contains(life);
+                dump.dying.get(dump.next).copied().filter(is_there)
             }
             Listing::Table => None,
         };
@@ -494,6 +450,10 @@ impl World {
             }
             return;
         };
+        // The true memory holds far more ends than are read while a piece waits.
+        if self.kind.forgets && listing == Listing::Table && self.delivered.contains(&life) {
+            return;
+        }
         if listing == Listing::Table {
             // It passes for the life before it, whose end has not been read.
             let Life {

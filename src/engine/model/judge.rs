@@ -6,6 +6,7 @@ impl World {
     /// Everything that is under way comes to its end, and then one more audit.
     pub(super) fn settle(&mut self) {
         self.full = false;
+        self.is_other_slow = false;
         for _ in 0..2 {
             self.pass(20 * SECOND, Duration::ZERO);
             while !self.dying.is_empty() {
@@ -65,18 +66,23 @@ impl World {
             }
             let mut numbers = 0..self.lives.len();
             let merged = numbers.any(|life| self.lives[life].port == port && self.is_merged(life));
-            if merged || doubt.hidden || doubt.crashed || doubt.renewed || doubt.late {
+            // A dump told of a life before the events of an earlier one were read, which look like its own.
+            let overtaken = self.kind.forgets && lives.iter().any(|life| life.overtook);
+            if merged || overtaken || doubt.hidden || doubt.crashed || doubt.renewed || doubt.late {
                 continue;
             }
             let heard = || lives.iter().filter(|life| life.heard.is_some());
             let ended = heard().filter(|life| life.end.is_some()).count();
-            assert_eq!(
-                count(EventKind::Create),
-                heard().count(),
-                "creates, {}",
-                show()
-            );
-            assert_eq!(count(EventKind::Delete), ended, "deletes, {}", show());
+            let wanted = [
+                (EventKind::Create, heard().count()),
+                (EventKind::Delete, ended),
+            ];
+            for (kind, wanted) in wanted {
+                // What is forgotten may be recorded again, and is never left out.
+                let told = count(kind);
+                let is_right = told == wanted || self.kind.forgets && told > wanted;
+                assert!(is_right, "{kind:?} {told} for {wanted}, {}", show());
+            }
             let mut open = 0_i32;
             for event in &records {
                 open += if event.kind == EventKind::Create {
