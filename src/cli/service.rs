@@ -153,6 +153,15 @@ fn call(words: &[&str], log: &str) -> Option<u8> {
     let (code, reason) = match command.args(&words[1..]).status() {
         Ok(status) if status.success() => return None,
         Ok(status) => (status.code(), status.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let program = words[0];
+            let message = format!(
+                "{program}: expected the service of the package, found none: install the package, or send a daemon that \
+                 was started by hand SIGHUP to read its configuration again, and SIGTERM to stop"
+            );
+            tell("error", &message);
+            return Some(Exit::Unavailable as u8);
+        }
         Err(error) => (None, error.to_string()),
     };
     let words = words.join(" ");

@@ -363,8 +363,8 @@ const COLLECTOR: &[Key] = keys! {
         "name" = Unset, OUTPUT_NAME;
         /// Where to send: an IP address and a UDP port, IPv6 as [address]:port. Required. Default port: 2055 for v5
         /// and v9, 4739 for ipfix.
-        "address" = Required("\"192.0.2.10:4739\""), "an IP address and port, such as \"192.0.2.10:2055\" or \
-         \"[2001:db8::10]:4739\"";
+        "address" = Required("\"192.0.2.10:4739\""), "an IP address, with or without a port, such as \"192.0.2.10:2055\" or \
+         \"[2001:db8::10]:4739\" (names are not looked up)";
         /// Transport protocol: "udp" is the only one.
         "transport" = Value("\"udp\""), "\"udp\"";
         /// Export protocol: "v5", "v9" (NetFlow) or "ipfix". v5 knows IPv4 only.

@@ -186,7 +186,9 @@ impl Daemon {
             pid: std::process::id(),
         };
         let next = keeper.log().next();
-        let outputs = Outputs::new(&config, host, places, plan.session, next, now);
+        let mut outputs = Outputs::new(&config, host, places, plan.session, next, now);
+        // An output that cannot be opened is known at once, not with the first record for it.
+        outputs.reopen(now);
         let control = open_control(&config.control, poll.registry());
         let scrape = open_scrape(&config.metrics, poll.registry());
         let confinement = confine(&config);

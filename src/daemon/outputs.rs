@@ -75,10 +75,10 @@ impl Outputs {
             });
         }
         this.share_peers(now);
-        for (key, _) in left {
-            log::info!(
-                "output {key}: it is no longer configured, and its place in the log is given up"
-            );
+        for (key, place) in left {
+            // The serials of a log that was replaced meanwhile begin anew.
+            let behind = next.0.saturating_sub(place.position.serial.0);
+            tell_of_removed(destination(&key).unwrap_or(&key), behind);
         }
         this
     }
@@ -119,8 +119,7 @@ impl Outputs {
         for mut removed in left {
             removed.output.drain(source, now);
             let behind = removed.output.behind(source.end());
-            let name = removed.output.name();
-            log::info!("{name}: no longer configured; records that it had not taken: {behind}");
+            tell_of_removed(removed.output.name(), behind);
         }
     }
 
@@ -277,6 +276,15 @@ const fn without_session(place: Place) -> Place {
         port: 0,
         sequence: 0,
         ..place
+    }
+}
+
+fn tell_of_removed(name: &str, behind: u64) {
+    match behind {
+        0 => log::info!("{name}: no longer configured; it had taken all records"),
+        _ => log::warn!(
+            "{name}: no longer configured; the records that it had not taken are given up: {behind}"
+        ),
     }
 }
 

@@ -223,7 +223,7 @@ impl Output {
         let is_behind = !self.ahead.is_empty() || self.reader.next < end;
         let work = match self.probing {
             Some(Some(sent)) => Some(after_probe(sent)),
-            _ if is_behind => Some(Uptime::default()),
+            _ if is_behind || self.health == State::Failing => Some(Uptime::default()),
             _ => self.encoder.poll_timeout(),
         };
         let work = work.map(|at| at.max(self.retry.unwrap_or_default()));
@@ -280,10 +280,20 @@ impl Output {
         self.delay = FIRST_DELAY;
         if self.probing.is_none() {
             self.retry = None;
-            if let Err(failure) = self.transport.open() {
+            if let Err(failure) = self.open() {
                 self.fail(failure, now);
             }
         }
+    }
+
+    /// Opens it unless it is open. Says whether nothing is encoded ahead any more.
+    fn open(&mut self) -> Result<bool, Failure> {
+        let has_new_port = self.transport.open()?;
+        if has_new_port {
+            // For collectors that is a new transport session, with templates and a sequence of its own.
+            self.throw_away_ahead(0);
+        }
+        Ok(has_new_port)
     }
 
     /// Writes until nothing is left, the receiver takes no more, or the bound of one call is reached.
@@ -304,7 +314,7 @@ impl Output {
                 self.encoder.flush(now, &mut self.ahead);
             }
             if self.ahead.is_empty() {
-                return self.handle_empty(source.end());
+                return self.handle_empty(source.end(), now);
             }
             if count == most {
                 if is_udp {
@@ -312,10 +322,8 @@ impl Output {
                 }
                 return;
             }
-            let opened = self.transport.open();
+            let opened = self.open();
             if let Ok(true) = opened {
-                // For collectors a new port is a new transport session, with templates and a sequence of its own.
-                self.throw_away_ahead(0);
                 continue;
             }
             let written = opened.and_then(|_| {
@@ -405,14 +413,19 @@ impl Output {
     }
 
     /// Nothing is left to write.
-    fn handle_empty(&mut self, end: Serial) {
+    fn handle_empty(&mut self, end: Serial, now: Now) {
         if self.encoder.is_idle() {
             // Records that make no message count as taken with the message before them.
             self.advance(Position::before(self.reader.next));
         }
         // Nobody answers while there is nothing to probe with.
-        if self.position.serial >= end && self.probing.is_none() {
-            self.recover();
+        if self.position.serial < end || self.probing.is_some() {
+            return;
+        }
+        // Records that make no message were not taken by anybody.
+        match self.open() {
+            Err(failure) if self.health == State::Failing => drop(self.fail(failure, now)),
+            _ => self.recover(),
         }
     }
 

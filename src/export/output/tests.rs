@@ -341,6 +341,21 @@ fn a_receiver_that_cannot_be_reached_is_tried_again_and_gets_everything() {
 }
 
 #[test]
+fn what_cannot_be_opened_does_not_work_again_before_it_can_although_nothing_waits_for_it() {
+    let mut scene = Scene::lines(false, Log::new(0, 1));
+    scene.fake().open_failures = (0..3).map(|_| broken()).collect();
+    scene.output.reopen(at(0));
+    let mut states = Vec::new();
+    for _ in 0..3 {
+        let next = scene.poll_timeout().unwrap();
+        scene.pump(next.saturating_since(at(0).up).as_millis() as u64);
+        states.push(scene.metrics().state);
+    }
+    assert_eq!(states, [State::Failing, State::Failing, State::Working]);
+    assert_eq!(scene.poll_timeout(), None);
+}
+
+#[test]
 fn nothing_is_tried_before_the_back_off_is_over() {
     let mut scene = Scene::lines(false, Log::new(10, 10));
     scene.fake().open_failures = (0..9).map(|_| broken()).collect();
