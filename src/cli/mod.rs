@@ -88,13 +88,11 @@ enum Command {
 }
 
 /// The command line as clap knows it: what manual and completions are held against.
-#[must_use]
 pub fn command() -> clap::Command {
     Arguments::command()
 }
 
 /// Runs the command line of this process.
-#[must_use]
 pub fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(arguments) => dispatch(arguments),

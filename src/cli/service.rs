@@ -150,22 +150,19 @@ fn call(words: &[&str], log: &str) -> Option<u8> {
         // As service(8): the daemon is to be the same whoever starts it.
         command.env_clear();
     }
-    let (code, reason) = match command.args(&words[1..]).status() {
+    let program = words.join(" ");
+    let (code, message) = match command.args(&words[1..]).status() {
         Ok(status) if status.success() => return None,
-        Ok(status) => (status.code(), status.to_string()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let program = words[0];
-            let message = format!(
-                "{program}: expected the service of the package, found none: install the package, or send a daemon that \
-                 was started by hand SIGHUP to read its configuration again, and SIGTERM to stop"
-            );
-            tell("error", &message);
-            return Some(Exit::Unavailable as u8);
+        Ok(status) => {
+            let message = format!("{program}: {status}; {log} and \"nattrail check\" may say why");
+            (status.code(), message)
         }
-        Err(error) => (None, error.to_string()),
+        Err(error) => {
+            let advice = "the package installs the service; send a daemon that was started by hand SIGHUP to read its \
+                          configuration again, and SIGTERM to stop";
+            (None, format!("{program}: {error}: {advice}"))
+        }
     };
-    let words = words.join(" ");
-    let message = format!("{words}: {reason}; {log} and \"nattrail check\" may say why");
     tell("error", &message);
     let code = code.and_then(|code| u8::try_from(code).ok());
     Some(code.unwrap_or(Exit::Os as u8))

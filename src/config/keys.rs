@@ -39,19 +39,16 @@ impl Section {
         Self::Syslog,
     ];
 
-    #[must_use]
     pub const fn name(self) -> &'static str {
         self.about().0
     }
 
     /// A sentence for an operator.
-    #[must_use]
     pub const fn introduction(self) -> &'static str {
         self.about().1
     }
 
     /// The keys of the section, in the order of the table.
-    #[must_use]
     pub const fn keys(self) -> &'static [Key] {
         self.about().2
     }
@@ -96,7 +93,6 @@ impl Section {
     }
 
     /// Whether the section may appear any number of times: `[[collector]]` or `[collector.NAME]`.
-    #[must_use]
     pub const fn is_list(self) -> bool {
         matches!(self, Self::Collector | Self::Syslog)
     }
@@ -133,7 +129,6 @@ pub enum Preset {
 
 impl Preset {
     /// The value to show in a sample configuration, in TOML's notation.
-    #[must_use]
     pub const fn sample(self) -> &'static str {
         match self {
             Self::Value(text) | Self::Required(text) | Self::Varies(text) => text,
@@ -144,7 +139,6 @@ impl Preset {
 
 impl Key {
     /// Whether a change takes a restart: a reload leaves the key as it is.
-    #[must_use]
     pub const fn is_fixed(&self) -> bool {
         self.keep.is_some()
     }

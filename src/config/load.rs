@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::fs;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,8 @@ use super::{Capture, Config, Control, Log, Metrics, Pending};
 
 /// Read when no other file is named, if it exists.
 const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
+
+const MOST_OCTETS: u64 = 1 << 20;
 
 /// Where a message says a value came from when there is no file.
 const EMBEDDED: &str = "built-in configuration";
@@ -142,12 +145,25 @@ fn standard_file(file: &Path) -> Result<Option<&Path>, Error> {
 
 fn read(file: &Path) -> Result<HashMap<String, Value>, Error> {
     // First of all: a name that is mistyped has no file, and the way it ends is then beside the point.
-    let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
+    let text = read_text(file).map_err(|error| unreadable(file, &error))?;
     let root = match format_of(file) {
         Some(format) => syntax::parse(format, &text),
         None => Err("expected a name that ends in .toml, .yaml (.yml), .json or .ini".to_owned()),
     };
     root.map_err(|message| Error(vec![about(file, message)]))
+}
+
+/// A reload must not wait for a pipe, nor fill the memory.
+fn read_text(file: &Path) -> io::Result<String> {
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(file)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() > MOST_OCTETS {
+        return Err(io::Error::other("no regular file of at most 1 MiB"));
+    }
+    io::read_to_string(file.take(MOST_OCTETS))
 }
 
 fn unreadable(file: &Path, error: &io::Error) -> Error {

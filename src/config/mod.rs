@@ -61,7 +61,6 @@ pub struct MarkFilter {
 }
 
 impl MarkFilter {
-    #[must_use]
     pub const fn accepts(self, mark: u32) -> bool {
         mark & self.mask == self.value
     }
@@ -100,7 +99,6 @@ impl Prefix {
         values::prefix(text).map_err(|expected| expected.unwrap_or_else(|| usual.to_owned()))
     }
 
-    #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4()
             && values::network_of(address, self.length) == self.address
@@ -149,7 +147,6 @@ pub struct Collector {
 
 impl Collector {
     /// Its name for people.
-    #[must_use]
     pub fn title(&self) -> String {
         match &self.name {
             Some(name) => format!("collector {name} ({})", self.address),
@@ -158,7 +155,6 @@ impl Collector {
     }
 
     /// Largest UDP payload that fits the `mtu`.
-    #[must_use]
     pub const fn max_message(&self) -> usize {
         let headers = if self.address.is_ipv4() {
             20 + 8
@@ -178,7 +174,6 @@ pub enum Version {
 
 impl Version {
     /// As in the configuration.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::NetflowV5 => "v5",
@@ -205,7 +200,6 @@ pub struct Syslog {
 
 impl Syslog {
     /// Its name for people.
-    #[must_use]
     pub fn title(&self) -> String {
         match &self.name {
             Some(name) => format!("{name} ({})", self.target),
@@ -214,7 +208,6 @@ impl Syslog {
     }
 
     /// How its messages are made.
-    #[must_use]
     pub fn style(&self) -> Style<'_> {
         Style {
             target: &self.target,

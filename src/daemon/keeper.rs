@@ -20,7 +20,7 @@ use crate::metrics;
 use crate::place::{Place, Serial, Span};
 use crate::session::{Gap, GapCause, Record};
 use crate::store::record_log::{Reading, RecordLog};
-use crate::store::{self, Commit, Error, LastRun, Places, Store, Stored};
+use crate::store::{self, Commit, Error, Heartbeat, LastRun, Places, Store, Stored};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::record::Block;
 
@@ -63,7 +63,7 @@ type Found = (Store, LastRun, Places);
 /// The database at the start: the state that the last run left decides which event socket is used.
 pub struct Opened {
     store: Result<Found, Error>,
-    pub heartbeat: Option<Wall>,
+    pub heartbeat: Option<Heartbeat>,
 }
 
 impl Opened {
@@ -188,11 +188,7 @@ impl Keeper {
     ) {
         let is_much =
             self.log.waiting() >= MANY_RECORDS || engine.changes_waiting() >= MANY_CHANGES;
-        let pause = if self.failing {
-            FAILING_PAUSE
-        } else {
-            Duration::ZERO
-        };
+        let pause = FAILING_PAUSE * u32::from(self.failing);
         let is_due =
             now.up >= self.next_flush || is_much && now.up >= self.last_flush.saturating_add(pause);
         if !is_due || now.up < self.not_before {

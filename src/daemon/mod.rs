@@ -51,7 +51,7 @@ use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Policy};
 use crate::kernel::{clock, inherited};
 use crate::metrics;
-use crate::time::{Now, Uptime, Wall};
+use crate::time::{Now, Uptime};
 use crate::wire::syslog::Host;
 
 const EVENTS: Token = Token(0);
@@ -320,35 +320,30 @@ impl Daemon {
         }
         self.notifier.handle_timeout(now);
         self.serve();
-        self.serve_metrics();
         ::log::logger().flush();
         Ok(heard)
     }
 
-    /// Answers who asks on the control socket, and writes to who watches.
+    /// Answers those who ask on the control socket and for Prometheus, and writes to those who watch.
     fn serve(&mut self) {
-        let Some(control) = &mut self.control else {
-            return;
-        };
-        control.handle_timeout(self.poll.registry(), self.now);
-        if control.wants_status() {
-            let status = self.metrics().to_json();
-            if let Some(control) = &mut self.control {
-                control.handle_status(&status);
-            }
+        let (registry, now) = (self.poll.registry(), self.now);
+        if let Some(control) = &mut self.control {
+            control.handle_timeout(registry, now);
         }
-    }
-
-    fn serve_metrics(&mut self) {
-        let Some(scrape) = &mut self.scrape else {
+        if let Some(scrape) = &mut self.scrape {
+            scrape.handle_timeout(registry, now);
+        }
+        let is_asked = self.control.as_ref().is_some_and(Control::wants_status);
+        let is_scraped = self.scrape.as_ref().is_some_and(Scrape::wants_page);
+        if !(is_asked || is_scraped) {
             return;
-        };
-        scrape.handle_timeout(self.poll.registry(), self.now);
-        if scrape.wants_page() {
-            let page = self.metrics().to_prometheus();
-            if let Some(scrape) = &mut self.scrape {
-                scrape.handle_page(&page);
-            }
+        }
+        let metrics = self.metrics();
+        if let Some(control) = self.control.as_mut().filter(|_| is_asked) {
+            control.handle_status(&metrics.to_json());
+        }
+        if let Some(scrape) = self.scrape.as_mut().filter(|_| is_scraped) {
+            scrape.handle_page(&metrics.to_prometheus());
         }
     }
 
@@ -359,13 +354,9 @@ impl Daemon {
     }
 
     fn commit_if_due(&mut self) {
-        let heard = self.heard_until();
+        let heard = self.capture.heard_until(self.now);
         let (engine, outputs) = (&mut self.engine, &mut self.outputs);
         self.keeper.handle_timeout(engine, outputs, heard, self.now);
-    }
-
-    fn heard_until(&self) -> Wall {
-        self.capture.heard_until(self.now)
     }
 
     fn forward(&mut self) {
@@ -464,7 +455,7 @@ impl Daemon {
         let malformed = self.capture.statistics().malformed;
         self.watch.finish(&mut self.engine, malformed, self.now);
         self.forward();
-        let heard = self.heard_until();
+        let heard = self.capture.heard_until(self.now);
         let (engine, outputs) = (&mut self.engine, &mut self.outputs);
         self.keeper.flush(engine, outputs, heard, None, self.now);
         if let Some(control) = &mut self.control {

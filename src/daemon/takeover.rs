@@ -7,11 +7,11 @@
 //! | a planned end | no socket, or another one | new | its end | go on |
 //! | no planned end (a crash) | | kept if it is there | its last commit | new |
 //! | a database that is older than the last commit | | kept if it is there | the database's commit | new |
-//! | an empty database, and a lock | | kept if it is there | the lock's time | new |
-//! | an unusable database, and a lock | | new | the lock's time | new |
+//! | an empty database, and a lock | | kept if it is there | the oldest record that was not taken | new |
+//! | an unusable database, and a lock | | new | the oldest record that was not taken | new |
 //! | nothing at all | | kept if it is there | none: the first run | new |
 //!
-//! The date of the lock file is a second witness of the last commit. A run that cannot use the database cannot note there
+//! The lock file is a second witness of the last commit ([`Heartbeat`]). A run that cannot use the database cannot note there
 //! that it took a socket over, so it takes none: the run after it would believe that nothing was missed.
 
 use std::io;
@@ -22,7 +22,7 @@ use crate::config;
 use crate::kernel::conntrack::EventSocket;
 use crate::kernel::inherited::Inherited;
 use crate::kernel::namespace::within;
-use crate::store::LastRun;
+use crate::store::{Heartbeat, LastRun};
 use crate::time::Wall;
 
 /// File systems keep a file's date to a second or two.
@@ -59,20 +59,19 @@ pub struct Goes {
     pub overflow_since: Option<Wall>,
 }
 
-/// Decides how a run begins. See the module's table. `last_run` is `None` when the database cannot be used, and `heartbeat` is
-/// when the last commit was made, as a file beside the database has it.
-pub fn decide(last_run: Option<LastRun>, heartbeat: Option<Wall>, offers: &[Offer]) -> Plan {
+/// Decides how a run begins. See the module's table. `last_run` is `None` when the database cannot be used.
+pub fn decide(last_run: Option<LastRun>, heartbeat: Option<Heartbeat>, offers: &[Offer]) -> Plan {
     let run = last_run.unwrap_or_default();
     // A database from before the last commit was put in the place of the last run's.
     let is_latest = match (run.heard, heartbeat) {
-        (Some(heard), Some(beat)) => beat <= heard.saturating_add(DATE_SLACK),
+        (Some(heard), Some(beat)) => beat.heard <= heard.saturating_add(DATE_SLACK),
         _ => true,
     };
     let stopped = run.stopped.filter(|_| is_latest);
     let mut plan = Plan {
         refusals: Vec::new(),
         socket: None,
-        gap_since: run.heard.or(heartbeat),
+        gap_since: run.heard.or(heartbeat.map(|beat| beat.untaken)),
         is_continued: false,
         session: match stopped {
             Some(_) => WireSession::Continued,
@@ -170,6 +169,7 @@ mod tests {
 
     const HEARD: Wall = Wall::from_secs(1_000);
     const LATER: Wall = Wall::from_secs(5_000);
+    const EARLIER: Wall = Wall::from_secs(500);
 
     fn run(stopped: Option<u32>) -> LastRun {
         LastRun {
@@ -191,7 +191,7 @@ mod tests {
     /// The index of the socket, since when there is a gap, and whether sequence numbers go on.
     fn decided(
         run: Option<LastRun>,
-        heartbeat: Option<Wall>,
+        heartbeat: Option<Heartbeat>,
         cookies: &[u64],
     ) -> (Option<usize>, Option<Wall>, bool) {
         let offers: Vec<_> = cookies.iter().map(|cookie| offer(*cookie)).collect();
@@ -218,12 +218,16 @@ mod tests {
     fn every_row_of_the_table() {
         let (planned, crashed) = (Some(run(Some(3))), Some(run(None)));
         let fresh = Some(LastRun::default());
-        let (at, beat) = (Some(HEARD), Some(LATER));
+        let (at, untaken) = (Some(HEARD), Some(EARLIER));
+        let [witness, beat] = [HEARD, LATER].map(|heard| {
+            let untaken = EARLIER;
+            Some(Heartbeat { heard, untaken })
+        });
         for (row, left, heartbeat, cookies, expected) in [
             (
                 "planned, its socket",
                 planned,
-                at,
+                witness,
                 &[7][..],
                 (Some(0), None, true),
             ),
@@ -234,36 +238,48 @@ mod tests {
                 &[7],
                 (Some(0), None, true),
             ),
-            ("planned, no socket", planned, at, &[], (None, at, true)),
+            (
+                "planned, no socket",
+                planned,
+                witness,
+                &[],
+                (None, at, true),
+            ),
             (
                 "planned, another socket",
                 planned,
-                at,
+                witness,
                 &[8],
                 (None, at, true),
             ),
             (
                 "planned, two sockets",
                 planned,
-                at,
+                witness,
                 &[8, 7],
                 (Some(1), None, true),
             ),
             (
                 "planned, the same twice",
                 planned,
-                at,
+                witness,
                 &[7, 7],
                 (Some(0), None, true),
             ),
             (
                 "a crash, its socket",
                 crashed,
-                at,
+                witness,
                 &[7],
                 (Some(0), at, false),
             ),
-            ("a crash, no socket", crashed, at, &[], (None, at, false)),
+            (
+                "a crash, no socket",
+                crashed,
+                witness,
+                &[],
+                (None, at, false),
+            ),
             (
                 "an older database",
                 planned,
@@ -283,14 +299,14 @@ mod tests {
                 fresh,
                 beat,
                 &[7],
-                (Some(0), beat, false),
+                (Some(0), untaken, false),
             ),
             (
                 "an unusable database",
                 None,
                 beat,
                 &[7],
-                (None, beat, false),
+                (None, untaken, false),
             ),
             (
                 "unusable, no witness",

@@ -83,17 +83,14 @@ impl RecentEnds {
             self.put(fingerprint, Start::UNKNOWN, end);
             return Sighting::First;
         };
-        let number = self.number_of(fingerprint);
-        let mut places = self.sets[number].0.iter();
-        if places.any(|place| place.is(fingerprint, start)) {
+        if self.may_contain(key, id, Some(start)) {
             return Sighting::Repeated;
         }
-        let is_after = Seconds::of(end).is_after(self.forgotten[number]);
+        let forgotten = self.forgotten[self.number_of(fingerprint)];
         self.put(fingerprint, Start::exact(start), end);
-        if is_after {
-            Sighting::First
-        } else {
-            Sighting::Unknown
+        match Seconds::of(end).is_after(forgotten) {
+            true => Sighting::First,
+            false => Sighting::Unknown,
         }
     }
 

@@ -94,7 +94,6 @@ pub struct Output {
 
 impl Output {
     /// Where it stands. What is in doubt is not taken yet.
-    #[must_use]
     pub fn place(&self) -> Place {
         let doubtful = self.transport.doubtful().filter(|_| self.probing.is_some());
         let taken = || (self.position, self.next_sequence());
@@ -117,7 +116,6 @@ impl Output {
     }
 
     /// The host to which datagrams go, if it is sparing with answers.
-    #[must_use]
     pub fn host(&self) -> Option<IpAddr> {
         self.transport.host()
     }
@@ -154,13 +152,11 @@ impl Output {
     }
 
     /// As the program's log names it.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// All that is counted. `end` is that of the source.
-    #[must_use]
     pub fn metrics(&self, end: Serial) -> metrics::Output {
         let Amount {
             messages,
@@ -215,7 +211,6 @@ impl Output {
     }
 
     /// When to call [`Self::pump`] next; a time in the past means at once. `end` is that of the source.
-    #[must_use]
     pub fn poll_timeout(&self, end: Serial) -> Option<Uptime> {
         if self.health == State::Ended {
             return None;
@@ -231,7 +226,6 @@ impl Output {
     }
 
     /// Whether it is of no use to wait: all that the source has was taken, or nothing can be at present.
-    #[must_use]
     pub fn is_settled(&self, end: Serial) -> bool {
         let has_all = self.position.serial >= end && self.ahead.is_empty();
         match (self.health, self.probing) {
@@ -242,7 +236,6 @@ impl Output {
     }
 
     /// The first record that it still needs, or may have to go back to; `None` when it needs no more at all.
-    #[must_use]
     pub fn needed(&self) -> Option<Serial> {
         let on_the_way = self.transport.earliest();
         let earliest = on_the_way.map_or(self.position, |earliest| earliest.min(self.position));
@@ -250,7 +243,6 @@ impl Output {
     }
 
     /// Records before `end` that it has not taken.
-    #[must_use]
     pub fn behind(&self, end: Serial) -> u64 {
         match self.health {
             State::Ended => 0,

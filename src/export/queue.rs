@@ -36,7 +36,6 @@ impl<T: Copy> Queue<T> {
     /// The cost of a message beside its own bytes: its place in the list of lengths and tags.
     const OVERHEAD: usize = size_of::<Entry<T>>();
 
-    #[must_use]
     pub const fn new() -> Self {
         Self {
             bytes: Vec::new(),
@@ -54,7 +53,6 @@ impl<T: Copy> Queue<T> {
     }
 
     /// The oldest message, from its first byte even when some of it has been consumed.
-    #[must_use]
     pub fn front(&self) -> Option<Message<'_, T>> {
         let entry = self.entries.front()?;
         let start = self.head - self.partial;
@@ -87,24 +85,20 @@ impl<T: Copy> Queue<T> {
     }
 
     /// How many messages are queued.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// Whether a part of the front message has been consumed.
-    #[must_use]
     pub const fn is_torn(&self) -> bool {
         self.partial > 0
     }
 
     /// Bytes of all messages and of the bookkeeping for each.
-    #[must_use]
     pub fn used(&self) -> usize {
         self.bytes.len() - self.head + self.partial + self.entries.len() * Self::OVERHEAD
     }
@@ -128,7 +122,6 @@ impl<T: Copy> Queue<T> {
     }
 
     /// The bytes that are queued and not consumed yet, end to end: for a stream, which may take any number of these bytes.
-    #[must_use]
     pub fn contiguous(&self) -> &[u8] {
         &self.bytes[self.head..]
     }

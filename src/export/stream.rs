@@ -34,7 +34,6 @@ enum Kind {
 }
 
 impl Stream {
-    #[must_use]
     pub fn new(fd: OwnedFd) -> Self {
         let found = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         let (fd, kind) = match found {

@@ -202,6 +202,7 @@ impl Transport {
             Self::File(file) => {
                 file.open = None;
                 // The next open ends a torn line, so the message begins anew on its own line.
+                file.is_torn |= queue.is_torn();
                 queue.rewind();
             }
             Self::Udp(_) | Self::Stdout(_) => {}
@@ -355,6 +356,8 @@ impl Unix {
 pub(super) struct Appender {
     path: PathBuf,
     open: Option<OpenFile>,
+    /// Closed in the middle of a line.
+    is_torn: bool,
 }
 
 #[derive(Debug)]
@@ -368,14 +371,19 @@ struct OpenFile {
 
 impl Appender {
     const fn new(path: PathBuf) -> Self {
-        Self { path, open: None }
+        Self {
+            path,
+            open: None,
+            is_torn: false,
+        }
     }
 
     fn open(&mut self) -> io::Result<&mut OpenFile> {
         let open = match self.open.take() {
             Some(open) => open,
-            None => OpenFile::open(&self.path)?,
+            None => OpenFile::open(&self.path, self.is_torn)?,
         };
+        self.is_torn = false;
         Ok(self.open.insert(open))
     }
 
@@ -404,7 +412,8 @@ impl Appender {
 }
 
 impl OpenFile {
-    fn open(path: &Path) -> io::Result<Self> {
+    /// `was_torn` is of a pipe, which does not tell.
+    fn open(path: &Path, was_torn: bool) -> io::Result<Self> {
         let file = OpenOptions::new()
             .append(true)
             .create(true)
@@ -413,12 +422,14 @@ impl OpenFile {
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
             .open(path)?;
         let metadata = file.metadata()?;
-        let is_torn = metadata.is_file() && metadata.len() > 0 && {
-            let mut last = [b'\n'];
+        let mut last = [b'\n'];
+        let is_torn = match metadata.len() {
+            _ if !metadata.is_file() => was_torn,
+            0 => false,
             // One that may be written but not read cannot be looked at; it is taken to be whole.
-            File::open(path).is_ok_and(|file| {
-                file.read_exact_at(&mut last, metadata.len() - 1).is_ok() && last != [b'\n']
-            })
+            length => File::open(path).is_ok_and(|file| {
+                file.read_exact_at(&mut last, length - 1).is_ok() && last != [b'\n']
+            }),
         };
         Ok(Self {
             file,
@@ -484,6 +495,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use std::fs;
+    use std::io::Read as _;
 
     use super::*;
     use crate::time::Wall;
@@ -532,5 +544,35 @@ mod tests {
             written(&mut file, &lines, &path, at(10)),
             "on\ntwo\nthree\n"
         );
+    }
+
+    #[test]
+    fn a_pipe_that_is_opened_anew_in_the_middle_of_a_line_gets_the_line_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        rustix::fs::mkfifoat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        )
+        .unwrap();
+        // As nonblocking as the writer, or opening would wait.
+        let flags = libc::O_NONBLOCK;
+        let mut reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(&path)
+            .unwrap();
+        let mut pipe = Transport::File(Appender::new(path));
+        pipe.open().unwrap();
+        let mut queue = Queue::new();
+        queue.push(b"one\n", Load::default());
+        queue.consume(2, |_| {});
+        pipe.close(&mut queue);
+        pipe.open().unwrap();
+        pipe.write(&mut queue, Position::default(), at(10)).unwrap();
+        let mut text = [0; 9];
+        let count = reader.read(&mut text).unwrap();
+        assert_eq!(&text[..count], b"\none\n");
     }
 }

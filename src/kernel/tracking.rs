@@ -95,24 +95,23 @@ impl Tracking {
         self.discard();
         self.socket.send(&get_chain(table, chain))?;
         let length = self.socket.recv_raw(&mut self.buffer)?;
-        let mut rules = 0;
         for message in Messages::new(&self.buffer[..length]) {
             let message = message.map_err(io::Error::other)?;
             if message.kind == NLMSG_ERROR {
-                match message.error_number().map_err(io::Error::other)? {
-                    0 | libc::ENOENT => {}
-                    number => return Err(io::Error::from_raw_os_error(number)),
-                }
-                continue;
+                let number = message.error_number().map_err(io::Error::other)?;
+                return match number {
+                    libc::ENOENT => Ok(false),
+                    number => Err(io::Error::from_raw_os_error(number)),
+                };
             }
             for attribute in netlink::attributes(message.payload).map_err(io::Error::other)? {
                 let attribute = attribute.map_err(io::Error::other)?;
                 if attribute.kind == NFTA_CHAIN_USE {
-                    rules = attribute.be32().map_err(io::Error::other)?;
+                    return Ok(attribute.be32().map_err(io::Error::other)? > 0);
                 }
             }
         }
-        Ok(rules > 0)
+        Ok(false)
     }
 
     fn ask_drops(&mut self) -> io::Result<Drops> {

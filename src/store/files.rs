@@ -1,6 +1,6 @@
 //! The files of a database: itself, its write-ahead log, and the lock beside it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -11,12 +11,26 @@ use rustix::fs::{FlockOperation, OFlags, flock};
 use super::Error;
 use crate::time::Wall;
 
-/// Until when the run that used the database last was complete, by the date of the lock file: a second witness, should the
-/// database be damaged or gone. `None` when there was no such run.
-pub fn heartbeat(path: &Path) -> Option<Wall> {
-    let modified = fs::metadata(lock_path(path)).ok()?.modified().ok()?;
-    let since = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
+/// A second witness of the last commit, should the database be damaged or gone: the dates of the lock file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Heartbeat {
+    /// Until when the run that used the database last was complete (the date of the last change).
+    pub heard: Wall,
+    /// The time of the oldest record that an output had not taken; if all had, the same (the date of the last access).
+    pub untaken: Wall,
+}
+
+/// `None` when there was no such run.
+pub fn heartbeat(path: &Path) -> Option<Heartbeat> {
+    let metadata = fs::metadata(lock_path(path)).ok()?;
+    let wall = |time: io::Result<SystemTime>| {
+        let since = time.ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
+    };
+    Some(Heartbeat {
+        heard: wall(metadata.modified())?,
+        untaken: wall(metadata.accessed())?,
+    })
 }
 
 /// Renames a database that is `what` (damaged, replaced) and its log files, so that a new one can be begun and the old one
@@ -52,9 +66,10 @@ pub(super) fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-pub(super) fn set_heartbeat(lock: &File, time: Wall) -> io::Result<()> {
-    let since = Duration::from_nanos(time.as_nanos());
-    lock.set_modified(SystemTime::UNIX_EPOCH + since)
+pub(super) fn set_heartbeat(lock: &File, beat: Heartbeat) -> io::Result<()> {
+    let time = |time: Wall| SystemTime::UNIX_EPOCH + Duration::from_nanos(time.as_nanos());
+    let times = FileTimes::new().set_modified(time(beat.heard));
+    lock.set_times(times.set_accessed(time(beat.untaken)))
 }
 
 /// Device and inode.

@@ -43,8 +43,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, params};
 pub use self::blocks::Stored;
 use self::checkpoint::Checkpointer;
 use self::codec::{Sessions, seal, unseal};
+pub use self::files::{Heartbeat, heartbeat, set_aside};
 use self::files::{create, identity, lock, set_heartbeat, suffixed};
-pub use self::files::{heartbeat, set_aside};
 use self::run::malformed;
 pub use self::run::{LastRun, Places};
 use self::segment::{Directory, Merged, Segment};
@@ -240,15 +240,18 @@ impl Store {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             _ => return Err(Error::Gone),
         }
-        self.write(commit)?;
+        let untaken = self.write(commit)?;
         let blocks = commit.blocks.iter().map(|block| block.bytes.len() as u64);
         self.checkpointer.note(blocks.sum());
         // A failure costs only the second witness.
-        let _ = set_heartbeat(&self.lock, commit.heard);
+        let heard = commit.heard;
+        let untaken = untaken.map_or(heard, |since| since.min(heard));
+        let _ = set_heartbeat(&self.lock, Heartbeat { heard, untaken });
         Ok(())
     }
 
-    fn write(&mut self, commit: &Commit<'_>) -> rusqlite::Result<()> {
+    /// Returns the time of the oldest record that an output has not taken.
+    fn write(&mut self, commit: &Commit<'_>) -> rusqlite::Result<Option<Wall>> {
         for &row in commit.changes.ended {
             self.directory.end(row);
         }
@@ -267,7 +270,7 @@ impl Store {
             None => None,
         };
         let fresh = insert(&transaction, commit.changes, &mut self.blob)?;
-        let log_octets = write_log(&transaction, commit, self.log_octets)?;
+        let (log_octets, untaken) = write_log(&transaction, commit, self.log_octets)?;
         if self.places.as_deref() != Some(commit.places) {
             run::write_places(&transaction, commit.places)?;
         }
@@ -286,7 +289,7 @@ impl Store {
         let places = self.places.get_or_insert_default();
         places.clear();
         places.extend_from_slice(commit.places);
-        Ok(())
+        Ok(untaken)
     }
 }
 
@@ -347,12 +350,14 @@ fn load_segment(
     Ok(())
 }
 
-/// Writes the blocks that are new, and deletes those that nobody needs or has room for. Returns how many octets are left.
+/// Writes the blocks that are new, and deletes those that nobody needs or has room for. Returns how many octets are left, and
+/// the time of the oldest record that is needed.
 fn write_log(
     transaction: &Transaction<'_>,
     commit: &Commit<'_>,
     mut octets: u64,
-) -> rusqlite::Result<u64> {
+) -> rusqlite::Result<(u64, Option<Wall>)> {
+    let mut untaken = None;
     for stored in commit.evicted {
         blocks::delete(transaction, stored.span.first)?;
         octets = octets.saturating_sub(stored.octets);
@@ -365,13 +370,14 @@ fn write_log(
         let most = commit.blocks.len() + MAX_DELETED_BLOCKS;
         for stored in blocks::oldest(transaction, most)? {
             if stored.span.end > commit.needed {
+                untaken = Some(stored.span.since);
                 break;
             }
             blocks::delete(transaction, stored.span.first)?;
             octets = octets.saturating_sub(stored.octets);
         }
     }
-    Ok(octets)
+    Ok((octets, untaken))
 }
 
 /// Writes which of the segment's sessions have ended.

@@ -350,7 +350,11 @@ fn a_database_that_was_deleted_in_use_is_gone_and_the_lock_keeps_the_time() {
     let engine = engine();
     let changes = engine.changes();
     store.commit(&only(&changes)).unwrap();
-    assert_eq!(heartbeat(&path), Some(NOW.wall));
+    let all_taken = Heartbeat {
+        heard: NOW.wall,
+        untaken: NOW.wall,
+    };
+    assert_eq!(heartbeat(&path), Some(all_taken));
     fs::remove_file(&path).unwrap();
     let later = Commit {
         heard: Wall::from_secs(NOW.wall.as_secs() + 1),
@@ -361,7 +365,40 @@ fn a_database_that_was_deleted_in_use_is_gone_and_the_lock_keeps_the_time() {
     drop(store);
     let store = Store::open(&path).unwrap();
     assert_eq!(store.last_run().unwrap().heard, None);
-    assert_eq!(heartbeat(&path), Some(NOW.wall));
+    assert_eq!(heartbeat(&path), Some(all_taken));
+}
+
+#[test]
+fn the_lock_keeps_the_time_of_the_oldest_record_that_was_not_taken() {
+    let directory = TempDir::new().unwrap();
+    let path = database(&directory);
+    let mut store = Store::open(&path).unwrap();
+    let engine = engine();
+    let changes = engine.changes();
+    let long_ago = Wall::from_secs(NOW.wall.as_secs() - 86_400);
+    let mut block = Block::new(Serial(1), Vec::new());
+    block.push(&Record::Gap(Gap {
+        cause: GapCause::ClockStep,
+        from: long_ago,
+        to: long_ago,
+        lost: None,
+    }));
+    let mut untaken = |needed| {
+        let commit = Commit {
+            blocks: if needed == 1 {
+                vec![&block]
+            } else {
+                Vec::new()
+            },
+            needed: Serial(needed),
+            next: Serial(2),
+            ..only(&changes)
+        };
+        store.commit(&commit).unwrap();
+        heartbeat(&path).unwrap().untaken
+    };
+    assert_eq!(untaken(1), long_ago);
+    assert_eq!(untaken(2), NOW.wall);
 }
 
 #[test]

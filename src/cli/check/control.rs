@@ -58,6 +58,10 @@ fn absence(path: &Path, reason: &io::Error) -> Judgement {
             "expected a daemon, found the socket of one that was killed",
             "start it; its log may say why it ended",
         ),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => warning(
+            "expected the daemon to answer, found that it serves as many clients as it can",
+            "ask again, and see who holds connections to this socket",
+        ),
         ErrorKind::WouldBlock | ErrorKind::TimedOut => error(
             Exit::Unavailable,
             "expected the daemon to answer within 5 s, found that it does not",

@@ -196,8 +196,8 @@ NATTRAIL_CAPTURE_LGO: unknown variable, did you mean NATTRAIL_CAPTURE_LOG
 NATTRAIL_COLOUR: unknown variable, expected NATTRAIL_, the section, for collector and syslog a number, and the key, \
 such as NATTRAIL_CAPTURE_LOG or NATTRAIL_COLLECTOR_0_ADDRESS
 NATTRAIL_CAPTURE_LOG: capture.log: expected \"nat\" or \"all\", found \"natt\"
-environment: collector[0].address: expected an IP address and port, such as \"192.0.2.10:2055\" or \
-\"[2001:db8::10]:4739\", found nothing";
+environment: collector[0].address: expected an IP address, with or without a port, such as \"192.0.2.10:2055\" or \
+\"[2001:db8::10]:4739\" (names are not looked up), found nothing";
     assert_eq!(load_with("n.toml", "", &variables).unwrap_err(), expected);
 }
 
@@ -326,8 +326,8 @@ n.toml: capture.log: expected \"nat\" or \"all\", found 1
 n.toml: capture.color: unknown key, expected one of namespace, table, log, mark, protocols, source, destination, \
 set-sysctls, receive-buffer, reliable, resync
 n.toml: pending.ttl: expected a duration of at least 1s, such as \"7d\", found \"x\"
-n.toml: collector[0].address: expected an IP address and port, such as \"192.0.2.10:2055\" or \
-\"[2001:db8::10]:4739\", found nothing
+n.toml: collector[0].address: expected an IP address, with or without a port, such as \"192.0.2.10:2055\" or \
+\"[2001:db8::10]:4739\" (names are not looked up), found nothing
 n.toml: collector[0].mtu: expected a whole number from 576 to 9216, found 1";
     assert_eq!(message(text), expected);
 }
@@ -346,6 +346,10 @@ fn a_file_that_cannot_be_read_is_named() {
         load("/nonexistent/n.conf"),
         "/nonexistent/n.conf: expected a readable text file, found: No such file or directory (os error 2)",
         "that there is none goes before how it would have to be named"
+    );
+    assert_eq!(
+        load("/dev/zero"),
+        "/dev/zero: expected a readable text file, found: no regular file of at most 1 MiB"
     );
 }
 
