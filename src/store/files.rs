@@ -16,7 +16,8 @@ use crate::time::Wall;
 pub struct Heartbeat {
     /// Until when the run that used the database last was complete (the date of the last change).
     pub heard: Wall,
-    /// The time of the oldest record that an output had not taken; if all had, the same (the date of the last access).
+    /// The time of the oldest record that an output had not taken, or might have to send again; the same where there was none
+    /// (the date of the last access).
     pub untaken: Wall,
 }
 
