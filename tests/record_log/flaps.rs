@@ -63,7 +63,8 @@ fn a_port_that_is_closed_for_a_while_costs_at_most_what_was_on_the_wire() {
     scene.start();
     scene.make(500);
     flap(&mut scene);
-    assert_nearly_complete(&scene, 1, Twice::Never);
+    // The ports are not closed at one moment: an output that heeds the alarm of another sends again what had just arrived.
+    assert_nearly_complete(&scene, 1, Twice::Alike);
     for index in 0..3 {
         for pair in scene.far(index).0.windows(2) {
             assert_eq!(pair[0].from, pair[1].from, "another exporter");
