@@ -37,7 +37,7 @@ fn records(script: &[(Now, &str)]) -> Vec<(Now, Record)> {
     for &(now, hex) in script {
         for message in Messages::new(&bytes(hex)) {
             let event = Event::decode(&message.unwrap()).unwrap().unwrap();
-            engine.handle_event(&event, now);
+            engine.handle_events(&[event], now);
         }
         while let Some(record) = engine.poll_record() {
             records.push((now, record));

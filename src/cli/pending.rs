@@ -311,7 +311,7 @@ mod tests {
             event_time: None,
             is_unannounced: false,
         };
-        engine.handle_event(&Event::New(flow), now);
+        engine.handle_events(&[Event::New(flow)], now);
         let mut store = Store::open(&directory.path().join("pending.db")).unwrap();
         store.commit(&only(&engine.changes())).unwrap();
         let (exit, table) = pending(directory.path(), Form::default());

@@ -173,8 +173,10 @@ impl Daemon {
         }
         // The store may hold sessions from before the filters were made narrower.
         capture.reconfigure(&config.capture, &engine);
-        // A socket that was kept had the filter of the last run until now.
-        engine.handle_drops(now.wall, clock::read().wall);
+        if plan.socket.is_some() {
+            // It had the filter of the last run until now.
+            engine.handle_drops(now.wall, clock::read().wall);
+        }
         pin(&config.capture)?;
         let watch = Watch::new(&config.capture, now)
             .map_err(|error| explain("cannot watch connection tracking", &error))?;

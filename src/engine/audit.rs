@@ -1,6 +1,6 @@
 //! Audits: the kernel's table held against the pending sessions.
 //!
-//! An audit begins with a dump of the table. What stands in it is marked as seen, or adopted when it was not known. Then
+//! An audit begins with a dump of the table. Sessions in it are marked as seen, or adopted when they were not known. Then
 //! comes a dump of the dying list: entries that have left the table and whose DESTROY the kernel still owes us. A session
 //! that stood in neither may still have its DESTROY in the event socket's queue: only when the dumps have ended *and*
 //! that queue has been read to its end is it gone for certain. Then the pending sessions are walked, a slice per turn of
@@ -40,7 +40,7 @@ pub(super) struct Audit {
     ended: Option<Uptime>,
     /// Entries of the dying list, as the last audit counted them.
     dying: u64,
-    /// Since when they have been in doubt.
+    /// The audits in doubt since the last certain one.
     doubted: Option<Doubted>,
     /// The end of the last gap in which ends may have been missed, and the number of the audit before it.
     gap: Option<(Wall, u32)>,
@@ -313,7 +313,7 @@ impl Engine {
                 self.audit.due = Some(now.up.saturating_add(IN_DOUBT));
                 if closed > 0 {
                     // Some of those were known by a fingerprint only, and their ends may come.
-                    self.unheard.note_all_before(now.wall, number);
+                    self.unheard.note(Wall::default(), now.wall, number);
                     self.state_gap(Gap {
                         cause: GapCause::Expired,
                         from: since.wall.min(now.wall),

@@ -24,7 +24,7 @@ impl Filter {
         }
     }
 
-    /// Whether a session may pass at its end that did not when it began.
+    /// Whether it may accept a session at its end that it did not accept at its beginning.
     pub const fn has_mark(&self) -> bool {
         self.mark.is_some()
     }

@@ -52,7 +52,7 @@ const CLOCK_SLACK: Duration = Duration::from_secs(1);
 /// Sessions handed to the store at a time, as begun and as ended: a commit must not hold up the loop for long.
 const MAX_CHANGES: usize = 1 << 16;
 
-/// Of so many times the sessions that are kept a fingerprint is known beyond them, and of this many in any case.
+/// Fingerprints that are known beside the sessions that are kept: so many times as many, and at least the second number.
 const UNKEPT_FACTOR: usize = 4;
 const LEAST_UNKEPT: usize = 1 << 20;
 
@@ -94,6 +94,8 @@ pub struct Engine {
     table: Table,
     recent: RecentEnds,
     unheard: Unheard,
+    /// Room for the keys of a batch, used again and again.
+    keys: Vec<Key>,
     /// Whether the kernel leaves NEWs out although nothing is missed.
     leaves_out_new: bool,
     audit: Audit,
@@ -133,15 +135,18 @@ impl Changes<'_> {
 }
 
 impl Engine {
+    /// Everything is heard that begins after `now`.
     pub fn new(filter: Filter, policy: Policy, now: Now) -> Self {
-        let (audit, mut unheard) = (Audit::new(), Unheard::new());
-        unheard.note_all_before(now.wall, audit.number());
+        let (audit, mut unheard) = (Audit::new(), Unheard::default());
+        let before = now.wall.saturating_sub(CLOCK_SLACK);
+        unheard.note(Wall::default(), before, audit.number());
         Self {
             filter,
             policy,
             table: Table::new(),
             recent: RecentEnds::new(now.wall),
             unheard,
+            keys: Vec::new(),
             leaves_out_new: false,
             audit,
             records: VecDeque::new(),
@@ -160,7 +165,8 @@ impl Engine {
     pub fn reconfigure(&mut self, filter: Filter, policy: Policy, now: Now) {
         if self.filter != filter {
             self.unkept_left_out = true;
-            self.unheard.note_all_before(now.wall, self.audit.number());
+            self.unheard
+                .note(Wall::default(), now.wall, self.audit.number());
         }
         self.filter = filter;
         let pending = self.table.iter();
@@ -228,22 +234,21 @@ impl Engine {
     pub fn handle_events(&mut self, events: &[Event], now: Now) {
         // The places of all are looked at before any is changed. The looks do not depend on each other, so that the processor
         // waits for the memory of many sessions at once: with millions pending that wait is most of the cost of an event.
+        let mut keys = std::mem::take(&mut self.keys);
         let looked = events.iter().map(|event| {
             let (Event::New(entry) | Event::Destroy(entry)) = event;
             let key = self.table.key(&entry.session);
+            keys.push(key);
             self.table.look(key) ^ self.recent.look(key, entry.session.id)
         });
         std::hint::black_box(looked.fold(0, |all, one| all ^ one));
-        for event in events {
-            self.handle_event(event, now);
+        for (event, key) in events.iter().zip(keys.drain(..)) {
+            match event {
+                Event::New(flow) => self.handle_new(flow, key, now),
+                Event::Destroy(flow) => self.handle_destroy(flow, key, now),
+            }
         }
-    }
-
-    pub fn handle_event(&mut self, event: &Event, now: Now) {
-        match event {
-            Event::New(flow) => self.handle_new(flow, now),
-            Event::Destroy(flow) => self.handle_destroy(flow, now),
-        }
+        self.keys = keys;
     }
 
     /// States that events may have been missed. What was missed is looked for by an audit.
@@ -368,13 +373,12 @@ impl Engine {
         &self.statistics
     }
 
-    fn handle_new(&mut self, flow: &Entry, now: Now) {
+    fn handle_new(&mut self, flow: &Entry, key: Key, now: Now) {
         let session = flow.session;
         if !self.filter.accepts(&session) {
             self.statistics.filtered += 1;
             return;
         }
-        let key = self.table.key(&session);
         let same = self
             .table
             .find(key, &session)
@@ -407,8 +411,7 @@ impl Engine {
         }
     }
 
-    fn handle_destroy(&mut self, flow: &Entry, now: Now) {
-        let key = self.table.key(&flow.session);
+    fn handle_destroy(&mut self, flow: &Entry, key: Key, now: Now) {
         let end = flow.stop.or(flow.event_time).unwrap_or(now.wall);
         // Before pairing: a repeated end must not end the next session with the same tuples.
         let sighting = self.recent.insert(key, flow.session.id, flow.start, end);
@@ -427,21 +430,18 @@ impl Engine {
             return;
         }
         if !self.unkept.remove(key, flow.session.id) {
-            if self.is_repetition(flow, sighting) {
-                self.statistics.duplicates += 1;
-                return;
-            }
             if !self.filter.accepts(&flow.session) {
                 self.statistics.filtered += 1;
                 return;
             }
+            if self.is_repetition(flow, sighting) {
+                self.statistics.duplicates += 1;
+                return;
+            }
             self.statistics.unannounced += 1;
-            let provenance = if flow.start.is_some() {
-                Provenance::Kernel
-            } else {
-                Provenance::Inferred
-            };
-            self.emit_create(flow.session, flow.start.unwrap_or(end), provenance);
+            let start = flow.start.map(|start| (start, Provenance::Kernel));
+            let (start, provenance) = start.unwrap_or((end, Provenance::Inferred));
+            self.emit_create(flow.session, start, provenance);
         }
         self.emit_delete(flow, flow.start, end, Provenance::Kernel);
     }
@@ -453,8 +453,10 @@ impl Engine {
         if flow.is_unannounced || self.filter.has_mark() || !flow.start.is_some_and(is_heard) {
             return false;
         }
-        self.leaves_out_new |= sighting == Sighting::First;
-        !self.leaves_out_new
+        // One that ends as it begins may have been reported by two processors at once, its end first.
+        let is_late = |start: Wall| flow.stop > Some(start.saturating_add(CLOCK_SLACK));
+        self.leaves_out_new |= sighting == Sighting::First && flow.start.is_some_and(is_late);
+        sighting != Sighting::First && !self.leaves_out_new
     }
 
     /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that had begun when the

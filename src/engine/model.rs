@@ -336,7 +336,7 @@ impl World {
                         event_time: self.kind.event_times.then_some(start),
                         ..self.flow(life, false)
                     };
-                    self.engine.handle_event(&Event::New(flow), self.now);
+                    self.engine.handle_events(&[Event::New(flow)], self.now);
                 }
                 Some(Queued::Destroy(life)) => {
                     self.hear(life);
@@ -346,7 +346,7 @@ impl World {
                         event_time: self.lives[life].end.filter(|_| self.kind.event_times),
                         ..self.flow(life, true)
                     };
-                    self.engine.handle_event(&Event::Destroy(flow), self.now);
+                    self.engine.handle_events(&[Event::Destroy(flow)], self.now);
                 }
                 None => break,
             }

@@ -38,7 +38,7 @@ struct Set([Place; WAYS]);
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     start: Start,
-    /// Bits of the fingerprint: those from the first on that does not find one of [`SETS`].
+    /// The 32 bits of the fingerprint above those that find one of the first [`SETS`].
     tag: u32,
     ended: Seconds,
 }
@@ -229,7 +229,7 @@ pub(super) fn fingerprint(key: Key, id: Option<u32>) -> u64 {
 mod tests {
     use super::*;
 
-    /// What is said of so many ends, when each comes for the second time.
+    /// The sightings of so many ends, counted as each comes for the second time.
     fn said_of(count: u64, forget: bool) -> [usize; 3] {
         let start = Wall::from_secs(1_800_000_000);
         let later = if forget { 2 * HORIZON } else { Duration::ZERO };

@@ -158,7 +158,7 @@ fn audit(engine: &mut Engine, present: &[Entry], now: Now) {
 #[test]
 fn a_create_leaves_at_new_and_a_delete_with_the_kernels_times_at_destroy() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(10));
+    engine.handle_events(&[new(session(1))], at(10));
     let created = records(&mut engine);
     assert_eq!(created.len(), 1);
     assert_eq!(
@@ -166,7 +166,7 @@ fn a_create_leaves_at_new_and_a_delete_with_the_kernels_times_at_destroy() {
         (EventKind::Create, wall(10))
     );
 
-    engine.handle_event(&destroy(session(1), wall(9), wall(20)), at(30));
+    engine.handle_events(&[destroy(session(1), wall(9), wall(20))], at(30));
     let deleted = records(&mut engine);
     assert_eq!(deleted.len(), 1);
     assert_eq!(
@@ -185,15 +185,15 @@ fn the_time_of_the_event_is_preferred_to_the_time_of_reading() {
         event_time: Some(wall(5)),
         ..flow(session(1))
     });
-    engine.handle_event(&event, at(10));
+    engine.handle_events(&[event], at(10));
     assert_eq!(records(&mut engine)[0].time, wall(5));
 }
 
 #[test]
 fn without_kernel_timestamps_the_delete_has_the_start_of_the_create() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(10));
-    engine.handle_event(&Event::Destroy(flow(session(1))), at(30));
+    engine.handle_events(&[new(session(1))], at(10));
+    engine.handle_events(&[Event::Destroy(flow(session(1)))], at(30));
     let delete = records(&mut engine)[1];
     assert_eq!((delete.start, delete.time), (Some(wall(10)), wall(30)));
 }
@@ -201,7 +201,7 @@ fn without_kernel_timestamps_the_delete_has_the_start_of_the_create() {
 #[test]
 fn a_destroy_without_new_makes_the_create_with_the_true_start_and_then_the_delete() {
     let mut engine = engine();
-    engine.handle_event(&destroy(session(1), wall(3), wall(20)), at(30));
+    engine.handle_events(&[destroy(session(1), wall(3), wall(20))], at(30));
     let records = records(&mut engine);
     assert_eq!(
         (records[0].kind, records[0].time),
@@ -221,7 +221,7 @@ fn a_destroy_without_new_makes_the_create_with_the_true_start_and_then_the_delet
 #[test]
 fn a_destroy_without_new_and_without_times_says_that_its_create_is_inferred() {
     let mut engine = engine();
-    engine.handle_event(&Event::Destroy(flow(session(1))), at(30));
+    engine.handle_events(&[Event::Destroy(flow(session(1)))], at(30));
     let records = records(&mut engine);
     assert_eq!(
         (records[0].time, records[0].provenance),
@@ -238,7 +238,7 @@ fn a_delete_whose_start_is_only_when_the_session_was_found_says_that_it_is_infer
     let mut engine = engine();
     engine.request_audit(at(100));
     audit(&mut engine, &[flow(session(1))], at(100));
-    engine.handle_event(&Event::Destroy(flow(session(1))), at(110));
+    engine.handle_events(&[Event::Destroy(flow(session(1)))], at(110));
     let delete = records(&mut engine)[1];
     assert_eq!(
         (delete.start, delete.provenance),
@@ -249,10 +249,10 @@ fn a_delete_whose_start_is_only_when_the_session_was_found_says_that_it_is_infer
 #[test]
 fn a_repeated_new_and_a_repeated_destroy_give_nothing() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(10));
-    engine.handle_event(&new(session(1)), at(10));
-    engine.handle_event(&destroy(session(1), wall(10), wall(20)), at(30));
-    engine.handle_event(&destroy(session(1), wall(10), wall(20)), at(31));
+    engine.handle_events(&[new(session(1))], at(10));
+    engine.handle_events(&[new(session(1))], at(10));
+    engine.handle_events(&[destroy(session(1), wall(10), wall(20))], at(30));
+    engine.handle_events(&[destroy(session(1), wall(10), wall(20))], at(31));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
     assert_eq!(engine.statistics().duplicates, 2);
 }
@@ -261,9 +261,9 @@ fn a_repeated_new_and_a_repeated_destroy_give_nothing() {
 fn the_same_tuples_and_id_again_are_another_session() {
     let mut engine = engine();
     for start in [10, 50] {
-        engine.handle_event(&new(session(1)), at(start));
-        engine.handle_event(
-            &destroy(session(1), wall(start), wall(start + 5)),
+        engine.handle_events(&[new(session(1))], at(start));
+        engine.handle_events(
+            &[destroy(session(1), wall(start), wall(start + 5))],
             at(start + 6),
         );
     }
@@ -281,10 +281,10 @@ fn a_late_destroy_is_paired_with_its_own_create_and_not_with_the_next() {
             ..session(1)
         },
     );
-    engine.handle_event(&new(first), at(10));
-    engine.handle_event(&new(second), at(20));
-    engine.handle_event(&destroy(second, wall(20), wall(25)), at(30));
-    engine.handle_event(&destroy(first, wall(10), wall(15)), at(31));
+    engine.handle_events(&[new(first)], at(10));
+    engine.handle_events(&[new(second)], at(20));
+    engine.handle_events(&[destroy(second, wall(20), wall(25))], at(30));
+    engine.handle_events(&[destroy(first, wall(10), wall(15))], at(31));
     let deletes: Vec<_> = records(&mut engine).split_off(2);
     assert_eq!(deletes.len(), 2, "each delete has a create already");
     assert_eq!(
@@ -300,9 +300,9 @@ fn a_late_destroy_is_paired_with_its_own_create_and_not_with_the_next() {
 #[test]
 fn a_session_that_began_after_the_pending_one_with_its_id_is_not_paired_with_it() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(10));
+    engine.handle_events(&[new(session(1))], at(10));
     engine.handle_drops(wall(98), wall(102));
-    engine.handle_event(&destroy(session(1), wall(100), wall(105)), at(110));
+    engine.handle_events(&[destroy(session(1), wall(100), wall(105))], at(110));
     assert_eq!(
         kinds(&mut engine),
         [EventKind::Create, EventKind::Create, EventKind::Delete]
@@ -314,8 +314,8 @@ fn a_session_that_began_after_the_pending_one_with_its_id_is_not_paired_with_it(
 fn a_session_that_seems_to_have_begun_after_its_new_was_read_is_the_same_if_nothing_was_missed() {
     let mut engine = engine();
     // The clock was set back before the NEW was read.
-    engine.handle_event(&new(session(1)), at(10));
-    engine.handle_event(&destroy(session(1), wall(100), wall(105)), at(15));
+    engine.handle_events(&[new(session(1))], at(10));
+    engine.handle_events(&[destroy(session(1), wall(100), wall(105))], at(15));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
     assert_eq!(engine.pending(), 0);
 }
@@ -323,15 +323,15 @@ fn a_session_that_seems_to_have_begun_after_its_new_was_read_is_the_same_if_noth
 #[test]
 fn a_record_never_ends_before_it_begins_when_the_clock_is_set_back() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(10));
-    engine.handle_event(&destroy(session(1), wall(10), wall(4)), at(4));
+    engine.handle_events(&[new(session(1))], at(10));
+    engine.handle_events(&[destroy(session(1), wall(10), wall(4))], at(4));
     assert_eq!(records(&mut engine)[1].time, wall(10));
 }
 
 #[test]
 fn untranslated_sessions_are_logged_only_when_all_are_wanted() {
     let mut engine = engine();
-    engine.handle_event(&new(untranslated(1)), at(1));
+    engine.handle_events(&[new(untranslated(1))], at(1));
     assert_eq!(
         (records(&mut engine).len(), engine.statistics().filtered),
         (0, 1)
@@ -340,7 +340,7 @@ fn untranslated_sessions_are_logged_only_when_all_are_wanted() {
     let mut capture = capture();
     capture.log = LogScope::All;
     engine.reconfigure(Filter::new(&capture), POLICY, at(1));
-    engine.handle_event(&new(untranslated(2)), at(1));
+    engine.handle_events(&[new(untranslated(2))], at(1));
     assert_eq!(records(&mut engine).len(), 1);
 }
 
@@ -385,12 +385,12 @@ fn each_filter_leaves_out_what_it_does_not_name() {
 #[test]
 fn a_session_that_was_announced_gets_its_delete_though_the_filter_no_longer_accepts_it() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(1));
+    engine.handle_events(&[new(session(1))], at(1));
     let mut capture = capture();
     capture.protocols = vec![Protocol::TCP];
     engine.reconfigure(Filter::new(&capture), POLICY, at(2));
     assert!(!engine.accepts_all_pending());
-    engine.handle_event(&destroy(session(1), wall(1), wall(3)), at(3));
+    engine.handle_events(&[destroy(session(1), wall(1), wall(3))], at(3));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
     assert!(engine.accepts_all_pending());
 }
@@ -398,8 +398,8 @@ fn a_session_that_was_announced_gets_its_delete_though_the_filter_no_longer_acce
 #[test]
 fn sessions_shorter_than_the_flush_never_reach_the_store() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(1));
-    engine.handle_event(&destroy(session(1), wall(1), wall(1)), at(1));
+    engine.handle_events(&[new(session(1))], at(1));
+    engine.handle_events(&[destroy(session(1), wall(1), wall(1))], at(1));
     let changes = engine.changes();
     assert_eq!((changes.begun().count(), changes.ended.len()), (0, 0));
 }
@@ -407,12 +407,12 @@ fn sessions_shorter_than_the_flush_never_reach_the_store() {
 #[test]
 fn the_store_is_told_of_each_beginning_and_end_once() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(1));
+    engine.handle_events(&[new(session(1))], at(1));
     let row = engine.changes().begun().next().unwrap().row;
     engine.handle_committed();
     assert_eq!(engine.changes().begun().count(), 0);
 
-    engine.handle_event(&destroy(session(1), wall(1), wall(2)), at(2));
+    engine.handle_events(&[destroy(session(1), wall(1), wall(2))], at(2));
     assert_eq!(engine.changes().ended, [row]);
     engine.handle_committed();
     assert!(engine.changes().ended.is_empty());
@@ -421,11 +421,11 @@ fn the_store_is_told_of_each_beginning_and_end_once() {
 #[test]
 fn changes_survive_a_failed_commit() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(1));
-    engine.handle_event(&new(session(2)), at(1));
+    engine.handle_events(&[new(session(1))], at(1));
+    engine.handle_events(&[new(session(2))], at(1));
     engine.handle_committed();
-    engine.handle_event(&new(session(3)), at(2));
-    engine.handle_event(&destroy(session(1), wall(1), wall(2)), at(2));
+    engine.handle_events(&[new(session(3))], at(2));
+    engine.handle_events(&[destroy(session(1), wall(1), wall(2))], at(2));
     engine.handle_commit_failed();
     let changes = engine.changes();
     assert_eq!((changes.begun().count(), changes.ended.len()), (1, 1));
@@ -435,10 +435,10 @@ fn changes_survive_a_failed_commit() {
 fn a_replaced_store_is_told_of_every_pending_session() {
     let mut engine = engine();
     for port in 1..=3 {
-        engine.handle_event(&new(session(port)), at(1));
+        engine.handle_events(&[new(session(port))], at(1));
     }
     engine.handle_committed();
-    engine.handle_event(&destroy(session(2), wall(1), wall(2)), at(2));
+    engine.handle_events(&[destroy(session(2), wall(1), wall(2))], at(2));
     engine.handle_store_replaced();
     let changes = engine.changes();
     assert_eq!((changes.begun().count(), changes.ended.len()), (2, 0));
@@ -491,16 +491,16 @@ proptest! {
             match step {
                 Step::New(port) if !live.contains_key(&port) => {
                     live.insert(port, now.wall);
-                    engine.handle_event(&new(session(port)), now);
+                    engine.handle_events(&[new(session(port))], now);
                 }
                 Step::Destroy(port) => {
                     let start = live.remove(&port).unwrap_or(wall(10 * second as u64));
                     let event = destroy(session(port), start, now.wall);
                     last = Some(event);
-                    engine.handle_event(&event, now);
+                    engine.handle_events(&[event], now);
                 }
                 Step::RepeatLastDestroy => if let Some(event) = &last {
-                    engine.handle_event(event, now);
+                    engine.handle_events(&[*event], now);
                 },
                 Step::Commit => {
                     let changes = engine.changes();
@@ -535,7 +535,7 @@ fn what_a_commit_takes_is_bounded_and_the_rest_follows() {
     };
     let mut engine = engine();
     for number in 0..COUNT {
-        engine.handle_event(&new(numbered(number)), at(1));
+        engine.handle_events(&[new(numbered(number))], at(1));
     }
     assert_eq!(engine.changes().begun().count(), MAX_CHANGES);
     assert!(!engine.changes().whole);
@@ -545,7 +545,7 @@ fn what_a_commit_takes_is_bounded_and_the_rest_follows() {
     assert!(!engine.handle_committed());
 
     for number in 0..COUNT {
-        engine.handle_event(&Event::Destroy(flow(numbered(number))), at(2));
+        engine.handle_events(&[Event::Destroy(flow(numbered(number)))], at(2));
     }
     let mut ended: Vec<_> = engine.changes().ended.to_vec();
     assert_eq!(ended.len(), MAX_CHANGES);

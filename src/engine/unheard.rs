@@ -10,10 +10,10 @@
 use super::CLOCK_SLACK;
 use crate::time::Wall;
 
-/// Beyond so many, the latest grows.
+/// Spans that are kept apart. When there are so many, the latest one grows.
 const MOST: usize = 1024;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Unheard {
     spans: Vec<Span>,
 }
@@ -27,15 +27,6 @@ struct Span {
 }
 
 impl Unheard {
-    pub(super) const fn new() -> Self {
-        Self { spans: Vec::new() }
-    }
-
-    /// Takes note that beginnings from any time before `now` may have been missed.
-    pub(super) fn note_all_before(&mut self, now: Wall, audit: u32) {
-        self.note(Wall::from_secs(0), now, audit);
-    }
-
     /// Takes note of a time in which beginnings may have been missed. The span is a second longer at both ends, since the
     /// kernel does not read its clock when the daemon does.
     pub(super) fn note(&mut self, from: Wall, to: Wall, audit: u32) {

@@ -83,7 +83,7 @@ fn flow(session: Session) -> Entry {
 }
 
 fn begin(engine: &mut Engine, session: Session) {
-    engine.handle_event(&Event::New(flow(session)), NOW);
+    engine.handle_events(&[Event::New(flow(session))], NOW);
 }
 
 fn loaded(store: &mut Store) -> Vec<StoredSession> {
@@ -206,7 +206,7 @@ fn commit(store: &mut Store, engine: &mut Engine) {
 }
 
 fn end(engine: &mut Engine, session: Session) {
-    engine.handle_event(&Event::Destroy(flow(session)), NOW);
+    engine.handle_events(&[Event::Destroy(flow(session))], NOW);
 }
 
 fn numbered(port: u16) -> Session {
@@ -383,14 +383,20 @@ fn the_lock_keeps_the_time_of_the_oldest_record_that_was_not_taken() {
         to: long_ago,
         lost: None,
     }));
-    let mut untaken = |needed| {
+    // The log keeps the record, as it may have to be sent again, whether or not it was taken.
+    let mut untaken = |position| {
+        let place = Place {
+            position: Position::before(Serial(position)),
+            ..Place::default()
+        };
         let commit = Commit {
-            blocks: if needed == 1 {
+            blocks: if position == 1 {
                 vec![&block]
             } else {
                 Vec::new()
             },
-            needed: Serial(needed),
+            places: &[("output".to_owned(), place)],
+            needed: Serial(1),
             next: Serial(2),
             ..only(&changes)
         };

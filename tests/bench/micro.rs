@@ -60,7 +60,7 @@ fn pair_new_and_destroy(bencher: Bencher<'_, '_>, pending: u32) {
     let mut engine = pipeline::engine();
     for number in 0..pending {
         renumber(&mut new, number);
-        engine.handle_event(&pipeline::decode(&new), NOW);
+        engine.handle_events(&[pipeline::decode(&new)], NOW);
         let _ = engine.poll_record();
     }
     while engine.handle_committed() {}
@@ -76,9 +76,9 @@ fn pair_new_and_destroy(bencher: Bencher<'_, '_>, pending: u32) {
             start -= 1;
             flow.start = Some(Wall::from_nanos(start));
         }
-        engine.handle_event(&end, NOW);
+        engine.handle_events(&[end], NOW);
         renumber(&mut new, chosen);
-        engine.handle_event(&pipeline::decode(black_box(&new)), NOW);
+        engine.handle_events(&[pipeline::decode(black_box(&new))], NOW);
         let records = (engine.poll_record(), engine.poll_record());
         // As a flush does; without one the list of what has begun would grow.
         engine.handle_committed();
@@ -191,7 +191,7 @@ fn commit(bencher: Bencher<'_, '_>) {
             for _ in 0..COMMITTED {
                 renumber(&mut new, next);
                 next += 1;
-                engine.handle_event(&pipeline::decode(&new), NOW);
+                engine.handle_events(&[pipeline::decode(&new)], NOW);
                 block.push(&engine.poll_record().unwrap());
             }
             (engine, block)

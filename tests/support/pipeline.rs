@@ -97,7 +97,7 @@ impl Pipeline {
                     &mut self.new
                 };
                 datagram::renumber(datagram, number);
-                self.engine.handle_event(&decode(datagram), self.now);
+                self.engine.handle_events(&[decode(datagram)], self.now);
                 while let Some(record) = self.engine.poll_record() {
                     self.log.push(&record);
                     self.sink.show(&record, self.now);
@@ -190,7 +190,7 @@ pub fn engine() -> Engine {
 pub fn records() -> [Record; 2] {
     let mut engine = engine();
     [NEW, DESTROY].map(|hex| {
-        engine.handle_event(&decode(&datagram::bytes(hex)), NOW);
+        engine.handle_events(&[decode(&datagram::bytes(hex))], NOW);
         engine.poll_record().unwrap()
     })
 }

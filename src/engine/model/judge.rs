@@ -78,7 +78,7 @@ impl World {
                 (EventKind::Delete, ended),
             ];
             for (kind, wanted) in wanted {
-                // What is forgotten may be recorded again, and is never left out.
+                // A session that is forgotten may be recorded again, and is never left out.
                 let told = count(kind);
                 let is_right = told == wanted || self.kind.forgets && told > wanted;
                 assert!(is_right, "{kind:?} {told} for {wanted}, {}", show());

@@ -15,9 +15,9 @@ fn a_restored_session_goes_on_and_ends_with_its_own_start() {
     audit(&mut engine, &[flow(session(1))], at(100));
     assert_eq!((records(&mut engine).len(), engine.pending()), (0, 1));
 
-    engine.handle_event(&new(session(2)), at(101));
+    engine.handle_events(&[new(session(2))], at(101));
     assert!(engine.changes().begun().next().unwrap().row > Row(41));
-    engine.handle_event(&Event::Destroy(flow(session(1))), at(102));
+    engine.handle_events(&[Event::Destroy(flow(session(1)))], at(102));
     assert_eq!(records(&mut engine)[1].start, Some(wall(0)));
     assert_eq!(engine.changes().ended, [Row(41)]);
 }
@@ -34,7 +34,7 @@ fn a_session_that_was_adopted_before_the_store_could_be_opened_takes_its_stored_
         provenance: Provenance::Kernel,
     });
     assert_eq!((engine.pending(), engine.changes().begun().count()), (1, 0));
-    engine.handle_event(&Event::Destroy(flow(session(1))), at(102));
+    engine.handle_events(&[Event::Destroy(flow(session(1)))], at(102));
     assert_eq!(records(&mut engine)[1].start, Some(wall(0)));
     assert_eq!(engine.changes().ended, [Row(41)]);
 }
@@ -74,12 +74,12 @@ fn the_first_audit_closes_what_ended_while_nobody_listened_and_adopts_what_began
 #[test]
 fn an_event_that_was_queued_during_the_dump_is_not_overruled_by_it() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(1));
+    engine.handle_events(&[new(session(1))], at(1));
     engine.request_audit(at(100));
     // Gone from the table, and its DESTROY still in the queue.
     dump(&mut engine, &[], &[], at(100));
     engine.handle_timeout(at(100));
-    engine.handle_event(&destroy(session(1), wall(1), wall(99)), at(100));
+    engine.handle_events(&[destroy(session(1), wall(1), wall(99))], at(100));
     engine.handle_events_drained(at(100));
     engine.handle_timeout(at(100));
     let records = records(&mut engine);
@@ -93,7 +93,7 @@ fn an_event_that_was_queued_during_the_dump_is_not_overruled_by_it() {
 #[test]
 fn a_session_in_the_dying_list_is_not_closed_since_its_destroy_is_still_owed() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(1));
+    engine.handle_events(&[new(session(1))], at(1));
     engine.request_audit(at(100));
     dump(
         &mut engine,
@@ -114,10 +114,10 @@ fn a_session_in_the_dying_list_is_not_closed_since_its_destroy_is_still_owed() {
 #[test]
 fn the_destroy_of_a_session_that_was_closed_by_an_audit_gives_nothing_more() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(10));
+    engine.handle_events(&[new(session(1))], at(10));
     engine.request_audit(at(20));
     audit(&mut engine, &[], at(20));
-    engine.handle_event(&destroy(session(1), wall(10), wall(15)), at(30));
+    engine.handle_events(&[destroy(session(1), wall(10), wall(15))], at(30));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
     assert_eq!(engine.statistics().duplicates, 1);
 }
@@ -127,7 +127,7 @@ fn an_entry_whose_end_was_read_before_its_piece_of_the_dump_is_not_adopted() {
     let mut engine = engine();
     engine.request_audit(at(100));
     assert_eq!(engine.poll_dump(at(100)), Some(Listing::Table));
-    engine.handle_event(&destroy(session(1), wall(1), wall(99)), at(100));
+    engine.handle_events(&[destroy(session(1), wall(1), wall(99))], at(100));
     let entry = Entry {
         start: Some(wall(1)),
         ..flow(session(1))
@@ -139,10 +139,10 @@ fn an_entry_whose_end_was_read_before_its_piece_of_the_dump_is_not_adopted() {
 #[test]
 fn without_kernel_timestamps_an_entry_that_has_ended_is_not_adopted_either() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(99));
+    engine.handle_events(&[new(session(1))], at(99));
     engine.request_audit(at(100));
     assert_eq!(engine.poll_dump(at(100)), Some(Listing::Table));
-    engine.handle_event(&Event::Destroy(flow(session(1))), at(100));
+    engine.handle_events(&[Event::Destroy(flow(session(1)))], at(100));
     engine.handle_dumped(&flow(session(1)), at(100));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
     assert_eq!(engine.pending(), 0);
@@ -157,7 +157,7 @@ fn a_new_with_the_tuples_and_id_of_a_session_of_an_earlier_run_closes_that_one()
         begun: wall(0),
         provenance: Provenance::Kernel,
     });
-    engine.handle_event(&new(session(1)), at(100));
+    engine.handle_events(&[new(session(1))], at(100));
     let records = records(&mut engine);
     assert_eq!(
         records.iter().map(|event| event.kind).collect::<Vec<_>>(),
@@ -183,8 +183,8 @@ fn audits_keep_a_pause_however_often_they_are_asked_for() {
 #[test]
 fn after_the_ttl_a_session_is_closed_if_the_kernel_no_longer_has_it_and_stays_if_it_has() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(0));
-    engine.handle_event(&new(session(2)), at(0));
+    engine.handle_events(&[new(session(1))], at(0));
+    engine.handle_events(&[new(session(2))], at(0));
     let due = engine.poll_timeout().unwrap();
     assert_eq!(due, at(0).up.saturating_add(TTL));
     assert_eq!(engine.poll_dump(at(TTL.as_secs() - 1)), None);
@@ -240,7 +240,7 @@ fn a_failed_dump_closes_nothing_and_is_asked_for_again() {
 #[test]
 fn a_dump_in_doubt_closes_nothing_and_the_audit_is_repeated() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(0));
+    engine.handle_events(&[new(session(1))], at(0));
     engine.request_audit(at(10));
     assert_eq!(engine.poll_dump(at(10)), Some(Listing::Table));
     engine.handle_dump_end();
@@ -295,14 +295,14 @@ fn audit_in_doubt(engine: &mut Engine, present: &[Entry], now: Now) {
 fn audits_in_doubt_close_nothing_however_many_there_are_and_leave_the_ends_to_the_kernel() {
     let mut engine = engine();
     for port in [1, 2] {
-        engine.handle_event(&new(session(port)), at(1));
+        engine.handle_events(&[new(session(port))], at(1));
     }
     for second in (100..2000).step_by(100) {
         audit_in_doubt(&mut engine, &[], at(second));
     }
     assert_eq!(engine.pending(), 2);
     for port in [1, 2] {
-        engine.handle_event(&destroy(session(port), wall(1), wall(90)), at(3000));
+        engine.handle_events(&[destroy(session(port), wall(1), wall(90))], at(3000));
     }
     let records = records(&mut engine);
     assert_eq!(records.len(), 4);
@@ -322,7 +322,7 @@ fn audits_in_doubt_are_a_minute_apart_whoever_asks() {
 fn after_the_ttl_audits_in_doubt_close_what_they_have_not_found_and_a_gap_says_so() {
     let mut engine = engine();
     for port in [1, 2] {
-        engine.handle_event(&new(session(port)), at(1));
+        engine.handle_events(&[new(session(port))], at(1));
     }
     let end = 100 + TTL.as_secs();
     for second in [100, 200, end] {
@@ -349,7 +349,7 @@ fn after_the_ttl_audits_in_doubt_close_what_they_have_not_found_and_a_gap_says_s
     assert_eq!(gap, expected);
 
     // An inferred end is never contradicted.
-    engine.handle_event(&destroy(session(1), wall(1), wall(90)), at(end + 1));
+    engine.handle_events(&[destroy(session(1), wall(1), wall(90))], at(end + 1));
     assert_eq!(records(&mut engine), []);
 }
 
@@ -363,7 +363,7 @@ fn after_the_ttl_sessions_that_were_not_kept_are_forgotten_with_a_gap_and_still_
     engine.request_audit(at(2));
     audit(&mut engine, &[], at(2));
     for port in [1, 2] {
-        engine.handle_event(&new(session(port)), at(100));
+        engine.handle_events(&[new(session(port))], at(100));
     }
     let end = 200 + TTL.as_secs();
     for second in [200, end] {
@@ -376,19 +376,19 @@ fn after_the_ttl_sessions_that_were_not_kept_are_forgotten_with_a_gap_and_still_
     }
     assert_eq!(gaps, 1);
     engine.recent = RecentEnds::new(wall(end + 10));
-    engine.handle_event(&destroy(session(2), wall(100), wall(150)), at(end + 11));
+    engine.handle_events(&[destroy(session(2), wall(100), wall(150))], at(end + 11));
     assert!(kinds(&mut engine).contains(&EventKind::Delete));
 }
 
 #[test]
 fn an_inferred_end_of_a_session_whose_new_was_read_late_is_not_contradicted() {
     let mut engine = engine();
-    engine.handle_event(&new(session(1)), at(103));
+    engine.handle_events(&[new(session(1))], at(103));
     let end = 200 + TTL.as_secs();
     for second in [200, end] {
         audit_in_doubt(&mut engine, &[], at(second));
     }
     assert_eq!(kinds(&mut engine).len(), 2);
-    engine.handle_event(&destroy(session(1), wall(100), wall(150)), at(end + 1));
+    engine.handle_events(&[destroy(session(1), wall(100), wall(150))], at(end + 1));
     assert_eq!(records(&mut engine), []);
 }
