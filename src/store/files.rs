@@ -16,8 +16,8 @@ use crate::time::Wall;
 pub struct Heartbeat {
     /// Until when the run that used the database last was complete (the date of the last change).
     pub heard: Wall,
-    /// The time of the oldest record that an output had not taken, or might have to send again; the same where there was none
-    /// (the date of the last access).
+    /// The time of the oldest record that an output had not taken; the same where all had taken all (the date of the last
+    /// access, which a reader of the file may have set to a later one).
     pub untaken: Wall,
 }
 
@@ -28,10 +28,9 @@ pub fn heartbeat(path: &Path) -> Option<Heartbeat> {
         let since = time.ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
         Some(Wall::from_nanos(u64::try_from(since.as_nanos()).ok()?))
     };
-    Some(Heartbeat {
-        heard: wall(metadata.modified())?,
-        untaken: wall(metadata.accessed())?,
-    })
+    let heard = wall(metadata.modified())?;
+    let untaken = wall(metadata.accessed())?.min(heard);
+    Some(Heartbeat { heard, untaken })
 }
 
 /// Renames a database that is `what` (damaged, replaced) and its log files, so that a new one can be begun and the old one

@@ -368,14 +368,19 @@ fn write_log(
     // Looking costs a statement, which is spared when the log is empty.
     if octets > 0 {
         let most = commit.blocks.len() + MAX_DELETED_BLOCKS;
-        for stored in blocks::oldest(transaction, most)? {
-            if stored.span.end > commit.needed {
-                untaken = Some(stored.span.since);
-                break;
+        let oldest = blocks::oldest(transaction, most)?;
+        for stored in &oldest {
+            if stored.span.end <= commit.needed {
+                blocks::delete(transaction, stored.span.first)?;
+                octets = octets.saturating_sub(stored.octets);
             }
-            blocks::delete(transaction, stored.span.first)?;
-            octets = octets.saturating_sub(stored.octets);
         }
+        let taken = commit.places.iter().map(|(_, place)| place.position.serial);
+        let taken = taken.min().unwrap_or(commit.next);
+        let first = oldest.iter().find(|stored| stored.span.end > taken);
+        // There may be more than were looked at.
+        let last = oldest.last().filter(|_| oldest.len() == most);
+        untaken = first.or(last).map(|stored| stored.span.since);
     }
     Ok((octets, untaken))
 }

@@ -261,7 +261,12 @@ fn killed_at_random_under_load_each_session_is_in_a_record_or_a_gap() {
     eprintln!("{} sessions, {runs} runs: {outcomes:?}", lives.len());
     assert!(runs > 5 && lives.len() > 500);
     // The slower the machine, the more of a run is its last flush, which is repeated.
-    assert!(outcomes[&Outcome::Once] > lives.len() / 4, "{outcomes:?}");
+    let recorded = [Outcome::Once, Outcome::Repeated].map(|one| outcomes.get(&one).unwrap_or(&0));
+    assert!(
+        recorded[0] + recorded[1] > 3 * lives.len() / 4,
+        "{outcomes:?}"
+    );
+    assert!(*recorded[0] > lives.len() / 4, "{outcomes:?}");
 }
 
 /// Numbers in an order that a seed gives (xorshift, Marsaglia 2003).

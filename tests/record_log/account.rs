@@ -14,6 +14,8 @@ pub enum Twice {
     Never,
     /// With the same time and id.
     Alike,
+    /// The same, and so many records at most.
+    AlikeAtMost(usize),
 }
 
 /// How often each record of each session is there.
@@ -83,13 +85,21 @@ pub fn assert_each(output: &str, items: &[Item], made: &[Key], twice: Twice) {
 /// # Panics
 /// When a record is there twice that may not be.
 pub fn assert_alike(output: &str, items: &[Item], twice: Twice) {
+    let mut repeated = 0;
     for (record, identities) in tally(items) {
-        let is_fine = match twice {
-            Twice::Never => identities.len() == 1,
-            Twice::Alike => identities.iter().all(|one| *one == identities[0]),
-        };
-        assert!(is_fine, "{output}: {record:?} {identities:?}");
+        let is_alike = identities.iter().all(|one| *one == identities[0]);
+        assert!(is_alike, "{output}: {record:?} {identities:?}");
+        repeated += identities.len() - 1;
     }
+    let most = match twice {
+        Twice::Never => 0,
+        Twice::Alike => usize::MAX,
+        Twice::AlikeAtMost(most) => most,
+    };
+    assert!(
+        repeated <= most,
+        "{output}: {repeated} records are repeated"
+    );
 }
 
 /// The causes of the gaps, with the number of events before each.
