@@ -100,7 +100,7 @@ impl TryFrom<String> for Wall {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Uptime(u64);
 
-/// What is the same for both clocks.
+/// The functions that are the same for both clocks.
 macro_rules! nanoseconds {
     ($($clock:ident)*) => {$(
         impl $clock {

@@ -99,7 +99,7 @@ pub(super) fn stranger(metrics: &Metrics, file: &Path) -> Option<String> {
     ))
 }
 
-/// What the daemon on `path` answers.
+/// The answer of the daemon on `path`.
 pub(super) fn ask(path: &Path) -> io::Result<Vec<u8>> {
     let deadline = clock::uptime().saturating_add(PATIENCE);
     let mut stream = control::ask(path, "status\n", deadline)?;

@@ -20,7 +20,7 @@ pub(crate) const FILE_VARIABLE: &str = "NATTRAIL_CONFIG";
 pub(super) struct Document {
     /// The tables of each section: one of a section that is no list, be it empty.
     sections: BTreeMap<Section, Vec<Table>>,
-    /// What has no place in them.
+    /// Mistakes that belong to no table.
     problems: Vec<Problem>,
 }
 

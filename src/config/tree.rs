@@ -149,7 +149,7 @@ impl Table {
             .expect("every key that the program asks for is in the table of keys")
     }
 
-    /// What the key was set to. The empty text is a value only where something else is the default.
+    /// The value of the key, if it was set. The empty text is a value only where something else is the default.
     fn given(&self, key: &Key) -> Option<&Value> {
         let value = self.entries.get(key.name)?;
         let is_given = match key.preset {

@@ -41,7 +41,7 @@ pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     Ok(draft.conclude(origin))
 }
 
-/// What every collector has in common.
+/// The keys that every collector has in common.
 fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
     let mut keys = Draft::default();
     let mut version = "v5";

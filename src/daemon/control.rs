@@ -30,7 +30,7 @@ use crate::time::{Now, Uptime};
 
 /// Clients at a time.
 const CLIENTS: usize = 16;
-/// Of these, viewers at a time: there is always room for who asks for the status.
+/// Viewers at a time, fewer than clients: there is always room for one who asks for the status.
 const VIEWERS: usize = 8;
 /// Longest request, with its line feed.
 const REQUEST_LIMIT: usize = 1024;

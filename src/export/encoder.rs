@@ -195,7 +195,7 @@ impl Encoder {
         }
     }
 
-    /// What is in hand, in formats that gather records.
+    /// The message in hand, in formats that gather records.
     fn message(&self) -> Option<&Message> {
         match self {
             Self::Flows(packer) => Some(packer.message()),

@@ -391,7 +391,7 @@ impl Appender {
         if self.open.as_mut().is_some_and(|open| open.is_deleted(now)) {
             self.open = None;
             log::warn!(
-                "the file \"{}\" was deleted, and so were the records of the last second; a new file is begun",
+                "the file \"{}\" was deleted: a new one is begun; records that came after the deletion, within a second, went with it",
                 self.path.display()
             );
             let error = io::ErrorKind::NotFound.into();

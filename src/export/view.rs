@@ -23,7 +23,7 @@ use crate::wire::syslog::Encoder;
 
 /// Bytes that wait for a viewer at most: more than the events of one turn of the loop. The buffer may be twice as large.
 pub const QUEUE_LIMIT: usize = 512 << 10;
-/// Of these, what is left to gaps and to the last line. No line of an event is as long.
+/// Octets of the queue that are kept for gaps and for the last line. No line of an event is as long.
 const RESERVE: usize = 8 << 10;
 /// More than a person or a terminal takes, and than most pipes do; less than what would be felt elsewhere in the loop.
 pub const LINES_PER_SECOND: u32 = 10_000;

@@ -1,4 +1,4 @@
-//! What NetFlow version 9 (RFC 3954) and IPFIX (RFC 7011) do each in its own way: the message header, the ids of sets
+//! The parts in which NetFlow version 9 (RFC 3954) and IPFIX (RFC 7011) differ: the message header, the ids of sets
 //! (FlowSets), and options templates.
 
 use crate::time::{BootTime, Uptime, Wall};

@@ -160,7 +160,7 @@ pub struct Encoder {
     buffer: Vec<u8>,
 }
 
-/// What stands around the line.
+/// The fields around the line.
 #[derive(Debug)]
 enum Framing {
     /// All fields before it.
