@@ -21,6 +21,7 @@ use super::{Exit, Failure, environment, exit_of};
 use crate::config::{Capture, Config, Loaded, Problem, Target};
 use crate::kernel::namespace;
 use crate::kernel::sysctl::{self, Missing};
+use crate::kernel::tracking::{COUNT, Tracking, UNCOUNTED};
 
 /// The state of a thing, or its fault.
 type Judgement = Result<String, Flaw>;
@@ -142,6 +143,7 @@ fn findings(loaded: &Loaded, file: Option<&Path>) -> Vec<Finding> {
     findings.extend(permissions(&config.capture));
     let settings = kernel_settings(&config.capture).into_iter();
     findings.extend(settings.map(|judgement| Finding::new("kernel settings", judgement)));
+    findings.extend(flowtables(&config.capture));
     for collector in &config.collectors {
         let judgement = route(collector.source, collector.address);
         findings.push(Finding::new(collector.title(), judgement));
@@ -228,6 +230,18 @@ fn kernel_settings(capture: &Capture) -> Vec<Judgement> {
             vec![error(exit_of(&reason), reason.to_string(), advice)]
         }
     }
+}
+
+/// One for each that costs counters. Where they cannot be asked for, a permission or the namespace is missing, which is a
+/// finding already.
+fn flowtables(capture: &Capture) -> Vec<Finding> {
+    let ask = || Tracking::open()?.uncounted_flowtables();
+    let found = namespace::within(capture.namespace.as_ref(), ask).and_then(|found| found);
+    let finding = |name| {
+        let object = format!("nftables flowtable \"{name}\"");
+        Finding::new(object, warning(UNCOUNTED, COUNT))
+    };
+    found.unwrap_or_default().into_iter().map(finding).collect()
 }
 
 fn setting(finding: sysctl::Finding, set_at_start: bool) -> Judgement {

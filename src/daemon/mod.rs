@@ -178,7 +178,7 @@ impl Daemon {
             engine.handle_drops(now.wall, clock::read().wall);
         }
         pin(&config.capture)?;
-        let watch = Watch::new(&config.capture, now)
+        let watch = Watch::new(&config.capture, &mut engine, now)
             .map_err(|error| explain("cannot watch connection tracking", &error))?;
         let host = Host {
             hostname: rustix::system::uname()

@@ -7,6 +7,7 @@
 //!   reported count as well.
 //! - The nftables rule that keeps connection tracking on is made again when somebody has removed it (`nft flush ruleset`),
 //!   and the time without it is a gap. So is the time while events are switched off (`nf_conntrack_events`).
+//! - An nftables flowtable without `counter` is a warning, and costs records their counters.
 //! - A network namespace that was made anew under the same name ends the daemon: its sockets are in the old one.
 //! - A step of the clock is a gap of no duration.
 
@@ -19,7 +20,7 @@ use super::setup::switch_on;
 use crate::config;
 use crate::engine::Engine;
 use crate::kernel::namespace::{path_of, within};
-use crate::kernel::tracking::{Statistics, Tracking};
+use crate::kernel::tracking::{COUNT, Statistics, Tracking, UNCOUNTED};
 use crate::kernel::{nftables, sysctl};
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Uptime, Wall};
@@ -42,6 +43,9 @@ pub struct Watch {
     next_gap: Uptime,
     /// Whether events are switched off.
     silent: bool,
+    /// The flowtables that were named, and when they were looked for last.
+    uncounted: Vec<String>,
+    looked: Wall,
     statistics: Statistics,
     table_full: Tally,
     insert_failed: Tally,
@@ -67,10 +71,10 @@ struct Tally {
 
 impl Watch {
     /// To be made after the nftables table.
-    pub fn new(config: &config::Capture, now: Now) -> io::Result<Self> {
+    pub fn new(config: &config::Capture, engine: &mut Engine, now: Now) -> io::Result<Self> {
         let mut tracking = within(config.namespace.as_ref(), Tracking::open)??;
         let statistics = tracking.statistics()?;
-        Ok(Self {
+        let mut this = Self {
             config: config.clone(),
             tracking,
             namespace: identity(config)?,
@@ -78,6 +82,8 @@ impl Watch {
             on: now.wall,
             next_gap: now.up,
             silent: false,
+            uncounted: Vec::new(),
+            looked: Wall::default(),
             statistics,
             table_full: Tally::new(GapCause::TableFull, table_full(&statistics), now),
             insert_failed: Tally::new(GapCause::InsertFailed, statistics.drops.insert_failed, now),
@@ -85,7 +91,9 @@ impl Watch {
             full: false,
             nearly_full: false,
             failing: false,
-        })
+        };
+        this.check_flowtables(engine, now)?;
+        Ok(this)
     }
 
     pub const fn poll_timeout(&self) -> Uptime {
@@ -165,6 +173,7 @@ impl Watch {
 
     fn look(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
         self.check_tracking(engine, now)?;
+        self.check_flowtables(engine, now)?;
         self.statistics = self.tracking.statistics()?;
         let insert_failed = self.statistics.drops.insert_failed;
         let gaps = [
@@ -271,6 +280,22 @@ impl Watch {
                 now,
             );
         }
+        Ok(())
+    }
+
+    fn check_flowtables(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
+        let found = self.tracking.uncounted_flowtables()?;
+        let before = std::mem::replace(&mut self.looked, now.wall);
+        engine.handle_uncounted(!found.is_empty(), before, now.wall);
+        for name in found.iter().filter(|name| !self.uncounted.contains(name)) {
+            log::warn!("nftables flowtable \"{name}\": {UNCOUNTED}; {COUNT}");
+        }
+        if found.is_empty() && !self.uncounted.is_empty() {
+            log::info!(
+                "no flowtable is without counter any more: sessions that begin now have counters"
+            );
+        }
+        self.uncounted = found;
         Ok(())
     }
 

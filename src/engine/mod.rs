@@ -25,6 +25,7 @@ mod recent;
 mod table;
 #[cfg(test)]
 mod tests;
+mod uncounted;
 mod unheard;
 mod unkept;
 
@@ -37,6 +38,7 @@ pub use table::{Pending, Row};
 use self::audit::Audit;
 use self::recent::{RecentEnds, Sighting};
 use self::table::{Key, RESTORED, Slot, Table};
+use self::uncounted::Uncounted;
 use self::unheard::Unheard;
 use self::unkept::Unkept;
 use crate::config::Config;
@@ -94,6 +96,7 @@ pub struct Engine {
     table: Table,
     recent: RecentEnds,
     unheard: Unheard,
+    uncounted: Uncounted,
     /// Room for the keys of a batch, used again and again.
     keys: Vec<Key>,
     /// Whether the kernel leaves NEWs out although nothing is missed.
@@ -137,8 +140,8 @@ impl Changes<'_> {
 impl Engine {
     /// Everything is heard that begins after `now`.
     pub fn new(filter: Filter, policy: Policy, now: Now) -> Self {
-        let (audit, mut unheard) = (Audit::new(), Unheard::default());
-        let before = now.wall.saturating_sub(CLOCK_SLACK);
+        let (audit, before) = (Audit::new(), now.wall.saturating_sub(CLOCK_SLACK));
+        let mut unheard = Unheard::default();
         unheard.note(Wall::default(), before, audit.number());
         Self {
             filter,
@@ -146,11 +149,12 @@ impl Engine {
             table: Table::new(),
             recent: RecentEnds::new(now.wall),
             unheard,
+            uncounted: Uncounted::default(),
             keys: Vec::new(),
             leaves_out_new: false,
             audit,
             records: VecDeque::new(),
-            next_row: Row(first_row(now)),
+            next_row: Row::first(now.wall),
             begun: VecDeque::new(),
             ended: Vec::new(),
             left_out: 0,
@@ -228,6 +232,11 @@ impl Engine {
     /// be queued is heard of when it ends.
     pub fn handle_drops(&mut self, from: Wall, to: Wall) {
         self.unheard.note(from, to, self.audit.number());
+    }
+
+    /// Packets may not be counted, or all are. Between `before`, when that was known last, and `now` it has changed.
+    pub fn handle_uncounted(&mut self, is_so: bool, before: Wall, now: Wall) {
+        self.uncounted.note(is_so, before, now);
     }
 
     /// Handles events in their order.
@@ -555,13 +564,14 @@ impl Engine {
         provenance: Provenance,
     ) {
         self.statistics.deletes += 1;
+        let is_uncounted = self.uncounted.may_have(flow, start, end);
         self.records.push_back(Record::Event(NatEvent {
             kind: EventKind::Delete,
             session: flow.session,
-            // The clock may have been set back during the session; a record never ends before it begins.
+            // A record never ends before it begins, also where the clock was set back.
             time: start.map_or(end, |start| end.max(start)),
             start,
-            totals: flow.totals,
+            totals: flow.totals.filter(|_| !is_uncounted),
             provenance,
         }));
     }
@@ -570,12 +580,6 @@ impl Engine {
         let pending = self.table.len() as u64;
         self.statistics.pending_peak = self.statistics.pending_peak.max(pending);
     }
-}
-
-/// Rows of a run lie above those of every run that started a second or more before, so that the sessions of a store that
-/// could only be opened late keep theirs.
-fn first_row(now: Now) -> i64 {
-    i64::try_from(now.wall.as_secs() << 30).unwrap_or(1)
 }
 
 fn max_unkept(policy: &Policy) -> usize {

@@ -20,6 +20,14 @@ use crate::time::Wall;
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Row(pub i64);
 
+impl Row {
+    /// The first of a run. It lies above those of every run that started a second or more before, so that the sessions of a
+    /// store that could only be opened late keep theirs. Whatever the clock says, there is room for 2^62 more.
+    pub(super) const fn first(start: Wall) -> Self {
+        Self((start.as_secs() as u32 as i64) << 30)
+    }
+}
+
 /// A session that has begun and has not ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pending {

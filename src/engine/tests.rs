@@ -4,6 +4,7 @@
 
 mod audits;
 mod repeats;
+mod uncounted;
 mod unkept;
 
 use std::net::IpAddr;

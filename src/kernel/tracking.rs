@@ -15,7 +15,7 @@ use rustix::io::ioctl_fionbio;
 
 use super::borrow;
 use crate::wire::ctstats::{self, Drops};
-use crate::wire::netlink::{self, Messages, NLMSG_ERROR};
+use crate::wire::netlink::{self, Malformed, Messages, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR};
 
 /// Those of the calling thread's network namespace, whatever else of `/proc` is hidden.
 const COUNTERS: &str = "/proc/thread-self/net/stat/nf_conntrack";
@@ -25,13 +25,25 @@ const EVENTS: &str = "/proc/sys/net/netfilter/nf_conntrack_events";
 
 const BUFFER: usize = 32 * 1024;
 
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`
+/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_…`
 const MESSAGE_GET_CHAIN: u16 = 10 << 8 | 4;
+const MESSAGE_GET_FLOWTABLE: u16 = 10 << 8 | 23;
+const NFPROTO_UNSPEC: u8 = 0;
 const NFPROTO_INET: u8 = 1;
+const NFPROTO_IPV4: u8 = 2;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 /// How many rules it has.
 const NFTA_CHAIN_USE: u16 = 6;
+const NFTA_FLOWTABLE_TABLE: u16 = 1;
+const NFTA_FLOWTABLE_NAME: u16 = 2;
+const NFTA_FLOWTABLE_FLAGS: u16 = 7;
+const NFT_FLOWTABLE_COUNTER: u32 = 2;
+
+/// The trouble with a flowtable that does not count, and the way out.
+pub(crate) const UNCOUNTED: &str = "expected the flag \"counter\", found none: the kernel does not count the packets that \
+     go through it, so that records of TCP, UDP and GRE have no counters";
+pub(crate) const COUNT: &str = "add \"counter\" to the flowtable";
 
 /// Where such questions are asked.
 pub(crate) struct Tracking {
@@ -114,19 +126,46 @@ impl Tracking {
         Ok(false)
     }
 
+    /// The nftables flowtables without `counter`, as `nft` names them: `inet filter fast`. The kernel does not count the
+    /// packets that take the short way through one.
+    pub(crate) fn uncounted_flowtables(&mut self) -> io::Result<Vec<String>> {
+        let mut found = Vec::new();
+        let request = netlink::request(MESSAGE_GET_FLOWTABLE, NLM_F_DUMP, 0, NFPROTO_UNSPEC, &[]);
+        self.dump(&request, |payload| {
+            found.extend(uncounted(payload)?);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     fn ask_drops(&mut self) -> io::Result<Drops> {
-        self.discard();
-        self.socket.send(&ctstats::request())?;
         let mut drops = Drops::default();
-        let mut complete = false;
-        while !complete {
+        self.dump(&ctstats::request(), |payload| drops.add(payload))?;
+        Ok(drops)
+    }
+
+    /// Hands over the payloads of the answer's messages.
+    fn dump(
+        &mut self,
+        request: &[u8],
+        mut take: impl FnMut(&[u8]) -> Result<(), Malformed>,
+    ) -> io::Result<()> {
+        self.discard();
+        self.socket.send(request)?;
+        loop {
             let length = self.socket.recv_raw(&mut self.buffer)?;
             for message in Messages::new(&self.buffer[..length]) {
                 let message = message.map_err(io::Error::other)?;
-                complete |= drops.add(&message).map_err(io::Error::other)?;
+                match message.kind {
+                    NLMSG_DONE => return Ok(()),
+                    NLMSG_ERROR => {
+                        let number = message.error_number().map_err(io::Error::other)?;
+                        return Err(io::Error::from_raw_os_error(number));
+                    }
+                    _ => take(message.payload).map_err(io::Error::other)?,
+                }
             }
         }
-        Ok(drops)
     }
 
     /// Reads what an earlier question may have left.
@@ -139,6 +178,30 @@ impl Tracking {
 fn read_again(mut file: &File) -> io::Result<String> {
     file.rewind()?;
     io::read_to_string(file)
+}
+
+/// The name of the flowtable, if it does not count.
+fn uncounted(payload: &[u8]) -> Result<Option<String>, Malformed> {
+    let mut name = match payload.first() {
+        Some(&NFPROTO_INET) => "inet".to_owned(),
+        Some(&NFPROTO_IPV4) => "ip".to_owned(),
+        _ => "ip6".to_owned(),
+    };
+    for attribute in netlink::attributes(payload)? {
+        let attribute = attribute?;
+        match attribute.kind {
+            // The kernel gives them in this order, each with a zero octet at its end.
+            NFTA_FLOWTABLE_TABLE | NFTA_FLOWTABLE_NAME => {
+                let text = String::from_utf8_lossy(attribute.payload);
+                name = format!("{name} {}", text.trim_end_matches('\0'));
+            }
+            NFTA_FLOWTABLE_FLAGS if attribute.be32()? & NFT_FLOWTABLE_COUNTER != 0 => {
+                return Ok(None);
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(name))
 }
 
 fn get_chain(table: &str, chain: &str) -> Vec<u8> {
@@ -169,6 +232,34 @@ mod tests {
     use super::*;
     use crate::kernel::nftables;
 
+    fn flowtable(family: u8, flags: u32) -> Vec<u8> {
+        let mut payload = vec![family, 0, 0, 0];
+        for (kind, name) in [
+            (NFTA_FLOWTABLE_TABLE, b"fw4\0"),
+            (NFTA_FLOWTABLE_NAME, b"ft1\0"),
+        ] {
+            payload.extend([8_u16.to_ne_bytes(), kind.to_ne_bytes()].concat());
+            payload.extend(name);
+        }
+        payload.extend([8_u16.to_ne_bytes(), NFTA_FLOWTABLE_FLAGS.to_ne_bytes()].concat());
+        payload.extend(flags.to_be_bytes());
+        payload
+    }
+
+    #[test]
+    fn a_flowtable_without_counter_is_named_as_nft_does() {
+        for (family, flags, name) in [
+            (1, 0, Some("inet fw4 ft1")),
+            (2, 1, Some("ip fw4 ft1")),
+            (10, 0, Some("ip6 fw4 ft1")),
+            (1, 2, None),
+            (1, 3, None),
+        ] {
+            let found = uncounted(&flowtable(family, flags)).unwrap();
+            assert_eq!(found.as_deref(), name, "{family} {flags}");
+        }
+    }
+
     /// In a network namespace that nobody else uses: nothing changes between the two answers.
     #[test]
     fn procfs_and_ctnetlink_say_the_same() {
@@ -192,6 +283,7 @@ mod tests {
 
         let mut tracking = Tracking::open().unwrap();
         let asked = tracking.ask_drops().unwrap();
+        assert_eq!(tracking.uncounted_flowtables().unwrap(), [""; 0]);
         assert_eq!(tracking.counters.is_some(), Path::new(COUNTERS).exists());
         let statistics = tracking.statistics().unwrap();
         assert_eq!(statistics.drops, asked);

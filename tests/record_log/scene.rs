@@ -29,7 +29,7 @@ use crate::support::status::{ask, number};
 use crate::support::wait_until;
 
 /// How long a test waits for the record log to have done something.
-pub const LONG: Duration = Duration::from_secs(40);
+pub const LONG: Duration = Duration::from_secs(120);
 
 const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 129));
 

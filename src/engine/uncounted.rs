@@ -1,0 +1,39 @@
+//! When the kernel does not count packets although accounting is on: while there is an nftables flowtable without `counter`.
+//!
+//! The packets of a flow in such a flowtable bypass connection tracking, and no event tells of it: the status bit
+//! `IPS_OFFLOAD` is cleared before the end is reported (`flow_offload_teardown` in `net/netfilter/nf_flow_table_core.c`),
+//! and entries that tc's `act_ct` offloads have it as well and are counted. So the counters are left out of the records of
+//! every session that may have been in one: no counters are better than false ones.
+
+use crate::session::Protocol;
+use crate::time::Wall;
+use crate::wire::ctnetlink::Entry;
+
+#[derive(Debug, Default)]
+pub(super) struct Uncounted {
+    /// The first and the last time at which there may have been such a flowtable.
+    span: Option<(Wall, Wall)>,
+    is_there: bool,
+}
+
+impl Uncounted {
+    /// There is one now, or none. At `before` it was looked for last.
+    pub(super) fn note(&mut self, is_there: bool, before: Wall, now: Wall) {
+        if is_there || self.is_there {
+            let (from, _) = self.span.unwrap_or((before, now));
+            self.span = Some((from, now));
+        }
+        self.is_there = is_there;
+    }
+
+    /// Whether packets of a session with this lifetime, `flow` at its end, may not have been counted.
+    pub(super) fn may_have(&self, flow: &Entry, start: Option<Wall>, end: Wall) -> bool {
+        // Those that `nft_flow_offload_eval` takes.
+        let protocols = [Protocol::TCP, Protocol::UDP, Protocol::GRE];
+        let is_eligible = protocols.contains(&flow.session.protocol);
+        is_eligible
+            && self.span.is_some_and(|(from, to)| {
+                from <= end && (self.is_there || start.is_none_or(|start| start <= to))
+            })
+    }
+}
