@@ -431,10 +431,7 @@ impl Engine {
         let paired = self.paired(key, flow);
         if let Some(pending) = paired.and_then(|slot| self.table.remove(key, slot)) {
             self.forget(&pending);
-            let (start, provenance) = match flow.start {
-                Some(start) => (start, Provenance::Kernel),
-                None => (pending.begun, pending.provenance),
-            };
+            let (start, provenance) = pending.start(flow.start);
             self.emit_delete(flow, Some(start), end, provenance);
             return;
         }

@@ -9,12 +9,15 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{StoredSession, began_by};
+use super::{CLOCK_SLACK, StoredSession, began_by};
 use crate::session::{Provenance, Session};
 use crate::time::Wall;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// Number of a session in the store; never used again for another one.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -52,6 +55,18 @@ impl Pending {
             start == Some(self.begun)
         } else {
             began_by(self.begun, start)
+        }
+    }
+
+    /// When it began, and who says so, once the kernel has reported its end and this `start`. The event of its beginning was
+    /// dated some microseconds later, or at worst when the turn began in which it was read: with so little between them,
+    /// both records have the same time.
+    pub(super) fn start(&self, start: Option<Wall>) -> (Wall, Provenance) {
+        let near = self.begun.saturating_sub(MILLISECOND)..self.begun.saturating_add(CLOCK_SLACK);
+        match start {
+            None => (self.begun, self.provenance),
+            Some(start) if near.contains(&start) => (self.begun, Provenance::Kernel),
+            Some(start) => (start, Provenance::Kernel),
         }
     }
 

@@ -191,6 +191,21 @@ fn the_time_of_the_event_is_preferred_to_the_time_of_reading() {
 }
 
 #[test]
+fn both_records_have_the_same_beginning_although_the_kernel_dates_it_twice() {
+    let mut engine = engine();
+    let some = Duration::from_micros(30);
+    for start in [wall(5).saturating_sub(some), wall(5).saturating_add(some)] {
+        let event = Event::New(Entry {
+            event_time: Some(wall(5)),
+            ..flow(session(1))
+        });
+        engine.handle_events(&[event, destroy(session(1), start, wall(9))], at(10));
+        let records = records(&mut engine);
+        assert_eq!(records[1].start, Some(records[0].time));
+    }
+}
+
+#[test]
 fn without_kernel_timestamps_the_delete_has_the_start_of_the_create() {
     let mut engine = engine();
     engine.handle_events(&[new(session(1))], at(10));

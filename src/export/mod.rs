@@ -2,6 +2,7 @@
 //! and live views.
 
 pub mod encoder;
+mod file;
 mod losses;
 pub mod output;
 mod packer;

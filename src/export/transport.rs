@@ -4,25 +4,20 @@
 //! the back-off of its output says so ([`super::output`]). [`Failure`] tells a caller how to go on after an error.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use super::encoder::{Amount, Load};
+use super::file::Appender;
 use super::queue::Queue;
-use super::stream::{FILE_CHUNK, Stream, whole_lines};
+use super::stream::Stream;
 use super::udp::{GoBack, Udp};
 use crate::config::{Collector, Target};
 use crate::place::Position;
 use crate::time::{Now, Uptime};
-
-/// Time between checks of whether a file has been deleted. Records that are written in between are lost with it.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// Why nothing was written, by the remedy.
 #[derive(Debug)]
@@ -200,9 +195,7 @@ impl Transport {
         match self {
             Self::Unix(unix) => unix.socket = None,
             Self::File(file) => {
-                file.open = None;
-                // The next open ends a torn line, so the message begins anew on its own line.
-                file.is_torn |= queue.is_torn();
+                file.close(queue.is_torn());
                 queue.rewind();
             }
             Self::Udp(_) | Self::Stdout(_) => {}
@@ -213,11 +206,8 @@ impl Transport {
 
     /// The rest of a message of which a part has been written does not follow.
     pub(super) const fn break_off(&mut self) {
-        if let Self::File(Appender {
-            open: Some(open), ..
-        }) = self
-        {
-            open.is_torn = true;
+        if let Self::File(file) = self {
+            file.break_off();
         }
     }
 
@@ -351,114 +341,6 @@ impl Unix {
     }
 }
 
-/// A file that lines are appended to, or a named pipe.
-#[derive(Debug)]
-pub(super) struct Appender {
-    path: PathBuf,
-    open: Option<OpenFile>,
-    /// Closed in the middle of a line.
-    is_torn: bool,
-}
-
-#[derive(Debug)]
-struct OpenFile {
-    file: File,
-    /// The file ends inside a line, which a newline must end before anything else is written.
-    is_torn: bool,
-    /// When it was last seen to have a name; `None` if it never had one.
-    seen: Option<Uptime>,
-}
-
-impl Appender {
-    const fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            open: None,
-            is_torn: false,
-        }
-    }
-
-    fn open(&mut self) -> io::Result<&mut OpenFile> {
-        let open = match self.open.take() {
-            Some(open) => open,
-            None => OpenFile::open(&self.path, self.is_torn)?,
-        };
-        self.is_torn = false;
-        Ok(self.open.insert(open))
-    }
-
-    fn write(&mut self, bytes: &[u8], now: Now) -> Result<usize, Failure> {
-        if self.open.as_mut().is_some_and(|open| open.is_deleted(now)) {
-            self.open = None;
-            log::warn!(
-                "the file \"{}\" was deleted: a new one is begun; records that came after the deletion, within a second, went with it",
-                self.path.display()
-            );
-            let error = io::ErrorKind::NotFound.into();
-            return Err(Failure::Broken(Trouble::new("write", error)));
-        }
-        let written = self
-            .open()
-            .and_then(|open| open.append(whole_lines(bytes, FILE_CHUNK)));
-        written.map_err(|error| match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::EINTR) => Failure::Busy,
-            Some(libc::ENOSPC | libc::EDQUOT) => Failure::Stalled(Trouble::new("write", error)),
-            _ => {
-                self.open = None;
-                Failure::Broken(Trouble::new("write", error))
-            }
-        })
-    }
-}
-
-impl OpenFile {
-    /// `was_torn` is of a pipe, which does not tell.
-    fn open(path: &Path, was_torn: bool) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            // Without O_NONBLOCK opening a named pipe waits for its reader; a regular file does not mind.
-            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
-            .open(path)?;
-        let metadata = file.metadata()?;
-        let mut last = [b'\n'];
-        let is_torn = match metadata.len() {
-            _ if !metadata.is_file() => was_torn,
-            0 => false,
-            // One that may be written but not read cannot be looked at; it is taken to be whole.
-            length => File::open(path).is_ok_and(|file| {
-                file.read_exact_at(&mut last, length - 1).is_ok() && last != [b'\n']
-            }),
-        };
-        Ok(Self {
-            file,
-            is_torn,
-            seen: (metadata.nlink() > 0).then(Uptime::default),
-        })
-    }
-
-    /// Whether it has no name any more, so that nobody would ever read it. Looks once in a while.
-    fn is_deleted(&mut self, now: Now) -> bool {
-        match &mut self.seen {
-            Some(seen) if now.up.saturating_since(*seen) >= LOOK => *seen = now.up,
-            _ => return false,
-        }
-        let metadata = self.file.metadata();
-        metadata.is_ok_and(|metadata| metadata.nlink() == 0)
-    }
-
-    fn append(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.is_torn {
-            if self.file.write(b"\n")? == 0 {
-                return Ok(0);
-            }
-            self.is_torn = false;
-        }
-        self.file.write(bytes)
-    }
-}
-
 /// The standard output, unless it could not be had.
 #[derive(Debug)]
 pub(super) struct Stdout {
@@ -489,90 +371,3 @@ impl Stdout {
 
 #[cfg(test)]
 pub(super) mod fake;
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use std::fs;
-    use std::io::Read as _;
-
-    use super::*;
-    use crate::time::Wall;
-
-    fn at(seconds: u64) -> Now {
-        Now::new(
-            Wall::from_secs(1000 + seconds),
-            Uptime::from_millis(seconds * 1000),
-        )
-    }
-
-    /// Writes these lines, and gives what is in the file.
-    fn written(file: &mut Transport, lines: &[&[u8]], path: &Path, now: Now) -> String {
-        let mut queue = Queue::new();
-        for line in lines {
-            queue.push(line, Load::default());
-        }
-        while !queue.is_empty() {
-            match file.write(&mut queue, Position::default(), now) {
-                Ok(_) | Err(Failure::Broken(_)) => {}
-                Err(failure) => panic!("{failure:?}"),
-            }
-        }
-        fs::read_to_string(path).unwrap()
-    }
-
-    #[test]
-    fn a_file_that_was_deleted_is_begun_anew_within_a_second() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("nat.log");
-        let mut file = Transport::File(Appender::new(path.clone()));
-        assert_eq!(written(&mut file, &[b"one\n"], &path, at(10)), "one\n");
-        fs::remove_file(&path).unwrap();
-        assert_eq!(written(&mut file, &[b"two\n"], &path, at(11)), "two\n");
-    }
-
-    #[test]
-    fn a_line_that_was_broken_off_is_ended_before_the_next() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("nat.log");
-        let mut file = Transport::File(Appender::new(path.clone()));
-        assert_eq!(written(&mut file, &[b"on"], &path, at(10)), "on");
-        file.break_off();
-        let lines = [&b"two\n"[..], b"three\n"];
-        assert_eq!(
-            written(&mut file, &lines, &path, at(10)),
-            "on\ntwo\nthree\n"
-        );
-    }
-
-    #[test]
-    fn a_pipe_that_is_opened_anew_in_the_middle_of_a_line_gets_the_line_anew() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pipe");
-        rustix::fs::mkfifoat(
-            rustix::fs::CWD,
-            &path,
-            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
-        )
-        .unwrap();
-        // As nonblocking as the writer, or opening would wait.
-        let flags = libc::O_NONBLOCK;
-        let mut reader = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags)
-            .open(&path)
-            .unwrap();
-        let mut pipe = Transport::File(Appender::new(path));
-        pipe.open().unwrap();
-        let mut queue = Queue::new();
-        queue.push(b"one\n", Load::default());
-        queue.consume(2, |_| {});
-        pipe.close(&mut queue);
-        pipe.open().unwrap();
-        pipe.write(&mut queue, Position::default(), at(10)).unwrap();
-        let mut text = [0; 9];
-        let count = reader.read(&mut text).unwrap();
-        assert_eq!(&text[..count], b"\none\n");
-    }
-}
