@@ -206,6 +206,14 @@ fn both_records_have_the_same_beginning_although_the_kernel_dates_it_twice() {
 }
 
 #[test]
+fn whatever_the_clock_says_at_the_start_there_is_room_for_rows() {
+    for nanos in [0, 4_294_967_296_000_000_000, u64::MAX] {
+        let first = Row::first(Wall::from_nanos(nanos));
+        assert!((0..=1 << 62).contains(&first.0), "{first:?}");
+    }
+}
+
+#[test]
 fn without_kernel_timestamps_the_delete_has_the_start_of_the_create() {
     let mut engine = engine();
     engine.handle_events(&[new(session(1))], at(10));
