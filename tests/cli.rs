@@ -139,7 +139,7 @@ fn a_contradiction_is_a_configuration_error() {
     assert_eq!(status, 78);
     assert_eq!(
         found,
-        "error   FILE: collector[0].zone: expected false with version \"v5\", whose records have no room for it, found \
+        "error   FILE: line 1: collector[0].zone: expected false with version \"v5\", whose records have no room for it, found \
          true\n"
     );
 }

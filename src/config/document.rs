@@ -71,7 +71,7 @@ impl Document {
             }
             let Some((key, index)) = key_of_variable(name) else {
                 let message = format!("unknown variable, {}", variable_advice(name));
-                self.problems.push(Problem::new(name, "", message));
+                self.problems.push(Problem::new(quoted(name), "", message));
                 continue;
             };
             let values = entries.entry((key.section, index)).or_default();
@@ -135,8 +135,8 @@ fn key_of_variable(name: &str) -> Option<(&'static Key, usize)> {
 }
 
 fn variable_advice(name: &str) -> String {
-    let digits: String = name.chars().filter(char::is_ascii_digit).collect();
-    let index = digits.parse().unwrap_or(0);
+    let mut words = name.split('_').skip(2);
+    let index = words.find_map(|word| word.parse().ok()).unwrap_or(0);
     let known: Vec<_> = keys::all().map(|key| variable_name(key, index)).collect();
     let known: Vec<_> = known.iter().map(String::as_str).collect();
     match keys::nearest(name, &known) {
@@ -158,7 +158,11 @@ fn list(section: Section, value: Value, origin: &str, problems: &mut Vec<Problem
         ValueKind::Array(values) => {
             let values = values.into_iter().enumerate();
             values
-                .map(|(index, value)| table(format!("{name}[{index}]"), value))
+                .map(|(index, value)| {
+                    let line = value.origin().map(|line| format!("{origin}: {line}"));
+                    let label = format!("{name}[{index}]");
+                    Table::new(section, label, line.as_deref().unwrap_or(origin), value)
+                })
                 .collect()
         }
         ValueKind::Table(entries) if entries.values().all(is_table) => {

@@ -182,7 +182,8 @@ pub(super) fn advice(name: &str, known: &[&str]) -> String {
 /// The candidate that a misspelt word most likely meant; `None` when none is close.
 pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let limit = (word.chars().count() / 3).max(1);
-    let distance = |candidate: &&&str| strsim::osa_distance(word, candidate);
+    let word = word.to_ascii_lowercase();
+    let distance = |candidate: &&&str| strsim::osa_distance(&word, &candidate.to_ascii_lowercase());
     let near = candidates.iter().min_by_key(distance)?;
     (distance(&near) <= limit).then_some(near)
 }
@@ -449,6 +450,7 @@ mod tests {
     fn a_misspelt_word_finds_its_nearest() {
         let names: Vec<_> = all().map(|key| key.name).collect();
         assert_eq!(nearest("lgo", &names), Some("log"));
+        assert_eq!(nearest("TTL", &names), Some("ttl"));
         assert_eq!(nearest("set_sysctls", &names), Some("set-sysctls"));
         assert_eq!(nearest("recieve-buffer", &names), Some("receive-buffer"));
         assert_eq!(nearest("colour", &names), None);

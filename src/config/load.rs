@@ -40,6 +40,13 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Error(pub Vec<Problem>);
 
+impl Error {
+    /// Whether nothing but a permission is missing.
+    pub fn is_denied(&self) -> bool {
+        self.0.iter().all(|problem| problem.is_denied)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<_> = self.0.iter().map(Problem::to_string).collect();
@@ -119,6 +126,13 @@ fn assemble(
         collectors: Some(build::collectors(document.list(Section::Collector))),
         syslog: Some(build::syslog(document.list(Section::Syslog))),
     });
+    if let Some(config) = &config {
+        for table in document.list(Section::Syslog) {
+            let path = table.entries.get("path").map(Value::to_string);
+            let is_it = path.is_some_and(|path| Path::new(&path) == config.pending.database);
+            table.refuse_if(is_it, "path", "another file than pending.database");
+        }
+    }
     let problems = document.into_problems();
     config.filter(|_| problems.is_empty()).ok_or(problems)
 }
@@ -167,8 +181,13 @@ fn read_text(file: &Path) -> io::Result<String> {
 }
 
 fn unreadable(file: &Path, error: &io::Error) -> Error {
-    let message = format!("expected a readable text file, found: {error}");
-    Error(vec![about(file, message)])
+    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+    let advice = if is_denied { ": run as root" } else { "" };
+    let message = format!("expected a readable text file, found: {error}{advice}");
+    Error(vec![Problem {
+        is_denied,
+        ..about(file, message)
+    }])
 }
 
 fn format_of(file: &Path) -> Option<FileFormat> {

@@ -10,6 +10,8 @@ pub struct Problem {
     /// The key with its section, or the section; empty where the origin says it all.
     pub key: String,
     pub message: String,
+    /// Whether it is no mistake, but a file that may not be read.
+    pub is_denied: bool,
 }
 
 impl Problem {
@@ -22,6 +24,7 @@ impl Problem {
             origin: origin.into(),
             key: key.into(),
             message: message.into(),
+            is_denied: false,
         }
     }
 }

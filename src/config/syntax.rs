@@ -10,6 +10,7 @@ use config::{FileFormat, Format as _, Value, ValueKind};
 /// Reads the text. The error is what is wrong in it, with the line where the parser gives one.
 pub(super) fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Value>, String> {
     match format.parse(None, text) {
+        Ok(root) if format == FileFormat::Toml => Ok(placed(root, text)),
         Ok(root) if format != FileFormat::Ini => Ok(root),
         Ok(root) => ini(text, true).map_or_else(|| Ok(nested(root)), Err),
         Err(error) => {
@@ -22,6 +23,24 @@ pub(super) fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Va
             Err(better.unwrap_or(message))
         }
     }
+}
+
+/// Gives the entries of lists the lines of their headings, which the parser does not tell, as origins.
+fn placed(mut root: HashMap<String, Value>, text: &str) -> HashMap<String, Value> {
+    for (name, value) in &mut root {
+        let heading = format!("[[{name}]]");
+        let lines = text.lines().zip(1..);
+        let lines = lines.filter(|(line, _)| line.trim().starts_with(&heading));
+        let lines: Vec<_> = lines.map(|(_, number)| format!("line {number}")).collect();
+        if let ValueKind::Array(entries) = &mut value.kind
+            && entries.len() == lines.len()
+        {
+            for (entry, line) in entries.iter_mut().zip(&lines) {
+                *entry = Value::new(Some(line), entry.kind.clone());
+            }
+        }
+    }
+    root
 }
 
 /// The message has the line and column, a drawing of the line, and then the reason.

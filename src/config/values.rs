@@ -138,7 +138,22 @@ pub(crate) fn address(default_port: u16) -> impl Fn(&str) -> Parsed<SocketAddr> 
             .and_then(|rest| rest.strip_suffix(']'));
         let ip = within.unwrap_or(text).parse();
         let alone = ip.map(|ip: IpAddr| SocketAddr::new(ip, default_port));
-        text.parse().or(alone).map_err(|_| None)
+        text.parse().or(alone).map_err(|_| no_address(text))
+    }
+}
+
+/// The usual mistakes: a port that cannot be, and a name, which might mean another host tomorrow.
+fn no_address(text: &str) -> Option<String> {
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let letters = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() && plain::<u16>(port).is_none() {
+        Some("a port from 1 to 65535".to_owned())
+    } else if host.contains(|c: char| c.is_ascii_alphabetic()) && host.chars().all(letters) {
+        Some(format!(
+            "an IP address, as names are not looked up (\"getent ahosts {host}\" prints its addresses)"
+        ))
+    } else {
+        None
     }
 }
 
@@ -205,7 +220,7 @@ pub(crate) fn output_name(text: &str) -> Parsed<String> {
 
 pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
     move |text| {
-        let value = parse_duration(text).filter(|value| range.contains(value));
+        let value = Some(time(text)?).filter(|value| range.contains(value));
         value.ok_or(None)
     }
 }
@@ -216,20 +231,26 @@ pub(crate) fn at_least_a_second(text: &str) -> Parsed<Duration> {
 
 /// A duration from 1 s; 0 is never.
 pub(crate) fn interval(text: &str) -> Parsed<Option<Duration>> {
-    match parse_duration(text) {
-        Some(Duration::ZERO) => Ok(None),
-        Some(value) if value >= Duration::from_secs(1) => Ok(Some(value)),
+    match time(text)? {
+        Duration::ZERO => Ok(None),
+        value if value >= Duration::from_secs(1) => Ok(Some(value)),
         _ => Err(None),
     }
+}
+
+fn time(text: &str) -> Parsed<Duration> {
+    let expected = "a whole number with its unit (ms, s, m, h or d), such as \"30s\"";
+    parse_duration(text).ok_or_else(|| Some(expected.to_owned()))
 }
 
 pub(crate) fn size<T: TryFrom<u64> + PartialOrd>(
     range: RangeInclusive<T>,
 ) -> impl Fn(&str) -> Parsed<T> {
     move |text| {
-        let value = parse_size(text).and_then(|bytes| bytes.try_into().ok());
-        let value = value.filter(|value| range.contains(value));
-        value.ok_or(None)
+        let unit = "a whole number of bytes, or one with its unit (KiB, MiB, GiB or TiB), such as \"64MiB\"";
+        let bytes = parse_size(text).ok_or_else(|| Some(unit.to_owned()))?;
+        let value = bytes.try_into().ok();
+        value.filter(|value| range.contains(value)).ok_or(None)
     }
 }
 
@@ -352,7 +373,42 @@ mod tests {
         assert_eq!(endpoint("[2001:db8::1]:2055"), found("[2001:db8::1]:2055"));
         assert_eq!(endpoint("[2001:db8::1]"), found("[2001:db8::1]:9"));
         assert_eq!(endpoint("2001:db8::1"), found("[2001:db8::1]:9"));
-        assert_eq!(endpoint("collector.example:2055"), Err(None));
+        assert_eq!(endpoint("192.0.2"), Err(None));
+    }
+
+    #[test]
+    fn a_name_and_a_port_that_cannot_be_are_told_apart() {
+        let expected = |text: &str| expected(address(9)(text));
+        for text in ["collector-1.example:2055", "collector-1.example"] {
+            assert_eq!(
+                expected(text),
+                "an IP address, as names are not looked up (\"getent ahosts collector-1.example\" prints its addresses)"
+            );
+        }
+        for text in [
+            "192.0.2.1:70000",
+            "192.0.2.1:",
+            "192.0.2.1:x",
+            "[2001:db8::1]:-1",
+        ] {
+            assert_eq!(expected(text), "a port from 1 to 65535", "{text}");
+        }
+        for text in ["a b:1", "$(x)", "2001:db8::zz", ":::1", "1.2.3.4.5:1", ""] {
+            assert_eq!(expected(text), "", "{text}");
+        }
+    }
+
+    #[test]
+    fn a_duration_or_a_size_without_its_unit_is_told_the_units() {
+        let all = duration(Duration::ZERO..=Duration::MAX);
+        for found in [expected(all("10")), expected(interval("1h30m"))] {
+            assert!(
+                found.contains("(ms, s, m, h or d), such as \"30s\""),
+                "{found}"
+            );
+        }
+        assert!(expected(buffer("64MB")).contains("(KiB, MiB, GiB or TiB), such as \"64MiB\""));
+        assert_eq!((interval("10ms"), buffer("1")), (Err(None), Err(None)));
     }
 
     #[test]

@@ -189,12 +189,16 @@ fn a_mistake_in_the_environment_names_the_variable() {
         ("NATTRAIL_CAPTURE_LGO", "nat"),
         ("NATTRAIL_CAPTURE_LOG", "natt"),
         ("NATTRAIL_COLLECTOR_1_MTU", "9000"),
+        ("NATTRAIL_COLLECTOR_1_ADRESS2", "::1"),
         ("NATTRAIL_COLOUR", "red"),
+        ("NATTRAIL_PENDING_TTL\u{200b}", "1s"),
     ];
     let expected = "\
 NATTRAIL_CAPTURE_LGO: unknown variable, did you mean NATTRAIL_CAPTURE_LOG
+NATTRAIL_COLLECTOR_1_ADRESS2: unknown variable, did you mean NATTRAIL_COLLECTOR_1_ADDRESS
 NATTRAIL_COLOUR: unknown variable, expected NATTRAIL_, the section, for collector and syslog a number, and the key, \
 such as NATTRAIL_CAPTURE_LOG or NATTRAIL_COLLECTOR_0_ADDRESS
+NATTRAIL_PENDING_TTL\\u{200b}: unknown variable, did you mean NATTRAIL_PENDING_TTL
 NATTRAIL_CAPTURE_LOG: capture.log: expected \"nat\" or \"all\", found \"natt\"
 environment: collector[0].address: expected an IP address, with or without a port, such as \"192.0.2.10:2055\" or \
 \"[2001:db8::10]:4739\" (names are not looked up), found nothing";
@@ -325,10 +329,10 @@ fn every_mistake_is_named_at_once() {
 n.toml: capture.log: expected \"nat\" or \"all\", found 1
 n.toml: capture.color: unknown key, expected one of namespace, table, log, mark, protocols, source, destination, \
 set-sysctls, receive-buffer, reliable, resync
-n.toml: pending.ttl: expected a duration of at least 1s, such as \"7d\", found \"x\"
-n.toml: collector[0].address: expected an IP address, with or without a port, such as \"192.0.2.10:2055\" or \
+n.toml: pending.ttl: expected a whole number with its unit (ms, s, m, h or d), such as \"30s\", found \"x\"
+n.toml: line 6: collector[0].address: expected an IP address, with or without a port, such as \"192.0.2.10:2055\" or \
 \"[2001:db8::10]:4739\" (names are not looked up), found nothing
-n.toml: collector[0].mtu: expected a whole number from 576 to 9216, found 1";
+n.toml: line 6: collector[0].mtu: expected a whole number from 576 to 9216, found 1";
     assert_eq!(message(text), expected);
 }
 

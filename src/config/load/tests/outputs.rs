@@ -38,7 +38,7 @@ fn what_netflow_v5_cannot_do_is_refused() {
     ];
     for (line, expected) in cases {
         let found = collector(&format!("version = \"v5\"\n{line}"));
-        assert_eq!(found, format!("n.toml: collector[0].{expected}"));
+        assert_eq!(found, format!("n.toml: line 1: collector[0].{expected}"));
     }
 }
 
@@ -81,20 +81,20 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
     ];
     for (lines, expected) in cases {
         let expected = match expected {
-            "" => "n.toml: collector[1].address: expected an address, version and observation-domain of its own, \
+            "" => "n.toml: line 3: collector[1].address: expected an address, version and observation-domain of its own, \
                    found those of collector[0]"
                 .to_owned(),
-            _ => format!("n.toml: collector[0].{expected}"),
+            _ => format!("n.toml: line 1: collector[0].{expected}"),
         };
         assert_eq!(collector(lines), expected);
     }
     assert_eq!(
         message("[[collector]]\naddress = \"2001:db8::1\"\nmtu = 1279"),
-        "n.toml: collector[0].mtu: expected at least 1280 over IPv6, found 1279"
+        "n.toml: line 1: collector[0].mtu: expected at least 1280 over IPv6, found 1279"
     );
     assert_eq!(
         message("[[collector]]\naddress = \"2001:db8::1\"\nmtu = 1"),
-        "n.toml: collector[0].mtu: expected a whole number from 576 to 9216, found 1",
+        "n.toml: line 1: collector[0].mtu: expected a whole number from 576 to 9216, found 1",
         "one message for one mistake"
     );
 }
@@ -125,7 +125,7 @@ fn contradictions_between_the_keys_of_a_syslog_target_are_refused() {
     ];
     for (lines, expected) in cases {
         let found = message(&format!("[[syslog]]\n{lines}"));
-        assert_eq!(found, format!("n.toml: syslog[0].{expected}"));
+        assert_eq!(found, format!("n.toml: line 1: syslog[0].{expected}"));
     }
 }
 
@@ -134,22 +134,22 @@ fn two_targets_do_not_take_the_same_records_to_the_same_place() {
     let file = "[[syslog]]\ntarget = \"file\"\npath = \"/x\"\n";
     assert_eq!(
         message(&file.repeat(2)),
-        "n.toml: syslog[1].path: expected a file of its own, found that of syslog[0]"
+        "n.toml: line 4: syslog[1].path: expected a file of its own, found that of syslog[0]"
     );
     assert_eq!(
         message(&file.repeat(3)),
-        "n.toml: syslog[1].path: expected a file of its own, found that of syslog[0]\n\
-         n.toml: syslog[2].path: expected a file of its own, found that of syslog[0]"
+        "n.toml: line 4: syslog[1].path: expected a file of its own, found that of syslog[0]\n\
+         n.toml: line 7: syslog[2].path: expected a file of its own, found that of syslog[0]"
     );
     let stdout = "[[syslog]]\ntarget = \"stdout\"\n";
     assert_eq!(
         message(&stdout.repeat(2)),
-        "n.toml: syslog[1].target: expected a target of its own, found that of syslog[0]"
+        "n.toml: line 3: syslog[1].target: expected a target of its own, found that of syslog[0]"
     );
     let journal = "[[syslog]]\ntarget = \"journal\"\n";
     assert_eq!(
         message(&format!("{journal}{journal}format = \"json\"\n")),
-        "n.toml: syslog[1].target: expected a target of its own, found that of syslog[0]"
+        "n.toml: line 3: syslog[1].target: expected a target of its own, found that of syslog[0]"
     );
     for syslog in [
         "[[syslog]]\ntarget = \"local\"\n",
@@ -157,8 +157,11 @@ fn two_targets_do_not_take_the_same_records_to_the_same_place() {
     ] {
         assert_eq!(
             message(&syslog.repeat(2)),
-            "n.toml: syslog[1].target: expected a target, format, facility, severity or app-name of its own, found \
-             those of syslog[0]"
+            format!(
+                "n.toml: line {}: syslog[1].target: expected a target, format, facility, severity or app-name of its own, found \
+             those of syslog[0]",
+                syslog.lines().count() + 1
+            )
         );
         for own in [
             "format = \"json\"",
@@ -196,7 +199,7 @@ fn two_outputs_of_a_kind_have_two_names() {
     let targets = "[[syslog]]\nname = \"a\"\ntarget = \"stdout\"\n[[syslog]]\nname = \"a\"\ntarget = \"local\"";
     assert_eq!(
         message(targets),
-        "n.toml: syslog[1].name: expected a name of its own, found that of syslog[0]"
+        "n.toml: line 4: syslog[1].name: expected a name of its own, found that of syslog[0]"
     );
     let collectors = "[collector.a]\naddress = \"192.0.2.1\"\n[collector.b]\naddress = \"192.0.2.2\"\nname = \"a\"";
     assert_eq!(
@@ -205,4 +208,26 @@ fn two_outputs_of_a_kind_have_two_names() {
     );
     let kinds = "[collector.a]\naddress = \"192.0.2.1\"\n[syslog.a]\ntarget = \"stdout\"";
     assert!(load(kinds).is_ok());
+}
+
+#[test]
+fn an_entry_of_a_list_is_named_with_the_line_of_its_heading() {
+    let two = "# [[collector]]\n\n  [[collector]] # near\naddress = \"192.0.2.1\"\n[[collector]]\nmtu = \"x\"\naddress = \"::1\"";
+    assert_eq!(
+        message(two),
+        "n.toml: line 5: collector[1].mtu: expected a whole number from 576 to 9216, found \"x\""
+    );
+    // A heading that is written in another way has no line rather than a wrong one.
+    let spaced = two.replacen("[[collector]] #", "[[ collector ]] #", 1);
+    assert!(message(&spaced).starts_with("n.toml: collector[1].mtu: "));
+}
+
+#[test]
+fn a_copy_into_the_database_is_refused() {
+    let copy =
+        "[pending]\ndatabase = \"/x/nat\"\n[[syslog]]\ntarget = \"file\"\npath = \"/x//nat\"";
+    assert_eq!(
+        message(copy),
+        "n.toml: line 3: syslog[0].path: expected another file than pending.database, found \"/x//nat\""
+    );
 }
