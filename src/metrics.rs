@@ -43,6 +43,8 @@ pub struct Metrics {
     pub namespace: Option<String>,
     /// The configuration file; none when the built-in defaults hold.
     pub configuration: Option<String>,
+    /// When it was read.
+    pub configuration_read: Option<Wall>,
     pub confinement: Confinement,
     pub sessions: Sessions,
     pub rates: Rates,

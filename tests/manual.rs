@@ -32,8 +32,30 @@ fn the_completions_are_those_of_the_command_line() {
     ] {
         let mut text = Vec::new();
         generate(shell, &mut nattrail::cli::command(), "nattrail", &mut text);
-        assert_current(&Path::new(COMPLETIONS).join(file), &text);
+        let text = with_instances(&String::from_utf8(text).unwrap());
+        assert_current(&Path::new(COMPLETIONS).join(file), text.as_bytes());
     }
+}
+
+/// The completions with the names that `--instance` may have, of which clap knows nothing.
+fn with_instances(text: &str) -> String {
+    let names = r#"ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p""#;
+    let line = |line: &str| match line {
+        line if line.contains(" -l instance ") => format!("{line} -f -a '({names})'\n"),
+        line => format!("{line}\n"),
+    };
+    let text: String = text.lines().map(line).collect();
+    let (before, after) = ("--instance)\n", "COMPREPLY=($(compgen ");
+    let bash = text.split(before).map(|part| match part.trim_start() {
+        start if start.starts_with(after) => {
+            let words = format!("{after}-W \"$({names})\" -- ");
+            part.replacen(&format!("{after}-f "), &words, 1)
+        }
+        _ => part.to_owned(),
+    });
+    let bash: Vec<_> = bash.collect();
+    let zsh = format!(":NAME:{{compadd -- $({names})}}");
+    bash.join(before).replace(":NAME:_default", &zsh)
 }
 
 #[test]
@@ -226,10 +248,13 @@ fn the_completions_load_and_complete_in_bash() {
     }
     let script = format!(
         "set -u; source {COMPLETIONS}/nattrail.bash; complete -p nattrail; \
-         COMP_WORDS=(nattrail sta); COMP_CWORD=1; _nattrail nattrail sta nattrail; echo \"${{COMPREPLY[*]}}\""
+         COMP_WORDS=(nattrail sta); COMP_CWORD=1; _nattrail nattrail sta nattrail; echo \"${{COMPREPLY[*]}}\"; \
+         ls() {{ echo blue.toml; echo nattrail.toml; }}; \
+         COMP_WORDS=(nattrail tail --instance b); COMP_CWORD=3; _nattrail nattrail b --instance; echo \"${{COMPREPLY[*]}}\"; \
+         COMP_WORDS=(nattrail tail --event d); COMP_CWORD=3; _nattrail nattrail d --event; echo \"${{COMPREPLY[*]}}\""
     );
     let output = run(Command::new("bash").args(["--norc", "-c", &script]));
-    assert_completes(&output, "status");
+    assert_completes(&output, "status\nblue\ndelete\n");
 }
 
 #[test]
@@ -251,13 +276,18 @@ fn the_completions_load_and_complete_in_fish() {
     if !can_run(&["fish"]) {
         return;
     }
-    let script = format!("source {COMPLETIONS}/nattrail.fish; complete -C 'nattrail sta'");
+    let script = format!(
+        "source {COMPLETIONS}/nattrail.fish; complete -C 'nattrail sta'; function ls; echo blue.toml; echo nattrail.toml; end; \
+         complete -C 'nattrail tail --instance '; complete -C 'nattrail tail --event d'"
+    );
     let home = tempfile::tempdir().unwrap();
     let mut fish = Command::new("fish");
     let output = run(fish
         .args(["--no-config", "-c", &script])
         .env("HOME", home.path()));
-    assert_completes(&output, "status");
+    for word in ["status\t", "\nblue\t", "\ndelete\n"] {
+        assert_completes(&output, word);
+    }
 }
 
 fn run(command: &mut Command) -> Output {

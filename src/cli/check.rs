@@ -8,7 +8,7 @@ mod health;
 mod rights;
 
 use std::fmt;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -17,8 +17,9 @@ use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::json;
 
 use self::rights::Rights;
-use super::{Exit, Failure, environment, exit_of};
-use crate::config::{Capture, Config, Loaded, Problem, Target};
+use super::color::{ALARM, Choice, GREEN, YELLOW};
+use super::{Exit, Failure, Origin, exit_of};
+use crate::config::{Capture, Loaded, Problem, Target};
 use crate::kernel::namespace;
 use crate::kernel::sysctl::{self, Missing};
 use crate::kernel::tracking::{COUNT, Tracking, UNCOUNTED};
@@ -96,27 +97,43 @@ pub(super) struct Form {
     /// Print an array of JSON objects
     #[arg(long)]
     json: bool,
+    /// Look at the configuration only
+    #[arg(long)]
+    config_only: bool,
+    #[command(flatten)]
+    color: Choice,
 }
 
 /// Checks everything, prints it, and says in the exit status what is worst: a wrong configuration, a missing
 /// permission, then what is unavailable. Warnings fail only when asked for.
-pub(super) fn run(file: Option<&Path>, form: Form, out: &mut impl Write) -> Result<Exit, Failure> {
-    let findings = match Config::load(file, environment()) {
-        Ok(loaded) => findings(&loaded, file),
+pub(super) fn run(
+    origin: &Origin,
+    form: Form,
+    out: &mut (impl Write + IsTerminal),
+) -> Result<Exit, Failure> {
+    let findings = match origin.load() {
+        Ok(loaded) => findings(&loaded, form.config_only),
         Err(error) => error.0.into_iter().map(mistake).collect(),
     };
     if form.json {
         print_json(&findings, out)?;
     } else {
+        let paint = form.color.paint(out);
         for finding in &findings {
-            writeln!(out, "{finding}")?;
+            let color = match finding.words().0 {
+                "ok" => GREEN,
+                "warning" => YELLOW,
+                _ => ALARM,
+            };
+            let line = finding.to_string();
+            let (verdict, rest) = line.split_at(line.find(' ').unwrap_or(0));
+            writeln!(out, "{}{rest}", paint.text(verdict, color))?;
         }
     }
     Ok(worst(&findings, form.strict))
 }
 
-/// `file` is the configuration as it was asked for.
-fn findings(loaded: &Loaded, file: Option<&Path>) -> Vec<Finding> {
+fn findings(loaded: &Loaded, config_only: bool) -> Vec<Finding> {
     let config = &loaded.config;
     let read = match &loaded.file {
         Some(file) => file.display().to_string(),
@@ -127,6 +144,9 @@ fn findings(loaded: &Loaded, file: Option<&Path>) -> Vec<Finding> {
         let judgement = warning(problem.message.as_str(), "");
         Finding::new(&problem.origin, judgement)
     }));
+    if config_only {
+        return findings;
+    }
     let rights = Rights::of_service(loaded.file.as_deref());
     findings.push(Finding::new("rights to files", Ok(rights.to_string())));
     let database = &config.pending.database;
@@ -152,7 +172,7 @@ fn findings(loaded: &Loaded, file: Option<&Path>) -> Vec<Finding> {
         let judgement = target(&copy.target, &rights);
         findings.push(Finding::new(copy.title(), judgement));
     }
-    findings.extend(control::look(config.control.socket.as_deref(), file));
+    findings.extend(control::look(config.control.socket.as_deref()));
     findings
 }
 
@@ -162,7 +182,11 @@ fn mistake(problem: Problem) -> Finding {
     } else {
         format!("{}: {}", problem.origin, problem.key)
     };
-    Finding::new(object, error(Exit::Config, problem.message, ""))
+    let exit = match problem.is_denied {
+        true => Exit::NoPermission,
+        false => Exit::Config,
+    };
+    Finding::new(object, error(exit, problem.message, ""))
 }
 
 fn worst(findings: &[Finding], strict: bool) -> Exit {
@@ -202,7 +226,8 @@ fn permissions(capture: &Capture) -> impl Iterator<Item = Finding> {
     }
     needed.into_iter().map(move |(name, capability, purpose)| {
         let found = format!("expected to be effective {purpose}, found missing");
-        let advice = "run nattrail as root, or with AmbientCapabilities= in its unit";
+        let advice =
+            "run this as root; the daemon has it as root, or by AmbientCapabilities= in its unit";
         let judgement = match effective.contains(capability) {
             true => Ok("effective".to_owned()),
             false => error(Exit::NoPermission, found, advice),

@@ -33,8 +33,8 @@ pub(super) fn explain(path: &Path, error: io::Error) -> Failure {
             "\"{path}\": permission denied; run as root, or as the user or in the group of the socket"
         ),
         ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory => format!(
-            "no daemon answers on \"{path}\": {error}; start it (nattrail start), or name the configuration that it has, \
-             with --config"
+            "no daemon answers on \"{path}\": {error}; start it (nattrail start), or name the configuration that it has \
+             (--config) or its instance (--instance)"
         ),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => {
             format!("the daemon on \"{path}\" did not answer within 5 s; its log may say why")

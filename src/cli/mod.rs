@@ -1,6 +1,7 @@
 //! The command line: arguments in, a subcommand called, its outcome as an exit status of sysexits(3).
 
 mod check;
+mod color;
 mod control;
 mod convert;
 mod pending;
@@ -11,12 +12,12 @@ mod tail;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 
-use crate::config::{Config, FILE_VARIABLE};
+use crate::config::{self, Config, FILE_VARIABLE, Loaded};
 use crate::kernel::clock;
 
 /// How the program ends, by the numbers of sysexits(3).
@@ -48,12 +49,36 @@ impl From<Exit> for ExitCode {
 #[derive(Debug, Parser)]
 #[command(name = "nattrail", version, arg_required_else_help = true)]
 struct Arguments {
+    #[command(flatten)]
+    origin: Origin,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Which daemon a command is about.
+#[derive(Clone, Debug, Default, clap::Args)]
+struct Origin {
     /// Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if
     /// there]
     #[arg(short, long, value_name = "FILE", global = true, value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Command,
+    /// Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket
+    #[arg(long, value_name = "NAME", global = true, value_parser = service::instance)]
+    instance: Option<String>,
+}
+
+impl Origin {
+    fn load(&self) -> Result<Loaded, config::Error> {
+        // The directories that systemd and the init script give it.
+        let own = self.instance.iter().flat_map(|name| {
+            let roots = [
+                ("STATE_DIRECTORY", "/var/lib"),
+                ("RUNTIME_DIRECTORY", "/run"),
+            ];
+            roots.map(|(variable, root)| (variable.to_owned(), format!("{root}/nattrail@{name}")))
+        });
+        Config::load(self.config.as_deref(), environment().chain(own))
+    }
 }
 
 const CHECK_STATUSES: &str = "\
@@ -108,17 +133,24 @@ pub fn main() -> ExitCode {
 }
 
 fn dispatch(arguments: Arguments) -> ExitCode {
-    let option = arguments.config.as_deref();
-    let file = configuration_file(arguments.config.clone(), std::env::var_os(FILE_VARIABLE));
-    let file = file.as_deref();
+    let given = arguments.origin;
+    let instance = given.instance.clone();
+    let option = given
+        .config
+        .clone()
+        .or(instance.as_deref().map(service::file));
+    let config = configuration_file(option, std::env::var_os(FILE_VARIABLE));
+    let origin = Origin { config, instance };
     let exit = match arguments.command {
-        Command::Service(action) => return service::run(action, option),
-        Command::Run => run::run(file),
-        Command::Check(form) => printed(|out| check::run(file, form, out)),
-        Command::Pending(form) => printed(|out| pending::run(file, form, clock::read().wall, out)),
-        Command::Status(options) => printed(|out| status::run(file, options, out)),
+        Command::Service(action) => return service::run(&action, &given),
+        Command::Run => run::run(&origin),
+        Command::Check(form) => printed(|out| check::run(&origin, form, out)),
+        Command::Pending(form) => {
+            printed(|out| pending::run(&origin, form, clock::read().wall, out))
+        }
+        Command::Status(options) => printed(|out| status::run(&origin, options, out)),
         Command::Convert(options) => printed(|out| convert::run(&options, out)),
-        Command::Tail(options) => printed(|out| tail::run(file, options, out)),
+        Command::Tail(options) => printed(|out| tail::run(&origin, options, out)),
         Command::Version => printed(|out| {
             writeln!(out, "nattrail {}", env!("CARGO_PKG_VERSION"))?;
             Ok(Exit::Success)
@@ -151,6 +183,16 @@ impl Failure {
     }
 }
 
+impl From<config::Error> for Failure {
+    fn from(error: config::Error) -> Self {
+        let exit = match error.is_denied() {
+            true => Exit::NoPermission,
+            false => Exit::Config,
+        };
+        Self::new(exit, error)
+    }
+}
+
 /// Of the standard output; everything else that fails is explained where it does.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
@@ -173,10 +215,8 @@ fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> Result<Exit, Failure
 }
 
 /// The configuration, under the variables of this process.
-fn configuration(file: Option<&Path>) -> Result<Config, Failure> {
-    let loaded = Config::load(file, environment());
-    let loaded = loaded.map_err(|error| Failure::new(Exit::Config, error))?;
-    Ok(loaded.config)
+fn configuration(origin: &Origin) -> Result<Config, Failure> {
+    Ok(origin.load()?.config)
 }
 
 /// Says something on the standard error, in one write: an "error" prevents the command, a "warning" does not.

@@ -3,13 +3,14 @@
 //! Rows are printed as they come, so that a table of any size needs no memory; for that the columns have fixed widths,
 //! which long IPv6 addresses exceed.
 
-use std::io::{self, BufWriter, Write};
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::mem;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::path::Path;
 
-use super::{Exit, Failure, configuration};
+use super::{Exit, Failure, Origin, configuration, exit_of};
 use crate::engine::StoredSession;
 use crate::session::{EventKind, NatEvent, Provenance, Record, Tuple};
 use crate::store;
@@ -47,12 +48,12 @@ const CSV: &str = "time,nat,proto,pre_src,pre_sport,pre_dst,pre_dport,post_src,p
 /// Prints the sessions of the configured database: as a table, as comma-separated values, or as one JSON object per line,
 /// the session's create record as the copies have it. A daemon may be using the database meanwhile.
 pub(super) fn run(
-    file: Option<&Path>,
+    origin: &Origin,
     form: Form,
     now: Wall,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
-    let config = configuration(file)?;
+    let config = configuration(origin)?;
     let mut out = BufWriter::new(out);
     let mut encoder = Encoder::json_lines();
     let mut printed = Ok(());
@@ -70,6 +71,17 @@ pub(super) fn run(
         }
     };
     let database = &config.pending.database;
+    let unavailable = |exit, error: &dyn Display| {
+        Failure::new(exit, format!("database \"{}\" {error}", database.display()))
+    };
+    // SQLite says neither why a file cannot be opened nor how to help that.
+    File::open(database).map_err(|error| {
+        let advice = match error.kind() {
+            ErrorKind::PermissionDenied => "run as root, or as the user of the daemon",
+            _ => "start the daemon, or name its configuration (--config) or its instance (--instance)",
+        };
+        unavailable(exit_of(&error), &format!("cannot be read: {error}: {advice}"))
+    })?;
     let read = store::read(database, |stored| {
         // The store has no way to be stopped; after the first failure the rest is read for nothing.
         if printed.is_ok() {
@@ -77,10 +89,7 @@ pub(super) fn run(
         }
     });
     printed?;
-    read.map_err(|error| {
-        let message = format!("database \"{}\" {error}", database.display());
-        Failure::new(Exit::Unavailable, message)
-    })?;
+    read.map_err(|error| unavailable(Exit::Unavailable, &error))?;
     print(None)?;
     Ok(Exit::Success)
 }
@@ -176,6 +185,7 @@ fn print_columns(values: [String; COLUMNS.len()], out: &mut impl Write) -> io::R
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::path::Path;
     use std::time::Duration;
 
     use super::*;
@@ -292,7 +302,11 @@ mod tests {
         let text = format!("[pending]\ndatabase = {database:?}\n");
         std::fs::write(&file, text).unwrap();
         let mut out = Vec::new();
-        let exit = run(Some(&file), form, START, &mut out).unwrap_or_else(|failure| failure.exit);
+        let origin = Origin {
+            config: Some(file),
+            instance: None,
+        };
+        let exit = run(&origin, form, START, &mut out).unwrap_or_else(|failure| failure.exit);
         (exit, String::from_utf8(out).unwrap())
     }
 

@@ -9,7 +9,7 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use super::{Exit, Failure, tell};
+use super::{Exit, Failure, Origin, tell};
 use crate::config::{Config, Target, values};
 
 /// Exists while systemd is the init of this machine (sd_booted(3)).
@@ -23,49 +23,39 @@ const LONGEST_NAME: usize = 64;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Action {
     /// Start the service, by systemctl where systemd runs, else by the init script, and wait until it is ready
-    Start(Options),
+    Start,
     /// Stop the service, and wait until it has ended
-    Stop(Options),
+    Stop,
     /// Stop the service if it runs, and start it
-    Restart(Options),
+    Restart,
     /// Let the running service read its configuration again and reopen its files
-    Reload(Options),
+    Reload,
     /// Start the service now and whenever the machine starts
-    Install(Options),
+    Install,
 }
 
 impl Action {
-    /// Its name for systemctl, the message once it is done, and the service.
-    fn parts(self) -> (&'static str, &'static str, Options) {
+    /// Its name for systemctl, and the message once it is done.
+    const fn parts(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Start(options) => ("start", "started", options),
-            Self::Stop(options) => ("stop", "stopped", options),
-            Self::Restart(options) => ("restart", "restarted", options),
-            Self::Reload(options) => (
+            Self::Start => ("start", "started"),
+            Self::Stop => ("stop", "stopped"),
+            Self::Restart => ("restart", "restarted"),
+            Self::Reload => (
                 "reload",
-                "has read its configuration again; its log says so if that was wrong",
-                options,
+                "reads its configuration again; its log names the keys that take a restart",
             ),
-            Self::Install(options) => (
+            Self::Install => (
                 "enable",
                 "started, also from now on when the machine starts",
-                options,
             ),
         }
     }
 }
 
-/// The service as the command line names it.
-#[derive(Clone, Debug, clap::Args)]
-pub(super) struct Options {
-    /// Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml
-    #[arg(long, value_name = "NAME", value_parser = instance)]
-    instance: Option<String>,
-}
-
 /// Does what is asked and says what became of it. The exit status is ours, or that of systemctl or of the script.
-pub(super) fn run(action: Action, option: Option<&Path>) -> ExitCode {
-    attempt(action, option)
+pub(super) fn run(action: &Action, origin: &Origin) -> ExitCode {
+    attempt(action, origin)
         .unwrap_or_else(|failure| {
             tell("error", &failure.message);
             failure.exit as u8
@@ -73,11 +63,11 @@ pub(super) fn run(action: Action, option: Option<&Path>) -> ExitCode {
         .into()
 }
 
-fn attempt(action: Action, option: Option<&Path>) -> Result<u8, Failure> {
-    let (verb, done, options) = action.parts();
-    let instance = options.instance.as_deref();
+fn attempt(action: &Action, origin: &Origin) -> Result<u8, Failure> {
+    let (verb, done) = action.parts();
+    let instance = origin.instance.as_deref();
     let name = instance.map_or("nattrail".to_owned(), |name| format!("nattrail@{name}"));
-    if let Some(option) = option {
+    if let Some(option) = &origin.config {
         let message = format!(
             "--config {}: the service {name} has the configuration that its unit or {SCRIPT} names: change that one, or use \
              --instance",
@@ -93,7 +83,7 @@ fn attempt(action: Action, option: Option<&Path>) -> Result<u8, Failure> {
         return Err(Failure::new(Exit::Usage, message));
     }
     if verb != "stop" {
-        check(instance, systemd).map_err(|mistakes| Failure::new(Exit::Config, mistakes))?;
+        check(instance, systemd)?;
     }
     let unit = format!("{name}.service");
     let log = match systemd {
@@ -110,18 +100,14 @@ fn attempt(action: Action, option: Option<&Path>) -> Result<u8, Failure> {
 }
 
 /// The faults of the service's configuration, without the caller's environment, which is not that of the service.
-fn check(instance: Option<&str>, systemd: bool) -> Result<(), String> {
-    let file = instance.map(|name| PathBuf::from(format!("/etc/nattrail/{name}.toml")));
-    let config = Config::load(file.as_deref(), iter::empty()).map_err(|error| error.to_string())?;
-    let config = config.config;
+fn check(instance: Option<&str>, systemd: bool) -> Result<(), Failure> {
+    let config = Config::load(instance.map(file).as_deref(), iter::empty())?.config;
     let absent = |target: &Target| matches!(target, Target::Journal { path } if !path.exists());
     let mut targets = config.syslog.iter().map(|syslog| &syslog.target);
     if !systemd && config.collectors.is_empty() && targets.all(absent) {
-        return Err(
-            "every record would be lost: the journal is not there, and there is no other output: use target = \"local\" \
-             without systemd, or add a [[collector]]"
-                .to_owned(),
-        );
+        let message = "every record would be lost: the journal is not there, and there is no other output: use target = \
+                       \"local\" without systemd, or add a [[collector]]";
+        return Err(Failure::new(Exit::Config, message));
     }
     Ok(())
 }
@@ -168,8 +154,13 @@ fn call(words: &[&str], log: &str) -> Option<u8> {
     Some(code.unwrap_or(Exit::Os as u8))
 }
 
+/// The configuration file of an instance.
+pub(super) fn file(instance: &str) -> PathBuf {
+    format!("/etc/nattrail/{instance}.toml").into()
+}
+
 /// A name that a unit and a directory can have.
-fn instance(text: &str) -> Result<String, String> {
+pub(super) fn instance(text: &str) -> Result<String, String> {
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     values::named(text, begins, LONGEST_NAME, "_.-").map_err(|_| {
         format!(

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -11,10 +12,12 @@ use std::time::Duration;
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::color::{ALARM, BOLD, Choice, Paint, YELLOW};
 use super::control::{self, PATIENCE, left, printable};
-use super::{Exit, Failure, configuration, tell};
+use super::{Exit, Failure, Origin, configuration, tell};
 use crate::kernel::clock;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, State};
+use crate::time::Wall;
 
 /// Longer than any answer of a daemon.
 const ANSWER_LIMIT: usize = 16 << 20;
@@ -41,23 +44,31 @@ pub(super) struct Options {
         value_parser = clap::value_parser!(u32).range(1..=86_400)
     )]
     watch: Option<u32>,
+    #[command(flatten)]
+    color: Choice,
 }
 
 /// Prints what the daemon of this configuration has counted.
 pub(super) fn run(
-    file: Option<&Path>,
+    origin: &Origin,
     options: Options,
     out: &mut (impl Write + IsTerminal),
 ) -> Result<Exit, Failure> {
-    let config = configuration(file)?;
+    let config = configuration(origin)?;
+    let paint = options.color.paint(out);
     let path = control::socket(&config)?;
     let people = !options.json && !options.prometheus;
     let mut first = true;
     loop {
         let answer = ask(path).map_err(|error| control::explain(path, error))?;
         let metrics = parse(&answer).map_err(|message| control::refused(path, message))?;
-        if first && let Some(message) = file.and_then(|file| stranger(&metrics, file)) {
-            tell("warning", &message);
+        if first {
+            let stranger = origin
+                .config
+                .as_deref()
+                .and_then(|file| stranger(&metrics, file));
+            let remarks = stranger.into_iter().chain(unread(&metrics));
+            remarks.for_each(|message| tell("warning", &message));
         }
         if people && options.watch.is_some() && out.is_terminal() {
             out.write_all(CLEAR.as_bytes())?;
@@ -68,7 +79,7 @@ pub(super) fn run(
         match (options.json, options.prometheus) {
             (true, _) => out.write_all(&answer)?,
             (_, true) => out.write_all(metrics.to_prometheus().as_bytes())?,
-            _ => write!(out, "{metrics}")?,
+            _ => out.write_all(colored(&metrics.to_string(), paint).as_bytes())?,
         }
         out.flush()?;
         match options.watch {
@@ -80,7 +91,7 @@ pub(super) fn run(
 
 /// The remark when the daemon that answered goes by another file than `file`. A path that is relative is one to the
 /// directory it was started in: nothing is said of it.
-pub(super) fn stranger(metrics: &Metrics, file: &Path) -> Option<String> {
+fn stranger(metrics: &Metrics, file: &Path) -> Option<String> {
     let theirs = match &metrics.configuration {
         None => "no configuration file".to_owned(),
         Some(theirs) => {
@@ -93,10 +104,45 @@ pub(super) fn stranger(metrics: &Metrics, file: &Path) -> Option<String> {
         }
     };
     Some(format!(
-        "the daemon that answers has {theirs}, not {}: an instance is reached with its RUNTIME_DIRECTORY, such as \
-         /run/nattrail@NAME",
+        "the daemon that answers has {theirs}, not {}: an instance is reached with --instance NAME",
         file.display()
     ))
+}
+
+/// The remark when the configuration file has changed since the daemon read it.
+pub(super) fn unread(metrics: &Metrics) -> Option<String> {
+    let (file, read) = (metrics.configuration.as_ref()?, metrics.configuration_read?);
+    let found = fs::metadata(file).ok().filter(|_| file.starts_with('/'))?;
+    // Also a file that was moved there, whatever its own date is.
+    let seconds = Wall::from_secs(found.ctime().try_into().ok()?);
+    let changed = seconds.saturating_add(Duration::from_nanos(found.ctime_nsec().try_into().ok()?));
+    (changed > read).then(|| {
+        format!(
+            "{} has changed since the daemon read it at {read}: \"nattrail reload\" has it read again",
+            printable(file)
+        )
+    })
+}
+
+/// Subjects stand out, and so do the gaps that there were and the outputs that take no records.
+fn colored(text: &str, paint: Paint) -> String {
+    let lines = text.lines().map(|line| {
+        let is_subject = |colon: &usize| line[..*colon].bytes().all(|c| c.is_ascii_alphabetic());
+        let colon = line.find(':').filter(is_subject);
+        let (subject, rest) = line.split_at(colon.map_or(0, |colon| colon + 1));
+        let entries = rest
+            .split("; ")
+            .map(|entry| match entry.contains(", the last until") {
+                true => paint.text(entry, YELLOW),
+                false => entry.to_owned(),
+            });
+        let entries: Vec<_> = entries.collect();
+        format!("{}{}\n", paint.text(subject, BOLD), entries.join("; "))
+    });
+    State::ALL[1..].iter().fold(lines.collect(), |text, state| {
+        let state = format!("state {}", state.name());
+        text.replace(&state, &paint.text(&state, ALARM))
+    })
 }
 
 /// The answer of the daemon on `path`.

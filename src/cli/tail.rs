@@ -5,20 +5,20 @@
 
 mod print;
 
-use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
 use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use clap::{Args, ColorChoice};
+use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::retry_on_intr;
 
 use self::print::{Line, Printer};
+use super::color::Choice;
 use super::control::{self, PATIENCE, left, printable};
-use super::{Exit, Failure, configuration};
+use super::{Exit, Failure, Origin, configuration};
 use crate::export::view::filter::Filter;
 use crate::kernel::clock;
 use crate::time::Uptime;
@@ -60,41 +60,19 @@ pub struct Options {
     /// Print one JSON object per line, with the names of the copies' format json
     #[arg(long)]
     json: bool,
-    /// Use colours: auto is on a terminal, unless NO_COLOR is set or TERM is dumb
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
-    color: ColorChoice,
-}
-
-/// Whether to use colours. An empty NO_COLOR counts as none (no-color.org).
-fn is_colored(
-    choice: ColorChoice,
-    on_terminal: bool,
-    no_color: Option<&OsStr>,
-    term: Option<&OsStr>,
-) -> bool {
-    match choice {
-        ColorChoice::Always => true,
-        ColorChoice::Never => false,
-        ColorChoice::Auto => {
-            on_terminal
-                && no_color.is_none_or(OsStr::is_empty)
-                && term.is_none_or(|term| term != "dumb")
-        }
-    }
+    #[command(flatten)]
+    color: Choice,
 }
 
 /// Shows events until the count is reached, the output is closed or the daemon stops.
 pub(super) fn run(
-    file: Option<&Path>,
+    origin: &Origin,
     options: Options,
     out: &mut (impl Write + AsFd + IsTerminal),
 ) -> Result<Exit, Failure> {
-    let (no_color, term) = (std::env::var_os("NO_COLOR"), std::env::var_os("TERM"));
-    let (no_color, term) = (no_color.as_deref(), term.as_deref());
-    let colored = is_colored(options.color, out.is_terminal(), no_color, term);
     let checked = options.filter.check();
     checked.map_err(|error| Failure::new(Exit::Usage, error))?;
-    let config = configuration(file)?;
+    let config = configuration(origin)?;
     let path = control::socket(&config)?;
     let deadline = clock::uptime().saturating_add(PATIENCE);
     let explain = |error| control::explain(path, error);
@@ -106,7 +84,7 @@ pub(super) fn run(
         stream: BufReader::new(stream),
         deadline: Some(deadline),
         unread: Vec::new(),
-        printer: Printer::new(options.json, colored, options.count),
+        printer: Printer::new(options.json, options.color.paint(out), options.count),
     };
     while session.wait(out).map_err(explain)? {
         let mut text = Vec::new();
@@ -223,25 +201,8 @@ impl Session<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::color::Paint;
     use super::*;
-
-    #[test]
-    fn colours_are_for_terminals_unless_they_are_unwanted() {
-        let dumb = Some(OsStr::new("dumb"));
-        let (empty, set) = (Some(OsStr::new("")), Some(OsStr::new("1")));
-        assert!(is_colored(ColorChoice::Auto, true, None, None));
-        assert!(is_colored(
-            ColorChoice::Auto,
-            true,
-            empty,
-            Some(OsStr::new("xterm"))
-        ));
-        assert!(!is_colored(ColorChoice::Auto, false, None, None));
-        assert!(!is_colored(ColorChoice::Auto, true, set, None));
-        assert!(!is_colored(ColorChoice::Auto, true, None, dumb));
-        assert!(is_colored(ColorChoice::Always, false, set, dumb));
-        assert!(!is_colored(ColorChoice::Never, true, None, None));
-    }
 
     /// The output of a session for a daemon's words.
     fn heard(words: &[&str]) -> (String, Result<bool, Failure>) {
@@ -252,7 +213,7 @@ mod tests {
             stream: BufReader::new(stream),
             deadline: Some(Uptime::default()),
             unread: Vec::new(),
-            printer: Printer::new(true, false, Some(2)),
+            printer: Printer::new(true, Paint(false), Some(2)),
         };
         let mut text = Vec::new();
         for part in words {

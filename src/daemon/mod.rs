@@ -51,7 +51,7 @@ use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Policy};
 use crate::kernel::{clock, inherited};
 use crate::metrics;
-use crate::time::{Now, Uptime};
+use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Host;
 
 const EVENTS: Token = Token(0);
@@ -110,6 +110,8 @@ struct Daemon {
     config: Config,
     /// The file that the configuration came from.
     file: Option<PathBuf>,
+    /// When it was read.
+    read: Wall,
     poll: Poll,
     signals: Signals,
     capture: Capture,
@@ -123,7 +125,7 @@ struct Daemon {
     /// conclude what the queue is about to tell.
     catching_up: bool,
     watch: Watch,
-    _claim: UnixDatagram,
+    _claim: [UnixDatagram; 2],
     control: Option<Control>,
     scrape: Option<Scrape>,
     confinement: metrics::Confinement,
@@ -137,7 +139,7 @@ impl Daemon {
         let inherited = inherited::take();
         let now = clock::read();
         let mut notifier = Notifier::new(|name| std::env::var_os(name), now);
-        let file = loaded.file.clone();
+        let (file, read) = (loaded.file.clone(), now.wall);
         let config = warn_of(loaded);
         let system = |what: &str, error: io::Error| Error::System(format!("{what}: {error}"));
         let poll = Poll::new().map_err(|error| system("cannot make an event queue", error))?;
@@ -200,6 +202,7 @@ impl Daemon {
         let mut this = Self {
             config,
             file,
+            read,
             poll,
             signals,
             capture,
@@ -401,6 +404,7 @@ impl Daemon {
             }
             Ok(loaded) => {
                 self.file.clone_from(&loaded.file);
+                self.read = self.now.wall;
                 self.reload(warn_of(loaded));
             }
             Err(error) => {

@@ -1,5 +1,6 @@
 //! Pieces of starting and reloading the daemon: what is done in the network namespace, and what is said about it.
 
+use std::fs;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -95,18 +96,29 @@ pub(super) fn unpin(config: &config::Capture) {
 }
 
 /// Makes sure that no other daemon uses the nftables table: the first of them to stop would remove it. Abstract socket
-/// addresses belong to the network namespace, like the table, and go with the process (unix(7)).
-pub(super) fn claim(config: &config::Capture) -> Result<UnixDatagram, Error> {
+/// addresses belong to the network namespace, like the table, and go with the process (unix(7)). A second one has the number
+/// of the process, for the message of a daemon that finds the first one taken.
+pub(super) fn claim(config: &config::Capture) -> Result<[UnixDatagram; 2], Error> {
     let table = &config.table;
+    let claim = format!("nattrail/{table}");
+    let by_process = format!("{claim}/");
+    let mut holder = String::new();
     let bound = within(config.namespace.as_ref(), || {
-        let address = SocketAddr::from_abstract_name(format!("nattrail/{table}"))?;
-        UnixDatagram::bind_addr(&address)
+        let bind = |name: &str| UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?);
+        let sockets = fs::read_to_string("/proc/thread-self/net/unix").unwrap_or_default();
+        if let Some((_, rest)) = sockets.split_once(&format!("@{by_process}")) {
+            holder = format!(", as process {}", rest.lines().next().unwrap_or_default());
+        }
+        Ok([
+            bind(&claim)?,
+            bind(&format!("{by_process}{}", std::process::id()))?,
+        ])
     });
-    bound.and_then(|bound| bound).map_err(|error| {
+    bound.and_then(|bound| bound).map_err(|error: io::Error| {
         if error.kind() == io::ErrorKind::AddrInUse {
             Error::Busy(format!(
-                "another nattrail uses the nftables table \"inet {table}\" in this network namespace: give each its own \
-                 capture.table"
+                "nattrail runs already{holder}, and uses the nftables table \"inet {table}\" in this network namespace: stop \
+                 that one, or give this one its own capture.table"
             ))
         } else {
             explain("cannot claim the nftables table", &error)
@@ -126,10 +138,16 @@ pub(super) fn switch_on(settings: &Path) {
 
 /// Names the capability that is missing: entering a network namespace needs another than the rest.
 pub(super) fn explain(what: &str, error: &io::Error) -> Error {
+    let is_namespace = error.to_string().starts_with("network namespace");
     if error.kind() != io::ErrorKind::PermissionDenied {
-        return Error::System(format!("{what}: {error}"));
+        return Error::System(match is_namespace {
+            true => format!(
+                "capture.namespace: {error}: create it before nattrail starts (ip netns add), or change the key"
+            ),
+            false => format!("{what}: {error}"),
+        });
     }
-    let advice = if error.to_string().starts_with("network namespace") {
+    let advice = if is_namespace {
         "the capability CAP_SYS_ADMIN is missing; run as root, or as a service with the drop-in \
          /usr/share/doc/nattrail/examples/capture-namespace.conf"
     } else {

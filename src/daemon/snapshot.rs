@@ -20,6 +20,7 @@ impl Daemon {
             uptime_seconds: running.as_secs(),
             namespace: namespace.map(|namespace| namespace.0.display().to_string()),
             configuration: self.file.as_ref().map(|file| file.display().to_string()),
+            configuration_read: self.file.as_ref().map(|_| self.read),
             confinement: self.confinement.clone(),
             sessions: Sessions {
                 pending: self.engine.pending() as u64,

@@ -41,6 +41,7 @@ fn sample() -> Metrics {
         uptime_seconds: 7_500,
         namespace: Some("blue".to_owned()),
         configuration: Some("/etc/nattrail/nattrail.toml".to_owned()),
+        configuration_read: Some(at(0)),
         confinement: Confinement {
             capabilities: vec!["CAP_NET_ADMIN".to_owned()],
             no_new_privileges: true,

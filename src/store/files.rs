@@ -1,14 +1,15 @@
 //! The files of a database: itself, its write-ahead log, and the lock beside it.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::fs::{FlockOperation, OFlags, flock, major, minor};
 
 use super::Error;
+use super::schema::APPLICATION_ID;
 use crate::time::Wall;
 
 /// A second witness of the last commit, should the database be damaged or gone: the dates of the lock file.
@@ -31,6 +32,20 @@ pub fn heartbeat(path: &Path) -> Option<Heartbeat> {
     let heard = wall(metadata.modified())?;
     let untaken = wall(metadata.accessed())?.min(heard);
     Some(Heartbeat { heard, untaken })
+}
+
+/// Whether the file is not a database of this program, by its header (sqlite.org/fileformat2.html). Opening it as a database
+/// would make others beside it.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn is_foreign(path: &Path) -> io::Result<bool> {
+    let mut header = Vec::new();
+    File::open(path)?.take(72).read_to_end(&mut header)?;
+    // The identity may still be in the write-ahead log.
+    let has_log = fs::metadata(suffixed(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let is_ours = has_log || header.ends_with(&APPLICATION_ID.to_be_bytes()[4..]);
+    Ok(!(header.is_empty() || header.starts_with(b"SQLite format 3\0") && is_ours))
 }
 
 /// Renames a database that is `what` (damaged, replaced) and its log files, so that a new one can be begun and the old one
@@ -82,9 +97,22 @@ pub(super) fn lock(path: &Path) -> Result<File, Error> {
     let file = open(&lock_path(path), OFlags::NOFOLLOW)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(holder(&file))),
         Err(error) => Err(io::Error::from(error).into()),
     }
+}
+
+/// The process that has the lock, as far as proc_locks(5) tells.
+fn holder(file: &File) -> Option<u32> {
+    let found = file.metadata().ok()?;
+    let (major, minor) = (major(found.dev()), minor(found.dev()));
+    let place = format!("{major:02x}:{minor:02x}:{}", found.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|lock| {
+        let mut fields = lock.split_whitespace().skip(4);
+        let pid = fields.next()?.parse().ok()?;
+        (fields.next()? == place).then_some(pid)
+    })
 }
 
 /// Makes the file where there is none, and says which one it is. One that is not a regular file could block, or be somebody

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use super::Error;
 
 /// "ntrl"
-const APPLICATION_ID: i64 = 0x6e74_726c;
+pub(super) const APPLICATION_ID: i64 = 0x6e74_726c;
 /// The version that this nattrail writes.
 const VERSION: i64 = 3;
 

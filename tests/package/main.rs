@@ -204,7 +204,7 @@ fn instances_stand_beside_it(container: &Container) {
     );
     for name in ["green", "red", "blue"] {
         container.run(&format!(
-            "RUNTIME_DIRECTORY=/run/nattrail@{name} nattrail --config /etc/nattrail/{name}.toml status
+            "nattrail status --instance {name}
             test -e /var/lib/nattrail@{name}/pending.db"
         ));
     }
@@ -214,6 +214,13 @@ fn instances_stand_beside_it(container: &Container) {
             test $(ip netns exec {name} cat /proc/sys/net/netfilter/nf_conntrack_acct) = 1"
         ));
     }
+    container.run(
+        "echo 'capture.tabel = \"green\"' >/etc/nattrail/green.toml
+        ! systemctl reload nattrail@green
+        journalctl --quiet --boot --unit=nattrail@green | grep 'did you mean \"table\"'
+        echo 'capture.table = \"green\"' >/etc/nattrail/green.toml
+        systemctl reload nattrail@green",
+    );
     container.run(
         "systemctl stop nattrail@red nattrail@blue; ip netns delete red; ip netns delete blue
         rm -r /etc/systemd/system/nattrail@*.d; systemctl daemon-reload",

@@ -101,7 +101,7 @@ _nattrail() {
 
     case "${cmd}" in
         nattrail)
-            opts="-c -h -V --config --help --version run start stop restart reload install check pending status convert tail version help"
+            opts="-c -h -V --config --instance --help --version run start stop restart reload install check pending status convert tail version help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -137,6 +137,10 @@ _nattrail() {
                     fi
                     return 0
                     ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -145,12 +149,16 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__check)
-            opts="-c -h --strict --json --config --help"
+            opts="-c -h --strict --json --config-only --color --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -181,6 +189,10 @@ _nattrail() {
                     fi
                     return 0
                     ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -189,7 +201,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__convert)
-            opts="-o -c -h --output --config --help nfflowd ipt-netflow"
+            opts="-o -c -h --output --config --instance --help nfflowd ipt-netflow"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -231,6 +243,10 @@ _nattrail() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -437,16 +453,12 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__install)
-            opts="-c -h --instance --config --help"
+            opts="-c -h --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --instance)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --config)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -475,6 +487,10 @@ _nattrail() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -485,7 +501,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__pending)
-            opts="-c -h --json --csv --config --help"
+            opts="-c -h --json --csv --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -519,6 +535,10 @@ _nattrail() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -529,16 +549,12 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__reload)
-            opts="-c -h --instance --config --help"
+            opts="-c -h --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --instance)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --config)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -567,6 +583,10 @@ _nattrail() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -577,16 +597,12 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__restart)
-            opts="-c -h --instance --config --help"
+            opts="-c -h --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --instance)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --config)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -615,6 +631,10 @@ _nattrail() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -625,7 +645,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__run)
-            opts="-c -h --config --help"
+            opts="-c -h --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -659,6 +679,10 @@ _nattrail() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -669,16 +693,12 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__start)
-            opts="-c -h --instance --config --help"
+            opts="-c -h --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --instance)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --config)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -707,6 +727,10 @@ _nattrail() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -717,7 +741,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__status)
-            opts="-c -h --json --prometheus --watch --config --help"
+            opts="-c -h --json --prometheus --watch --color --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -725,6 +749,10 @@ _nattrail() {
             case "${prev}" in
                 --watch)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --color)
+                    COMPREPLY=($(compgen -W "auto always never" -- "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -755,6 +783,10 @@ _nattrail() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -765,16 +797,12 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__stop)
-            opts="-c -h --instance --config --help"
+            opts="-c -h --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
-                --instance)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --config)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -805,6 +833,10 @@ _nattrail() {
                     fi
                     return 0
                     ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -813,7 +845,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__tail)
-            opts="-n -c -h --src --dst --post --proto --mark --zone --event --count --json --color --config --help"
+            opts="-n -c -h --src --dst --post --proto --mark --zone --event --count --json --color --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -844,7 +876,7 @@ _nattrail() {
                     return 0
                     ;;
                 --event)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "create delete" -- "${cur}"))
                     return 0
                     ;;
                 --count)
@@ -889,6 +921,10 @@ _nattrail() {
                     fi
                     return 0
                     ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -897,7 +933,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__version)
-            opts="-c -h --config --help"
+            opts="-c -h --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -931,6 +967,10 @@ _nattrail() {
                     if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
                         compopt -o filenames
                     fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_nattrail_global_optspecs
-    string join \n c/config= h/help V/version
+    string join \n c/config= instance= h/help V/version
 end
 
 function __fish_nattrail_needs_command
@@ -25,6 +25,7 @@ function __fish_nattrail_using_subcommand
 end
 
 complete -c nattrail -n "__fish_nattrail_needs_command" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_needs_command" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_needs_command" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_needs_command" -s V -l version -d 'Print version'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
@@ -41,37 +42,49 @@ complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "tail" -d 'Show ev
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "version" -d 'Print the version'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nattrail -n "__fish_nattrail_using_subcommand run" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand run" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand run" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand start" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand start" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand start" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand start" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand stop" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand restart" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand reload" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand install" -l instance -d 'Another than the main instance: nattrail@NAME, with the configuration /etc/nattrail/NAME.toml' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand install" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand install" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand install" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l color -d 'Use colours: auto is on a terminal, unless NO_COLOR is set or TERM is dumb' -r -f -a "auto\t''
+always\t''
+never\t''"
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l strict -d 'Fail for warnings too'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l json -d 'Print an array of JSON objects'
+complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l config-only -d 'Look at the configuration only'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l json -d 'Print one JSON object per line'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l csv -d 'Print comma-separated values, the first line the names of the columns'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l watch -d 'Print it again and again, every 2 seconds if not said otherwise' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l color -d 'Use colours: auto is on a terminal, unless NO_COLOR is set or TERM is dumb' -r -f -a "auto\t''
+always\t''
+never\t''"
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l json -d 'Print the JSON object as the daemon sends it, on one line'
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l prometheus -d 'Print what Prometheus gets, in its text format'
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s o -l output -d 'Write to this file, which must not exist, instead of the standard output' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l src -d 'Only sessions with this source before translation' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l dst -d 'Only sessions with this destination before translation' -r
@@ -79,15 +92,18 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l post -d 'Only
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l proto -d 'Only sessions of this protocol, by name or number' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l mark -d 'Only sessions whose mark, as far as the mask goes, is this' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l zone -d 'Only sessions in this conntrack zone' -r
-complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l event -d 'Only these events: create or delete' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l event -d 'Only these events: create or delete' -r -f -a "create\t''
+delete\t''"
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s n -l count -d 'End after so many events' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l color -d 'Use colours: auto is on a terminal, unless NO_COLOR is set or TERM is dumb' -r -f -a "auto\t''
 always\t''
 never\t''"
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l json -d 'Print one JSON object per line, with the names of the copies\' format json'
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand version" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "start" -d 'Start the service, by systemctl where systemd runs, else by the init script, and wait until it is ready'

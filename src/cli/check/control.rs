@@ -6,12 +6,12 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-use super::super::{status, tell};
+use super::super::status;
 use super::{Exit, Finding, Judgement, error, health, warning};
 
-/// It is no mistake that no daemon runs: it may be about to be started. When one goes by another configuration than
-/// `file`, that is remarked.
-pub(super) fn look(socket: Option<&Path>, file: Option<&Path>) -> Vec<Finding> {
+/// It is no mistake that no daemon runs, which may be about to be started, nor that one has not read what is about to be
+/// read.
+pub(super) fn look(socket: Option<&Path>) -> Vec<Finding> {
     let Some(path) = socket else {
         let found = "no control socket, so that it cannot be asked".to_owned();
         return vec![Finding::new("daemon", Ok(found))];
@@ -30,10 +30,9 @@ pub(super) fn look(socket: Option<&Path>, file: Option<&Path>) -> Vec<Finding> {
         let judgement = warning(found, "see what listens there");
         return vec![Finding::new(object, judgement)];
     };
-    if let Some(message) = file.and_then(|file| status::stranger(&metrics, file)) {
-        tell("warning", &message);
-    }
-    let mut findings = vec![Finding::new("daemon", Ok(format!("running, on {object}")))];
+    let unread = status::unread(&metrics).map_or_else(String::new, |unread| format!("; {unread}"));
+    let found = format!("running, on {object}{unread}");
+    let mut findings = vec![Finding::new("daemon", Ok(found))];
     findings.extend(health::judge(&metrics));
     findings
 }
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     fn look_at(path: &Path) -> Finding {
-        look(Some(path), None).remove(0)
+        look(Some(path)).remove(0)
     }
 
     #[test]
@@ -115,7 +114,7 @@ mod tests {
         assert_eq!(found().words().0, "warning");
         fs::remove_file(&path).unwrap();
         assert_eq!(found().words().0, "ok");
-        assert_eq!(look(None, None)[0].words().0, "ok");
+        assert_eq!(look(None)[0].words().0, "ok");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::rights::Rights;
 use super::{Exit, Flaw, Judgement, error, warning};
+use crate::store;
 
 /// Open connections of everybody behind the gateway are nobody else's business.
 const WIDEST_MODE: u32 = 0o750;
@@ -43,6 +44,11 @@ pub(super) fn database(path: &Path, rights: &Rights) -> Option<Judgement> {
     let metadata = fs::symlink_metadata(path).ok()?;
     if !metadata.is_file() {
         let found = "expected a regular file, found something else";
+        let advice = "move it away, or change pending.database";
+        return Some(error(Exit::Unavailable, found, advice));
+    }
+    if store::is_foreign(path).unwrap_or(false) {
+        let found = "expected a database of nattrail, found another file";
         let advice = "move it away, or change pending.database";
         return Some(error(Exit::Unavailable, found, advice));
     }

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::cli::color::{ALARM, BOLD, CYAN, DIM, GREEN, Paint, YELLOW};
 use crate::cli::control::printable;
 use crate::session::GapCause;
 
@@ -20,15 +21,6 @@ const COLUMNS: [(&str, usize); 8] = [
     ("POST-NAT DEST", 21),
     ("NAT", 4),
 ];
-
-/// Select graphic rendition (ECMA-48 8.3.117).
-const RESET: &str = "\x1b[0m";
-const BOLD: &str = "\x1b[1m";
-const DIM: &str = "\x1b[2m";
-const GREEN: &str = "\x1b[32m";
-const YELLOW: &str = "\x1b[33m";
-const CYAN: &str = "\x1b[36m";
-const ALARM: &str = "\x1b[1;37;41m";
 
 /// A line of the daemon.
 #[derive(Debug)]
@@ -88,17 +80,17 @@ impl Record {
 #[derive(Debug)]
 pub(super) struct Printer {
     json: bool,
-    colored: bool,
+    paint: Paint,
     /// Events that are still to be shown, if they are counted.
     left: Option<u64>,
     widths: [usize; COLUMNS.len()],
 }
 
 impl Printer {
-    pub(super) fn new(json: bool, colored: bool, count: Option<u64>) -> Self {
+    pub(super) fn new(json: bool, paint: Paint, count: Option<u64>) -> Self {
         Self {
             json,
-            colored,
+            paint,
             left: count,
             widths: COLUMNS.map(|(_, width)| width),
         }
@@ -127,7 +119,7 @@ impl Printer {
             out.extend_from_slice(line);
         } else if is_gap {
             let text = format!("*** {} GAP {} ***", record.text("time"), explain(record));
-            out.extend_from_slice(self.painted(&text, ALARM).as_bytes());
+            out.extend_from_slice(self.paint.text(&text, ALARM).as_bytes());
         } else {
             out.extend_from_slice(self.event(record).as_bytes());
         }
@@ -164,18 +156,11 @@ impl Printer {
             let length = text.chars().count();
             self.widths[index] = self.widths[index].max(length);
             let padding = self.widths[index] - length + 1;
-            line += &format!("{}{:padding$}", self.painted(text, color), "");
+            line += &format!("{}{:padding$}", self.paint.text(text, color), "");
         }
-        line += &self.painted(details, YELLOW);
+        line += &self.paint.text(details, YELLOW);
         line.truncate(line.trim_end().len());
         line
-    }
-
-    fn painted(&self, text: &str, color: &str) -> String {
-        if !self.colored || color.is_empty() || text.is_empty() {
-            return text.to_owned();
-        }
-        format!("{color}{text}{RESET}")
     }
 }
 
@@ -258,7 +243,7 @@ mod tests {
     }
 
     fn plain() -> Printer {
-        Printer::new(false, false, None)
+        Printer::new(false, Paint(false), None)
     }
 
     #[test]
@@ -320,12 +305,12 @@ mod tests {
 
     #[test]
     fn colours_surround_the_same_text() {
-        let mut printer = Printer::new(false, true, None);
+        let mut printer = Printer::new(false, Paint(true), None);
         let line = shown(&mut printer, CREATE);
         assert!(line.contains("\x1b[1m203.0.113.9:50520\x1b[0m"), "{line:?}");
         assert!(line.contains("\x1b[2m198.51.100.7:443\x1b[0m"), "{line:?}");
         let mut text = line;
-        for code in [RESET, BOLD, DIM, GREEN, YELLOW, CYAN] {
+        for code in ["\x1b[0m", BOLD, DIM, GREEN, YELLOW, CYAN] {
             text = text.replace(code, "");
         }
         assert_eq!(text, shown(&mut plain(), CREATE));
@@ -358,14 +343,14 @@ mod tests {
             let line = gap(&format!("\"{}\"", cause.name()));
             assert!(line.starts_with(&format!("*** T GAP {}: ", cause.name())));
         }
-        let mut colored = Printer::new(false, true, None);
+        let mut colored = Printer::new(false, Paint(true), None);
         let line = shown(&mut colored, r#"{"event":"gap","cause":"restart"}"#);
         assert!(line.starts_with("\x1b[1;37;41m*** "), "{line:?}");
     }
 
     #[test]
     fn json_is_the_line_as_it_came() {
-        let mut printer = Printer::new(true, true, None);
+        let mut printer = Printer::new(true, Paint(true), None);
         let mut out = Vec::new();
         printer.heading(&mut out);
         assert!(out.is_empty());
@@ -374,7 +359,7 @@ mod tests {
 
     #[test]
     fn events_are_counted_and_gaps_are_not() {
-        let mut printer = Printer::new(false, false, Some(2));
+        let mut printer = Printer::new(false, Paint(false), Some(2));
         shown(&mut printer, CREATE);
         shown(&mut printer, r#"{"event":"gap","cause":"restart"}"#);
         assert!(!printer.is_done());

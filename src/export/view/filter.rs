@@ -8,6 +8,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use crate::config::{MarkFilter, Prefix, values};
 use crate::session::{EventKind, NatEvent, Protocol, Tuple};
 
@@ -33,10 +35,10 @@ pub struct Filter {
     #[arg(long, value_name = "VALUE[/MASK]", value_delimiter = ',')]
     pub mark: Vec<MarkFilter>,
     /// Only sessions in this conntrack zone
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = zone)]
     pub zone: Vec<u16>,
     /// Only these events: create or delete
-    #[arg(long, value_name = "EVENT", value_delimiter = ',', value_parser = kind)]
+    #[arg(long, value_name = "EVENT", value_delimiter = ',', value_parser = kinds())]
     pub event: Vec<EventKind>,
 }
 
@@ -186,9 +188,13 @@ fn kind(text: &str) -> Result<EventKind, String> {
     named.ok_or_else(|| "create or delete".to_owned())
 }
 
+fn kinds() -> impl TypedValueParser<Value = EventKind> {
+    PossibleValuesParser::new(["create", "delete"]).try_map(|text| kind(&text))
+}
+
 fn zone(text: &str) -> Result<u16, String> {
     text.parse()
-        .map_err(|_| "a zone from 0 to 65535".to_owned())
+        .map_err(|_| "a zone, which is a number from 0 to 65535".to_owned())
 }
 
 /// As the records have it.
