@@ -263,17 +263,123 @@ fn without_privileges_the_missing_capability_is_named() {
     copy.arg(env!("CARGO_BIN_EXE_nattrail")).arg(&binary);
     assert!(copy.status().unwrap().success());
     readable(&binary);
-    let mut command = Command::new(&binary);
-    command.env_clear().arg("check").arg("-c").arg(&file);
-    if rustix::process::geteuid().is_root() {
-        command.uid(65534).gid(65534);
-    }
-    let output = command.output().unwrap();
+    let run = |command: &str| {
+        let mut program = Command::new(&binary);
+        program.env_clear().arg(command).arg("-c").arg(&file);
+        program.env("STATE_DIRECTORY", directory.path().join("state"));
+        if rustix::process::geteuid().is_root() {
+            program.uid(65534).gid(65534);
+        }
+        program.output().unwrap()
+    };
+    let output = run("check");
     assert_eq!(status(&output), 77, "{}", stdout(&output));
     let found = stdout(&output);
     let line = line_about(&found, "CAP_NET_ADMIN");
     assert!(line.starts_with("error "), "{line}");
+    assert!(line.contains("run this as root"), "{line}");
     assert!(line_about(&found, "CAP_SYS_ADMIN").starts_with("error "));
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let state = directory.path().join("state");
+    fs::create_dir(&state).unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o750)).unwrap();
+    let output = run("pending");
+    assert_eq!(status(&output), 77);
+    assert_eq!(
+        stderr(&output),
+        format!(
+            "error: database \"{}/pending.db\": Permission denied (os error 13): run as root\n",
+            state.display()
+        )
+    );
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    for command in ["check", "pending", "status", "tail", "run"] {
+        let output = run(command);
+        assert_eq!(status(&output), 77, "{command}");
+        let said = stdout(&output) + &stderr(&output);
+        assert!(
+            said.contains("Permission denied (os error 13): run as root"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_instance_is_named_for_every_command() {
+    let (_directory, file) = configuration("n.toml", "");
+    let said = |arguments: &[&str]| {
+        let output = nattrail(arguments).output().unwrap();
+        (status(&output), stdout(&output) + &stderr(&output))
+    };
+    for command in ["run", "check", "pending", "status", "tail", "start"] {
+        let (code, found) = said(&[command, "--instance", "no-such"]);
+        assert_eq!(code, 78, "{command}: {found}");
+        assert!(
+            found.contains("/etc/nattrail/no-such.toml: expected a readable"),
+            "{found}"
+        );
+    }
+    for command in ["status", "tail"] {
+        let (code, found) = said(&["--instance", "no-such", command, "-c", &file]);
+        assert_eq!(code, 69, "{found}");
+        assert!(
+            found.contains("\"/run/nattrail@no-such/control.sock\""),
+            "{found}"
+        );
+    }
+    let (code, found) = said(&["pending", "--instance", "no-such", "-c", &file]);
+    assert_eq!(code, 69, "{found}");
+    assert!(
+        found.contains("\"/var/lib/nattrail@no-such/pending.db\""),
+        "{found}"
+    );
+    assert_eq!(said(&["status", "--instance", "../x"]).0, 64);
+}
+
+#[test]
+fn the_configuration_can_be_checked_alone() {
+    let (_directory, file) = configuration("n.toml", "[capture]\nnamespace = \"none\"\n");
+    let run = |arguments: &[&str]| {
+        let mut command = nattrail(&["check", "--config-only", "-c", &file]);
+        let output = command
+            .args(arguments)
+            .env_remove("NO_COLOR")
+            .output()
+            .unwrap();
+        (status(&output), stdout(&output))
+    };
+    let line = format!("ok      configuration: {file}\n");
+    assert_eq!(run(&[]), (0, line.clone()));
+    let painted = line.replace("ok ", "\x1b[32mok\x1b[0m ");
+    assert_eq!(run(&["--color=always"]), (0, painted));
+    fs::write(&file, "[capture]\nnamspace = \"none\"\n").unwrap();
+    let (code, found) = run(&["--color=always"]);
+    assert_eq!(code, 78);
+    assert!(
+        found.starts_with("\x1b[1;37;41merror\x1b[0m   "),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_database_that_is_another_file_is_said_to_be_one() {
+    let (directory, file) = configuration("n.toml", "");
+    let database = directory.path().join("pending.db");
+    let found = || {
+        let mut command = nattrail(&["check", "-c", &file]);
+        let output = command.env("STATE_DIRECTORY", directory.path()).output();
+        line_about(&stdout(&output.unwrap()), "pending.db").to_owned()
+    };
+    for foreign in ["a text", "SQLite format 3\0 of another program"] {
+        fs::write(&database, foreign).unwrap();
+        let expected = "expected a database of nattrail, found another file: move it away";
+        assert!(found().contains(expected), "{}", found());
+        assert!(found().starts_with("error "), "{}", found());
+    }
+    fs::write(&database, "").unwrap();
+    assert!(found().starts_with("ok "), "{}", found());
 }
 
 #[test]

@@ -234,6 +234,40 @@ fn a_second_daemon_on_the_same_database_is_refused() {
     first.terminate();
 }
 
+#[test]
+fn a_second_daemon_beside_the_first_is_told_of_it() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    let first = Daemon::start(&net.gateway, &home);
+    let _ = first.wait_for_message("started");
+    for _ in 0..2 {
+        let second = Daemon::spawn(&net.gateway, &mut home.command()).wait();
+        assert_eq!(second.status.code(), Some(69));
+        let expected = format!(
+            "nattrail runs already, as process {}, and uses the nftables table \"inet nattrail\"",
+            first.pid()
+        );
+        let message = second.stderr.last().unwrap();
+        assert!(message.contains(&expected), "{message}");
+    }
+    first.terminate();
+}
+
+#[test]
+fn a_network_namespace_that_is_not_there_is_named_with_its_key() {
+    let Some((net, home)) = scene(&[]) else {
+        return;
+    };
+    home.configure(&config("namespace = \"none\"\n"));
+    let ended = Daemon::spawn(&net.gateway, &mut home.command()).wait();
+    assert_eq!(ended.status.code(), Some(71));
+    let message = ended.stderr.last().unwrap();
+    let expected = "capture.namespace: network namespace \"/run/netns/none\": No such file";
+    assert!(message.contains(expected), "{message}");
+    assert!(message.contains("ip netns add"), "{message}");
+}
+
 /// Starts the daemon with its state directory on a file system of its own, which is seen in the daemon's mount namespace
 /// only and so goes with it.
 fn start_on_small_disk(net: &Gateway, home: &Home, then: &str) -> Daemon {

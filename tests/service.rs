@@ -443,9 +443,32 @@ fn an_instance_has_files_of_its_own() {
         3,
         "the main instance does not run"
     );
+    let said = machine.nattrail(&["status", "--instance", "blue"]);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
+    assert!(
+        said.stdout
+            .contains("configuration /etc/nattrail/blue.toml")
+    );
+    let said = machine.nattrail(&["--instance", "blue", "check"]);
+    assert!(
+        said.stdout
+            .contains("ok      database /var/lib/nattrail@blue/pending.db: writable")
+    );
+    assert!(
+        said.stdout
+            .contains("running, on control socket /run/nattrail@blue/control.sock")
+    );
+    let said = machine.nattrail(&["pending", "--instance=blue"]);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""));
     let said = machine.nattrail(&["stop", "--instance", "blue"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
     assert!(!machine.inside("/run/nattrail@blue.pid").exists());
+    let said = machine.nattrail(&["check", "--instance", "blue"]);
+    assert!(
+        said.stdout.contains("pending.db: writable"),
+        "{}",
+        said.stdout
+    );
 }
 
 /// Runs the command where systemd seems to run and `systemctl` writes down what it was asked and ends with a status.
@@ -520,13 +543,13 @@ fn systemctl_does_not_stop_what_runs_for_a_configuration_that_is_wrong() {
         let expected = format!("error: {file}: capture.lgo: unknown key, did you mean \"log\"");
         assert!(said.stderr.contains(&expected), "{}", said.stderr);
     }
-    let (said, asked) = with_systemctl(&home, 0, &["restart", "--instance", "red"]);
-    assert_eq!((said.code, asked.as_str()), (78, ""));
-    assert!(
-        said.stderr.contains("/etc/nattrail/red.toml"),
-        "{}",
-        said.stderr
-    );
+    for action in ["restart", "install", "start"] {
+        let (said, asked) = with_systemctl(&home, 0, &[action, "--instance", "red"]);
+        assert_eq!((said.code, asked.as_str()), (78, ""), "{action}");
+        let expected =
+            "error: /etc/nattrail/red.toml: expected a readable text file, found: No such file";
+        assert!(said.stderr.contains(expected), "{}", said.stderr);
+    }
     home.configure(COPY);
     let (said, asked) = with_systemctl(&home, 0, &["reload"]);
     assert_eq!(

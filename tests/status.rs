@@ -174,11 +174,44 @@ fn a_daemon_with_another_configuration_than_the_one_given_is_mentioned() {
         home.config().display(),
         other.display()
     );
+    assert_eq!(said("status", &home.config()), "");
+    let found = said("status", &other);
+    assert!(found.starts_with(&expected), "{found}");
+    // A file that is checked may be about to be installed.
+    assert_eq!(said("check", &other), "");
+}
+
+#[test]
+fn a_configuration_that_the_daemon_has_not_read_yet_is_mentioned() {
+    let Some((net, home)) = scene() else {
+        return;
+    };
+    let daemon = Daemon::start(&net.gateway, &home);
+    let _ = daemon.wait_for_message("started");
+    let said = |command: &str| {
+        let mut program = Command::new(PROGRAM);
+        program.args([command, "--config"]).arg(home.config());
+        home.dress(&mut program);
+        let child = net.gateway.spawn(&mut program).unwrap();
+        let output = child.wait_with_output().unwrap();
+        text(&[output.stdout, output.stderr].concat())
+    };
+    let unread = |command| said(command).contains("has changed since the daemon read it at 2");
+    assert!(!unread("status") && !unread("check"));
+    // Moved there, with the date of before.
+    let new = home.path().join("new.toml");
+    fs::write(&new, config("ttl = \"1d\"")).unwrap();
+    let long_ago = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
+    let file = fs::File::options().write(true).open(&new).unwrap();
+    file.set_times(long_ago).unwrap();
+    fs::rename(new, home.config()).unwrap();
     for command in ["status", "check"] {
-        assert_eq!(said(command, &home.config()), "", "{command}");
-        let found = said(command, &other);
-        assert!(found.starts_with(&expected), "{command}: {found}");
+        assert!(unread(command), "{}", said(command));
     }
+    daemon.signal(Signal::HUP);
+    let _ = daemon.wait_for_message("configuration read again");
+    assert!(!unread("status") && !unread("check"));
+    daemon.terminate();
 }
 
 #[test]

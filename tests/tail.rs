@@ -561,7 +561,9 @@ fn a_daemon_that_accepts_and_says_nothing_is_given_up() {
 fn a_filter_that_is_wrong_is_a_usage_error_that_says_what_was_expected() {
     let home = Home::new("");
     let many = "1,".repeat(16) + "1";
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 7] = [
+        (&["--zone", "x"], "a number from 0 to 65535"),
+        (&["--event", "begin"], "[possible values: create, delete]"),
         (
             &["--src", "10.1.2.3/8"],
             "no bits set beyond the prefix, \"10.0.0.0/8\"",

@@ -113,21 +113,29 @@ pub(super) fn run(
 ) -> Result<Exit, Failure> {
     let findings = match origin.load() {
         Ok(loaded) => findings(&loaded, form.config_only),
-        Err(error) => error.0.into_iter().map(mistake).collect(),
+        Err(error) => {
+            let exit = Exit::from(&error);
+            let mistakes = error.0.into_iter();
+            mistakes.map(|problem| mistake(problem, exit)).collect()
+        }
     };
     if form.json {
         print_json(&findings, out)?;
     } else {
         let paint = form.color.paint(out);
         for finding in &findings {
-            let color = match finding.words().0 {
+            let verdict = finding.words().0;
+            let color = match verdict {
                 "ok" => GREEN,
                 "warning" => YELLOW,
                 _ => ALARM,
             };
-            let line = finding.to_string();
-            let (verdict, rest) = line.split_at(line.find(' ').unwrap_or(0));
-            writeln!(out, "{}{rest}", paint.text(verdict, color))?;
+            let painted = paint.text(verdict, color);
+            writeln!(
+                out,
+                "{}",
+                finding.to_string().replacen(verdict, &painted, 1)
+            )?;
         }
     }
     Ok(worst(&findings, form.strict))
@@ -176,15 +184,11 @@ fn findings(loaded: &Loaded, config_only: bool) -> Vec<Finding> {
     findings
 }
 
-fn mistake(problem: Problem) -> Finding {
+fn mistake(problem: Problem, exit: Exit) -> Finding {
     let object = if problem.key.is_empty() {
         problem.origin
     } else {
         format!("{}: {}", problem.origin, problem.key)
-    };
-    let exit = match problem.is_denied {
-        true => Exit::NoPermission,
-        false => Exit::Config,
     };
     Finding::new(object, error(exit, problem.message, ""))
 }

@@ -45,6 +45,15 @@ impl From<Exit> for ExitCode {
     }
 }
 
+impl From<&config::Error> for Exit {
+    fn from(error: &config::Error) -> Self {
+        match error.0.iter().all(|problem| problem.is_denied) {
+            true => Self::NoPermission,
+            false => Self::Config,
+        }
+    }
+}
+
 /// NAT-audit logger: writes down every address translation of this gateway.
 #[derive(Debug, Parser)]
 #[command(name = "nattrail", version, arg_required_else_help = true)]
@@ -135,11 +144,9 @@ pub fn main() -> ExitCode {
 fn dispatch(arguments: Arguments) -> ExitCode {
     let given = arguments.origin;
     let instance = given.instance.clone();
-    let option = given
-        .config
-        .clone()
-        .or(instance.as_deref().map(service::file));
-    let config = configuration_file(option, std::env::var_os(FILE_VARIABLE));
+    let file = given.config.clone();
+    let file = file.or(instance.as_deref().map(service::file));
+    let config = configuration_file(file, std::env::var_os(FILE_VARIABLE));
     let origin = Origin { config, instance };
     let exit = match arguments.command {
         Command::Service(action) => return service::run(&action, &given),
@@ -185,11 +192,7 @@ impl Failure {
 
 impl From<config::Error> for Failure {
     fn from(error: config::Error) -> Self {
-        let exit = match error.is_denied() {
-            true => Exit::NoPermission,
-            false => Exit::Config,
-        };
-        Self::new(exit, error)
+        Self::new(Exit::from(&error), error)
     }
 }
 

@@ -3,7 +3,6 @@
 //! Rows are printed as they come, so that a table of any size needs no memory; for that the columns have fixed widths,
 //! which long IPv6 addresses exceed.
 
-use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::mem;
@@ -71,16 +70,14 @@ pub(super) fn run(
         }
     };
     let database = &config.pending.database;
-    let unavailable = |exit, error: &dyn Display| {
-        Failure::new(exit, format!("database \"{}\" {error}", database.display()))
-    };
-    // SQLite says neither why a file cannot be opened nor how to help that.
+    // SQLite says neither why a file cannot be opened nor what helps.
     File::open(database).map_err(|error| {
         let advice = match error.kind() {
-            ErrorKind::PermissionDenied => "run as root, or as the user of the daemon",
+            ErrorKind::PermissionDenied => "run as root",
             _ => "start the daemon, or name its configuration (--config) or its instance (--instance)",
         };
-        unavailable(exit_of(&error), &format!("cannot be read: {error}: {advice}"))
+        let message = format!("database \"{}\": {error}: {advice}", database.display());
+        Failure::new(exit_of(&error), message)
     })?;
     let read = store::read(database, |stored| {
         // The store has no way to be stopped; after the first failure the rest is read for nothing.
@@ -89,7 +86,10 @@ pub(super) fn run(
         }
     });
     printed?;
-    read.map_err(|error| unavailable(Exit::Unavailable, &error))?;
+    read.map_err(|error| {
+        let message = format!("database \"{}\" {error}", database.display());
+        Failure::new(Exit::Unavailable, message)
+    })?;
     print(None)?;
     Ok(Exit::Success)
 }

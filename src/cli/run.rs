@@ -15,8 +15,8 @@ pub(super) fn run(origin: &Origin) -> Exit {
         Err(error) => {
             log::error!("{error}");
             match error {
-                daemon::Error::Config(error) if !error.is_denied() => Exit::Config,
-                daemon::Error::Config(_) | daemon::Error::Permission(_) => Exit::NoPermission,
+                daemon::Error::Config(error) => Exit::from(&error),
+                daemon::Error::Permission(_) => Exit::NoPermission,
                 daemon::Error::Busy(_) => Exit::Unavailable,
                 daemon::Error::System(_) => Exit::Os,
             }

@@ -16,7 +16,7 @@ use super::color::{ALARM, BOLD, Choice, Paint, YELLOW};
 use super::control::{self, PATIENCE, left, printable};
 use super::{Exit, Failure, Origin, configuration, tell};
 use crate::kernel::clock;
-use crate::metrics::{Metrics, State};
+use crate::metrics::Metrics;
 use crate::time::Wall;
 
 /// Longer than any answer of a daemon.
@@ -24,6 +24,15 @@ const ANSWER_LIMIT: usize = 16 << 20;
 
 /// From the upper left corner on, an empty screen (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// The words of an answer that stand out: losses that were, and those that may be about to be.
+const STRIKING: [(&str, &str); 5] = [
+    ("the last until", YELLOW),
+    ("state failing", ALARM),
+    ("state refused", ALARM),
+    ("state ended", ALARM),
+    ("not available", ALARM),
+];
 
 /// For whom to print the answer, and how often.
 #[derive(Debug, clap::Args)]
@@ -124,25 +133,16 @@ pub(super) fn unread(metrics: &Metrics) -> Option<String> {
     })
 }
 
-/// Subjects stand out, and so do the gaps that there were and the outputs that take no records.
 fn colored(text: &str, paint: Paint) -> String {
     let lines = text.lines().map(|line| {
-        let is_subject = |colon: &usize| line[..*colon].bytes().all(|c| c.is_ascii_alphabetic());
-        let colon = line.find(':').filter(is_subject);
-        let (subject, rest) = line.split_at(colon.map_or(0, |colon| colon + 1));
-        let entries = rest
-            .split("; ")
-            .map(|entry| match entry.contains(", the last until") {
-                true => paint.text(entry, YELLOW),
-                false => entry.to_owned(),
-            });
-        let entries: Vec<_> = entries.collect();
-        format!("{}{}\n", paint.text(subject, BOLD), entries.join("; "))
+        let (subject, rest) = line.split_at_checked(12).unwrap_or((line, ""));
+        format!("{}{rest}\n", paint.text(subject, BOLD))
     });
-    State::ALL[1..].iter().fold(lines.collect(), |text, state| {
-        let state = format!("state {}", state.name());
-        text.replace(&state, &paint.text(&state, ALARM))
-    })
+    STRIKING
+        .iter()
+        .fold(lines.collect(), |text, (words, color)| {
+            text.replace(words, &paint.text(words, color))
+        })
 }
 
 /// The answer of the daemon on `path`.
@@ -171,5 +171,23 @@ pub(super) fn parse(answer: &[u8]) -> Result<Metrics, String> {
     match value["error"].as_str() {
         Some(message) => Err(printable(message)),
         None => Metrics::deserialize(&value).map_err(wrong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subjects_and_losses_are_coloured() {
+        let text = "nattrail 0.1.0, pid 7\nGaps:       restart 1, the last until 2026\nOutput:     a, state failing, lost 0\n";
+        assert_eq!(colored(text, Paint(false)), text);
+        let shown = colored(text, Paint(true));
+        for part in [
+            "\x1b[1mGaps:       \x1b[0mrestart 1, \x1b[33mthe last until\x1b[0m 2026\n",
+            "\x1b[1mOutput:     \x1b[0ma, \x1b[1;37;41mstate failing\x1b[0m, lost 0\n",
+        ] {
+            assert!(shown.contains(part), "{shown:?}");
+        }
     }
 }

@@ -40,13 +40,6 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Error(pub Vec<Problem>);
 
-impl Error {
-    /// Whether nothing but a permission is missing.
-    pub fn is_denied(&self) -> bool {
-        self.0.iter().all(|problem| problem.is_denied)
-    }
-}
-
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<_> = self.0.iter().map(Problem::to_string).collect();
@@ -181,13 +174,13 @@ fn read_text(file: &Path) -> io::Result<String> {
 }
 
 fn unreadable(file: &Path, error: &io::Error) -> Error {
-    let is_denied = error.kind() == io::ErrorKind::PermissionDenied;
-    let advice = if is_denied { ": run as root" } else { "" };
-    let message = format!("expected a readable text file, found: {error}{advice}");
-    Error(vec![Problem {
-        is_denied,
-        ..about(file, message)
-    }])
+    let message = format!("expected a readable text file, found: {error}");
+    let mut problem = about(file, message);
+    problem.is_denied = error.kind() == io::ErrorKind::PermissionDenied;
+    if problem.is_denied {
+        problem.message += ": run as root";
+    }
+    Error(vec![problem])
 }
 
 fn format_of(file: &Path) -> Option<FileFormat> {

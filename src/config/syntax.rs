@@ -31,13 +31,14 @@ fn placed(mut root: HashMap<String, Value>, text: &str) -> HashMap<String, Value
         let heading = format!("[[{name}]]");
         let lines = text.lines().zip(1..);
         let lines = lines.filter(|(line, _)| line.trim().starts_with(&heading));
-        let lines: Vec<_> = lines.map(|(_, number)| format!("line {number}")).collect();
-        if let ValueKind::Array(entries) = &mut value.kind
-            && entries.len() == lines.len()
-        {
-            for (entry, line) in entries.iter_mut().zip(&lines) {
-                *entry = Value::new(Some(line), entry.kind.clone());
+        match &mut value.kind {
+            ValueKind::Array(entries) if entries.len() == lines.clone().count() => {
+                for (entry, (_, number)) in entries.iter_mut().zip(lines) {
+                    let line = format!("line {number}");
+                    *entry = Value::new(Some(&line), entry.kind.clone());
+                }
             }
+            _ => {}
         }
     }
     root

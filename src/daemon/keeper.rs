@@ -73,7 +73,7 @@ impl Opened {
         let path = &config.database;
         let heartbeat = store::heartbeat(path);
         match find(path) {
-            Err(error @ Error::Locked(_)) => {
+            Err(error @ Error::Locked) => {
                 let path = path.display();
                 Err(super::Error::Busy(format!("database \"{path}\" {error}")))
             }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{FlockOperation, OFlags, flock, major, minor};
+use rustix::fs::{FlockOperation, OFlags, flock};
 
 use super::Error;
 use super::schema::APPLICATION_ID;
@@ -97,22 +97,9 @@ pub(super) fn lock(path: &Path) -> Result<File, Error> {
     let file = open(&lock_path(path), OFlags::NOFOLLOW)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked(holder(&file))),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked),
         Err(error) => Err(io::Error::from(error).into()),
     }
-}
-
-/// The process that has the lock, as far as proc_locks(5) tells.
-fn holder(file: &File) -> Option<u32> {
-    let found = file.metadata().ok()?;
-    let (major, minor) = (major(found.dev()), minor(found.dev()));
-    let place = format!("{major:02x}:{minor:02x}:{}", found.ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|lock| {
-        let mut fields = lock.split_whitespace().skip(4);
-        let pid = fields.next()?.parse().ok()?;
-        (fields.next()? == place).then_some(pid)
-    })
 }
 
 /// Makes the file where there is none, and says which one it is. One that is not a regular file could block, or be somebody

@@ -66,8 +66,8 @@ pub enum Error {
     Damaged(String),
     /// The file is not for this program to write: leave it alone, go on without and try again.
     Refused(String),
-    /// Another daemon is using the file: the process, where the kernel tells.
-    Locked(Option<u32>),
+    /// Another daemon is using the file.
+    Locked,
     /// The disk is full or read-only, a permission is missing, or the like: go on without and try again.
     Unavailable(String),
     /// The file was deleted or replaced while it was in use: begin a new one.
@@ -79,13 +79,9 @@ impl fmt::Display for Error {
         match self {
             Self::Damaged(reason) => write!(f, "is damaged: {reason}"),
             Self::Refused(reason) => write!(f, "cannot be used: {reason}"),
-            Self::Locked(holder) => {
-                let holder = holder.map_or_else(String::new, |pid| format!(", process {pid}"));
-                write!(
-                    f,
-                    "is in use by another nattrail{holder}; give each instance its own pending.database"
-                )
-            }
+            Self::Locked => f.write_str(
+                "is in use by another nattrail; give each instance its own pending.database",
+            ),
             Self::Unavailable(reason) => write!(f, "is not available: {reason}"),
             Self::Gone => f.write_str("was deleted or replaced while in use"),
         }
