@@ -303,13 +303,15 @@ fn on_a_terminal_it_is_coloured_unless_that_is_unwanted() {
         return;
     };
     let daemon = start(&net, &home);
-    let cases: [(&[&str], Option<&str>, bool); 4] = [
-        (&[], None, true),
-        (&[], Some("1"), false),
-        (&["--color=always"], Some("1"), true),
-        (&["--color=never"], None, false),
+    let cases: [(&[&str], [&str; 2], bool); 6] = [
+        (&[], ["TERM", "xterm"], true),
+        (&[], ["NO_COLOR", ""], true),
+        (&[], ["NO_COLOR", "1"], false),
+        (&[], ["TERM", "dumb"], false),
+        (&["--color=always"], ["NO_COLOR", "1"], true),
+        (&["--color=never"], ["TERM", "xterm"], false),
     ];
-    for (arguments, no_color, expected) in cases {
+    for (arguments, variable, expected) in cases {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -321,9 +323,7 @@ fn on_a_terminal_it_is_coloured_unless_that_is_unwanted() {
             .unwrap();
         let mut command = tail(&home, arguments);
         command.stdout(terminal);
-        if let Some(value) = no_color {
-            command.env("NO_COLOR", value);
-        }
+        command.env(variable[0], variable[1]);
         let mut child = command.spawn().unwrap();
         drop(command);
         let lines = Lines::read(File::from(master));
@@ -331,7 +331,7 @@ fn on_a_terminal_it_is_coloured_unless_that_is_unwanted() {
         assert_eq!(
             heading.contains("\x1b[1m"),
             expected,
-            "{arguments:?} {no_color:?}"
+            "{arguments:?} {variable:?}"
         );
         child.kill().unwrap();
         child.wait().unwrap();

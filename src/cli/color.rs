@@ -1,6 +1,5 @@
 //! Colours for people: on a terminal, unless they are unwanted.
 
-use std::ffi::OsStr;
 use std::io::IsTerminal;
 
 use clap::ColorChoice;
@@ -23,27 +22,14 @@ pub(super) struct Choice {
 
 impl Choice {
     pub(super) fn paint(self, out: &impl IsTerminal) -> Paint {
-        let (no_color, term) = (std::env::var_os("NO_COLOR"), std::env::var_os("TERM"));
-        let (no_color, term) = (no_color.as_deref(), term.as_deref());
-        Paint(is_colored(self.color, out.is_terminal(), no_color, term))
-    }
-}
-
-/// Whether to use colours. An empty NO_COLOR counts as none (no-color.org).
-fn is_colored(
-    choice: ColorChoice,
-    on_terminal: bool,
-    no_color: Option<&OsStr>,
-    term: Option<&OsStr>,
-) -> bool {
-    match choice {
-        ColorChoice::Always => true,
-        ColorChoice::Never => false,
-        ColorChoice::Auto => {
-            on_terminal
-                && no_color.is_none_or(OsStr::is_empty)
-                && term.is_none_or(|term| term != "dumb")
-        }
+        // An empty NO_COLOR counts as none (no-color.org).
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        Paint(match self.color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto if set("NO_COLOR").is_some() => false,
+            ColorChoice::Auto => out.is_terminal() && set("TERM").is_none_or(|it| it != "dumb"),
+        })
     }
 }
 
@@ -57,28 +43,5 @@ impl Paint {
             return text.to_owned();
         }
         format!("{color}{text}{RESET}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn colours_are_for_terminals_unless_they_are_unwanted() {
-        let dumb = Some(OsStr::new("dumb"));
-        let (empty, set) = (Some(OsStr::new("")), Some(OsStr::new("1")));
-        assert!(is_colored(ColorChoice::Auto, true, None, None));
-        assert!(is_colored(
-            ColorChoice::Auto,
-            true,
-            empty,
-            Some(OsStr::new("xterm"))
-        ));
-        assert!(!is_colored(ColorChoice::Auto, false, None, None));
-        assert!(!is_colored(ColorChoice::Auto, true, set, None));
-        assert!(!is_colored(ColorChoice::Auto, true, None, dumb));
-        assert!(is_colored(ColorChoice::Always, false, set, dumb));
-        assert!(!is_colored(ColorChoice::Never, true, None, None));
     }
 }

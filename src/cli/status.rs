@@ -123,9 +123,8 @@ pub(super) fn unread(metrics: &Metrics) -> Option<String> {
     let (file, read) = (metrics.configuration.as_ref()?, metrics.configuration_read?);
     let found = fs::metadata(file).ok().filter(|_| file.starts_with('/'))?;
     // Also a file that was moved there, whatever its own date is.
-    let seconds = Wall::from_secs(found.ctime().try_into().ok()?);
-    let changed = seconds.saturating_add(Duration::from_nanos(found.ctime_nsec().try_into().ok()?));
-    (changed > read).then(|| {
+    let changed = found.ctime() * 1_000_000_000 + found.ctime_nsec();
+    (Wall::from_nanos(changed.try_into().ok()?) > read).then(|| {
         format!(
             "{} has changed since the daemon read it at {read}: \"nattrail reload\" has it read again",
             printable(file)
