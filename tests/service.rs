@@ -18,7 +18,7 @@ use support::daemon::{Home, PROGRAM};
 use support::netns::{Namespace, unique};
 use support::{can_run, wait_for};
 
-const COPY: &str = "[[syslog]]\ntarget = \"file\"\npath = \"/var/lib/nattrail/nat.log\"\n";
+const COPY: &str = "[[syslog]]\ntarget = \"file\"\npath = \"/var/log/nattrail/nat.log\"\n";
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/nattrail.init");
 
@@ -38,6 +38,7 @@ mkdir /run/program
 touch /run/program/nattrail
 mount --bind "$1" /run/program/nattrail
 mount -t tmpfs none /var/lib
+mount -t tmpfs none /var/log
 mount -t tmpfs none /mnt/dev
 mknod -m 666 /mnt/dev/null c 1 3
 ln -s "$3" /mnt/dev/log

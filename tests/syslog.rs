@@ -8,6 +8,7 @@ mod log;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -127,6 +128,54 @@ fn rsyslog_that_is_restarted_misses_nothing() {
     let metrics = target.metrics();
     assert_eq!((metrics.messages, metrics.lost), (6, 0));
     assert_eq!((metrics.behind, metrics.state), (0, State::Working));
+}
+
+#[test]
+fn a_line_that_another_user_forges_is_not_in_the_file_of_records() {
+    let test = "a_line_that_another_user_forges_is_not_in_the_file_of_records";
+    if !rustix::process::geteuid().is_root() {
+        return not_run(test, "to be another user needs root");
+    }
+    // As it is shipped, but for the places.
+    let shipped = include_str!("../conf/rsyslog.d/20-nattrail.conf");
+    let place = |directory: &Path| {
+        let [records, socket] = ["records", "socket"].map(|name| directory.join(name));
+        for (path, mode) in [(directory, 0o755), (&records, 0o755), (&socket, 0o750)] {
+            // The first one is there already.
+            let _ = fs::create_dir(path);
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let [records, socket] = [records, socket].map(|path| path.display().to_string());
+        let placed = shipped.replace("/run/nattrail-rsyslog", &socket);
+        placed.replace("/var/log", &records)
+    };
+    let Some(rsyslog) = Rsyslog::start_with(test, place) else {
+        return;
+    };
+    let own = rsyslog.path("socket/socket");
+    let forge = |socket: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "logger"]);
+        command.args([
+            "--socket-errors=on",
+            "-t",
+            "nattrail",
+            "-p",
+            "local6.info",
+            "--socket",
+        ]);
+        command.arg(socket).arg("event=create post_src=192.0.2.66");
+        command.stderr(Stdio::null()).status().unwrap().success()
+    };
+    assert!(!forge(&own), "it must not reach the socket");
+    assert!(forge(&rsyslog.path("log")), "everybody may log");
+    let mut target = target(Target::Local { path: own }, Format::Text);
+    let forged = rsyslog.lines_of("records/nattrail-unverified.log", &mut target, 1);
+    assert!(forged[0].contains("post_src=192.0.2.66"), "{forged:?}");
+    target.push(&[create()]);
+    let real = rsyslog.lines_of("records/nattrail.log", &mut target, 1);
+    assert!(real[0].contains(" post_src=192.0.2.1 "), "{real:?}");
+    assert_eq!(real.len(), 1, "{real:?}");
 }
 
 #[test]
@@ -258,6 +307,8 @@ impl Drop for Process {
 struct Rsyslog {
     directory: tempfile::TempDir,
     address: SocketAddr,
+    /// Its configuration between inputs and rules.
+    snippet: String,
     process: Option<Process>,
 }
 
@@ -265,6 +316,11 @@ impl Rsyslog {
     const PROGRAM: &str = "/usr/sbin/rsyslogd";
 
     fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, |_| String::new())
+    }
+
+    /// With a snippet that gets the directory of all files.
+    fn start_with(test: &str, snippet: impl Fn(&Path) -> String) -> Option<Self> {
         if !Path::new(Self::PROGRAM).exists() {
             not_run(test, "rsyslogd is not installed (package rsyslog)");
             return None;
@@ -275,8 +331,10 @@ impl Rsyslog {
         let socket = UdpSocket::bind((host, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         drop(socket);
+        let directory = tempfile::tempdir().unwrap();
         let mut rsyslog = Self {
-            directory: tempfile::tempdir().unwrap(),
+            snippet: snippet(directory.path()),
+            directory,
             address,
             process: None,
         };
@@ -293,6 +351,7 @@ module(load="imudp")
 module(load="mmpstrucdata")
 input(type="imuxsock" Socket="{}" CreatePath="off")
 input(type="imudp" address="{}" port="{}")
+{}
 template(name="all" type="string" string="%syslogfacility-text%.%syslogseverity-text%|%programname%|%syslogtag%|%msgid%|%procid%|%$!rfc5424-sd!nsess!isaddr%|%$!rfc5424-sd!nsess!xsaddr%|%$!rfc5424-sd!nsess!xsport%|%msg%\n")
 action(type="mmpstrucdata")
 :programname, isequal, "nattrail" action(type="omfile" file="{}" template="all")
@@ -301,6 +360,7 @@ action(type="mmpstrucdata")
             path("log"),
             self.address.ip(),
             self.address.port(),
+            self.snippet,
             path("out"),
         );
         fs::write(self.path("conf"), config).unwrap();
@@ -348,7 +408,11 @@ action(type="mmpstrucdata")
 
     /// The lines that rsyslog wrote, once there are as many lines as expected.
     fn lines(&self, target: &mut Followed, expected: usize) -> Vec<String> {
-        let out = self.path("out");
+        self.lines_of("out", target, expected)
+    }
+
+    fn lines_of(&self, file: &str, target: &mut Followed, expected: usize) -> Vec<String> {
+        let out = self.path(file);
         let read = || fs::read_to_string(&out).unwrap_or_default();
         let lines = wait_for(target, || {
             let lines: Vec<String> = read().lines().map(str::to_owned).collect();
@@ -367,6 +431,11 @@ impl Journal {
     const PROGRAM: &str = "/usr/lib/systemd/systemd-journald";
 
     fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, |_| String::new())
+    }
+
+    /// With a snippet that gets the directory of all files.
+    fn start_with(test: &str, snippet: impl Fn(&Path) -> String) -> Option<Self> {
         if !Path::new(Self::PROGRAM).exists() {
             not_run(test, "systemd-journald is not installed (package systemd)");
             return None;

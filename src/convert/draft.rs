@@ -44,7 +44,10 @@ impl Draft {
             toml += "#\n# What has no equivalent, or another than it seems:\n";
         }
         for note in &notes {
-            toml += &wrapped(&note.to_string(), "# -", "#  ");
+            let note = note.to_string();
+            let (text, verbatim) = note.split_once('\n').unwrap_or((&note, ""));
+            toml += &wrapped(text, "# -", "#  ");
+            toml.extend(verbatim.lines().map(|line| format!("#   {line}\n")));
         }
         toml += &body;
         Conversion { toml, notes }

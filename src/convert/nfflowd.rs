@@ -1,8 +1,8 @@
 //! An `nfflowd.conf` (Net::Netfilter::NetFlow) as nattrail's configuration.
 //!
 //! nfflowd lays the file over a configuration of its own, which is repeated here where it decides what left the gateway:
-//! three NetFlow v5 flows per finished connection, and the same lines to the local syslog, facility local6, level notice,
-//! from a program named conntrack.
+//! three NetFlow v5 flows per finished connection, and the same lines to the local syslog, facility local6,
+//! from a program named nfflowd (conntrack before 1.0).
 
 mod copies;
 mod filter;

@@ -23,7 +23,7 @@ pub(super) fn loaded(conversion: &Conversion) -> (Config, Vec<String>) {
     let unbroken = conversion.toml.replace("\n#  ", "");
     for note in &notes {
         assert!(
-            unbroken.contains(&format!("# - {note}\n")),
+            unbroken.contains(&format!("# - {}\n", note.replace('\n', " "))),
             "{note}\n{unbroken}"
         );
     }

@@ -16,8 +16,7 @@ use crate::support::{can_run, wait_until};
 
 /// The packages that these tests need, beside those that debootstrap calls minimal: systemd; the dependencies of the
 /// package, as the container has no network to fetch them from; and those that it works with if they are there.
-const PACKAGES: &str =
-    "dbus,iproute2,libmnl0,libnftnl11,libsqlite3-0,logrotate,nftables,rsyslog,systemd,systemd-sysv";
+const PACKAGES: &str = "dbus,iproute2,jq,libmnl0,libnftnl11,libsqlite3-0,logrotate,nftables,rsyslog,systemd,systemd-sysv";
 
 /// How long a boot, a shutdown or dpkg may take on a busy machine.
 const LONG: Duration = Duration::from_secs(90);

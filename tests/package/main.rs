@@ -76,6 +76,7 @@ fn it_serves_and_goes_on_a_real_system() {
     units_are_tight_and_sound(&container);
     shipped_configurations_are_accepted(&container);
     rsyslog_has_files_of_its_own(&container);
+    a_converted_nfflowd_has_files_of_its_own(&container);
     instances_stand_beside_it(&container);
 
     container.run(NETWORK);
@@ -115,7 +116,7 @@ fn logs_at_once(container: &Container) {
 fn check_knows_the_sandbox(container: &Container) {
     container.run(
         r#"nattrail check | grep '^ok *rights to files: .*nattrail.service.* user nattrail, ProtectSystem=strict'
-cd /root; for path in /var/lib/nattrail/a.csv /var/log/a.csv; do
+cd /root; for path in /var/log/nattrail/a.csv /var/log/a.csv; do
 printf '[[syslog]]\ntarget = "file"\npath = "%s"\n' $path >copy.toml
 nattrail check --config copy.toml; done | grep ' file /var/' >found
 test "$(cut -c -5 <found)" = "$(printf 'ok   \nerror')"
@@ -149,7 +150,8 @@ fn shipped_configurations_are_accepted(container: &Container) {
     }
 }
 
-/// One file has what the journal has, the other the records in RFC 5424 as they were sent.
+/// One file has what came through the socket that only root and nattrail can reach, one what came as everybody's lines do, one
+/// the records in RFC 5424 as they were sent.
 fn rsyslog_has_files_of_its_own(container: &Container) {
     container.run("rsyslogd -N1");
     let port = "ss --udp --listening --numeric --no-header 'sport = 5514'";
@@ -161,32 +163,117 @@ rsyslogd -N1
 systemctl restart rsyslog
 cat >>/etc/nattrail/nattrail.toml <<'EOF'
 [[syslog]]
+target = \"local\"
+path = \"/run/nattrail-rsyslog/socket\"
+format = \"text\"
+[[syslog]]
 target = \"udp\"
 address = \"127.0.0.1:5514\"
 format = \"rfc5424\"
 EOF
+nattrail check
 systemctl reload nattrail
 /root/traffic",
     );
-    let modes = "stat --format '%U %G %a' /var/log/nattrail /var/log/nattrail/*";
     let line =
         r#"^<182>1 [^ ]+Z gateway nattrail [0-9]+ SADD \[nsess ISADDR="192.0.2.2" .*PROTO="17"\]$"#;
-    container.wait_for(&format!("grep -E '{line}' /var/log/nattrail/rfc5424.log"));
-    container.wait_for(
-        "grep 'nattrail.* event=create .* pre_src=192.0.2.2 ' /var/log/nattrail/events.log",
-    );
-    assert_eq!(
-        container.run(modes),
-        "root adm 750\nroot adm 640\nroot adm 640\n"
-    );
+    container.wait_for(&format!("grep -E '{line}' /var/log/nattrail-rfc5424.log"));
+    for name in ["nattrail", "nattrail-unverified"] {
+        container.wait_for(&format!(
+            "grep 'nattrail.* event=create .* pre_src=192.0.2.2 ' /var/log/{name}.log"
+        ));
+    }
+    forged_records_are_told_apart(container);
+    let modes = "stat --format '%U %G %a' /run/nattrail-rsyslog /var/log/nattrail*.log";
+    let file = "root adm 640\n";
+    let expected = format!("root nattrail 750\n{}", file.repeat(3));
+    assert_eq!(container.run(modes), expected);
     assert!(!container.holds("grep event= /var/log/syslog"));
-    container
-        .run("logrotate --force /etc/logrotate.d/nattrail; test -e /var/log/nattrail/events.log-*");
+    container.run("logrotate --force /etc/logrotate.d/nattrail; test -e /var/log/nattrail.log-*");
     container.run(
         "cp /root/20-nattrail.conf /etc/rsyslog.d/; systemctl restart rsyslog
         cp /root/nattrail.toml /etc/nattrail/; systemctl reload nattrail",
     );
     assert_eq!(warnings(container), "");
+}
+
+/// What another user writes in nattrail's name is in no file and no answer that is nattrail's.
+fn forged_records_are_told_apart(container: &Container) {
+    let other = "setpriv --reuid nobody --regid nogroup --clear-groups";
+    container.run(&format!(
+        "{other} logger -t nattrail -p local6.info 'event=create post_src=203.0.113.66'
+        printf 'MESSAGE=x\nSYSLOG_IDENTIFIER=nattrail\nNAT_POST_SRC=203.0.113.66\n' | {other} logger --journald"
+    ));
+    let socket = "/run/nattrail-rsyslog/socket";
+    assert!(!container.holds(&format!(
+        "{other} logger --socket-errors=on --socket {socket} -t nattrail x"
+    )));
+    container.wait_for("grep post_src=203.0.113.66 /var/log/nattrail-unverified.log");
+    assert!(!container.holds("grep 203.0.113.66 /var/log/nattrail.log"));
+    let asked = |of: &str| {
+        container.run(&format!(
+            "journalctl --quiet {of} NAT_POST_SRC=203.0.113.66"
+        ))
+    };
+    assert_ne!(asked("--identifier nattrail"), "");
+    assert_eq!(asked("--unit nattrail"), "");
+    assert!(container.holds("journalctl --quiet --unit nattrail NAT_PRE_SRC=192.0.2.2 | grep ."));
+}
+
+/// Its lines are in files of their own: those of the syslog by rsyslog, those of a file where the sandbox lets the service
+/// write, with the rules for logrotate that the notes have.
+fn a_converted_nfflowd_has_files_of_its_own(container: &Container) {
+    container.run(
+        r#"cd /root; cat >nfflowd.conf <<'EOF'
+<flow_send>
+ args 0
+ args 127.0.0.1
+ args 9995
+</flow_send>
+<ptee>
+ <conf>
+  dispatchers screen syslog book
+  <book>
+   class Log::Dispatch::FileRotate
+   filename /srv/flows
+   mode append
+   DatePattern yyyy-MM-dd
+   max 30
+  </book>
+ </conf>
+</ptee>
+EOF
+nattrail convert nfflowd nfflowd.conf --output new.toml 2>&1 | grep 'filename: the unit lets'
+sed -n '/^#   "/,/^#   }/s/^#   //p' new.toml >/etc/logrotate.d/local-nattrail
+grep 'rotate 30' /etc/logrotate.d/local-nattrail
+nattrail check --config new.toml | grep '^ok .*/var/log/nattrail/flows.csv'
+install -m 644 new.toml /etc/nattrail/nattrail.toml
+nattrail restart
+/root/traffic || :"#,
+    );
+    container.with_network("conntrack", &["--delete", "--orig-src", "192.0.2.2"]);
+    // Before translation, after it, and the answer's way.
+    for tuple in [
+        "192.0.2.2,198.51.100.2",
+        "198.51.100.1,198.51.100.2",
+        "198.51.100.2,198.51.100.1",
+    ] {
+        container.wait_for(&format!("grep -F ,{tuple}, /var/log/nattrail/flows.csv"));
+        container.wait_for(&format!(
+            "grep -F ,{tuple}, /var/log/nfflowd-unverified.log"
+        ));
+    }
+    assert!(!container.holds("grep -F 198.51.100.2 /var/log/syslog"));
+    let rotated = container.run(
+        "logrotate --force /etc/logrotate.conf 2>&1
+        cd /var/log/nattrail; ls --directory flows.csv*; stat --format '%U %a' flows.csv*",
+    );
+    assert_eq!(rotated.lines().count(), 2, "{rotated}");
+    assert!(rotated.ends_with("nattrail 600\n"), "{rotated}");
+    container.run(
+        "rm /etc/logrotate.d/local-nattrail
+        cp /root/nattrail.toml /etc/nattrail/; nattrail restart",
+    );
 }
 
 /// One in the same network, one for a namespace from outside, one inside of a namespace, by the drop-ins that are shipped.
@@ -324,14 +411,20 @@ fn goes_cleanly(container: &Container) {
     assert_eq!(container.run("nft list tables inet"), "");
     // The files that are left of the package must not make logrotate fail.
     container.run(
-        "rm /var/log/nattrail/*-2*
-        setpriv --reuid nattrail --regid nattrail --clear-groups sh -c 'echo x >/var/lib/nattrail/nat.log'
+        "rm /var/log/nattrail*-2*
+        setpriv --reuid nattrail --regid nattrail --clear-groups sh -c 'echo x >/var/log/nattrail/nat.csv'
         logrotate --force /etc/logrotate.d/nattrail
-        test -e /var/lib/nattrail/nat.log-*",
+        test -e /var/log/nattrail/nat.csv-*",
     );
     container.run("test -e /var/lib/nattrail/pending.db; test -e /etc/nattrail/green.toml");
-    container.run("apt-get purge --quiet --yes nattrail");
-    let left = "find / -xdev -name '*nattrail*' -not -path '/root/*' -not -path '/proc/*' -not -path '/tmp/*'";
-    assert_eq!(container.run(left), "");
+    let said = container.run("apt-get purge --quiet --yes nattrail");
+    let find = "find / -xdev -name '*nattrail*' -not -path '/root/*' -not -path '/proc/*' -not -path '/tmp/*'";
+    let left = container.run(find);
+    // The records, and nothing else; and it says where they are.
+    for path in left.lines() {
+        assert!(path.starts_with("/var/log/nattrail"), "{path}");
+        assert!(said.contains(&format!("\n{path}\n")), "{path}: {said}");
+    }
+    container.run("grep x /var/log/nattrail/nat.csv-*");
     assert_eq!(container.run("systemctl --failed --plain --no-legend"), "");
 }

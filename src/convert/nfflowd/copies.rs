@@ -1,13 +1,21 @@
 //! `<ptee>`: where nfflowd's lines are copied to, by Log::Dispatch::Config. Each dispatcher becomes a `[[syslog]]`.
 //!
-//! The lines are logged at the level notice, so that a dispatcher whose lowest level is above that never said anything.
+//! The lines are logged at the level notice, so that a dispatcher whose lowest level is above that never said anything. A file
+//! moves to where the service of the package may write.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use super::super::draft::Draft;
 use super::super::{Note, Setting, Settings, destination};
 use crate::config::{Target, quoted, values};
+
+/// The directory of file copies: the unit's `LogsDirectory=`.
+const DIRECTORY: &str = "/var/log/nattrail";
+/// Its rules for logrotate, which know files by these extensions.
+const LOGROTATE: &str = include_str!("../../../conf/logrotate.d/nattrail");
+const EXTENSIONS: [&str; 3] = ["log", "csv", "json"];
 
 /// Log::Dispatch's levels from which on notices are logged.
 const LEVELS: [&str; 6] = ["debug", "info", "notice", "0", "1", "2"];
@@ -22,6 +30,8 @@ struct Dispatcher<'a> {
 
 /// Writes a `[[syslog]]` for each dispatcher in use.
 pub(super) fn convert(settings: &Settings, exporter: Option<IpAddr>, draft: &mut Draft) {
+    let mut all = settings.0.iter();
+    let is_default = !all.any(|setting| setting.name.starts_with("ptee."));
     let lists = settings.all("ptee.conf.dispatchers").into_iter();
     let mut names: Vec<_> = lists
         .flat_map(|list| list.value.split_whitespace().map(|name| (list.line, name)))
@@ -56,7 +66,7 @@ pub(super) fn convert(settings: &Settings, exporter: Option<IpAddr>, draft: &mut
             let message = "another dispatcher sends the same lines to the same place: left out";
             draft.notes.push(dispatcher.note("", message));
         } else {
-            write(&stream.0, sender, exporter, draft);
+            write(&stream.0, sender, is_default, exporter, draft);
             streams.push(stream);
         }
     }
@@ -92,7 +102,6 @@ impl<'a> Dispatcher<'a> {
             (Some(setting), _, _) => &setting.value,
             (None, "screen", "class") => "Log::Dispatch::Screen",
             (None, "syslog", "class") => "Log::Dispatch::Syslog",
-            (None, "syslog", "ident") => "conntrack",
             (None, _, "ident") => "nfflowd",
             (None, "syslog", "facility") => "local6",
             (None, _, "facility") => "user",
@@ -119,6 +128,14 @@ impl<'a> Dispatcher<'a> {
             "Screen" => None,
             "Syslog" => self.syslog_target(notes),
             "File" => self.file_target(notes),
+            "FileRotate" => {
+                let target = self.file_target(notes);
+                if let Some(Target::File { path }) = &target {
+                    let snippet = self.rotation(path, notes);
+                    notes.push(self.note("", snippet));
+                }
+                target
+            }
             _ => {
                 let message = format!(
                     "no equivalent of its class \"{}\"; nattrail copies to syslog, a file, the journal: see [[syslog]]",
@@ -178,7 +195,49 @@ impl<'a> Dispatcher<'a> {
             let message = "nfflowd began the file anew at each start; nattrail always appends, logrotate(8) begins it anew";
             notes.push(self.note(".mode", message));
         }
-        Some(Target::File { path })
+        let writable = within_reach(&path);
+        if writable != path {
+            let message = format!(
+                "the unit lets the service write below {DIRECTORY} only, where the copy is now: {}; for another place see \
+                 Sandbox in nattrail.service(8)",
+                quoted(&writable.to_string_lossy())
+            );
+            notes.push(self.note(".filename", message));
+        }
+        Some(Target::File { path: writable })
+    }
+
+    /// The rules by which logrotate rotates the file as Log::Dispatch::FileRotate did: those of the package for other files,
+    /// with the times, sizes and numbers of this one.
+    fn rotation(&self, path: &Path, notes: &mut Vec<Note>) -> String {
+        let mut number = |key, default: u64| {
+            let Some(setting) = self.setting(key, notes) else {
+                return default;
+            };
+            setting.value.parse().unwrap_or_else(|_| {
+                let outcome = format!("{default} is taken");
+                notes.push(setting.unexpected("a whole number", &outcome));
+                default
+            })
+        };
+        let (size, kept) = (number("size", 10 << 20), number("max", 1).max(1));
+        // By the smallest unit of the pattern; without one by the size.
+        let when = match self.value("DatePattern", notes) {
+            "" => format!("size {size}"),
+            hourly if hourly.contains('H') => "hourly".to_owned(),
+            weekly if weekly.contains('w') => "weekly".to_owned(),
+            monthly if monthly.contains('M') && !monthly.contains('d') => "monthly".to_owned(),
+            _ => "daily".to_owned(),
+        };
+        let (_, rules) = LOGROTATE.rsplit_once("{\n").unwrap_or_default();
+        let rules = rules.replace("\tdaily\n", &format!("\t{when}\n"));
+        let rules = rules.replace("\trotate 90\n", &format!("\trotate {kept}\n"));
+        let path = path.display();
+        format!(
+            "nattrail does not rotate files: write the following lines to /etc/logrotate.d/local-nattrail, which comes before \
+             the package's rules (rotate 90, daily)\n\"{path}\" {{\n{}",
+            rules.trim_end().replace('\t', "  ")
+        )
     }
 
     /// The marks by which the syslog server knows the lines: facility and program.
@@ -203,16 +262,37 @@ impl<'a> Dispatcher<'a> {
     }
 }
 
+/// A path where the service may write, and the package's rules for logrotate find the file.
+fn within_reach(path: &Path) -> PathBuf {
+    let own = Path::new(DIRECTORY);
+    let (Some(name), false) = (path.file_name(), path.starts_with(own)) else {
+        return path.to_owned();
+    };
+    let mut path = own.join(name);
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    if !extension.is_some_and(|extension| EXTENSIONS.contains(&extension)) {
+        path.as_mut_os_string().push(".csv");
+    }
+    path
+}
+
 fn write(
     target: &Target,
     sender: Option<(&str, &str)>,
+    is_default: bool,
     exporter: Option<IpAddr>,
     draft: &mut Draft,
 ) {
     draft.section("[[syslog]]");
     if matches!(target, Target::Local { .. }) {
         draft.remark(
-            "Lines only: queries of the journal by field (journalctl NAT_POST_SRC=...) need one more [[syslog]] with \
+            "The package's rules for rsyslog write what nfflowd or nattrail says with facility local6 to files of their own, \
+             /var/log/nfflowd-unverified.log for nfflowd: any user of this machine can write such lines. To have lines that only \
+             nattrail can write, and every one of them: target = \"file\", path = \"/var/log/nattrail/nfflowd.csv\", without \
+             facility, severity and app-name.",
+        );
+        draft.remark(
+            "Queries of the journal by field (journalctl -u nattrail NAT_POST_SRC=...) need one more [[syslog]] with \
              target = \"journal\".",
         );
     }
@@ -230,7 +310,10 @@ fn write(
     }
     if let Some((facility, ident)) = sender {
         draft.set("facility", facility);
-        draft.set("severity", "notice");
+        if is_default {
+            draft.remark("As nfflowd's manual has it; its program said \"notice\", which rules for notices and above need.");
+        }
+        draft.set("severity", if is_default { "info" } else { "notice" });
         draft.remark("As nfflowd called itself, so that rules of the syslog server still match.");
         draft.set("app-name", ident);
     }

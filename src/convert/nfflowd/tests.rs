@@ -34,8 +34,8 @@ fn the_smallest_file_gives_what_nfflowd_does_with_it() {
     assert_eq!(copy.target, Target::Local { path });
     assert_eq!(copy.format, crate::config::Format::Csv);
     assert_eq!(copy.facility, Facility(22 << 3));
-    assert_eq!(copy.severity, Severity::Notice);
-    assert_eq!(copy.app_name, "conntrack");
+    assert_eq!(copy.severity, Severity::Informational);
+    assert_eq!(copy.app_name, "nfflowd");
     assert_eq!(copy.exporter_address.to_string(), "192.0.2.1");
 }
 
@@ -88,11 +88,16 @@ fn ttl_copies_and_selection_are_taken_over() {
 "
     );
     let (config, notes) = converted(&text);
+    let [format, file] = notes.as_slice() else {
+        panic!("{notes:#?}");
+    };
     assert_eq!(
-        notes,
-        [
-            "line 10: conntrack.format: nattrail starts no other programs; what it selected is in [capture]"
-        ]
+        format,
+        "line 10: conntrack.format: nattrail starts no other programs; what it selected is in [capture]"
+    );
+    assert!(
+        file.starts_with("line 17: ptee.conf.book.filename: the unit lets the service write"),
+        "{file}"
     );
     assert_eq!(config.pending.ttl.as_secs(), 172_800);
     assert_eq!(config.capture.log, LogScope::All);
@@ -109,12 +114,72 @@ fn ttl_copies_and_selection_are_taken_over() {
             path: "/dev/log".into(),
         },
         Target::File {
-            path: "/var/log/nat flows.csv".into(),
+            path: "/var/log/nattrail/nat flows.csv".into(),
         },
     ];
     assert_eq!(targets, expected.iter().collect::<Vec<_>>());
     assert_eq!(config.syslog[1].app_name, "gate-7");
     assert_ne!(config.syslog[1].facility, Facility(22 << 3));
+    assert_eq!(config.syslog[1].severity, Severity::Notice);
+}
+
+/// The file and the notes of a dispatcher with these lines.
+fn file(lines: &str) -> (std::path::PathBuf, Vec<String>) {
+    let block = format!("dispatchers screen book\n<book>\n{lines}\nmode append\n</book>\n");
+    let (config, notes) = converted(&format!(
+        "{SENDER}<ptee>\n<conf>\n{block}</conf>\n</ptee>\n"
+    ));
+    let [copy] = config.syslog.as_slice() else {
+        panic!("{:?}", config.syslog);
+    };
+    let Target::File { path } = &copy.target else {
+        panic!("{copy:?}");
+    };
+    (path.clone(), notes)
+}
+
+#[test]
+fn a_file_is_where_the_service_may_write_and_logrotate_finds_it() {
+    let cases = [
+        ("/srv/flows/nat.csv", "/var/log/nattrail/nat.csv"),
+        ("/srv/flows/nat", "/var/log/nattrail/nat.csv"),
+        ("/var/log/nattrail/flows", "/var/log/nattrail/flows"),
+    ];
+    for (from, to) in cases {
+        let (path, notes) = file(&format!("class Log::Dispatch::File\nfilename {from}"));
+        assert_eq!(path, std::path::Path::new(to));
+        assert_eq!(notes.len(), usize::from(from != to), "{notes:#?}");
+    }
+}
+
+#[test]
+fn a_file_that_rotates_comes_with_rules_for_logrotate() {
+    let rotate = "class Log::Dispatch::FileRotate\nfilename /var/log/nattrail/nat.csv\n";
+    let cases = [
+        ("", "size 10485760", "rotate 1"),
+        ("size 5000\nmax 7", "size 5000", "rotate 7"),
+        ("DatePattern yyyy-MM-dd-HH\nmax 48", "hourly", "rotate 48"),
+        ("DatePattern yyyy-MM-dd", "daily", "rotate 1"),
+        ("DatePattern yyyy-ww", "weekly", "rotate 1"),
+        ("DatePattern yyyy-MM", "monthly", "rotate 1"),
+    ];
+    for (lines, when, kept) in cases {
+        let (_, notes) = file(&format!("{rotate}{lines}"));
+        let [note] = notes.as_slice() else {
+            panic!("{notes:#?}");
+        };
+        let expected = format!(
+            "\n\"/var/log/nattrail/nat.csv\" {{\n  su nattrail nattrail\n  {when}\n  {kept}\n  dateext\n"
+        );
+        assert!(note.contains(&expected), "{note}");
+        assert!(note.ends_with("  endscript\n}"), "{note}");
+    }
+    let (_, notes) = file(&format!("{rotate}max many"));
+    let notes = notes.join("\n");
+    assert!(
+        notes.contains("max: expected a whole number, found \"many\": 1 is taken"),
+        "{notes}"
+    );
 }
 
 #[test]
