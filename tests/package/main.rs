@@ -265,7 +265,8 @@ nattrail restart
     }
     assert!(!container.holds("grep -F 198.51.100.2 /var/log/syslog"));
     let rotated = container.run(
-        "logrotate --force /etc/logrotate.conf 2>&1
+        "rm /var/log/nattrail*-2*
+        logrotate --force /etc/logrotate.conf
         cd /var/log/nattrail; ls --directory flows.csv*; stat --format '%U %a' flows.csv*",
     );
     assert_eq!(rotated.lines().count(), 2, "{rotated}");
