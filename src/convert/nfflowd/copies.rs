@@ -234,8 +234,8 @@ impl<'a> Dispatcher<'a> {
         let rules = rules.replace("\trotate 90\n", &format!("\trotate {kept}\n"));
         let path = path.display();
         format!(
-            "nattrail does not rotate files: write the following lines to /etc/logrotate.d/local-nattrail, which comes before \
-             the package's rules (rotate 90, daily)\n\"{path}\" {{\n{}",
+            "nattrail does not rotate files, logrotate does, which looks once a day: write the following lines to \
+             /etc/logrotate.d/local-nattrail, which comes before the package's rules (rotate 90, daily)\n\"{path}\" {{\n{}",
             rules.trim_end().replace('\t', "  ")
         )
     }
