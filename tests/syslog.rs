@@ -431,11 +431,6 @@ impl Journal {
     const PROGRAM: &str = "/usr/lib/systemd/systemd-journald";
 
     fn start(test: &str) -> Option<Self> {
-        Self::start_with(test, |_| String::new())
-    }
-
-    /// With a snippet that gets the directory of all files.
-    fn start_with(test: &str, snippet: impl Fn(&Path) -> String) -> Option<Self> {
         if !Path::new(Self::PROGRAM).exists() {
             not_run(test, "systemd-journald is not installed (package systemd)");
             return None;
