@@ -157,7 +157,8 @@ fn read(file: &Path) -> Result<HashMap<String, Value>, Error> {
         Some(format) => syntax::parse(format, &text),
         None => Err("expected a name that ends in .toml, .yaml (.yml), .json or .ini".to_owned()),
     };
-    root.map_err(|message| Error(vec![about(file, message)]))
+    // A parser repeats the text as it is, which may hold a terminal's commands.
+    root.map_err(|message| Error(vec![about(file, message.replace(char::is_control, " "))]))
 }
 
 /// A reload must not wait for a pipe, nor fill the memory.

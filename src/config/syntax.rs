@@ -9,6 +9,13 @@ use config::{FileFormat, Format as _, Value, ValueKind};
 
 /// Reads the text. The error is what is wrong in it, with the line where the parser gives one.
 pub(super) fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Value>, String> {
+    // JSON's parser keeps the last of two keys of a name, too. To YAML, of which JSON is a part, they are a mistake.
+    if format == FileFormat::Json
+        && let Err(error) = FileFormat::Yaml.parse(None, text)
+        && error.to_string().contains("duplicated")
+    {
+        return Err(error.to_string());
+    }
     match format.parse(None, text) {
         Ok(root) if format == FileFormat::Toml => Ok(placed(root, text)),
         Ok(root) if format != FileFormat::Ini => Ok(root),

@@ -178,7 +178,9 @@ pub(crate) fn ipv4_address(text: &str) -> Parsed<Ipv4Addr> {
 
 pub(crate) fn absolute_path(text: &str) -> Parsed<PathBuf> {
     let path = PathBuf::from(text);
-    path.is_absolute().then_some(path).ok_or(None)
+    // The kernel's paths end at a NUL.
+    let is_whole = path.is_absolute() && !text.contains('\0');
+    is_whole.then_some(path).ok_or(None)
 }
 
 /// The path of a Unix socket; the empty text for none.
@@ -195,7 +197,7 @@ pub(crate) fn optional_socket(text: &str) -> Parsed<Option<PathBuf>> {
 
 /// A name as `ip netns` accepts it, or an absolute path.
 pub(crate) fn namespace(text: &str) -> Parsed<Namespace> {
-    if text.contains('/') {
+    if text.contains(['/', '\0']) {
         absolute_path(text).map(Namespace)
     } else {
         Ok(Namespace(PathBuf::from(text)))
@@ -431,6 +433,15 @@ mod tests {
         }
         for text in ["", "na t", "a/b", "[::1]", &"x".repeat(65)] {
             assert_eq!(output_name(text), Err(None), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_would_end_at_a_nul_is_refused() {
+        for text in ["/a\0b", "\0", "a\0b"] {
+            assert_eq!(absolute_path(text), Err(None), "{text:?}");
+            assert_eq!(optional_socket(text), Err(None), "{text:?}");
+            assert_eq!(namespace(text), Err(None), "{text:?}");
         }
     }
 

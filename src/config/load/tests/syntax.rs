@@ -69,3 +69,24 @@ fn a_section_or_key_that_ini_would_drop_is_refused() {
         "n.ini: line 3: expected each section and key once, found log = all again"
     );
 }
+
+#[test]
+fn a_key_that_json_would_drop_is_refused() {
+    let twice = "{\"collector\": {\"a\": {\"address\": \"192.0.2.1\"},\n\t\"a\": {\"address\": \"192.0.2.2\"}}}";
+    let found = load_with("n.json", twice, &[]).unwrap_err();
+    assert!(
+        found.starts_with("n.json: ") && found.contains("\"a\"): duplicated key in mapping"),
+        "{found}"
+    );
+    // A value that is no YAML is none the worse for it.
+    let escaped = "{\"capture\": {\"namespace\": \"/\\ud83d\\ude00\"}}";
+    assert!(load_with("n.json", escaped, &[]).is_ok());
+}
+
+#[test]
+fn a_message_holds_nothing_that_a_terminal_would_obey() {
+    let found = message("[capture]\ntable = \"\u{1b}[2J\"\n");
+    assert!(!found.contains(char::is_control), "{found:?}");
+    let found = load_with("n.toml", "", &[("NATTRAIL_\u{1b}[2J", "")]).unwrap_err();
+    assert!(!found.contains(char::is_control), "{found:?}");
+}
