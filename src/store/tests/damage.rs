@@ -127,6 +127,45 @@ fn pages_overwritten_in_the_middle_are_damage() {
 }
 
 #[test]
+fn whatever_bit_of_the_file_has_flipped_nothing_comes_back_that_was_not_there() {
+    let directory = TempDir::new().unwrap();
+    let path = written(&directory);
+    let mut block = Block::new(Serial(1), Vec::new());
+    (1..=9).for_each(|number| block.push(&numbered_record(number)));
+    let mut store = Store::open(&path).unwrap();
+    let sessions = loaded(&mut store);
+    let engine = engine();
+    let changes = engine.changes();
+    let commit = Commit {
+        blocks: vec![&block],
+        next: Serial(10),
+        ..only(&changes)
+    };
+    store.commit(&commit).unwrap();
+    drop(store);
+    let whole = fs::read(&path).unwrap();
+    let mut damaged = 0;
+    // A prime number, so that in time every bit of an octet has its turn.
+    for bit in (0..whole.len() * 8).step_by(997) {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        fs::write(&path, bytes).unwrap();
+        let read = Store::open(&path).and_then(|mut store| {
+            let result = store.load(|found| assert!(sessions.contains(&found), "bit {bit}"));
+            if let Some(Ok(found)) = store.block(Serial(1))? {
+                assert_eq!(found, block, "bit {bit}");
+            }
+            result
+        });
+        damaged += usize::from(read.is_err());
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(suffixed(&path, suffix));
+        }
+    }
+    assert!(damaged > 0);
+}
+
+#[test]
 fn blobs_that_were_changed_are_damage_and_the_segment_is_named() {
     for (change, expected) in [
         ("segment SET sessions = x'0102'", "its checksum is missing"),
