@@ -11,6 +11,12 @@ BENCH_PACKAGES := conntrack iproute2 nftables
 # Programs that nattrail is compared with; without one, its row is missing.
 PEER_PACKAGES := natlog ulogd2 ulogd2-sqlite3
 
+# The targets of tests/fuzz that `make fuzz` runs, and for how long each. A stable toolchain has SanitizerCoverage, too.
+FUZZ := $(basename $(notdir $(wildcard tests/fuzz/src/bin/*.rs)))
+SECONDS := 60
+FUZZ_FLAGS := -Copt-level=1 -Cdebuginfo=0 -Cdebug-assertions -Ccodegen-units=1 -Cpasses=sancov-module \
+  $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
+
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 ifeq ($(shell id -u),0)
@@ -33,12 +39,13 @@ ifdef TEST_AS_ROOT
   RUNNER := --config 'target."cfg(unix)".runner=["sudo","-E"]'
 endif
 
-.PHONY: help run test bench build deb build-packages run-packages test-packages bench-packages deb-packages cargo sudo clean
+.PHONY: help run test bench fuzz build deb build-packages run-packages test-packages bench-packages deb-packages cargo sudo clean
 
 help:
 	@echo 'make run     show nattrail on a throw-away gateway made of network namespaces'
 	@echo 'make test    run all tests'
 	@echo 'make bench   measure nattrail and its peers under load; BENCH=--help says with which options'
+	@echo 'make fuzz    look for input that the parsers cannot take; FUZZ=config SECONDS=600 takes one of them, and its time'
 	@echo 'make build   build $(TARGET)/release/nattrail'
 	@echo 'make deb     build the Debian package, in $(TARGET)/deb'
 
@@ -62,6 +69,13 @@ endif
 bench: sudo build-packages bench-packages cargo
 	$(AS_USER) cargo bench --locked --target-dir '$(TARGET)' --bench micro
 	$(AS_USER) cargo bench --locked --target-dir '$(TARGET)' --bench load $(RUNNER) -- $(BENCH)
+
+# Each finds its corpus again in $(TARGET)/fuzz. With --target, build scripts and macros stay without the flags.
+fuzz: build-packages deb-packages cargo
+	for target in $(FUZZ); do $(AS_USER) env RUSTFLAGS='$(FUZZ_FLAGS)' cargo run --locked --release -p nattrail-fuzz \
+	  --bin $$target --target "$$($(AS_USER) rustc --print host-tuple)" --target-dir '$(TARGET)/fuzz' -- \
+	  '$(TARGET)/fuzz/'$$target -dict='$(TARGET)/fuzz/'$$target.dict -artifact_prefix='$(TARGET)/fuzz/'$$target- \
+	  -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 -verbosity=0 -print_final_stats=1 || exit; done
 
 build-packages:
 	@tests/packages.sh $(BUILD_PACKAGES)

@@ -24,8 +24,8 @@
 
 pub mod cli;
 pub mod config;
-mod convert;
-mod daemon;
+pub mod convert;
+pub mod daemon;
 pub mod engine;
 pub mod export;
 pub mod kernel;

@@ -17,7 +17,7 @@ const DEFAULT_DESTINATION: &str = "127.0.0.1:2055";
 
 /// The whole conversion, if there is an option of the module in the text, and a destination that could be sent to. `origin`
 /// is what the result calls the file.
-pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
+pub fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     let mut draft = Draft::default();
     let settings = lines::read(text, &mut draft.notes);
     if settings.0.is_empty() {

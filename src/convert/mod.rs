@@ -6,8 +6,8 @@
 //! that says why. Sans-IO: no file is opened here.
 
 mod draft;
-pub(crate) mod ipt_netflow;
-pub(crate) mod nfflowd;
+pub mod ipt_netflow;
+pub mod nfflowd;
 #[cfg(test)]
 mod testing;
 
@@ -19,7 +19,7 @@ use crate::config::{quoted, values};
 
 /// The result of the conversion of a file.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Conversion {
+pub struct Conversion {
     /// A whole `nattrail.toml`, with the notes in comments.
     pub toml: String,
     pub notes: Vec<Note>,
@@ -27,7 +27,7 @@ pub(crate) struct Conversion {
 
 /// Something that has no equivalent, or another one than it seems, and what to do instead.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) struct Note {
+pub struct Note {
     /// Where it is said, counted from 1; 0 for what the file as a whole says, or does not say.
     line: usize,
     /// The setting by its name; empty where it has none.

@@ -20,7 +20,7 @@ const DEFAULT_TTL: u64 = 7 * DAY;
 
 /// The whole conversion, if the text is in the format of Config::General and names a collector that could be sent to. `origin`
 /// is what the result calls the file.
-pub(crate) fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
+pub fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     let settings = general::parse(text)?;
     let mut draft = Draft::default();
     filter::convert(&settings, &mut draft);

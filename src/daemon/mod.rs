@@ -12,7 +12,7 @@
 
 mod capture;
 mod confine;
-mod control;
+pub mod control;
 mod exchange;
 mod keeper;
 pub mod log;

@@ -15,19 +15,19 @@ const LAST_ROW: i64 = i64::MAX / 2;
 const CHECKSUM_LEN: usize = 4;
 
 /// Appends the session to `out`.
-pub(super) fn encode(stored: &StoredSession, out: &mut Vec<u8>) {
+pub fn encode(stored: &StoredSession, out: &mut Vec<u8>) {
     out.extend_from_slice(&stored.row.0.to_le_bytes());
     out.extend_from_slice(&stored.begun.as_nanos().to_le_bytes());
     put_session(&stored.session, stored.provenance, out);
 }
 
 /// The sessions of a blob, each with its octets. The first that cannot be understood ends it, with a reason.
-pub(super) struct Sessions<'a> {
+pub struct Sessions<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Sessions<'a> {
-    pub(super) const fn new(blob: &'a [u8]) -> Self {
+    pub const fn new(blob: &'a [u8]) -> Self {
         Self { rest: blob }
     }
 }
@@ -63,7 +63,7 @@ fn decode(reader: &mut Reader<'_>) -> Result<StoredSession, Malformed> {
 }
 
 /// Appends the checksum of the blob and of the numbers that stand beside it in its row.
-pub(super) fn seal(blob: &mut Vec<u8>, beside: &[i64]) {
+pub fn seal(blob: &mut Vec<u8>, beside: &[i64]) {
     let sum = checksum(blob, beside);
     blob.extend_from_slice(&sum.to_le_bytes());
 }
@@ -72,7 +72,7 @@ pub(super) fn seal(blob: &mut Vec<u8>, beside: &[i64]) {
 ///
 /// # Errors
 /// When the checksum is another one.
-pub(super) fn unseal<'a>(sealed: &'a [u8], beside: &[i64]) -> Result<&'a [u8], Malformed> {
+pub fn unseal<'a>(sealed: &'a [u8], beside: &[i64]) -> Result<&'a [u8], Malformed> {
     let length = sealed.len().checked_sub(CHECKSUM_LEN);
     let (blob, sum) = sealed.split_at(length.ok_or(Malformed("its checksum is missing"))?);
     if sum == checksum(blob, beside).to_le_bytes() {

@@ -21,7 +21,7 @@
 
 mod blocks;
 mod checkpoint;
-mod codec;
+pub mod codec;
 mod files;
 pub mod record_log;
 mod run;
