@@ -15,7 +15,8 @@ thread_local! {
 const SEEDS: [&str; 4] = [
     "0options ipt_NETFLOW destination=192.0.2.10:2055,[2001:db8::10%eth0]:4739@192.0.2.1 protocol=10 natevents=1 \\\n \
      sndbuf=65536 refresh_rate=40 timeout_rate=5 engine_id=0x10 targets=0 hashsize=65536 # comment\n",
-    "0net.netflow.destination = 192.0.2.10:2055\n-net/netflow/protocol=9\ninstall ipt_NETFLOW x\nipt_NETFLOW\n",
+    "0net.netflow.destination = 192.0.2.10:2055\n-net/netflow/protocol=9\nnet.netflow.sndbuf=4294967295\n\
+     install ipt_NETFLOW x\nipt_NETFLOW\n",
     "1<flow_send>\n args 192.0.2.1\n args 198.51.100.9\n args 9995\n</flow_send>\n<ct2ft>\n ttl = 172800\n</ct2ft>\n\
      <conntrack>\n format -E -e NEW,DESTROY -o timestamp -p tcp --src=10.0.0.0/8 -m 7 -b 8388608\n</conntrack>\n",
     "1<flow_send>\nargs 0\nargs 2001:db8::9\nargs 9995\n</flow_send>\n<ptee>\n<conf>\ndispatchers syslog\ndispatchers \
