@@ -346,7 +346,7 @@ fn write_key(key: &Key, page: &mut String) {
     writeln!(page, ".TP\n.B {}\n{}", typed(key.name), roff(key.doc)).unwrap();
     writeln!(page, ".br\nExpected: {}.", roff(key.expected)).unwrap();
     if key.is_fixed() {
-        writeln!(page, ".br\nA change takes a restart.").unwrap();
+        writeln!(page, ".br\nA change needs a restart.").unwrap();
     }
     // Where the default follows from something else, the sentence above says so.
     let said = key.doc.contains("Default: ");

@@ -57,36 +57,41 @@ impl Section {
         match self {
             Self::Capture => (
                 "capture",
-                "Which connections are logged, and how the kernel is asked about them.",
+                "These keys select the connections that are logged, and say how nattrail reads them from the kernel.",
                 Capture::KEYS,
             ),
             Self::Pending => (
                 "pending",
-                "The connections that are still open, and the database that keeps them.",
+                "A database keeps the connections that are still open.",
                 Pending::KEYS,
             ),
             Self::Log => (
                 "log",
-                "The record log: the database keeps each record until every collector and copy has taken it, within \
-                 these bounds. Beyond them the oldest records go, and an output that had not taken them states one \
-                 gap with their exact number.",
+                "In the record log, the database keeps each record until every collector and copy has taken it, within \
+                 these bounds. Beyond them the oldest records are deleted, and an output that had not taken them \
+                 states one gap with their exact number.",
                 Log::KEYS,
             ),
             Self::Control => (
                 "control",
-                "How a running nattrail is asked about itself.",
+                "A running nattrail answers queries about itself over a socket.",
                 Control::KEYS,
             ),
-            Self::Metrics => ("metrics", "Metrics for Prometheus.", Metrics::KEYS),
+            Self::Metrics => (
+                "metrics",
+                "nattrail can offer metrics to Prometheus.",
+                Metrics::KEYS,
+            ),
             Self::Collector => (
                 "collector",
-                "A NetFlow or IPFIX collector. Instead of [[collector]], [collector.NAME] is possible: in INI files, \
-                 where it is the only way, and in all others.",
+                "Each [[collector]] is a NetFlow or IPFIX collector. You may also write [collector.NAME]; in INI files \
+                 this is the only way.",
                 COLLECTOR,
             ),
             Self::Syslog => (
                 "syslog",
-                "A copy of the records, as lines. With neither collector nor syslog there is one: target \"stdout\".",
+                "Each [[syslog]] is a copy of the records, as lines. With neither a collector nor a syslog target there \
+                 is one copy, with the target \"stdout\".",
                 SYSLOG,
             ),
         }
@@ -252,44 +257,48 @@ const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" an
 section! {
     /// `[capture]`: what is read from the kernel, and how.
     capture: Capture {
-        /// The network namespace whose translations are logged, by name (ip netns) or path. Empty: the one nattrail
-        /// is started in.
+        /// The translations in this network namespace are logged; it is given by name (ip netns) or path. If empty, it
+        /// is the one in which nattrail starts.
         fixed "namespace" namespace: Option<Namespace> = optional(values::namespace),
             Unset, "the name of a network namespace or an absolute path to one";
-        /// Name of nattrail's own nftables table (family inet). Its only rule keeps connection tracking switched on;
-        /// it goes when nattrail stops, unless a service manager keeps the event socket for the next start.
+        /// This is the name of nattrail's own nftables table (family inet). Its only rule keeps connection tracking
+        /// switched on. The table goes away when nattrail stops, unless a service manager keeps the event socket for
+        /// the next start.
         fixed "table" table: String = one(values::table_name),
             Value("\"nattrail\""), "a name of at most 63 letters, digits, \"_\", \".\" and \"-\" that begins with a letter";
-        /// Which connections are logged: "nat" (translated ones) or "all".
+        /// Log only translated connections ("nat") or every connection ("all").
         live "log" log: LogScope = one(values::log_scope),
             Value("\"nat\""), "\"nat\" or \"all\"";
-        /// Log only connections whose ct mark, masked, equals the value: "0x10/0xff" or "16". Without a mask all 32
-        /// bits count. Empty: any mark.
+        /// Log only connections whose ct mark equals this value, in the bits of the mask ("0x10/0xff") or, without a
+        /// mask, in all 32 bits ("16"). If empty, any mark matches.
         live "mark" mark: Option<MarkFilter> = optional(values::mark),
             Unset, "a connection mark as value or value/mask, decimal or with 0x";
-        /// Log only these protocols, by name or number: ["tcp", "udp", 47]. Empty: all.
+        /// Log only these protocols, by name or number: ["tcp", "udp", 47]. If empty, all protocols are logged.
         live "protocols" protocols: Vec<Protocol> = list(values::protocol),
             Value("[]"), "protocols by name (icmp, tcp, udp, dccp, gre, icmpv6, sctp, udplite) or by number from 0 to 255";
-        /// Log only connections whose source before translation is in one of these prefixes. Empty: any.
+        /// Log only connections whose source before translation is in one of these prefixes. If empty, any source
+        /// matches.
         live "source" source: Vec<Prefix> = list(values::prefix),
             Value("[]"), "address prefixes such as \"10.0.0.0/8\"";
-        /// Log only connections whose destination before translation is in one of these prefixes. Empty: any.
+        /// Log only connections whose destination before translation is in one of these prefixes. If empty, any
+        /// destination matches.
         live "destination" destination: Vec<Prefix> = list(values::prefix),
             Value("[]"), "address prefixes such as \"10.0.0.0/8\"";
-        /// Whether nattrail itself sets net.netfilter.nf_conntrack_events, _acct and _timestamp to 1 at start. With
-        /// false it only says which are off.
+        /// With true, nattrail itself sets net.netfilter.nf_conntrack_events, _acct and _timestamp to 1 at start. With
+        /// false, it only says which of them are off.
         fixed "set-sysctls" set_sysctls: bool = one(values::flag),
             Value("false"), "true or false";
-        /// Room for events that wait in the kernel, in bytes (KiB, MiB, GiB). 64MiB holds about 100,000 events;
-        /// memory is used only while they wait.
+        /// Events that wait in the kernel have this much room, in bytes (KiB, MiB, GiB). 64MiB holds about 100,000
+        /// events; memory is used only while they wait.
         fixed "receive-buffer" receive_buffer: usize = one(values::buffer),
             Value("\"64MiB\""), "a size from 4KiB to 1GiB";
-        /// Whether the kernel keeps the end of a connection until nattrail could take it. The price: while nattrail
-        /// is stalled, ended connections still count toward nf_conntrack_max.
+        /// With true, the kernel keeps the end of a connection until nattrail can take it. In return, ended connections
+        /// still count toward nf_conntrack_max while nattrail is stalled.
         fixed "reliable" reliable: bool = one(values::flag),
             Value("true"), "true or false";
-        /// How often the open connections are compared with the kernel's table: a connection whose end was never
-        /// reported is closed then, and one that was never announced is found. 0s: only at start and after a gap.
+        /// At this interval, nattrail compares the open connections with the kernel's table: it closes a connection
+        /// whose end was never reported, and finds one that was never announced. With 0s, it does so only at start and
+        /// after a gap.
         live "resync" resync: Option<Duration> = one(values::interval),
             Value("\"10m\""), "a duration from 1s, or 0s";
     }
@@ -298,21 +307,21 @@ section! {
 section! {
     /// `[pending]`: the store of connections that are still open.
     pending: Pending {
-        /// SQLite file of the connections that are still open, the record log, and the place of each output in it.
-        /// Default: pending.db in the state directory ($STATE_DIRECTORY, or /var/lib/nattrail).
+        /// This SQLite file has the connections that are still open, the record log, and the place of each output in
+        /// it. Default: pending.db in the state directory ($STATE_DIRECTORY, or /var/lib/nattrail).
         fixed "database" database: PathBuf = one(values::absolute_path),
             Varies("\"/var/lib/nattrail/pending.db\""), "an absolute path";
-        /// Age (ms, s, m, h, d) after which a connection that the kernel no longer has is closed with an inferred
-        /// delete record.
+        /// At this age (ms, s, m, h, d), a connection that the kernel no longer has is closed with an inferred delete
+        /// record.
         live "ttl" ttl: Duration = one(values::at_least_a_second),
             Value("\"7d\""), "a duration of at least 1s, such as \"7d\"";
-        /// How often the database is written, from 100ms to 1m. Records leave after that, so that they wait at most
-        /// this long; a crash costs at most the records of this time, and repeats at most as many.
+        /// nattrail writes the database at this interval, from 100ms to 1m. Records leave after that, so they wait at
+        /// most this long; a crash loses at most the records of this time, and repeats at most as many.
         live "flush" flush: Duration = one(values::duration(Duration::from_millis(100)..=MINUTE)),
             Value("\"1s\""), "a duration from 100ms to 1m";
-        /// Most connections kept at a time, about 160 octets of memory each. Connections beyond are logged all the
-        /// same, but after a crash or a restart nattrail does not know of them. The kernel's own bound is
-        /// nf_conntrack_max.
+        /// nattrail keeps at most this many connections at a time, with about 160 octets of memory each. It logs
+        /// connections beyond that number as well, but does not know of them after a crash or a restart. The kernel's
+        /// own bound is nf_conntrack_max.
         live "max" max: usize = one(values::whole(1..=4_000_000_000)),
             Value("4000000"), "a whole number from 1 to 4000000000";
     }
@@ -321,11 +330,11 @@ section! {
 section! {
     /// `[log]`: how much of the records that an output has not taken yet the database keeps.
     log: Log {
-        /// Most bytes (KiB, MiB, GiB, TiB) of records that wait in the database, from 16MiB to 1TiB. 1GiB has room for
-        /// the records of some ten million IPv4 connections.
+        /// At most this many bytes (KiB, MiB, GiB, TiB) of records wait in the database, from 16MiB to 1TiB. 1GiB has
+        /// room for the records of some ten million IPv4 connections.
         live "size" size: u64 = one(values::size(16 << 20..=1 << 40)),
             Value("\"1GiB\""), "a size from 16MiB to 1TiB";
-        /// Age (ms, s, m, h, d) after which a record waits no longer, whether it was taken or not.
+        /// At this age (ms, s, m, h, d), a record no longer waits, whether it was taken or not.
         live "age" age: Duration = one(values::at_least_a_second),
             Value("\"7d\""), "a duration of at least 1s, such as \"7d\"";
     }
@@ -334,8 +343,9 @@ section! {
 section! {
     /// `[control]`: how a running daemon is asked about itself.
     control: Control {
-        /// Unix socket that "nattrail status" and "nattrail tail" ask. Default: control.sock in the runtime directory
-        /// ($RUNTIME_DIRECTORY, or /run/nattrail), which is made when it is missing. "": none.
+        /// "nattrail status" and "nattrail tail" ask the daemon over this Unix socket. Default: control.sock in the
+        /// runtime directory ($RUNTIME_DIRECTORY, or /run/nattrail), which nattrail makes if it is missing. With ""
+        /// there is no socket.
         fixed "socket" socket: Option<PathBuf> = one(values::optional_socket),
             Value("\"/run/nattrail/control.sock\""), "an absolute path of at most 107 bytes, or \"\" for no socket";
     }
@@ -344,8 +354,8 @@ section! {
 section! {
     /// `[metrics]`: what Prometheus fetches.
     metrics: Metrics {
-        /// Where Prometheus may fetch metrics (http, /metrics): an IP address and a TCP port, by default 9469. Anyone
-        /// who reaches it can read them: neither password nor encryption. Empty: nowhere.
+        /// Prometheus may fetch metrics (http, /metrics) from this IP address and TCP port, by default 9469. Anyone who
+        /// reaches it can read them: there is neither a password nor encryption. If empty, there are no metrics.
         fixed "listen" listen: Option<SocketAddr> = optional(values::address(METRICS_PORT)),
             Unset, "an IP address, with or without a port, such as \"127.0.0.1:9469\"";
     }
@@ -353,73 +363,75 @@ section! {
 
 const COLLECTOR: &[Key] = keys! {
     Collector {
-        /// The collector's name, which no other collector has. With a name it keeps its place in the record log even
-        /// when its address changes; without one it is known by its address. In [collector.NAME] the default is NAME.
+        /// This name has to be unique among the collectors. With a name, a collector keeps its place in the record log
+        /// even when its address changes; without one, it is known by its address. In [collector.NAME] the default is
+        /// NAME.
         "name" = Unset, OUTPUT_NAME;
-        /// Where to send: an IP address and a UDP port, IPv6 as [address]:port. Required. Default port: 2055 for v5
-        /// and v9, 4739 for ipfix.
+        /// Records go to this IP address and UDP port; IPv6 is written as [address]:port. This key is required. The
+        /// default port is 2055 for v5 and v9, and 4739 for ipfix.
         "address" = Required("\"192.0.2.10:4739\""), "an IP address, with or without a port, such as \"192.0.2.10:2055\" or \
          \"[2001:db8::10]:4739\" (names are not looked up)";
-        /// Transport protocol: "udp" is the only one.
+        /// The transport protocol is always "udp".
         "transport" = Value("\"udp\""), "\"udp\"";
-        /// Export protocol: "v5", "v9" (NetFlow) or "ipfix". v5 knows IPv4 only.
+        /// The export protocol is "v5" or "v9" (NetFlow), or "ipfix". v5 knows IPv4 only.
         "version" = Value("\"ipfix\""), "\"v5\", \"v9\" or \"ipfix\"";
-        /// Local address to send from, with or without a port. Empty: the system chooses.
+        /// Send from this local address, with or without a port. If empty, the system chooses.
         "source" = Unset, "a local IP address, with or without a port";
-        /// The records that are sent: "events" (one when a session begins and one when it ends), "triplet" (three flow
-        /// records when it ends: pre-NAT, post-NAT, return), or both.
+        /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
+        /// ends: pre-NAT, post-NAT, return), or both.
         "records" = Value("[\"events\"]"), "\"events\", \"triplet\" or both, each once";
-        /// natEvent values for create and delete: "rfc8158" (4 and 5) or "legacy" (1 and 2). Not for v5.
+        /// The natEvent of create and delete is 4 and 5 ("rfc8158") or 1 and 2 ("legacy"). This key is not for v5.
         "nat-event" = Value("\"rfc8158\""), "\"rfc8158\" or \"legacy\"";
-        /// Whether events carry the destination. false leaves it out, as RFC 6888 REQ-12 asks for privacy; not for
-        /// v5, not with triplets.
+        /// With true, events have the destination. With false, they leave it out, as RFC 6888 REQ-12 asks for the sake
+        /// of privacy. false is not for v5, and not with triplets.
         "destination" = Value("true"), "true or false";
-        /// Whether events carry the conntrack zone, as ingressVRFID. Not for v5.
+        /// With true, records have the conntrack zone, as ingressVRFID. v5 has no room for it.
         "zone" = Value("false"), "true or false";
-        /// Whether a triplet's post-NAT record repeats the counters of the pre-NAT record. false: it has zeros, so
-        /// that no traffic is counted twice.
+        /// With true, a triplet's post-NAT record repeats the counters of the pre-NAT record. With false, it has zeros,
+        /// so that no traffic is counted twice.
         "post-nat-counters" = Value("true"), "true or false";
-        /// Largest IP packet sent, in bytes with headers: 576 to 9216, over IPv6 at least 1280.
+        /// An IP packet has at most this many bytes with its headers. The range is from 576, or 1280 over IPv6, to 9216.
         "mtu" = Value("1500"), "a whole number from 576 to 9216";
-        /// Templates are sent again after this time. Not for v5.
+        /// Templates are sent again after this time. This key is not for v5.
         "template-refresh" = Value("\"30m\""), "a duration of at least 1s";
-        /// Templates are sent again after this many packets. Not for v5.
+        /// Templates are sent again after this many packets. This key is not for v5.
         "template-refresh-packets" = Value("20"), "a whole number from 1 to 4294967295";
-        /// Size of the socket's send buffer in bytes (KiB, MiB, GiB). Empty: the system's default.
+        /// The socket's send buffer has this size in bytes (KiB, MiB, GiB). If empty, it has the system's default.
         "send-buffer" = Unset, "a size from 4KiB to 1GiB";
-        /// Observation domain (ipfix), source id (v9), or engine type and id (v5, at most 65535). Tells gateways and
-        /// streams apart at the collector.
+        /// This is the observation domain (ipfix), the source id (v9), or the engine type and id (v5, at most 65535).
+        /// It tells gateways and streams apart at the collector.
         "observation-domain" = Value("1"), "a whole number from 0 to 4294967295";
-        /// Longest time a record waits for its packet to fill, after the wait for the database (pending.flush). From 0s
-        /// to 1m.
+        /// A record waits at most this long for its packet to fill, after the wait for the database (pending.flush).
+        /// The range is from 0s to 1m.
         "export-delay" = Value("\"1s\""), "a duration from 0s to 1m";
     }
 };
 
 const SYSLOG: &[Key] = keys! {
     Syslog {
-        /// The copy's name, which no other copy has. With a name it keeps its place in the record log even when its
-        /// target changes; without one it is known by its target. In [syslog.NAME] the default is NAME.
+        /// This name has to be unique among the copies. With a name, a copy keeps its place in the record log even when
+        /// its target changes; without one, it is known by its target. In [syslog.NAME] the default is NAME.
         "name" = Unset, OUTPUT_NAME;
-        /// Where copies go: "local" (the syslog socket), "udp" (a syslog server), "file", "stdout" or "journal"
-        /// (systemd). Required.
+        /// The copy goes to "local" (the syslog socket), "udp" (a syslog server), "file", "stdout" or "journal"
+        /// (systemd). This key is required.
         "target" = Required("\"local\""), "\"local\", \"udp\", \"file\", \"stdout\" or \"journal\"";
-        /// The syslog server, for udp only and required there. Default port: 514.
+        /// This is the syslog server; udp requires it, and it is only for udp. The default port is 514.
         "address" = Unset, "an IP address, with or without a port, such as \"192.0.2.20:514\"";
-        /// The file (required for file), or another socket than /dev/log (local) or /run/systemd/journal/socket
+        /// This is the file (required for file), or a socket other than /dev/log (local) or /run/systemd/journal/socket
         /// (journal).
         "path" = Unset, "an absolute path";
-        /// "csv" (flow-tools' 18 fields, three lines per session), "text" (key=value), "json" or "rfc5424"
-        /// (structured data). Default: text for stdout and journal, csv otherwise.
+        /// The format is "csv" (flow-tools' 18 fields, three lines per session), "text" (key=value), "json" or
+        /// "rfc5424" (structured data). Default: text for stdout and journal, csv otherwise.
         "format" = Varies("\"csv\""), "\"csv\", \"text\", \"json\" or \"rfc5424\"";
-        /// Syslog facility: kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp or local0 to
-        /// local7.
+        /// The syslog facility is kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp or
+        /// local0 to local7.
         "facility" = Value("\"local6\""), "a syslog facility such as \"daemon\" or \"local6\"";
-        /// Syslog severity: emerg, alert, crit, err, warning, notice, info or debug.
+        /// The syslog severity is emerg, alert, crit, err, warning, notice, info or debug.
         "severity" = Value("\"info\""), "a syslog severity: emerg, alert, crit, err, warning, notice, info or debug";
-        /// APP-NAME, tag or SYSLOG_IDENTIFIER of the copies.
+        /// The copy has this APP-NAME, tag or SYSLOG_IDENTIFIER.
         "app-name" = Value("\"nattrail\""), "a name of at most 48 letters, digits, \"_\", \".\", \"/\" and \"-\"";
-        /// The address that the csv format puts into its field exaddr, which has room for IPv4 only. Only for csv.
+        /// The csv format puts this address into its field exaddr, which has room for IPv4 only. This key is only for
+        /// csv.
         "exporter-address" = Value("\"127.0.0.1\""), "an IPv4 address";
     }
 };
@@ -493,11 +505,11 @@ mod tests {
     }
 
     const INTRODUCTION: &str = "\
-# Configuration of nattrail. Every key is here, as a comment with its default: take away the # of what you change.
-# Keys of collectors and syslog targets also need the # of their section taken away; copy the section for more of them.
+# This is the configuration of nattrail. It has every key as a comment with its default: remove the # from a key to change
+# it. For a key of a collector or syslog target, also remove the # from its section; copy the section for more of them.
 #
-# A variable of the environment overrides a key: NATTRAIL_CAPTURE_LOG, NATTRAIL_PENDING_TTL, lists with commas; collectors
-# and syslog targets are counted from 0: NATTRAIL_COLLECTOR_0_ADDRESS. \"nattrail check\" says whether all is well.
+# A variable of the environment overrides a key, such as NATTRAIL_CAPTURE_LOG or NATTRAIL_COLLECTOR_0_ADDRESS: collectors
+# and syslog targets are counted from 0, and commas separate the values of a list. Run \"nattrail check\" after a change.
 ";
 
     fn comment(text: &str) -> String {
