@@ -92,8 +92,9 @@ impl Watch {
             nearly_full: false,
             failing: false,
         };
-        // A failure is reported by the next look.
-        let _ = this.check_flowtables(engine, now);
+        // Before the first event is handled: it may have counters that are false.
+        let looked = this.check_flowtables(engine, now);
+        this.tell(looked);
         Ok(this)
     }
 
@@ -119,17 +120,7 @@ impl Watch {
         self.check_decoded(engine, malformed, now);
         self.check_pending(engine, now);
         let looked = self.look(engine, now);
-        match (looked, self.failing) {
-            (Err(error), false) => {
-                self.failing = true;
-                log::warn!("cannot watch connection tracking: {error}; trying again every second");
-            }
-            (Ok(()), true) => {
-                self.failing = false;
-                log::info!("connection tracking can be watched again");
-            }
-            _ => {}
-        }
+        self.tell(looked);
         Ok(())
     }
 
@@ -174,7 +165,6 @@ impl Watch {
 
     fn look(&mut self, engine: &mut Engine, now: Now) -> io::Result<()> {
         self.check_tracking(engine, now)?;
-        self.check_flowtables(engine, now)?;
         self.statistics = self.tracking.statistics()?;
         let insert_failed = self.statistics.drops.insert_failed;
         let gaps = [
@@ -185,7 +175,22 @@ impl Watch {
             engine.state_gap(gap);
         }
         self.check_size();
-        Ok(())
+        // At the end: where it fails, losses are counted all the same.
+        self.check_flowtables(engine, now)
+    }
+
+    fn tell(&mut self, looked: io::Result<()>) {
+        match (looked, self.failing) {
+            (Err(error), false) => {
+                self.failing = true;
+                log::warn!("cannot watch connection tracking: {error}; trying again every second");
+            }
+            (Ok(()), true) => {
+                self.failing = false;
+                log::info!("connection tracking can be watched again");
+            }
+            _ => {}
+        }
     }
 
     fn check_decoded(&mut self, engine: &mut Engine, malformed: u64, now: Now) {
@@ -363,13 +368,35 @@ fn identity(config: &config::Capture) -> io::Result<Option<(u64, u64)>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
     use super::*;
+    use crate::config::Config;
+    use crate::engine::{Filter, Policy};
 
     fn at(seconds: u64) -> Now {
         Now::new(
             Wall::from_secs(1000 + seconds),
             Uptime::from_millis(seconds * 1000),
         )
+    }
+
+    /// The kernel answers this thread's questions about flowtables with EPERM.
+    #[test]
+    fn flowtables_that_cannot_be_listed_do_not_keep_the_daemon_from_watching() {
+        let config = Config::default();
+        let (filter, policy) = (Filter::new(&config.capture), Policy::new(&config));
+        let mut engine = Engine::new(filter, policy, at(0));
+        // The capabilities of a thread go with it.
+        let watch = std::thread::spawn(move || {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::NET_ADMIN);
+            set_capabilities(None, sets).unwrap();
+            Watch::new(&config.capture, &mut engine, at(0)).map(|watch| watch.failing)
+        });
+        assert!(watch.join().unwrap().unwrap());
     }
 
     #[test]

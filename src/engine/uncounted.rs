@@ -20,8 +20,9 @@ impl Uncounted {
     /// There is one now, or none. At `before` it was looked for last.
     pub(super) fn note(&mut self, is_there: bool, before: Wall, now: Wall) {
         if is_there || self.is_there {
-            let (from, _) = self.span.unwrap_or((before, now));
-            self.span = Some((from, now));
+            // It never shrinks, also where the clock was set back.
+            let (from, to) = self.span.unwrap_or((before, now));
+            self.span = Some((from.min(now), to.max(now)));
         }
         self.is_there = is_there;
     }

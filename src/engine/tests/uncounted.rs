@@ -33,6 +33,17 @@ fn sessions_that_begin_after_the_flowtable_counts_have_counters() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_gives_no_session_counters() {
+    let mut engine = engine();
+    engine.handle_uncounted(false, wall(0), wall(1000));
+    engine.handle_uncounted(true, wall(1000), wall(1001));
+    engine.handle_uncounted(true, wall(1001), wall(500));
+    assert!(!is_counted(&mut engine, session(1), 501, 502));
+    engine.handle_uncounted(false, wall(500), wall(510));
+    assert!(!is_counted(&mut engine, session(2), 1001, 520));
+}
+
+#[test]
 fn protocols_that_are_never_offloaded_keep_their_counters() {
     let mut engine = engine();
     engine.handle_uncounted(true, wall(0), wall(10));
