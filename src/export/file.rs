@@ -17,6 +17,10 @@ use crate::time::{Now, Uptime};
 /// Time between checks of whether a file has been deleted. Records that are written in between are lost with it.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The remedies for somebody else's link.
+pub(crate) const LINK_ADVICE: &str =
+    "give the link to root (chown -h), or name the file itself in path";
+
 /// A file that lines are appended to, or a named pipe.
 #[derive(Debug)]
 pub(super) struct Appender {
@@ -138,16 +142,24 @@ impl OpenFile {
     }
 }
 
-/// The flag for opening `path`. A symbolic link is followed if root or this program's own user made it: anybody else's could
-/// lead to a file that only this program may write.
+/// The flag for opening `path`.
 fn of_link(path: &Path) -> io::Result<libc::c_int> {
-    let link = fs::symlink_metadata(path).ok();
-    match link.filter(Metadata::is_symlink).map(|link| link.uid()) {
-        None => Ok(libc::O_NOFOLLOW),
-        Some(owner) if owner == 0 || owner == geteuid().as_raw() => Ok(0),
-        Some(owner) => Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            format!("expected no symbolic link but root's, found one of user {owner}: remove it"),
+    let is_link = follows_link(path, geteuid().as_raw()).map_err(|found| {
+        let message = format!("{found}: {LINK_ADVICE}");
+        io::Error::new(io::ErrorKind::PermissionDenied, message)
+    })?;
+    Ok(if is_link { 0 } else { libc::O_NOFOLLOW })
+}
+
+/// Whether `path` is a symbolic link that `user` follows: one that root or the user made. Anybody else's could lead to a
+/// file that only this program may write.
+pub(crate) fn follows_link(path: &Path, user: u32) -> Result<bool, String> {
+    let link = fs::symlink_metadata(path).ok().filter(Metadata::is_symlink);
+    match link.map(|link| link.uid()) {
+        None => Ok(false),
+        Some(owner) if owner == 0 || owner == user => Ok(true),
+        Some(owner) => Err(format!(
+            "expected no symbolic link but one of root or user {user}, found one of user {owner}"
         )),
     }
 }

@@ -2,7 +2,7 @@
 //! and live views.
 
 pub mod encoder;
-mod file;
+pub(crate) mod file;
 mod losses;
 pub mod output;
 mod packer;

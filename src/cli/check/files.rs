@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::rights::Rights;
 use super::{Exit, Flaw, Judgement, error, warning};
+use crate::export::file::{LINK_ADVICE, follows_link};
 use crate::store;
 
 /// Open connections of everybody behind the gateway are nobody else's business.
@@ -67,6 +68,9 @@ pub(super) fn log_file(path: &Path, rights: &Rights) -> Judgement {
         let advice = "create the directory, or change path";
         return error(Exit::Unavailable, found, advice);
     }
+    if let Err(found) = follows_link(path, rights.user()) {
+        return error(Exit::NoPermission, found, LINK_ADVICE);
+    }
     let advice = "make it writable for the user that runs nattrail, or change path";
     may_write(path, rights, advice)?;
     Ok(if path.exists() { "writable" } else { NOT_YET }.to_owned())
@@ -80,6 +84,10 @@ fn may_write(path: &Path, rights: &Rights, advice: &'static str) -> Result<(), F
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::{lchown, symlink};
+
+    use rustix::process::geteuid;
 
     use super::super::tests::exit;
     use super::*;
@@ -128,5 +136,20 @@ mod tests {
         assert!(!directory.path().join("nat.csv").exists());
         assert_eq!(exit(look("none/nat.csv")), Some(Exit::Unavailable));
         assert_eq!(exit(look("")), Some(Exit::Unavailable));
+    }
+
+    #[test]
+    fn a_log_file_is_no_symbolic_link_of_somebody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("nat.csv");
+        symlink(directory.path().join("target"), &link).unwrap();
+        assert!(log_file(&link, &Rights::default()).is_ok());
+        if !geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root");
+            return;
+        }
+        lchown(&link, Some(1000), None).unwrap();
+        let found = log_file(&link, &Rights::default());
+        assert_eq!(exit(found), Some(Exit::NoPermission));
     }
 }

@@ -13,6 +13,7 @@ use std::process::Command;
 
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 const PROPERTIES: &str = "LoadState,User,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,StateDirectory,LogsDirectory,\
      CacheDirectory,RuntimeDirectory";
@@ -54,6 +55,13 @@ impl Rights {
     pub(super) fn are_made(&self, directory: &Path) -> bool {
         let own = self.0.iter().flat_map(|service| &service.own);
         own.into_iter().any(|own| own == directory)
+    }
+
+    /// Who writes files.
+    pub(super) fn user(&self) -> u32 {
+        let service = self.0.as_ref();
+        let identity = service.and_then(|service| Identity::of(&service.user));
+        identity.map_or_else(|| geteuid().as_raw(), |identity| identity.user)
     }
 
     /// Whether a file may be written, or made with the directories that are missing; else what was expected and found.
