@@ -7,7 +7,9 @@ mod support;
 
 use std::fs::{self, Permissions};
 use std::io::{self, PipeReader, Read as _, Write as _};
+use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -241,6 +243,11 @@ fn a_second_daemon_beside_the_first_is_told_of_it() {
     };
     let first = Daemon::start(&net.gateway, &home);
     let _ = first.wait_for_message("started");
+    // Anybody's, of a name like those of the daemon.
+    let forged = net.gateway.run(|| {
+        let address = SocketAddr::from_abstract_name("nattrail/nattrail/\x1b[31m").unwrap();
+        UnixDatagram::bind_addr(&address).unwrap()
+    });
     for _ in 0..2 {
         let second = Daemon::spawn(&net.gateway, &mut home.command()).wait();
         assert_eq!(second.status.code(), Some(69));
@@ -252,6 +259,7 @@ fn a_second_daemon_beside_the_first_is_told_of_it() {
         assert!(message.contains(&expected), "{message}");
     }
     first.terminate();
+    drop(forged);
 }
 
 #[test]

@@ -208,9 +208,15 @@ fn a_configuration_that_the_daemon_has_not_read_yet_is_mentioned() {
     for command in ["status", "check"] {
         assert!(unread(command), "{}", said(command));
     }
+    let other = home.path().join("other.toml");
+    fs::copy(home.config(), &other).unwrap();
     daemon.signal(Signal::HUP);
     let _ = daemon.wait_for_message("configuration read again");
     assert!(!unread("status") && !unread("check"));
+    // A link to a file from before.
+    fs::remove_file(home.config()).unwrap();
+    std::os::unix::fs::symlink(&other, home.config()).unwrap();
+    assert!(unread("status"), "{}", said("status"));
     daemon.terminate();
 }
 

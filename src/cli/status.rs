@@ -121,9 +121,12 @@ fn stranger(metrics: &Metrics, file: &Path) -> Option<String> {
 /// The remark when the configuration file has changed since the daemon read it.
 pub(super) fn unread(metrics: &Metrics) -> Option<String> {
     let (file, read) = (metrics.configuration.as_ref()?, metrics.configuration_read?);
-    let found = fs::metadata(file).ok().filter(|_| file.starts_with('/'))?;
-    // Also a file that was moved there, whatever its own date is.
-    let changed = found.ctime() * 1_000_000_000 + found.ctime_nsec();
+    // Also a file that was moved there, whatever its own date is, and a symbolic link that leads to another.
+    let found = [fs::metadata(file), fs::symlink_metadata(file)].into_iter();
+    let changed = found
+        .filter_map(|found| found.ok().filter(|_| file.starts_with('/')))
+        .map(|found| found.ctime() * 1_000_000_000 + found.ctime_nsec())
+        .max()?;
     (Wall::from_nanos(changed.try_into().ok()?) > read).then(|| {
         format!(
             "{} has changed since the daemon read it at {read}: \"nattrail reload\" has it read again",

@@ -101,17 +101,21 @@ pub(super) fn unpin(config: &config::Capture) {
 pub(super) fn claim(config: &config::Capture) -> Result<[UnixDatagram; 2], Error> {
     let table = &config.table;
     let claim = format!("nattrail/{table}");
-    let by_process = format!("{claim}/");
+    let by_process = format!("@{claim}/");
     let mut holder = String::new();
     let bound = within(config.namespace.as_ref(), || {
         let bind = |name: &str| UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(name)?);
-        let sockets = fs::read_to_string("/proc/thread-self/net/unix").unwrap_or_default();
-        if let Some((_, rest)) = sockets.split_once(&format!("@{by_process}")) {
-            holder = format!(", as process {}", rest.lines().next().unwrap_or_default());
+        let sockets = fs::read("/proc/thread-self/net/unix").unwrap_or_default();
+        let sockets = String::from_utf8_lossy(&sockets);
+        let names = sockets.split(&by_process).skip(1);
+        // Anybody can have a socket of such a name, also with characters that act on a terminal.
+        let mut pids = names.filter_map(|name| name.lines().next()?.parse::<u32>().ok());
+        if let Some(pid) = pids.next() {
+            holder = format!(", as process {pid}");
         }
         Ok([
             bind(&claim)?,
-            bind(&format!("{by_process}{}", std::process::id()))?,
+            bind(&format!("{claim}/{}", std::process::id()))?,
         ])
     });
     bound.and_then(|bound| bound).map_err(|error: io::Error| {
