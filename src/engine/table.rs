@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{CLOCK_SLACK, StoredSession, began_by};
+use super::{StoredSession, began_by};
 use crate::session::{Provenance, Session};
 use crate::time::Wall;
 
@@ -58,11 +58,10 @@ impl Pending {
         }
     }
 
-    /// When it began, and who says so, once the kernel has reported its end and this `start`. The event of its beginning was
-    /// dated some microseconds later, or at worst when the turn began in which it was read: with so little between them,
-    /// both records have the same time.
+    /// When it began, and who says so, once the kernel has reported its end and this `start`. The kernel dates the event of the
+    /// beginning some microseconds later; with so little between them, both records have the same time.
     pub(super) fn start(&self, start: Option<Wall>) -> (Wall, Provenance) {
-        let near = self.begun.saturating_sub(MILLISECOND)..self.begun.saturating_add(CLOCK_SLACK);
+        let near = self.begun.saturating_sub(MILLISECOND)..self.begun.saturating_add(MILLISECOND);
         match start {
             None => (self.begun, self.provenance),
             Some(start) if near.contains(&start) => (self.begun, Provenance::Kernel),
