@@ -5,7 +5,7 @@
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-config
 RUN_PACKAGES := conntrack iproute2 iputils-ping nftables socat
 DEB_PACKAGES := build-essential debhelper dpkg-dev
-TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) debootstrap fish lintian man-db mandoc nfdump piuparts prometheus rsyslog strace \
+TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) fish lintian man-db mandoc mmdebstrap nfdump piuparts prometheus rsyslog strace \
   systemd systemd-container tshark util-linux zsh
 BENCH_PACKAGES := conntrack iproute2 nftables
 # Programs that nattrail is compared with; without one, its row is missing.
@@ -39,7 +39,8 @@ ifdef TEST_AS_ROOT
   RUNNER := --config 'target."cfg(unix)".runner=["sudo","-E"]'
 endif
 
-.PHONY: help run test bench fuzz build deb build-packages run-packages test-packages bench-packages deb-packages cargo sudo clean
+.PHONY: help run test fresh bench fuzz build deb build-packages run-packages test-packages bench-packages deb-packages \
+  cargo sudo clean
 
 help:
 	@echo 'make run     show nattrail on a throw-away gateway made of network namespaces'
@@ -48,6 +49,7 @@ help:
 	@echo 'make fuzz    look for input that the parsers cannot take; FUZZ=config SECONDS=600 takes one of them, and its time'
 	@echo 'make build   build $(TARGET)/release/nattrail'
 	@echo 'make deb     build the Debian package, in $(TARGET)/deb'
+	@echo 'make fresh   try these commands, as last committed, on bare Debian systems'
 
 run: sudo build run-packages
 	$(AS_ROOT) tests/demo.sh '$(TARGET)/release/nattrail'
@@ -64,6 +66,14 @@ ifdef TEST_AS_ROOT
 	$(AS_USER) cargo test --locked --target-dir '$(TARGET)' --no-run
 endif
 	$(AS_USER) cargo test --locked --no-fail-fast --target-dir '$(TARGET)' $(RUNNER)
+
+# Debian 12 and 13, made in memory.
+fresh: sudo cargo
+	@tests/packages.sh mmdebstrap
+	$(AS_USER) rustup target add aarch64-unknown-linux-gnu
+	$(AS_USER) sh -c 'mkdir -p "$(TARGET)" && git bundle create --quiet "$(TARGET)/nattrail.bundle" HEAD'
+	$(AS_ROOT) unshare --mount --pid --fork --kill-child tests/fresh.sh '$(TARGET)/nattrail.bundle' \
+	  "$$($(AS_USER) rustc --print sysroot)" bookworm trixie
 
 # What is measured are programs of the release profile, so this needs some minutes. BENCH is handed to tests/bench/load.rs.
 bench: sudo build-packages bench-packages cargo
@@ -95,8 +105,12 @@ bench-packages:
 	  echo "*** $$package cannot be installed: its row will be missing ***" >&2; done
 
 cargo:
-	@$(AS_USER) sh -c 'command -v cargo >/dev/null' || \
-	  { echo 'cargo is missing: install Rust 1.89 or later, for example from https://rustup.rs' >&2; exit 69; }
+	@needed=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); \
+	found=$$($(AS_USER) sh -c 'cargo --version >/dev/null && rustc --version' | cut -d ' ' -f 2); \
+	printf '%s\n' "$$needed" "$$found" | sort --check=quiet --version-sort || { \
+	  echo "this needs cargo and rustc $$needed or later, and found $${found:-none}: install Rust from https://rustup.rs, or" \
+	    "from Debian 13 on with 'apt-get install rustup' and 'rustup default stable'; 'rustup update' renews an old one" >&2; \
+	  exit 69; }
 
 sudo:
 	@[ -z '$(AS_ROOT)' ] || command -v sudo >/dev/null || \

@@ -1,10 +1,11 @@
-//! `make run`: it ends well by itself, and leaves nothing behind when it is interrupted.
+//! `make run`: it ends well by itself, leaves nothing behind when it is interrupted, and names the compiler that it needs.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -84,4 +85,28 @@ fn an_interrupted_demonstration_leaves_nothing_behind() {
             (!Path::new("/proc").join(child).exists()).then_some(())
         });
     }
+}
+
+#[test]
+fn an_old_compiler_is_refused_by_its_version() {
+    let programs = tempfile::tempdir().unwrap();
+    for name in ["cargo", "rustc"] {
+        let program = programs.path().join(name);
+        fs::write(&program, "#!/bin/sh\necho rustc 1.9.0\n").unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    }
+    let mut make = Command::new("make");
+    make.arg("cargo").current_dir(env!("CARGO_MANIFEST_DIR"));
+    make.env_remove("SUDO_USER");
+    let path = format!("{}:/usr/bin:/bin", programs.path().display());
+    let output = make.env("PATH", path).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    let needed = concat!(
+        "cargo and rustc ",
+        env!("CARGO_PKG_RUST_VERSION"),
+        " or later"
+    );
+    let expected = format!("this needs {needed}, and found 1.9.0: ");
+    assert!(message.starts_with(&expected), "{message}");
+    assert!(!output.status.success());
 }
