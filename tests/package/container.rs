@@ -1,4 +1,4 @@
-//! A Debian system with its own systemd, booted in a container: made once by debootstrap from where this machine has its
+//! A Debian system with its own systemd, booted in a container: made once by mmdebstrap from where this machine has its
 //! packages, kept as an archive, unpacked into memory for each boot.
 
 use std::ffi::OsStr;
@@ -14,7 +14,7 @@ use crate::support::lines::Lines;
 use crate::support::netns::{succeed, unique};
 use crate::support::{can_run, wait_until};
 
-/// The packages that these tests need, beside those that debootstrap calls minimal: systemd; the dependencies of the
+/// The packages that these tests need, beside those that mmdebstrap calls minimal: systemd; the dependencies of the
 /// package, as the container has no network to fetch them from; and those that it works with if they are there.
 const PACKAGES: &str = "dbus,iproute2,jq,libmnl0,libnftnl11,libsqlite3-0,logrotate,nftables,rsyslog,systemd,systemd-sysv";
 
@@ -25,7 +25,7 @@ const LONG: Duration = Duration::from_secs(90);
 pub fn is_possible() -> bool {
     can_run(&[
         "apt-get",
-        "debootstrap",
+        "mmdebstrap",
         "nsenter",
         "setpriv",
         "systemd-nspawn",
@@ -77,17 +77,11 @@ impl Release {
         if is_fresh && fs::read_to_string(&recipe).is_ok_and(|text| text == PACKAGES) {
             return archive;
         }
-        let tree = tempfile::tempdir().unwrap();
-        let mut debootstrap = Command::new("debootstrap");
-        debootstrap.args(["--variant=minbase", "--include", PACKAGES]);
-        debootstrap.args([&self.codename]).arg(tree.path());
-        succeed(debootstrap.arg(&self.mirror), "");
-        let unfinished = directory.join(format!("{}.tar.gz.unfinished", self.codename));
-        let mut tar = Command::new("tar");
-        tar.args(["--create", "--one-file-system", "--numeric-owner"]);
-        tar.args(["--use-compress-program=gzip -1", "--directory"]);
-        tar.arg(tree.path()).arg("--file").arg(&unfinished).arg(".");
-        succeed(&mut tar, "");
+        let unfinished = directory.join(format!("unfinished-{}.tar.gz", self.codename));
+        let mut mmdebstrap = Command::new("mmdebstrap");
+        mmdebstrap.args(["--variant=minbase", "--include", PACKAGES]);
+        mmdebstrap.arg(&self.codename).arg(&unfinished);
+        succeed(mmdebstrap.arg(&self.mirror), "");
         fs::write(recipe, PACKAGES).unwrap();
         fs::rename(unfinished, &archive).unwrap();
         archive
