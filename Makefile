@@ -67,7 +67,7 @@ ifdef TEST_AS_ROOT
 endif
 	$(AS_USER) cargo test --locked --no-fail-fast --target-dir '$(TARGET)' $(RUNNER)
 
-# Debian 12 and 13, made in memory.
+# Debian 12 and 13, made in memory: this takes 4 GB of it.
 fresh: sudo cargo
 	@tests/packages.sh mmdebstrap
 	$(AS_USER) rustup target add aarch64-unknown-linux-gnu
