@@ -16,11 +16,11 @@
 //!
 //! Beside it, [`convert`] makes a configuration of those of other programs, and [`metrics`] declares every counter once.
 //!
-//! Dependencies point downward only: [`cli`] → [`convert`], [`daemon`] → [`store`] → [`export`], [`engine`] → [`kernel`] →
-//! [`config`], [`metrics`] → [`wire`] → [`place`] → [`session`] → [`time`]. `wire`, `engine` and the packing half of `export`
-//! are sans-IO: bytes, events and `now` go in, records, bytes and deadlines come out, so that scripts of (time, event) test
-//! them. `daemon` and `cli` read the clocks, in one place of
-//! `kernel`, which alone has unsafe code.
+//! Dependencies point downward only: [`cli`] → [`convert`], [`daemon`] → [`store`] → [`export`], [`engine`] →
+//! [`kernel`] → [`config`], [`metrics`] → [`wire`] → [`place`] → [`session`] → [`time`]. `wire`, `engine` and the
+//! packing half of `export` are sans-IO: bytes, events and `now` go in, records, bytes and deadlines come out, and
+//! scripts of (time, event) test them. `daemon` and `cli` read the clocks, in one place of `kernel`, which alone has
+//! unsafe code.
 
 pub mod cli;
 pub mod config;

@@ -1,17 +1,17 @@
 //! Everything that is counted, at one moment, as plain values.
 //!
-//! A counter is declared once, as a line of a table below: name, kind, type, meaning. The part that counts it has the table's
-//! struct as its statistics. The line makes the field in the JSON object of `nattrail status --json`, whose names stay as
-//! they are (others may be added), the words for people and the metric for Prometheus. Counters begin at zero with the daemon, and never go back while it runs. Names end in the unit where
-//! it is not "how many".
+//! A counter is declared once, as a line of a table below: name, kind, type, meaning. The code that counts uses the
+//! table's struct as its statistics. The line makes the field in the JSON object of `nattrail status --json` (names may
+//! be added, not changed), the words for people and the metric for Prometheus. Counters begin at zero with the daemon,
+//! and never go back while it runs. Names end in the unit, unless the value is a plain number of things.
 //!
 //! These always hold, whatever was lost on the way:
 //! - `sessions.creates + sessions.restored = sessions.deletes + sessions.pending + sessions.unkept + sessions.forgotten`,
-//!   of which the last two are zero as long as `pending.max` was never reached;
+//!   of which the last two are zero until `pending.max` is first reached;
 //! - `events.new + events.destroy - sessions.filtered - sessions.duplicates + sessions.unannounced + sessions.adopted +
 //!   sessions.inferred_ends = sessions.creates + sessions.deletes`;
-//! - `log.records` is all creates, deletes and gaps, and of an output that has been there since the start
-//!   `records + behind + lost` is as much, and what an earlier run left it.
+//! - `log.records` is the sum of creates, deletes and gaps; for an output that has been there since the start, `records
+//!   + behind + lost` is that sum and the records that an earlier run left it.
 
 mod histogram;
 mod prometheus;
@@ -29,7 +29,7 @@ use self::section::{Flag, Micros, Moment, Number, Octets, Rate, Section, Word, s
 use crate::session::Protocol;
 use crate::time::Wall;
 
-/// All metrics of a daemon. What a daemon of another version does not say is zero.
+/// All metrics of a daemon. A value that a daemon of another version does not report is zero.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Metrics {
@@ -39,7 +39,7 @@ pub struct Metrics {
     pub time: Wall,
     pub started: Wall,
     pub uptime_seconds: u64,
-    /// The network namespace; none is the one in which the daemon was started.
+    /// The network namespace; none stands for the one in which the daemon was started.
     pub namespace: Option<String>,
     /// The configuration file; none when the built-in defaults hold.
     pub configuration: Option<String>,
@@ -50,7 +50,7 @@ pub struct Metrics {
     pub rates: Rates,
     pub events: Events,
     pub kernel: Kernel,
-    /// By cause; each cause that there is.
+    /// By cause, with an entry for every cause.
     pub gaps: BTreeMap<String, Gaps>,
     pub log: Log,
     pub store: Store,
@@ -73,14 +73,14 @@ section! {
         creates: counter Number, "Sessions whose create record left";
         deletes: counter Number, "Sessions whose delete record left";
         pending: gauge Number, "Sessions that have begun and have not ended";
-        max: gauge Number, "Sessions that are kept at most (pending.max)";
+        max: gauge Number, "The most sessions that are kept (pending.max)";
         pending_peak: gauge Number, "The most sessions that were ever pending";
-        pending_peak_time: gauge Moment, "When so many were pending for the first time";
-        beyond_max: counter Number, "Sessions that began when pending.max were kept: logged, and not kept";
-        unkept: gauge Number, "Sessions beyond pending.max whose end is waited for";
-        forgotten: counter Number, "Sessions beyond pending.max whose end was not seen, and is no longer waited for";
+        pending_peak_time: gauge Moment, "When that peak was first reached";
+        beyond_max: counter Number, "Sessions that began while pending.max were kept: logged, but not kept";
+        unkept: gauge Number, "Sessions beyond pending.max whose end is still expected";
+        forgotten: counter Number, "Sessions beyond pending.max whose end was not seen and is no longer expected";
         restored: counter Number, "Sessions taken back from the database at the start";
-        unannounced: counter Number, "Deletes whose create was not seen, and left with it";
+        unannounced: counter Number, "Deletes whose create was not seen: its record left with them";
         adopted: counter Number, "Sessions found in the kernel's table without an event";
         inferred_ends: counter Number, "Sessions closed because the kernel no longer had them";
         duplicates: counter Number, "Events that repeated one that was already recorded";
@@ -107,7 +107,7 @@ section! {
     Events "events" {
         new: detail Number, "NEW events, logged or not";
         destroy: detail Number, "DESTROY events, logged or not";
-        messages: counter Number, "Messages of the event socket: new, destroy, malformed, and others, of which the kernel sends none";
+        messages: counter Number, "Messages of the event socket: new, destroy, malformed, and others, which the kernel does not send";
         batches: counter Number, "System calls that returned events";
         dumped: counter Number, "Entries of the kernel's table that audits have read";
         dumped_malformed: counter Number, "Entries of the kernel's table that could not be decoded";
@@ -136,12 +136,12 @@ section! {
 section! {
     /// The state of the event socket and of connection tracking.
     Kernel "kernel" {
-        receive_buffer_octets: gauge Octets, "Room of the event socket, as the kernel counts it: twice what was asked for";
+        receive_buffer_octets: gauge Octets, "Receive buffer of the event socket, as the kernel counts it: twice the size asked for";
         queued_octets: gauge Octets, "Octets that wait in the event socket";
         drops: counter Number, "How often an event did not fit at first: with capture.reliable a sign of pressure, not of loss";
-        table_entries: gauge Number, "Connections in the kernel's table, with those that have ended and could not be reported yet";
+        table_entries: gauge Number, "Connections in the kernel's table, including those that have ended but could not be reported yet";
         table_limit: gauge Number, "The most connections in the kernel's table (nf_conntrack_max); 0 when the kernel does not say";
-        dying: gauge Number, "Connections that had ended and could not be reported yet, when an audit last counted them";
+        dying: gauge Number, "Connections that had ended but could not be reported yet when an audit last counted them";
     }
 }
 
@@ -169,7 +169,7 @@ section! {
 section! {
     /// The database of pending sessions and records.
     Store "store" {
-        available: gauge Flag, "Whether the database could be written the last time";
+        available: gauge Flag, "Whether the last write to the database succeeded";
         commits: counter Number, "Transactions that succeeded";
         failed: counter Number, "Attempts to open or to write the database that failed";
         set_aside: counter Number, "Damaged databases set aside";
@@ -194,16 +194,16 @@ section! {
         name: label Word, "As the log names it";
         format: label Word, "ipfix, v9, v5, text, json, csv or rfc5424";
         target: label Word, "udp, file, journal, local or stdout";
-        state: gauge State, "Whether records are taken: 1 for the state that it is in";
+        state: gauge State, "Whether it takes records: 1 for its present state";
         records: counter Number, "Records of the log that it has taken";
         behind: gauge Number, "Records of the log that it has not taken yet";
         lost: counter Number, "Records of the log that it can never get";
-        not_representable: counter Number, "Records for which its format has no form";
-        flow_records: counter Number, "Flow records made of the records: none, one or several for each";
+        not_representable: counter Number, "Records that its format cannot express";
+        flow_records: counter Number, "Flow records made from the records: none, one or several for each";
         messages: counter Number, "Messages that it has taken";
         octets: counter Octets, "Octets that it has taken, without headers of IP and UDP";
         gaps: counter Number, "Gap records written to it";
-        refused: counter Number, "Messages to which its host answered that nobody listens on the port";
+        refused: counter Number, "Messages that its host refused because nothing listens on the port";
         errors: counter Number, "Failed attempts to open, connect or write";
         sequence: detail Number, "Sequence number of the next message";
         template_sends: counter Number, "How many times templates were sent";
@@ -254,7 +254,7 @@ impl ByProtocol {
 }
 
 impl Metrics {
-    /// All that is made of tables but for the gaps, of which there is one table for each cause.
+    /// All tables except those of the gaps, of which each cause has one.
     fn sections(&self) -> Vec<&dyn Section> {
         let mut sections: Vec<&dyn Section> = vec![
             &self.sessions,

@@ -1,14 +1,14 @@
 //! The record log's numbering, and where those that follow the log stand in it.
 //!
 //! Every record that leaves the engine gets the next [`Serial`]. A follower (an output) has a [`Position`]: the first
-//! message that it has not taken. With it, in the same row of the database, stands all that a later run needs to go on as
-//! if it were the same: its [`Place`].
+//! message that it has not taken. Its [`Place`], a row of the database, holds that and all else that a later run needs
+//! to go on as if it were the same run.
 
 use crate::session::{Gap, GapCause};
 use crate::time::Wall;
 
-/// Number of a record, in the order in which records became known. The first one of a database is 1, and each run that uses
-/// the database counts on.
+/// The number of a record, in the order in which records became known. A database begins with 1, and each run that uses
+/// it continues the count.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Serial(pub u64);
 
@@ -17,7 +17,7 @@ pub struct Serial(pub u64);
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Position {
     pub serial: Serial,
-    /// How many of the record's messages lie before.
+    /// How many of the record's messages lie before it.
     pub part: u32,
 }
 
@@ -42,7 +42,7 @@ pub struct Missing {
 }
 
 impl Missing {
-    /// The sum of both, with an interval that holds both of theirs.
+    /// Both together, with an interval that covers both.
     pub fn and(self, other: Self) -> Self {
         Self {
             count: self.count.saturating_add(other.count),
@@ -51,7 +51,7 @@ impl Missing {
         }
     }
 
-    /// The record that tells of them.
+    /// The record that reports them.
     pub const fn gap(&self) -> Gap {
         Gap {
             cause: GapCause::Undelivered,
@@ -76,7 +76,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// The same place, once the log no longer has some records.
+    /// The same place after the log has dropped `span`.
     pub fn without(self, span: &Span) -> Self {
         let missing = self
             .missing
@@ -101,7 +101,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// As much of it as a follower at `position` has not taken.
+    /// The part of it that a follower at `position` has not taken.
     pub fn missing_at(&self, position: Position) -> Option<Missing> {
         let first = self.first.max(position.serial);
         (first < self.end).then(|| Missing {

@@ -180,19 +180,19 @@ pub struct CounterPart {
 }
 
 impl Counters {
-    /// Most parts there are: about 280 TB. Counters beyond that are damaged rather than large.
+    /// The most parts, good for about 280 TB. Counters beyond that are damaged rather than large.
     const MAX_PARTS: u64 = 1 << 16;
 
-    /// The counters in as few parts as fit 32 bits, at least one, no two of them alike: collectors drop what they take for a
-    /// repetition. Their sums are exact. Spread evenly, so that octets go with packets in every part as far as there are
-    /// packets for it; only that the larger counter grows by at least one from part to part.
+    /// The counters in as few parts as fit 32 bits, at least one, no two of them alike: collectors drop apparent
+    /// repetitions. Their sums are exact. The parts are even, so that octets go with packets in every part as far as
+    /// there are packets for it; only the larger counter grows by at least one from part to part.
     ///
     /// `None` for counters that would need more than 65,536 parts.
     pub fn parts(self) -> Option<impl ExactSizeIterator<Item = CounterPart>> {
         const MOST: u64 = u32::MAX as u64;
         let largest = self.packets.max(self.octets);
         let mut count = largest.div_ceil(MOST).clamp(1, Self::MAX_PARTS);
-        // Of parts that differ only the last can be the largest number there is.
+        // Among parts that differ, only the last can be `u32::MAX`.
         if largest > count * MOST - steps(count) {
             count += 1;
         }
@@ -204,7 +204,7 @@ impl Counters {
             };
             // The remainder goes to the last parts.
             let more = index >= count - total % count;
-            // Fits, by the choice of `count`.
+            // `count` is chosen so that this fits.
             (total / count + u64::from(more) + step) as u32
         };
         (count <= Self::MAX_PARTS).then(|| {
@@ -217,7 +217,7 @@ impl Counters {
     }
 }
 
-/// 0 + 1 + … for that many parts.
+/// The sum 0 + 1 + … of that many parts.
 const fn steps(count: u64) -> u64 {
     count * (count - 1) / 2
 }
@@ -240,7 +240,7 @@ pub enum EventKind {
 pub enum Provenance {
     /// The kernel reported it.
     Kernel,
-    /// Concluded from what the kernel no longer (or already) has: times are bounds, not measurements.
+    /// Concluded from the kernel's table, which no longer (or already) has it: times are bounds, not measurements.
     Inferred,
 }
 
@@ -261,13 +261,13 @@ pub struct NatEvent {
 /// Why events may have been missed. Each cause has its own meaning of [`Gap::lost`].
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum GapCause {
-    /// The daemon did not run, or had not sent on all it knew when it ended. Lost: not known, since a session may have begun
-    /// and ended meanwhile.
+    /// The daemon was not running, or ended before it had sent all it knew. Lost: not known, since a session may have
+    /// begun and ended meanwhile.
     Restart,
     /// The kernel's queue to the daemon overflowed. Lost: the events for which it had no room (`sk_drops`).
     Overflow,
     /// Connection tracking had no room for another session and dropped the packet that would have begun one
-    /// (`nf_conntrack_max`, statistic `drop`). Lost: those packets. A sender repeats what is not answered, so there were
+    /// (`nf_conntrack_max`, statistic `drop`). Lost: those packets. Senders repeat unanswered packets, so there were
     /// at most as many sessions, and none of them was translated.
     TableFull,
     /// Connection tracking dropped the first packet of a session because its translated tuple was taken (statistic
@@ -277,13 +277,13 @@ pub enum GapCause {
     /// The system's clock was set. The interval goes from what it said before to what it says after, in either
     /// direction. Lost: nothing, but the times of records from before and after cannot be compared.
     ClockStep,
-    /// Connection tracking may have been off, as the nftables rule that keeps it on had been removed, or its events were
+    /// Connection tracking may have been off because the nftables rule that keeps it on was gone, or its events were
     /// switched off. Lost: not known.
     TrackingOff,
-    /// Messages of the kernel could not be understood, and are lost.
+    /// Messages of the kernel could not be decoded. Lost: those messages.
     Undecoded,
-    /// For as long as the TTL so many ends waited to be taken by some listener that they could not all be listed, and the
-    /// sessions that were no longer in the table were closed. Lost: when those ended, and their counters.
+    /// Throughout the TTL more ends waited for some listener than could be listed, so the sessions that were no longer
+    /// in the table were closed. Lost: their end times and counters.
     Expired,
     /// The records were known, but this receiver could not take them. Lost: those records, in the receiver's own unit
     /// (flow records for a collector).
@@ -303,7 +303,7 @@ impl GapCause {
         Self::Undelivered,
     ];
 
-    /// Whether sessions may have begun or ended of which nothing was heard.
+    /// Whether sessions may have begun or ended unnoticed.
     pub const fn may_hide_sessions(self) -> bool {
         matches!(
             self,
@@ -334,7 +334,7 @@ pub struct Gap {
     pub from: Wall,
     /// Not before `from`, except for a [`GapCause::ClockStep`] back.
     pub to: Wall,
-    /// How many were lost, where that is known; of what, says the cause.
+    /// How many were lost, where that is known; the cause tells the unit.
     pub lost: Option<u64>,
 }
 
@@ -346,7 +346,7 @@ pub enum Record {
 }
 
 impl Record {
-    /// The earliest time that it tells of: the event's, or the begin of a gap.
+    /// The earliest time in it: the event's, or the beginning of a gap.
     pub fn since(&self) -> Wall {
         match self {
             Self::Event(event) => event.time,
@@ -371,7 +371,7 @@ mod tests {
 
     use super::*;
 
-    /// Also just where one more part is needed.
+    /// Among them those at which one more part is needed.
     fn any_counter() -> impl Strategy<Value = u64> {
         let near = (0_u64..1 << 12, -9_i64..9)
             .prop_map(|(parts, off)| (parts * u64::from(u32::MAX)).saturating_add_signed(off));
@@ -405,7 +405,7 @@ mod tests {
                 parts.windows(2).all(|pair| value(&pair[0]) < value(&pair[1]))
             };
             prop_assert!(grows(|part| part.packets) || grows(|part| part.octets));
-            // One fewer would not hold the larger one in numbers that differ.
+            // One part fewer could not hold the larger counter in numbers that differ.
             let (largest, fewer) = (packets.max(octets), parts.len() as u64 - 1);
             let held: u64 = (0..fewer).map(|step| u64::from(u32::MAX) - step).sum();
             prop_assert!(fewer == 0 || held < largest);

@@ -1,6 +1,6 @@
 //! The two clocks of the program, as types.
 //!
-//! [`Wall`] is what a record says, [`Uptime`] is what a deadline and a NetFlow SysUptime are made of. Neither has a
+//! [`Wall`] is the time of records, [`Uptime`] that of deadlines and of NetFlow's SysUptime. Neither has a
 //! `now()`: the event loop reads both clocks once per wake-up and hands a [`Now`] down, so that everything below it can
 //! be tested without sleeping.
 
@@ -156,30 +156,30 @@ impl fmt::Display for Age {
 
 /// The boot time in whole milliseconds, to which the times of one message are relative.
 ///
-/// A collector gets a time back as header time - SysUptime + first. So both ends must use one boot time, also when the
-/// clock is set while the message fills.
+/// A collector gets a time back as header time - SysUptime + first. So a message must use one boot time, even when the
+/// clock is set while it fills.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct BootTime {
     /// Since 1970; negative while the clock of a machine has not been set yet.
     millis: i64,
-    /// The earliest time that can be told from a recent one, since 1970.
+    /// Since 1970; an earlier time would look like a recent one.
     oldest: i64,
 }
 
 impl BootTime {
-    /// How far back SysUptime reaches: 2^32 ms without an hour, in which the message may fill and leave.
+    /// How far back SysUptime reaches: 2^32 ms less an hour, in which the message may fill and leave.
     pub const SPAN: Duration = Duration::from_millis((1 << 32) - 3_600_000);
 
     pub const fn new(now: Now) -> Self {
-        // Nanoseconds of 64 bits have milliseconds of 45.
+        // 64 bits of nanoseconds are 45 bits of milliseconds.
         let wall = now.wall.as_millis() as i64;
         let millis = wall - now.up.as_millis() as i64;
         let oldest = wall - Self::SPAN.as_millis() as i64;
         Self { millis, oldest }
     }
 
-    /// SysUptime at `time`, modulo 2^32 ms (49.7 days) like the field in the header; also for times before boot. A time more
-    /// than [`Self::SPAN`] ago would be read as a recent one, so that it becomes the oldest which is not.
+    /// SysUptime at `time`, modulo 2^32 ms (49.7 days) like the field in the header; also for times before boot. A time
+    /// more than [`Self::SPAN`] ago would look like a recent one, and is clamped to that.
     pub fn sys_uptime(self, time: Wall) -> u32 {
         let millis = (time.as_millis() as i64).max(self.oldest);
         (millis - self.millis) as u32

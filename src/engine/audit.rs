@@ -1,13 +1,13 @@
-//! Audits: the kernel's table held against the pending sessions.
+//! Audits: comparisons of the kernel's table with the pending sessions.
 //!
 //! An audit begins with a dump of the table. Sessions in it are marked as seen, or adopted when they were not known. Then
-//! comes a dump of the dying list: entries that have left the table and whose DESTROY the kernel still owes us. A session
-//! that stood in neither may still have its DESTROY in the event socket's queue: only when the dumps have ended *and*
-//! that queue has been read to its end is it gone for certain. Then the pending sessions are walked, a slice per turn of
-//! the loop, and what is gone is closed: with an inferred end, which is at the latest that of the gap that hid the true one.
+//! comes a dump of the dying list: entries that have left the table and whose DESTROY the kernel still owes us. The DESTROY
+//! of a session in neither may still be queued in the event socket: only when the dumps have ended *and* that queue has
+//! been read to its end is the session certainly gone. Then the pending sessions are walked, a slice per turn of the loop,
+//! and closed if they are gone: with an inferred end, at the latest that of the gap that hid the true one.
 //!
-//! While a listener is slow, the dying list is too long to be read for certain, and such an audit closes nothing. When none
-//! has been certain for as long as the TTL, the sessions that they have not found are closed, with a gap that says so.
+//! While a listener is slow, the dying list is too long to be read completely, and such an audit in doubt closes nothing. When
+//! no audit has been certain for the whole TTL, the sessions that none of them found are closed, with a gap that says so.
 //!
 //! Audits take place at the start, after every gap, and every `resync`. Without a resync, one is due when the oldest session
 //! reaches the TTL.
@@ -20,13 +20,13 @@ use crate::session::{EventKind, Gap, GapCause, NatEvent, Provenance, Record};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{Entry, Listing};
 
-/// Slots walked in one turn of the loop: no more records than an output takes in one, should all of them be closed.
+/// Slots walked in one turn of the loop: even if all of them are closed, no more records than an output takes in one turn.
 const SLICE: usize = 1024;
-/// Least time between audits: a flood that overflows the queue again and again must not keep the daemon dumping.
+/// The least time between audits: a flood that overflows the queue again and again must not keep the daemon dumping.
 const PAUSE: Duration = Duration::from_secs(5);
-/// Wait before a dump that failed is asked for again.
+/// The wait before a failed dump is repeated.
 const RETRY: Duration = Duration::from_secs(10);
-/// Wait before an audit is repeated that the kernel was too busy to answer for certain.
+/// The wait before an audit in doubt is repeated, as the kernel was too busy for complete listings.
 const IN_DOUBT: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -58,7 +58,7 @@ struct Doubted {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
     Idle,
-    /// The listing is to be asked for.
+    /// The listing has to be requested.
     Due(Listing),
     Dumping(Listing),
     Draining,
@@ -91,7 +91,8 @@ impl Audit {
         self.gap = Some((gap.to, self.number));
     }
 
-    /// When a session that is gone has ended at the latest: in the gap that hid its end, unless it was seen afterwards.
+    /// The latest time at which a session that is gone can have ended: in the gap that hid its end, unless it was seen
+    /// since.
     fn end_of(&self, pending: &Pending, now: Now) -> Wall {
         let hidden = |(end, audit): &(Wall, u32)| pending.audit <= *audit && pending.begun <= *end;
         let gap = self.gap.filter(hidden).map(|(end, _)| end);
@@ -116,14 +117,14 @@ impl Audit {
         }
     }
 
-    /// A session began that will reach the TTL at `due`.
+    /// Takes note of a session that reaches the TTL at `due`.
     pub(super) fn note_session(&mut self, due: Uptime) {
         self.due.get_or_insert(due);
     }
 }
 
 impl Engine {
-    /// Asks for an audit, at once if the last one is not very recent.
+    /// Requests an audit, at once if the last one is not very recent.
     pub fn request_audit(&mut self, now: Now) {
         let pause = self.audit.doubted.map_or(PAUSE, |_| IN_DOUBT);
         let ended = self.audit.ended;
@@ -131,9 +132,9 @@ impl Engine {
         self.audit.due = Some(self.audit.due.map_or(earliest, |due| due.min(earliest)));
     }
 
-    /// Which listing of the kernel's is to be dumped now. Says so once per dump; answer with
-    /// [`handle_dumped`](Self::handle_dumped) for each entry, then [`handle_dump_end`](Self::handle_dump_end) or
-    /// [`handle_dump_failed`](Self::handle_dump_failed).
+    /// The listing that the kernel is to dump now, given once per dump. Answer with
+    /// [`handle_dumped`](Self::handle_dumped) for each entry, then [`handle_dump_end`](Self::handle_dump_end),
+    /// [`handle_dump_failed`](Self::handle_dump_failed) or [`handle_dump_in_doubt`](Self::handle_dump_in_doubt).
     pub fn poll_dump(&mut self, now: Now) -> Option<Listing> {
         if self.audit.phase == Phase::Idle && self.audit.due.is_some_and(|due| due <= now.up) {
             self.audit.due = None;
@@ -169,7 +170,7 @@ impl Engine {
             } else if !self.unkept.confirm(key, flow.session.id, number)
                 && let Some(start) = flow.start.filter(|start| self.unheard.may_hide(*start))
             {
-                // It comes with its DESTROY, maybe after the audit that would end the doubt about its NEW.
+                // Its DESTROY reports it, maybe after the audit that would end the doubt about its NEW.
                 self.unheard.note(start, start, number);
             }
             return;
@@ -178,13 +179,13 @@ impl Engine {
             pending.audit = number;
             return;
         }
-        // It may have ended since this piece of the dump was made, and its DESTROY may have been read first.
+        // It may have ended since the kernel made this piece of the dump, and its DESTROY may have been read first.
         let session = flow.session;
         let ended = || self.recent.may_contain(key, session.id, flow.start);
         if !self.filter.accepts(&session) || ended() {
             return;
         }
-        // Where no fingerprint finds room either it may have been announced: its records come with its DESTROY.
+        // A session for which not even a fingerprint has room may have been announced: its records come with its DESTROY.
         let known = self.unkept.confirm(key, session.id, number);
         let start = flow.start.unwrap_or(now.wall);
         if self.is_full() && (known || self.is_unkept_full()) {
@@ -206,7 +207,7 @@ impl Engine {
         }
     }
 
-    /// The dump has ended, and was complete.
+    /// The dump has ended and is complete.
     pub fn handle_dump_end(&mut self) {
         self.audit.phase = match self.audit.phase {
             Phase::Dumping(Listing::Table) => Phase::Due(Listing::Dying),
@@ -218,13 +219,13 @@ impl Engine {
         };
     }
 
-    /// The dump could not be made, or broke off. The audit begins anew in 10 s.
+    /// The dump failed or broke off. The audit begins anew in 10 s.
     pub fn handle_dump_failed(&mut self, now: Now) {
         self.audit.phase = Phase::Idle;
         self.audit.due = Some(now.up.saturating_add(RETRY));
     }
 
-    /// The dump has ended, and may lack entries: nothing can be concluded from what it does not have.
+    /// The dump has ended and may lack entries: nothing follows from the absence of an entry.
     pub fn handle_dump_in_doubt(&mut self, now: Now) {
         let doubted = self.audit.doubted.get_or_insert(Doubted {
             first: self.audit.number,
@@ -280,13 +281,13 @@ impl Engine {
         }
     }
 
-    /// The first audit of which a session that is there was seen by one.
+    /// The audit from which on every open session has been seen by at least one.
     fn oldest_seen(&self) -> u32 {
         let doubted = self.audit.doubted;
         doubted.map_or(self.audit.number, |doubted| doubted.first)
     }
 
-    /// Closes what is gone of a slice, and returns how much was walked.
+    /// Closes the sessions of a slice that are gone, and returns how many slots were walked.
     fn close_slice(&mut self, next_slot: usize, oldest: u32, now: Now) -> usize {
         let mut walked = 0;
         for slot in self.table.slots(next_slot, SLICE) {
@@ -312,7 +313,7 @@ impl Engine {
             Some(Doubted { since, closed, .. }) => {
                 self.audit.due = Some(now.up.saturating_add(IN_DOUBT));
                 if closed > 0 {
-                    // Some of those were known by a fingerprint only, and their ends may come.
+                    // Some of these were known only by a fingerprint, and their ends may still come.
                     self.unheard.note(Wall::default(), now.wall, number);
                     self.state_gap(Gap {
                         cause: GapCause::Expired,
@@ -327,8 +328,8 @@ impl Engine {
         self.schedule_audit(now);
     }
 
-    /// Sets the time of the next audit, when nothing asks for one before: all that is pending has just been seen, or no
-    /// event can have been missed.
+    /// Sets the time of the next audit, unless something requests an earlier one: every pending session has just been
+    /// seen, or no event can have been missed.
     pub fn schedule_audit(&mut self, now: Now) {
         if self.audit.phase != Phase::Idle {
             return;

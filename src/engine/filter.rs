@@ -1,4 +1,4 @@
-//! Which sessions are logged.
+//! The selection of the sessions that are logged.
 
 use crate::config::{Capture, LogScope, MarkFilter, Prefix};
 use crate::session::{Protocol, Session};
@@ -24,7 +24,7 @@ impl Filter {
         }
     }
 
-    /// Whether it may accept a session at its end that it did not accept at its beginning.
+    /// Whether it may reject a session at its beginning and accept it at its end.
     pub const fn has_mark(&self) -> bool {
         self.mark.is_some()
     }

@@ -1,21 +1,21 @@
 //! The session state machine: conntrack events in, NAT records and store changes out.
 //!
 //! Sans-IO: no socket, no file, no clock. Input goes in by `handle_*`, with `now`; records come out by
-//! [`poll_record`](Engine::poll_record), changes for the store by [`changes`](Engine::changes), and the next moment at
-//! which something is to do by [`poll_timeout`](Engine::poll_timeout). Calls that find nothing to do are harmless.
+//! [`poll_record`](Engine::poll_record), changes for the store by [`changes`](Engine::changes), and the time of the
+//! next work by [`poll_timeout`](Engine::poll_timeout). Calls that find nothing to do are harmless.
 //!
 //! It guarantees:
 //! - every delete record has its create record before it: a DESTROY whose NEW was never seen gives both;
-//! - a session is reported once: a repeated NEW or DESTROY gives nothing. A repeated DESTROY that cannot be told from the end
-//!   of a session that was not announced is reported as one: where the kernel keeps no timestamps, and, once [`recent`] has
-//!   forgotten it, where NEWs may have been missed;
-//! - an *audit* (a dump of the kernel's table) closes what the kernel no longer has and adopts what was not known, with
-//!   inferred records;
-//! - no more sessions are kept than [`Policy::max_pending`]: the records of those beyond leave at their times and complete, but
-//!   an end that the kernel does not report is counted and not recorded, and after a restart they are adopted.
+//! - a session is reported once: a repeated NEW or DESTROY gives nothing. A repeated DESTROY is taken for the end of a
+//!   session that was not announced only where the two look alike: where the kernel keeps no timestamps, and, once
+//!   [`recent`] has forgotten it, where NEWs may have been missed;
+//! - an *audit* (a dump of the kernel's table) closes sessions that the kernel no longer has and adopts unknown ones,
+//!   with inferred records;
+//! - no more sessions are kept than [`Policy::max_pending`]: the records of those beyond leave on time and complete,
+//!   but an end that the kernel does not report is only counted, and after a restart they are adopted.
 //!
-//! `CTA_ID` is a hash of addresses in memory and tuples, and comes again for a later connection with the same tuples. So
-//! a session is known by zone, protocol, both tuples, id and start time together, and NEW is paired with DESTROY in order.
+//! `CTA_ID` is a hash of addresses in memory and tuples, and recurs for a later connection with the same tuples. So
+//! zone, protocol, both tuples, id and start time together identify a session, and NEW is paired with DESTROY in order.
 
 mod audit;
 mod filter;
@@ -47,25 +47,25 @@ use crate::session::{EventKind, Gap, NatEvent, Provenance, Record, Session};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{Entry, Event};
 
-/// How much earlier than the kernel's start time the clock may have stood that was read for the NEW: the clock is read
-/// once per wake-up, before the events that come in during it.
+/// How much later than the time read for its NEW the kernel's start time of a session may be: the clock is read once
+/// per wake-up, before the events that come in during it.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
-/// Sessions handed to the store at a time, as begun and as ended: a commit must not hold up the loop for long.
+/// The most sessions, begun or ended, handed to the store at a time: a commit must not hold up the loop for long.
 const MAX_CHANGES: usize = 1 << 16;
 
-/// Fingerprints that are known beside the sessions that are kept: so many times as many, and at least the second number.
+/// The most fingerprints of sessions that are not kept: this many times the kept sessions, and at least the second number.
 const UNKEPT_FACTOR: usize = 4;
 const LEAST_UNKEPT: usize = 1 << 20;
 
-/// When audits are due, and how much is kept.
+/// The times of audits, and the number of sessions kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Policy {
-    /// Age at which a session is looked for in the kernel's table, if nothing else has led to an audit before.
+    /// The age at which a session is looked for in the kernel's table, unless an audit took place before.
     pub ttl: Duration,
     /// Time between audits.
     pub resync: Option<Duration>,
-    /// Sessions kept at a time, those of the store aside, which all are.
+    /// The most sessions kept; those restored from the store are always kept.
     pub max_pending: usize,
 }
 
@@ -79,7 +79,7 @@ impl Policy {
     }
 }
 
-/// A session as the store gives it back.
+/// A session as the store returns it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StoredSession {
     pub row: Row,
@@ -97,23 +97,23 @@ pub struct Engine {
     recent: RecentEnds,
     unheard: Unheard,
     uncounted: Uncounted,
-    /// Room for the keys of a batch, used again and again.
+    /// Room for the keys of a batch, to be reused.
     keys: Vec<Key>,
     /// Whether the kernel leaves NEWs out although nothing is missed.
     leaves_out_new: bool,
     audit: Audit,
     records: VecDeque<Record>,
     next_row: Row,
-    /// Begun since the last commit; some of them may have ended meanwhile.
+    /// Begun since the last commit; some may have ended since.
     begun: VecDeque<(Slot, Row)>,
     /// Ended, and still in the store.
     ended: Vec<Row>,
     /// Pending sessions that would not be logged if they began now.
     left_out: usize,
     unkept: Unkept,
-    /// How many fingerprints are kept.
+    /// The most fingerprints kept.
     max_unkept: usize,
-    /// Whether the filter has changed since some of those began.
+    /// Whether the filter has changed since some of the unkept began.
     unkept_left_out: bool,
     statistics: Sessions,
 }
@@ -125,7 +125,7 @@ pub struct Changes<'a> {
     begun: &'a VecDeque<(Slot, Row)>,
     /// Rows to delete.
     pub ended: &'a [Row],
-    /// Whether these are all changes there are.
+    /// Whether these are all changes.
     pub whole: bool,
 }
 
@@ -138,7 +138,7 @@ impl Changes<'_> {
 }
 
 impl Engine {
-    /// Everything is heard that begins after `now`.
+    /// An engine that hears of everything that begins after `now`.
     pub fn new(filter: Filter, policy: Policy, now: Now) -> Self {
         let (audit, before) = (Audit::new(), now.wall.saturating_sub(CLOCK_SLACK));
         let mut unheard = Unheard::default();
@@ -184,7 +184,7 @@ impl Engine {
         }
     }
 
-    /// Takes a session of an earlier run back from the store, also when events came in before. An audit should follow.
+    /// Takes back a session of an earlier run from the store, even when events came in before. An audit should follow.
     pub fn restore(&mut self, stored: StoredSession) {
         self.next_row = Row(self.next_row.0.max(stored.row.0.saturating_add(1)));
         let key = self.table.key(&stored.session);
@@ -192,7 +192,7 @@ impl Engine {
             .table
             .find(key, &stored.session)
             .find(|(_, pending)| {
-                // One that was seen to begin is another session with the same tuples and id.
+                // A session that was seen to begin is another one with the same tuples and id.
                 !pending.stored
                     && pending.provenance == Provenance::Inferred
                     && same_id(&pending.session, &stored.session)
@@ -219,8 +219,7 @@ impl Engine {
         self.note_peak();
     }
 
-    /// An earlier run listened with the same socket, and its sessions have been restored: none of them has ended without being
-    /// heard.
+    /// An earlier run listened with the same socket, and its sessions have been restored: no end of theirs was missed.
     pub fn handle_continued(&mut self) {
         let number = self.audit.number();
         for (_, pending) in self.table.iter_mut() {
@@ -228,21 +227,21 @@ impl Engine {
         }
     }
 
-    /// The socket dropped events between `from` and `to`. With reliable delivery that is no gap: a session whose NEW could not
-    /// be queued is heard of when it ends.
+    /// The socket dropped events between `from` and `to`. With reliable delivery that is no gap: the end of a session
+    /// whose NEW could not be queued is still reported.
     pub fn handle_drops(&mut self, from: Wall, to: Wall) {
         self.unheard.note(from, to, self.audit.number());
     }
 
-    /// Packets may not be counted, or all are. Between `before`, when that was known last, and `now` it has changed.
+    /// From now on packets may go uncounted, or no longer. The change lies between `before`, the last check, and `now`.
     pub fn handle_uncounted(&mut self, is_so: bool, before: Wall, now: Wall) {
         self.uncounted.note(is_so, before, now);
     }
 
     /// Handles events in their order.
     pub fn handle_events(&mut self, events: &[Event], now: Now) {
-        // The places of all are looked at before any is changed. The looks do not depend on each other, so that the processor
-        // waits for the memory of many sessions at once: with millions pending that wait is most of the cost of an event.
+        // The places of all are touched before any is changed. These reads are independent, so the processor waits for
+        // the memory of many sessions at once: with millions pending, that wait is most of the cost of an event.
         let mut keys = std::mem::take(&mut self.keys);
         let looked = events.iter().map(|event| {
             let (Event::New(entry) | Event::Destroy(entry)) = event;
@@ -260,13 +259,13 @@ impl Engine {
         self.keys = keys;
     }
 
-    /// States that events may have been missed. What was missed is looked for by an audit.
+    /// States that events may have been missed, and has an audit look for them.
     pub fn handle_gap(&mut self, gap: Gap, now: Now) {
         self.state_gap(gap);
         self.request_audit(now);
     }
 
-    /// States a gap in which no session can be found any more.
+    /// States a gap whose sessions no audit can find any more.
     pub fn state_gap(&mut self, gap: Gap) {
         if gap.cause.may_hide_sessions() {
             self.audit.note_gap(&gap);
@@ -394,10 +393,10 @@ impl Engine {
             .find(|(_, pending)| session.id.is_some() && pending.session.id == session.id)
             .map(|(slot, pending)| (slot, pending.audit, pending.begun));
         match same {
-            // One of an earlier run ended while nobody listened: this is the next with its tuples and id.
+            // A session of an earlier run ended while nobody listened: this is the next with its tuples and id.
             Some((slot, RESTORED, _)) => self.close(key, slot, now),
-            // Another listener could not take the event, so that the kernel sent it again to all of them. Or the end of the
-            // pending one was missed, and this is the next.
+            // Another listener could not take the event, so the kernel sent it again to all of them. Or the end of the
+            // pending session was missed, and this is the next.
             Some((.., begun)) => {
                 if self.unheard.is_after(begun) {
                     self.unheard.note(begun, now.wall, self.audit.number());
@@ -452,22 +451,22 @@ impl Engine {
         self.emit_delete(flow, flow.start, end, Provenance::Kernel);
     }
 
-    /// Whether the end of a session that is not known has come before. If not, its NEW was missed, or there was none: a filter
+    /// Whether the end of an unknown session is a repetition. If not, its NEW was missed, or there was none: a filter
     /// by a mark may accept a session only at its end, and rules of the kernel may leave NEWs out (`CT --ctevents`).
     fn is_repetition(&mut self, flow: &Entry, sighting: Sighting) -> bool {
         let is_heard = |start| !self.unheard.may_hide(start);
         if flow.is_unannounced || self.filter.has_mark() || !flow.start.is_some_and(is_heard) {
             return false;
         }
-        // One that ends as it begins may have been reported by two processors at once, its end first.
+        // Two processors may report a session that ends as it begins at once, and its end first.
         let is_late = |start: Wall| flow.stop > Some(start.saturating_add(CLOCK_SLACK));
         self.leaves_out_new |= sighting == Sighting::First && flow.start.is_some_and(is_late);
         sighting != Sighting::First && !self.leaves_out_new
     }
 
-    /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that had begun when the
-    /// kernel says it did. A later one is another session with the same tuples, unless everything has been heard since the
-    /// pending one began: then the clock was set back before its NEW was read.
+    /// The pending session that `flow` is the end of: of those with its tuples and id, the oldest that was not seen before
+    /// the kernel's start time. One seen earlier is another session, unless nothing has been missed since: then the clock
+    /// was set back before its NEW was read.
     fn paired(&self, key: Key, flow: &Entry) -> Option<Slot> {
         self.table
             .find(key, &flow.session)
@@ -565,7 +564,7 @@ impl Engine {
         self.records.push_back(Record::Event(NatEvent {
             kind: EventKind::Delete,
             session: flow.session,
-            // A record never ends before it begins, also where the clock was set back.
+            // A record never ends before it begins, even when the clock was set back.
             time: start.map_or(end, |start| end.max(start)),
             start,
             totals: flow.totals.filter(|_| !is_uncounted),

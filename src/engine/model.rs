@@ -1,15 +1,15 @@
-//! The engine held against a naive model of the kernel, in random orders of everything that can happen between them.
+//! The engine against a naive model of the kernel, with all that can happen between them in random order.
 //!
-//! The model knows every connection that there ever was (a [`Life`]) and what became of its two events: read, lost while
-//! the queue was full, kept in the dying list, sent twice, or unread as the daemon crashed. It makes dumps in pieces, so that
-//! events come between the making and the reading of each.
+//! The model knows every connection that ever was (a [`Life`]) and the fate of its two events: read, lost while the
+//! queue was full, kept in the dying list, sent twice, or unread as the daemon crashed. It makes dumps in pieces, so
+//! that events fall between the making and the reading of each.
 //!
 //! At the end, after a last audit:
-//! - pending is what the kernel has;
-//! - every life of which the engine heard has one create and, when it ended, one delete; no record ends before it begins;
-//! - at every moment, creates and restored sessions are deletes and pending ones.
+//! - the pending sessions are those that the kernel has;
+//! - every life that the engine heard of has one create and, when it ended, one delete; no record ends before it begins;
+//! - at every moment, creates plus restored sessions equal deletes plus pending ones.
 //!
-//! A tuple of which nothing certain is known is left out of the second rule: see [`Doubt`].
+//! A tuple about which nothing is certain is exempt from the second rule: see [`Doubt`].
 
 #![allow(clippy::unwrap_used)]
 
@@ -26,45 +26,45 @@ use super::*;
 use crate::session::GapCause;
 use crate::wire::ctnetlink::Listing;
 
-/// Few, so that tuples (and with them ids) come again and again.
+/// Few, so that tuples (and with them ids) recur.
 const PORTS: u16 = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 struct Life {
     port: u16,
-    /// That of the life before it, unless the kernel still has its entry.
+    /// The id of the life before it, unless the kernel still has that entry.
     id: u32,
     start: Wall,
     end: Option<Wall>,
     /// The clock as the engine first heard of it, by event or dump.
     heard: Option<Wall>,
-    /// In which run that was.
+    /// The run in which that was.
     run: u32,
     /// The end will never be read: lost, or unread at a crash.
     end_lost: bool,
-    /// The end of an earlier life of the tuple was read after this one had been heard of, and may have been taken for its.
+    /// The end of an earlier life of the tuple was read after this one was heard of, and may have been taken for its own.
     overtook: bool,
 }
 
-/// Why the records of a tuple cannot be told apart exactly. And, by [`World::is_merged`]: the end of a life is lost, and a
-/// later one of its tuple and id is taken for it, as its NEW looks like a repetition. Only its DESTROY, or a dump, has the
-/// start time by which it is known, where the kernel keeps these and they differ by more than a second. The same when
-/// events of the earlier life were queued for so long that a dump told of the later one before.
+/// Reasons why the records of a tuple are not exact. One more is [`World::is_merged`]: the end of a life is lost, and a
+/// later life of its tuple and id is taken for it, as its NEW looks like a repetition. Only its DESTROY, or a dump, has
+/// the start time that identifies it, where the kernel keeps start times and they differ by more than a second. The
+/// same happens when events of the earlier life are queued so long that a dump reports the later one first.
 #[derive(Clone, Copy, Debug, Default)]
 struct Doubt {
-    /// The engine has forgotten what it had said of the tuple since the last commit, so that it may say it again; or
-    /// what it would have said was lost with the crash. The gap of the restart covers it.
+    /// The engine has forgotten its reports on the tuple since the last commit and may repeat them, or reports still to
+    /// come were lost with the crash. The gap of the restart covers it.
     crashed: bool,
     /// No start times, and the tuple was used before: an open life whose own NEW is lost, or was read before the end of
-    /// the life before it, looks like an entry of a dump that has just ended. Its DESTROY will tell of it. And an end that
-    /// comes out of the dying list is taken for that of the life after it. With start times this takes a tuple that is
-    /// used again within a second.
+    /// the life before it, looks like an entry of a dump that has just ended. Its DESTROY will report it. And an end
+    /// from the dying list is taken for that of the life after it. With start times this takes a tuple that is used
+    /// again within a second.
     hidden: bool,
-    /// A beginning was repeated after a restart, before an audit had found the life still open: then it is taken for the
-    /// beginning of another. A NEW has no start time by which the two could be told apart.
+    /// A beginning was repeated after a restart, before an audit had found the life still open: it is taken for the
+    /// beginning of another life. A NEW has no start time that would tell the two apart.
     renewed: bool,
-    /// The beginning was read more than a second late in an earlier run, by a kernel that does not say when it happened; then
+    /// An earlier run read the beginning more than a second late, from a kernel that does not report event times; then
     /// the next life began before the end was read. That end is taken for the end of another life.
     late: bool,
 }
@@ -91,7 +91,7 @@ struct World {
     lives: Vec<Life>,
     queue: VecDeque<Queued>,
     full: bool,
-    /// Something was lost since the queue was last empty (only when not reliable): until then all is lost.
+    /// Something was lost since the queue was last empty (only when not reliable): until then every event is lost.
     congested: bool,
     /// The kernel has counted drops that the engine was not told of.
     dropped: bool,
@@ -99,7 +99,7 @@ struct World {
     looked: Wall,
     dying: Vec<usize>,
     delivered: Vec<usize>,
-    /// Whether ends that were read are owed to another listener.
+    /// Whether another listener has not taken ends that were read.
     is_other_slow: bool,
     dump: Option<Dump>,
     store: BTreeMap<Row, StoredSession>,
@@ -203,8 +203,8 @@ impl World {
             Step::End(port) => self.end(port),
             Step::Full(full) => self.full = full,
             Step::Read(count) => self.read(count),
-            // Without start times a repeated end is an end more: nothing tells them apart. The kernel repeats it for as long
-            // as it has the entry, and the id of another connection is not that of an entry that is still there.
+            // Without start times a repeated end counts as one more: nothing tells them apart. The kernel repeats it
+            // for as long as it has the entry, and no other connection has the id of an entry that still exists.
             Step::RepeatEnd(which) if self.kind.timestamps && !self.delivered.is_empty() => {
                 let life = self.delivered[which % self.delivered.len()];
                 if !self.is_followed(life) {
@@ -450,7 +450,7 @@ impl World {
             }
             return;
         };
-        // The true memory holds far more ends than are read while a piece waits.
+        // The real memory holds far more ends than are read while a piece waits.
         if self.kind.forgets && listing == Listing::Table && self.delivered.contains(&life) {
             return;
         }
@@ -510,7 +510,7 @@ impl World {
         }
         self.congested = false;
         self.dump = None;
-        // The memory of what ended goes with the process: an end repeated after it is recorded again, with the same times.
+        // The memory of ends is lost with the process: an end repeated after it is recorded again, with the same times.
         self.delivered.clear();
         // Nobody listens for a while, and the next run's rows lie above.
         self.pass(2 * SECOND, Duration::ZERO);
@@ -523,7 +523,7 @@ impl World {
         self.state_gap(GapCause::Restart);
     }
 
-    /// The end of a life is gone, unless it was read before and this was a repetition.
+    /// The end of a life is lost, unless it was read before and this was a repetition.
     fn lose_end(&mut self, life: usize) {
         if !self.delivered.contains(&life) {
             self.lives[life].end_lost = true;

@@ -1,11 +1,11 @@
-//! Memory of the sessions that ended lately, to know a repeated DESTROY when it comes.
+//! A memory of the sessions that ended lately, to recognise a repeated DESTROY.
 //!
-//! The kernel delivers an event again to every listener when one of them could not take it, and an entry that ended
-//! may still stand in a piece of a dump. The memory is in sets of one line of the processor's cache, in which the latest
-//! session takes the place of the oldest. It grows, up to a bound, while it forgets ends of the last minutes.
+//! The kernel delivers an event again to every listener when one of them could not take it, and an entry that ended may
+//! still be in a piece of a dump. The memory consists of sets the size of a cache line, in which the latest session
+//! takes the place of the oldest. It grows, up to a bound, while it forgets ends of the last minutes.
 //!
-//! Each set remembers the latest end among the sessions that it has forgotten: a session that ended later and is not in the
-//! set has not been here before.
+//! Each set remembers the latest end among the sessions that it has forgotten: a session that ended later and is not in
+//! the set is new.
 
 use std::time::Duration;
 
@@ -18,13 +18,13 @@ const SETS: usize = 1 << 16;
 const MOST_SETS: usize = 1 << 19;
 const WAYS: usize = 4;
 
-/// How long an end should be remembered. The kernel dates an expiry back to its due time, which its garbage collector finds
-/// out up to a minute later, and the event may have waited in the socket's queue.
+/// How long an end should be remembered. The kernel dates an expiry back to its due time, which its garbage collector
+/// notices up to a minute later, and the event may have waited in the socket's queue.
 const HORIZON: Duration = Duration::from_secs(180);
 
 #[derive(Debug)]
 pub(super) struct RecentEnds {
-    /// Found by the lowest bits of a fingerprint.
+    /// Indexed by the lowest bits of a fingerprint.
     sets: Box<[Set]>,
     /// The latest end that each set has forgotten.
     forgotten: Box<[Seconds]>,
@@ -34,11 +34,11 @@ pub(super) struct RecentEnds {
 #[repr(align(64))]
 struct Set([Place; WAYS]);
 
-/// An ended session. All zeros where there is none.
+/// An ended session; all zeros for an empty place.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     start: Start,
-    /// The 32 bits of the fingerprint above those that find one of the first [`SETS`].
+    /// The 32 bits of the fingerprint above those that index the first [`SETS`].
     tag: u32,
     ended: Seconds,
 }
@@ -55,13 +55,13 @@ struct Seconds(u32);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Sighting {
     First,
-    /// It ended no later than sessions that are forgotten, so that it may be one of those.
+    /// It ended no later than sessions that are forgotten, and may be one of those.
     Unknown,
     Repeated,
 }
 
 impl RecentEnds {
-    /// A memory that has forgotten all that ended until `now`.
+    /// A memory that has forgotten every end until `now`.
     pub(super) fn new(now: Wall) -> Self {
         Self {
             sets: vec![Set::default(); SETS].into_boxed_slice(),
@@ -69,8 +69,8 @@ impl RecentEnds {
         }
     }
 
-    /// Remembers that the session that began at `start` ended at `end`, and says whether that is news. Without the kernel's
-    /// start time a session cannot be told from the next one with the same tuples and id: then it always is.
+    /// Remembers that the session that began at `start` ended at `end`, and returns whether that is new. Without the
+    /// kernel's start time it always is: the session cannot be told from the next one with the same tuples and id.
     pub(super) fn insert(
         &mut self,
         key: Key,
@@ -94,18 +94,18 @@ impl RecentEnds {
         }
     }
 
-    /// Has the memory at hand that remembering an end takes. The value means nothing.
+    /// Fetches the memory that remembering an end touches. The value means nothing.
     pub(super) fn look(&self, key: Key, id: Option<u32>) -> u64 {
         self.sets[self.number_of(fingerprint(key, id))].0[0].start.0
     }
 
-    /// Remembers a session that was closed at `now` without its DESTROY, should that come after all.
+    /// Remembers a session that was closed at `now` without its DESTROY, in case that still comes.
     pub(super) fn insert_inferred(&mut self, key: Key, id: Option<u32>, begun: Wall, now: Wall) {
         self.put(fingerprint(key, id), Start::seen(begun), now);
     }
 
-    /// Whether an entry of a dump may be one that has ended. Without start times a later connection with the same tuples
-    /// and id is taken for it as well; its own events tell of it.
+    /// Whether an entry of a dump may be one that has ended. Without start times a later connection with the same
+    /// tuples and id is taken for it as well; its own events report it.
     pub(super) fn may_contain(&self, key: Key, id: Option<u32>, start: Option<Wall>) -> bool {
         let fingerprint = fingerprint(key, id);
         let mut places = self.sets[self.number_of(fingerprint)].0.iter();
@@ -144,7 +144,7 @@ impl RecentEnds {
         set[0] = place;
     }
 
-    /// Makes two sets of each.
+    /// Splits each set into two.
     fn grow(&mut self) {
         let half = self.sets.len();
         let sets = vec![Set::default(); 2 * half].into_boxed_slice();
@@ -174,9 +174,9 @@ impl Place {
 }
 
 impl Start {
-    /// The kernel's.
+    /// The kernel's start time.
     const EXACT: u64 = 1;
-    /// When the session was seen to begin.
+    /// The time when the session was seen to begin.
     const SEEN: u64 = 2;
     const KIND: u64 = 3;
     /// The kernel does not say when connections start.
@@ -193,8 +193,8 @@ impl Start {
     fn is(self, start: Wall) -> bool {
         let known = Wall::from_nanos(self.0 & !Self::KIND);
         match self.0 & Self::KIND {
-            // Its NEW may have been read long after it began. An earlier session with the same tuples and id has been heard
-            // to its end before: the id is made of an address in memory, which the next one can only have after that.
+            // Its NEW may have been read long after it began. By then every event of an earlier session with the same tuples
+            // and id has been read: the id is made of an address in memory, which the next one can only get after that.
             Self::SEEN => began_by(known, Some(start)),
             _ => self == Self::exact(start),
         }
@@ -219,7 +219,7 @@ const fn tag_of(fingerprint: u64) -> u32 {
     (fingerprint >> SETS.trailing_zeros()) as u32
 }
 
-/// The key is a good hash already; the id only has to reach all of its bits.
+/// The key is a good hash already; the id only has to affect all of its bits.
 pub(super) fn fingerprint(key: Key, id: Option<u32>) -> u64 {
     let id = id.map_or(0, |id| u64::from(id) + 1);
     key.0 ^ id.wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -229,7 +229,7 @@ pub(super) fn fingerprint(key: Key, id: Option<u32>) -> u64 {
 mod tests {
     use super::*;
 
-    /// The sightings of so many ends, counted as each comes for the second time.
+    /// The sightings of `count` ends, as each comes for the second time.
     fn said_of(count: u64, forget: bool) -> [usize; 3] {
         let start = Wall::from_secs(1_800_000_000);
         let later = if forget { 2 * HORIZON } else { Duration::ZERO };

@@ -1,11 +1,11 @@
 //! The sessions that have begun and have not ended, in memory.
 //!
-//! A session is found by its protocol, zone and both tuples. That is not unique: the end of one may be reported after
-//! the beginning of the next with the same tuples, so that several are kept side by side and the caller chooses.
-//! Entries stay in their slot for life; a slot is used again after its entry was removed.
+//! Protocol, zone and both tuples find a session, but are not unique: the end of one may be reported after the
+//! beginning of the next with the same tuples, so several are kept side by side and the caller chooses. Entries stay in
+//! their slot for life; a slot is reused after its entry was removed.
 //!
-//! The index is in shards, which grow one by one: to grow an index of millions of sessions in one piece would hold up the
-//! loop for a quarter of a second.
+//! The index is in shards, which grow one by one: growing an index of millions of sessions in one piece would hold up
+//! the loop for a quarter of a second.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
@@ -24,8 +24,8 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 pub struct Row(pub i64);
 
 impl Row {
-    /// The first of a run. It lies above those of every run that started a second or more before, so that the sessions of a
-    /// store that could only be opened late keep theirs. Whatever the clock says, there is room for 2^62 more.
+    /// The first of a run. It lies above those of every run that started at least a second before, so that the sessions
+    /// of a store that opens late keep theirs. Whatever the clock says, there is room for 2^62 more.
     pub(super) const fn first(start: Wall) -> Self {
         Self((start.as_secs() as u32 as i64) << 30)
     }
@@ -38,8 +38,8 @@ pub struct Pending {
     /// When it was seen to begin: never before the kernel's own start time, and later by the delay of the event at most.
     pub begun: Wall,
     pub row: Row,
-    /// The last audit that found the session in the kernel, or before whose successor it began; [`RESTORED`] until then for
-    /// one of an earlier run.
+    /// The last audit that found the session in the kernel, or that had begun when the session began; [`RESTORED`] for
+    /// one of an earlier run that no audit has found yet.
     pub(super) audit: u32,
     pub provenance: Provenance,
     /// Whether `begun` is the kernel's start time.
@@ -58,8 +58,9 @@ impl Pending {
         }
     }
 
-    /// When it began, and who says so, once the kernel has reported its end and this `start`. The kernel dates the event of the
-    /// beginning some microseconds later; with so little between them, both records have the same time.
+    /// When it began, and who says so, once the kernel has reported its end and this `start`. The event of its
+    /// beginning was dated some microseconds later, or at worst at the beginning of the turn in which it was read: for
+    /// so small a difference, both records have the same time.
     pub(super) fn start(&self, start: Option<Wall>) -> (Wall, Provenance) {
         let near = self.begun.saturating_sub(MILLISECOND)..self.begun.saturating_add(MILLISECOND);
         match start {
@@ -80,10 +81,10 @@ impl Pending {
     }
 }
 
-/// [`Pending::audit`] of a session of an earlier run that nothing has confirmed yet.
+/// [`Pending::audit`] of a session of an earlier run that no audit has found yet.
 pub(super) const RESTORED: u32 = 0;
 
-/// Hash of what [`Table::find`] compares.
+/// A hash of the fields that [`Table::find`] compares.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Key(pub(super) u64);
 
@@ -93,7 +94,7 @@ pub(super) struct Slot(u32);
 
 /// Power of two.
 pub(super) const SHARDS: usize = 256;
-/// Sessions for which a shard has room from the beginning, so that a quiet gateway never lets one grow.
+/// Sessions for which a shard has room from the beginning, so that on a quiet gateway none ever grows.
 const ROOM: usize = 56;
 
 #[derive(Debug)]
@@ -146,7 +147,7 @@ impl Table {
             .filter(|(_, pending)| same_key(&pending.session, session))
     }
 
-    /// Has the memory at hand that finding a session of this key takes. The value means nothing.
+    /// Fetches the memory that finding a session of this key touches. The value means nothing.
     pub(super) fn look(&self, key: Key) -> u64 {
         let mut slots = self.index[shard_of(key)].iter_hash(key.0);
         let pending = slots.next().and_then(|slot| self.at(*slot));
@@ -191,13 +192,13 @@ impl Table {
     }
 }
 
-/// By bits of the hash that a shard does not use itself: it finds a place by the lowest, and tells places apart by the
+/// Uses bits of the hash that a shard does not use: a shard finds a place by the lowest, and tells places apart by the
 /// highest.
 const fn shard_of(key: Key) -> usize {
     (key.0 >> 32) as usize & (SHARDS - 1)
 }
 
-/// In whole words: a tuple's own `Hash` would feed the hasher field by field, which costs more than all the rest.
+/// Hashes whole words: a tuple's own `Hash` would feed the hasher field by field, at more cost than all the rest.
 fn key(hasher: &DefaultHashBuilder, session: &Session) -> Key {
     let mut state = hasher.build_hasher();
     let Session {

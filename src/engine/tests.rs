@@ -55,7 +55,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// UDP from a client behind SNAT, told apart by its source port.
+/// UDP from a client behind SNAT, identified by its source port.
 pub(super) fn session(port: u16) -> Session {
     let (client, server, gateway) = ("10.0.0.2", "198.51.100.7", "203.0.113.9");
     Session {
@@ -150,7 +150,7 @@ fn audit(engine: &mut Engine, present: &[Entry], now: Now) {
     dump(engine, present, &[], now);
     engine.handle_events_drained(now);
     engine.handle_timeout(now);
-    // Those that are not kept are gone through in pieces.
+    // Sessions that are not kept are checked in pieces.
     while engine.unkept() > 0 && engine.poll_timeout().is_some_and(|due| due <= now.up) {
         engine.handle_timeout(now);
     }

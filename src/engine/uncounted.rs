@@ -1,9 +1,9 @@
-//! When the kernel does not count packets although accounting is on: while there is an nftables flowtable without `counter`.
+//! Times in which the kernel does not count packets although accounting is on: while an nftables flowtable lacks `counter`.
 //!
-//! The packets of a flow in such a flowtable bypass connection tracking, and no event tells of it: the status bit
-//! `IPS_OFFLOAD` is cleared before the end is reported (`flow_offload_teardown` in `net/netfilter/nf_flow_table_core.c`),
-//! and entries that tc's `act_ct` offloads have it as well and are counted. So the counters are left out of the records of
-//! every session that may have been in one: no counters are better than false ones.
+//! The packets of a flow in such a flowtable bypass connection tracking, and no event reveals it: the status bit
+//! `IPS_OFFLOAD` is cleared before the end is reported (`flow_offload_teardown` in
+//! `net/netfilter/nf_flow_table_core.c`), and entries that tc's `act_ct` offloads have it too and are counted. So the
+//! records of every session that may have been in one go without counters: no counters are better than false ones.
 
 use crate::session::Protocol;
 use crate::time::Wall;
@@ -17,7 +17,7 @@ pub(super) struct Uncounted {
 }
 
 impl Uncounted {
-    /// There is one now, or none. At `before` it was looked for last.
+    /// Takes note whether there is one now. The last check was at `before`.
     pub(super) fn note(&mut self, is_there: bool, before: Wall, now: Wall) {
         if is_there || self.is_there {
             // It never shrinks, also where the clock was set back.
@@ -29,7 +29,7 @@ impl Uncounted {
 
     /// Whether packets of a session with this lifetime, `flow` at its end, may not have been counted.
     pub(super) fn may_have(&self, flow: &Entry, start: Option<Wall>, end: Wall) -> bool {
-        // Those that `nft_flow_offload_eval` takes.
+        // The protocols that `nft_flow_offload_eval` takes.
         let protocols = [Protocol::TCP, Protocol::UDP, Protocol::GRE];
         let is_eligible = protocols.contains(&flow.session.protocol);
         is_eligible

@@ -1,16 +1,16 @@
-//! When the beginnings of sessions may have been missed.
+//! Times in which the beginnings of sessions may have been missed.
 //!
-//! The DESTROY of a session that is not known is either the end of one whose NEW was never read, or the repetition of an end:
-//! the kernel sends it again to every listener until each that asked for reliable delivery has it. Where
-//! [`recent`](super::recent) does not know which, the time at which the session began says it: a NEW is missed only while
-//! nobody listens or the socket drops events.
+//! The DESTROY of an unknown session is either the end of one whose NEW was never read, or the repetition of an end:
+//! the kernel sends it again to every listener until each that wants reliable delivery has it. Where
+//! [`recent`](super::recent) cannot tell the two apart, the start of the session can: a NEW is missed only while nobody
+//! listens or the socket drops events.
 //!
-//! Such a time is over once an audit has found the sessions from it that are still open.
+//! Such a time is over once an audit has found the sessions that began in it and are still open.
 
 use super::CLOCK_SLACK;
 use crate::time::Wall;
 
-/// Spans that are kept apart. When there are so many, the latest one grows.
+/// The most spans kept apart. Beyond that, the latest one grows.
 const MOST: usize = 1024;
 
 #[derive(Debug, Default)]
@@ -22,13 +22,13 @@ pub(super) struct Unheard {
 struct Span {
     from: Wall,
     to: Wall,
-    /// The last audit that had begun when it ended.
+    /// The last audit begun before it ended.
     audit: u32,
 }
 
 impl Unheard {
-    /// Takes note of a time in which beginnings may have been missed. The span is a second longer at both ends, since the
-    /// kernel does not read its clock when the daemon does.
+    /// Takes note of a time in which beginnings may have been missed. The span is a second longer at both ends, since
+    /// the kernel and the daemon read the clock at different moments.
     pub(super) fn note(&mut self, from: Wall, to: Wall, audit: u32) {
         let (from, to) = (from.min(to), to.max(from));
         let new = Span {
@@ -58,7 +58,7 @@ impl Unheard {
         self.spans.iter().any(|span| span.to >= time)
     }
 
-    /// The audit of number `audit` has found every session that is open.
+    /// Audit number `audit` has found every session that is open.
     pub(super) fn forget_before(&mut self, audit: u32) {
         self.spans.retain(|span| span.audit >= audit);
     }

@@ -1,15 +1,15 @@
-//! Sessions that began when no more could be kept: their create record has left, and only a fingerprint of them is known.
+//! Sessions that began when no more could be kept: their create record has left, and only a fingerprint of them is kept.
 //!
-//! By it their end is told from that of a session whose beginning was missed, a repeated NEW from another session, and an
-//! audit knows what it need not announce again. A fingerprint costs 16 octets and its place in a table, where a kept
-//! session costs ten times as much. In shards, as the index of the kept ones, and with a bound of its own.
+//! It tells their end from that of a session whose beginning was missed, recognises a repeated NEW, and spares an audit
+//! from announcing them again. A fingerprint costs 16 octets and its place in a table; a kept session costs ten times
+//! as much. The table is in shards, like the index of the kept ones, and has a bound of its own.
 
 use hashbrown::HashTable;
 
 use super::recent::fingerprint;
 use super::table::{Key, SHARDS};
 
-/// Shards looked through in one turn of the loop when an audit is over.
+/// Shards searched in one turn of the loop at the end of an audit.
 const SHARDS_PER_TURN: usize = 16;
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Unkept {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     fingerprint: u64,
-    /// The last audit that has seen the session, or before whose successor it began.
+    /// The last audit that found the session, or that had begun when the session began.
     audit: u32,
 }
 
@@ -53,7 +53,7 @@ impl Unkept {
                 .is_some()
     }
 
-    /// The session has ended, or is kept from now on. Says whether it was one of these.
+    /// The session has ended, or is kept from now on. Returns whether it was one of these.
     pub(super) fn remove(&mut self, key: Key, id: Option<u32>) -> bool {
         if self.count == 0 {
             return false;
@@ -69,7 +69,7 @@ impl Unkept {
         true
     }
 
-    /// An audit has found the session. Says whether it is one of these.
+    /// An audit has found the session. Returns whether it is one of these.
     pub(super) fn confirm(&mut self, key: Key, id: Option<u32>, audit: u32) -> bool {
         if self.count == 0 {
             return false;
@@ -85,8 +85,8 @@ impl Unkept {
         found
     }
 
-    /// Forgets, in the shards from `first` on, those that no audit has seen since number `oldest`. Returns how many, and the
-    /// shard to go on with, if there is one.
+    /// Forgets, in the shards from `first` on, the sessions that no audit since number `oldest` has seen. Returns how
+    /// many, and the shard to continue with, if there is one.
     pub(super) fn forget_unseen(&mut self, first: usize, oldest: u32) -> (usize, Option<usize>) {
         let before = self.count;
         let end = SHARDS.min(first + SHARDS_PER_TURN);

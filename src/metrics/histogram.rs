@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 /// Durations of less than 1 µs, 2 µs, 4 µs, … 2^22 µs (4 s), and longer ones.
 const BUCKETS: usize = 24;
 
-/// How often something took how long, from short to long.
+/// Counts of durations, from short to long.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Histogram(pub Vec<Bucket>);
 
-/// Observations of less than this, and not of less than the bucket before.
+/// Observations below this bound that are not below that of the bucket before.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct Bucket {
     /// A power of two; none in the last bucket.
     pub below_microseconds: Option<u64>,
     pub count: u64,
-    /// The sum of all observations.
+    /// The sum of this bucket's observations.
     pub total_nanoseconds: u64,
 }
 
@@ -39,7 +39,7 @@ impl Histogram {
         let bits = u64::BITS - micros(took).leading_zeros();
         let bucket = &mut self.0[(bits as usize).min(BUCKETS - 1)];
         bucket.count += 1;
-        // 584 years fit.
+        // 64 bits hold 584 years.
         bucket.total_nanoseconds += took.as_nanos() as u64;
     }
 }

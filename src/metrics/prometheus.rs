@@ -11,7 +11,7 @@ use crate::time::Wall;
 /// The content type of this format in HTTP.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The descriptions and samples by the name of their metric: those of one stand together.
+/// Descriptions and samples by the name of their metric: those of one metric must stand together.
 #[derive(Default)]
 struct Families(BTreeMap<String, String>);
 
@@ -19,7 +19,7 @@ struct Families(BTreeMap<String, String>);
 type Labels<'a> = [(&'a str, &'a str)];
 
 impl Metrics {
-    /// All that Prometheus is to know, a line for each sample.
+    /// All metrics for Prometheus, a line for each sample.
     pub(crate) fn to_prometheus(&self) -> String {
         let mut families = Families::default();
         let version = [("version", self.version.as_str())];
@@ -46,7 +46,7 @@ impl Families {
         family.or_insert_with(|| format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
     }
 
-    /// All of a section with these labels, and those that are in it.
+    /// Adds all metrics of a section with these labels and the section's own.
     fn add_section(&mut self, section: &dyn Section, labels: &Labels<'_>) {
         let metrics = section.metrics();
         let own = metrics.iter().filter_map(|metric| match metric.value {
@@ -97,7 +97,7 @@ impl Families {
         self.sample(name, "", labels, value);
     }
 
-    /// Buckets count what took as long or less.
+    /// A bucket of Prometheus counts all shorter observations too.
     fn add_histogram(&mut self, name: &str, Histogram(buckets): &Histogram, labels: &Labels<'_>) {
         let (mut count, mut nanos) = (0, 0);
         for bucket in buckets {
@@ -131,10 +131,10 @@ impl Families {
     }
 }
 
-/// `nattrail_`, the section, what it is, its unit; `_total` where it is a counter.
+/// `nattrail_`, the section, the stem, the unit, and `_total` for a counter.
 fn name_of(section: &str, metric: &Metric<'_>) -> String {
     let stem = match metric.stem() {
-        // How many of what the section is about.
+        // The section's name says what is counted.
         "count" => "",
         stem => stem,
     };

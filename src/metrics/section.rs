@@ -1,4 +1,4 @@
-//! The form in which metrics are declared, and in which what prints them finds them again.
+//! The form in which metrics are declared, and in which the code that prints them reads them.
 
 use super::{ByProtocol, Histogram, State};
 use crate::time::Wall;
@@ -45,7 +45,7 @@ pub(super) use section;
 
 /// A table of metrics with their values.
 pub(super) trait Section {
-    /// Its name in JSON, where it is not one of a list.
+    /// Its name in JSON, unless it is one of a list.
     fn name(&self) -> &'static str;
 
     /// Its metrics, in the order of the table.
@@ -88,7 +88,7 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// The unit at the end of such a metric's name, and in Prometheus.
+    /// The unit that ends the name of such a metric, here and in Prometheus.
     pub(super) const fn unit(self) -> (&'static str, &'static str) {
         match self {
             Self::Octets(_) => ("octets", "bytes"),
@@ -102,7 +102,7 @@ impl Value<'_> {
 }
 
 impl Metric<'_> {
-    /// The name without the unit; empty where it is nothing but that.
+    /// The name without the unit; empty when the unit is the whole name.
     pub(super) fn stem(&self) -> &'static str {
         let stem = self.name.strip_suffix(self.value.unit().0);
         stem.unwrap_or(self.name).trim_end_matches('_')

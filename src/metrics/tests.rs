@@ -148,7 +148,7 @@ fn output() -> Output {
     }
 }
 
-/// Every name in the object with its way there; lists have one entry, and `[]` for its number.
+/// Every name in the object with its path; a list has one entry, with `[]` for its index.
 fn names(value: &Value, way: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -334,7 +334,7 @@ fn what_ends_a_label_for_prometheus_is_escaped() {
     assert!(text.lines().any(|line| line == expected), "{text}");
 }
 
-/// The names of metrics in a text, without what a histogram adds.
+/// The names of metrics in a text, without the suffixes of histograms.
 fn metrics_in(text: &str) -> BTreeSet<&str> {
     let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
     let words = text.split(|c: char| !is_part(c) && !c.is_ascii_digit());

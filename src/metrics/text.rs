@@ -55,7 +55,7 @@ impl Display for Confinement {
     }
 }
 
-/// As many entries on a line as it has room for.
+/// Puts as many entries on a line as fit.
 fn write_entries(
     subject: &str,
     separator: &str,
@@ -71,13 +71,13 @@ fn write_entries(
             writeln!(f, "{}", line.trim_end())?;
             line.clear();
         }
-        // Nothing to do but on a line that has just begun.
+        // This pads only a line that has just begun.
         line = format!("{line:<MARGIN$}{entry}");
     }
     writeln!(f, "{line}")
 }
 
-/// A cause, how many of it there were, and how bad they were.
+/// A cause, its number of gaps, their losses, and when the last one ended.
 fn gap((cause, gaps): (&String, &Gaps)) -> String {
     let Gaps { count, lost, last } = gaps;
     let lost = match lost {
@@ -88,10 +88,10 @@ fn gap((cause, gaps): (&String, &Gaps)) -> String {
     format!("{cause} {count}{lost}{last}")
 }
 
-/// The name and the value of what there is.
+/// The name and the value; nothing where there is no value.
 fn entry(metric: &Metric<'_>) -> Option<String> {
     let name = match metric.value {
-        // The value has its unit.
+        // The value carries its unit.
         Value::Octets(_) | Value::Micros(_) if !metric.stem().is_empty() => metric.stem(),
         _ => metric.name,
     };

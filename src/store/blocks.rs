@@ -16,7 +16,7 @@ pub struct Stored {
     pub octets: u64,
 }
 
-/// Writes a block, and says how many octets it takes.
+/// Writes a block, and returns how many octets it takes.
 pub(super) fn insert(connection: &Connection, block: &Block) -> rusqlite::Result<u64> {
     let numbers = numbers(block);
     let [first, count, since, until] = numbers;
@@ -27,9 +27,9 @@ pub(super) fn insert(connection: &Connection, block: &Block) -> rusqlite::Result
     Ok(octets)
 }
 
-/// The block with the record `serial`, or the one after where that record is no longer there.
+/// The block with the record `serial`, or the next one if that record is gone.
 ///
-/// Its records are an error in the inner result when they were damaged.
+/// The inner result is an error when its records are damaged.
 pub(super) fn read(
     connection: &Connection,
     serial: Serial,

@@ -1,10 +1,10 @@
 //! Moving what was committed from the write-ahead log into the database, on a thread of its own.
 //!
-//! A commit only appends to the write-ahead log and waits for no disk; a checkpoint waits for two fsync(2)s, which take as
-//! long as the disk likes. A thread begins with each checkpoint and ends with it; the store waits for it as it is closed.
+//! A commit only appends to the write-ahead log and waits for no disk; a checkpoint waits for two fsync(2)s, however
+//! long the disk takes. Each checkpoint has a thread, and closing the store waits for it.
 //!
-//! Nobody may commit while a checkpoint is under way ([`Checkpointer::is_busy`]): SQLite before 3.51.3 can lose a transaction
-//! then (<https://www.sqlite.org/wal.html#walresetbug>). The events of that time wait in memory.
+//! Nobody may commit during a checkpoint ([`Checkpointer::is_busy`]): SQLite before 3.51.3 can then lose a transaction
+//! (<https://www.sqlite.org/wal.html#walresetbug>). The events of that time wait in memory.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +12,9 @@ use std::thread::{self, JoinHandle};
 
 use rusqlite::{Connection, OpenFlags};
 
-/// Octets that are committed between two checkpoints, roughly: as many as the write-ahead log grows by.
+/// Octets committed between two checkpoints: roughly the growth of the write-ahead log.
 const INTERVAL: u64 = 4 << 20;
-/// A commit of little still takes a page of each table that it touches.
+/// Even a small commit takes a page of each table that it touches.
 const LEAST: u64 = 64 << 10;
 
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(super) struct Checkpointer {
 }
 
 impl Checkpointer {
-    /// For the commits of `writer`, which no longer makes checkpoints by itself.
+    /// For the commits of `writer`, which no longer makes checkpoints itself.
     pub(super) fn new(path: &Path, writer: &Connection) -> rusqlite::Result<Self> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -46,7 +46,7 @@ impl Checkpointer {
             .is_some_and(|thread| !thread.is_finished())
     }
 
-    /// Takes note of a commit of so many octets. To be called while no checkpoint is under way.
+    /// Takes note of a commit of `octets`. Not to be called during a checkpoint.
     pub(super) fn note(&mut self, octets: u64) {
         self.since += octets.max(LEAST);
         if self.since < INTERVAL {
@@ -55,7 +55,7 @@ impl Checkpointer {
         let connection = Arc::clone(&self.connection);
         let work = move || {
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            // A failure is tried again at the next one, and a commit says what is wrong with the disk.
+            // The next checkpoint repeats a failed one, and a commit reports what is wrong with the disk.
             let _ = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         };
         let thread = thread::Builder::new().name("checkpoint".to_owned());
@@ -71,7 +71,7 @@ impl Drop for Checkpointer {
     /// Waits for the checkpoint that is under way: its connection must not outlive the store's lock.
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
-            // A panic has been reported by then.
+            // By then a panic has been reported.
             let _ = thread.join();
         }
     }

@@ -9,7 +9,7 @@
 use crate::engine::{Row, StoredSession};
 use crate::wire::record::{Malformed, Reader, put_session};
 
-/// The highest row of an earlier run: those of this run have to lie above, and no daemon counts as far.
+/// The highest row of an earlier run: those of this run have to lie above, and no daemon counts that far.
 const LAST_ROW: i64 = i64::MAX / 2;
 
 const CHECKSUM_LEN: usize = 4;
@@ -21,7 +21,7 @@ pub fn encode(stored: &StoredSession, out: &mut Vec<u8>) {
     put_session(&stored.session, stored.provenance, out);
 }
 
-/// The sessions of a blob, each with its octets. The first that cannot be understood ends it, with a reason.
+/// The sessions of a blob, each with its octets. The first undecodable one ends the iteration, with a reason.
 pub struct Sessions<'a> {
     rest: &'a [u8],
 }
@@ -62,7 +62,7 @@ fn decode(reader: &mut Reader<'_>) -> Result<StoredSession, Malformed> {
     })
 }
 
-/// Appends the checksum of the blob and of the numbers that stand beside it in its row.
+/// Appends the checksum of the blob and of the numbers beside it in its row.
 pub fn seal(blob: &mut Vec<u8>, beside: &[i64]) {
     let sum = checksum(blob, beside);
     blob.extend_from_slice(&sum.to_le_bytes());
@@ -71,7 +71,7 @@ pub fn seal(blob: &mut Vec<u8>, beside: &[i64]) {
 /// The blob without its checksum.
 ///
 /// # Errors
-/// When the checksum is another one.
+/// When the checksum does not match.
 pub fn unseal<'a>(sealed: &'a [u8], beside: &[i64]) -> Result<&'a [u8], Malformed> {
     let length = sealed.len().checked_sub(CHECKSUM_LEN);
     let (blob, sum) = sealed.split_at(length.ok_or(Malformed("its checksum is missing"))?);

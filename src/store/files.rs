@@ -1,4 +1,4 @@
-//! The files of a database: itself, its write-ahead log, and the lock beside it.
+//! The files of a database: the database itself, its write-ahead log, and its lock file.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, Read as _};
@@ -12,13 +12,13 @@ use super::Error;
 use super::schema::APPLICATION_ID;
 use crate::time::Wall;
 
-/// A second witness of the last commit, should the database be damaged or gone: the dates of the lock file.
+/// A second witness of the last commit, in case the database is damaged or gone: the dates of the lock file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Heartbeat {
-    /// Until when the run that used the database last was complete (the date of the last change).
+    /// The end of the time that the last run fully covered (the date of the last change).
     pub heard: Wall,
-    /// The time of the oldest record that an output had not taken; the same where all had taken all (the date of the last
-    /// access, which a reader of the file may have set to a later one).
+    /// The time of the oldest record that an output had not taken; equal to `heard` when all were taken (the date of
+    /// the last access, which a reader of the file may have moved to a later time).
     pub untaken: Wall,
 }
 
@@ -34,8 +34,8 @@ pub fn heartbeat(path: &Path) -> Option<Heartbeat> {
     Some(Heartbeat { heard, untaken })
 }
 
-/// Whether the file is not a database of this program, by its header (sqlite.org/fileformat2.html). Opening it as a database
-/// would make others beside it.
+/// Whether the file is not a database of this program, by its header (sqlite.org/fileformat2.html). Opening it as a
+/// database would make other files beside it.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -48,8 +48,8 @@ pub fn is_foreign(path: &Path) -> io::Result<bool> {
     Ok(!(header.is_empty() || header.starts_with(b"SQLite format 3\0") && is_ours))
 }
 
-/// Renames a database that is `what` (damaged, replaced) and its log files, so that a new one can be begun and the old one
-/// examined.
+/// Renames a database that is `what` (damaged, replaced) and its log files, so that a new one can begin and the old one
+/// can be examined.
 ///
 /// # Errors
 /// When the file cannot be renamed.
@@ -102,7 +102,7 @@ pub(super) fn lock(path: &Path) -> Result<File, Error> {
     }
 }
 
-/// Makes the file where there is none, and says which one it is. One that is not a regular file could block, or be somebody
+/// Makes the file if it is missing, and returns its identity. A file that is not regular could block, or be somebody
 /// else's by a link.
 pub(super) fn create(path: &Path) -> io::Result<(u64, u64)> {
     let metadata = open(path, OFlags::NOFOLLOW | OFlags::NONBLOCK)?.metadata()?;

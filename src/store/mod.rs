@@ -1,22 +1,21 @@
-//! The database: pending sessions, the record log, and where the outputs stand. SQLite, one transaction per flush.
+//! The database: pending sessions, the record log, and the places of the outputs. SQLite, one transaction per flush.
 //!
 //! It holds the sessions that were pending at the last commit, the records that an output has not taken yet, and each
-//! output's place: all of one moment, so that a daemon that is started again goes on with them.
+//! output's place: all of one moment, so that a restarted daemon goes on with them.
 //!
 //! # Durability
-//! Write-ahead log with `synchronous = NORMAL`: a commit survives the end of the process, however that comes. A loss of
-//! power may undo the last commits, but never damages the file; the connections of which those commits told did not
-//! survive it either.
+//! Write-ahead log with `synchronous = NORMAL`: a commit survives any end of the process. A loss of power may undo the
+//! last commits, but never damages the file; the connections in those commits do not survive it either.
 //!
 //! # Damage
 //! Every blob and every row that names somebody has a checksum (`codec`). A session that cannot be read is not restored,
-//! and the database is [`Error::Damaged`]; a block of records that cannot be read costs these records, which are stated.
+//! and the database is [`Error::Damaged`]; a block of records that cannot be read costs its records, and a gap states them.
 //!
 //! # Locking
 //! One daemon per database, by a lock on a file beside it. Readers (`nattrail pending`, sqlite3) are welcome at any time.
 //!
 //! # Privacy
-//! The file is made with mode 0640, its directory, where it is missing, with 0750. SQLite gives its log files the mode of
+//! The file is made with mode 0640, a missing directory with 0750. SQLite gives its log files the mode of
 //! the database.
 
 mod blocks;
@@ -53,22 +52,22 @@ use crate::place::{Place, Serial, Span};
 use crate::time::Wall;
 use crate::wire::record::{Block, Malformed};
 
-/// Blocks deleted in one commit, beside as many as it writes: the pages of each are read and freed one by one.
+/// Blocks deleted in one commit, beyond as many as it writes: the pages of each are read and freed one by one.
 const MAX_DELETED_BLOCKS: usize = 8;
 
 /// Waiting for another connection's lock happens inside the event loop, so it must stay short.
 const BUSY_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// An error, by the remedy. In words it goes on after the name of the database.
+/// An error, by its remedy. Its text follows the name of the database.
 #[derive(Debug)]
 pub enum Error {
     /// The file is not a sound database: set it aside and begin a new one.
     Damaged(String),
-    /// The file is not for this program to write: leave it alone, go on without and try again.
+    /// The file is not for this program to write: leave it alone, go on without it and try again.
     Refused(String),
     /// Another daemon is using the file.
     Locked,
-    /// The disk is full or read-only, a permission is missing, or the like: go on without and try again.
+    /// The disk is full or read-only, a permission is missing, or the like: go on without it and try again.
     Unavailable(String),
     /// The file was deleted or replaced while it was in use: begin a new one.
     Gone,
@@ -107,27 +106,27 @@ impl From<rusqlite::Error> for Error {
     }
 }
 
-/// All that one commit writes.
+/// Everything that one commit writes.
 #[derive(Debug)]
 pub struct Commit<'a> {
     pub changes: &'a Changes<'a>,
     /// Blocks that the database does not have yet.
     pub blocks: Vec<&'a Block>,
-    /// Serials of blocks that have to go although not every output has taken them.
+    /// Blocks that have to go although not every output has taken them.
     pub evicted: &'a [Stored],
     pub places: &'a [(String, Place)],
-    /// The first record that an output has not taken.
+    /// The first record that an output still needs or may have to go back to.
     pub needed: Serial,
     /// The serial of the next record.
     pub next: Serial,
-    /// Until when the kernel was listened to.
+    /// The end of the time in which the daemon listened to the kernel.
     pub heard: Wall,
     /// See [`LastRun::socket`].
     pub socket: Option<u64>,
     /// See [`LastRun::stopped`]: `Some` makes this the last commit of the run.
     pub stopped: Option<u32>,
-    /// Whether it has to survive a loss of power: the first commit of a run, without which the next run would take the end
-    /// of the one before for that of its predecessor.
+    /// Whether it has to survive a loss of power: the first commit of a run, without which the next run would see the
+    /// end of the run before this one.
     pub durable: bool,
 }
 
@@ -135,11 +134,11 @@ pub struct Commit<'a> {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    /// Goes before the connection, whose end then merges the write-ahead log.
+    /// Dropped before the connection, whose end then merges the write-ahead log.
     checkpointer: Checkpointer,
     connection: Connection,
     directory: Directory,
-    /// Room for a blob, used again and again.
+    /// Room for a blob, to be reused.
     blob: Vec<u8>,
     /// Where the outputs stood at the last commit of this run.
     places: Option<Places>,
@@ -151,7 +150,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the database, makes it where there is none, and brings its schema up to date.
+    /// Opens the database, makes a missing one, and brings its schema up to date.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let directory = path.parent().unwrap_or(path);
         DirBuilder::new()
@@ -159,13 +158,13 @@ impl Store {
             .mode(0o750)
             .create(directory)?;
         let lock = lock(path)?;
-        // SQLite would make it readable for everyone. Should another file come to stand in its place before SQLite opens that,
-        // the first commit finds it.
+        // SQLite would make it readable for everyone. If another file takes its place before SQLite opens it, the first
+        // commit finds out.
         let identity = create(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        // Until it is known to be ours nothing of it is to change: as the connection is closed, SQLite would merge the log.
+        // Nothing may change until it is known to be ours: closing the connection would make SQLite merge the log.
         let has_log = fs::metadata(suffixed(path, "-wal")).is_ok_and(|log| log.len() > 0);
         let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
         connection.set_db_config(keep_log, has_log)?;
@@ -190,7 +189,7 @@ impl Store {
     /// Hands every stored session to `restore`. To be called once, before the first commit.
     ///
     /// # Errors
-    /// `Damaged` when a part of the file cannot be read or understood. The sessions before it have been handed over then.
+    /// `Damaged` when a part of the file cannot be read or decoded. The sessions before it have been handed over by then.
     pub fn load(&mut self, restore: impl FnMut(StoredSession)) -> Result<(), Error> {
         load(&self.connection, &mut self.directory, restore)
     }
@@ -210,8 +209,8 @@ impl Store {
         self.log_octets
     }
 
-    /// The block with the record `serial`, or the one after where that record is no longer there. The inner error is a
-    /// block that was damaged.
+    /// The block with the record `serial`, or the next one if that record is gone. The inner error is a block that is
+    /// damaged.
     pub fn block(&self, serial: Serial) -> Result<Option<Result<Block, Span>>, Error> {
         Ok(blocks::read(&self.connection, serial)?)
     }
@@ -221,7 +220,7 @@ impl Store {
         Ok(blocks::oldest(&self.connection, count)?)
     }
 
-    /// Deletes the record log, as it is not that of this run.
+    /// Deletes the record log, as it belongs to another run.
     pub fn clear_log(&mut self) -> Result<(), Error> {
         self.connection.execute(schema::DELETE_BLOCKS, [])?;
         self.log_octets = 0;
@@ -320,7 +319,7 @@ fn load(
         load_segment(first, sessions, ended, directory, &mut each)
             .map_err(|reason| Error::Damaged(format!("sessions from {first} on: {reason}")))?;
     }
-    // SQLite may no longer find a row, or a bitmap without which ended sessions would be taken for pending ones.
+    // SQLite may miss a damaged row, or a bitmap without which ended sessions look pending.
     let expected = run::read(connection)?.sessions;
     let found = directory.live() as u64;
     if found != expected {
@@ -350,8 +349,8 @@ fn load_segment(
     Ok(())
 }
 
-/// Writes the blocks that are new, and deletes those that nobody needs or has room for. Returns how many octets are left, and
-/// the time of the oldest record that is needed.
+/// Writes the new blocks, and deletes those that nobody needs or that have no room. Returns the octets that are left,
+/// and the time of the oldest record that an output has not taken.
 fn write_log(
     transaction: &Transaction<'_>,
     commit: &Commit<'_>,
@@ -365,7 +364,7 @@ fn write_log(
     for block in &commit.blocks {
         octets += blocks::insert(transaction, block)?;
     }
-    // Looking costs a statement, which is spared when the log is empty.
+    // Looking costs a statement; an empty log spares it.
     if octets > 0 {
         let most = commit.blocks.len() + MAX_DELETED_BLOCKS;
         let oldest = blocks::oldest(transaction, most)?;
@@ -378,14 +377,14 @@ fn write_log(
         let taken = commit.places.iter().map(|(_, place)| place.position.serial);
         let taken = taken.min().unwrap_or(commit.next);
         let first = oldest.iter().find(|stored| stored.span.end > taken);
-        // There may be more than were looked at.
+        // There may be more blocks than the ones read.
         let last = oldest.last().filter(|_| oldest.len() == most);
         untaken = first.or(last).map(|stored| stored.span.since);
     }
     Ok((octets, untaken))
 }
 
-/// Writes which of the segment's sessions have ended.
+/// Writes the bitmap of the segment's ended sessions.
 fn write_ended(
     transaction: &Transaction<'_>,
     segment: &Segment,
@@ -436,7 +435,7 @@ fn merge(
     Ok(Merged { segment, rows })
 }
 
-/// Writes the sessions that have begun, in as many segments as they need.
+/// Writes the sessions that have begun, in as few segments as hold them.
 fn insert(
     transaction: &Transaction<'_>,
     changes: &Changes<'_>,

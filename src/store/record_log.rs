@@ -1,8 +1,8 @@
-//! The record log: every record that left the engine, until all that follow it have taken it.
+//! The record log: every record that left the engine, until all followers have taken it.
 //!
-//! The newest records stand in memory, in blocks. A block goes to the database with the next commit, and only then may its
-//! records leave: after a crash nobody has seen a record that the next run does not know of. Followers read the newest
-//! records from memory, and a backlog from the database. Without a database records leave from memory, which is bounded.
+//! The newest records are in memory, in blocks. A block goes to the database with the next commit, and only then may its
+//! records leave: after a crash nobody has seen a record that the next run does not know. Followers read the newest records
+//! from memory, and a backlog from the database. Without a database records leave from memory, which is bounded.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -23,18 +23,18 @@ const WITHOUT_STORE: usize = 64 << 20;
 
 #[derive(Debug)]
 pub struct RecordLog {
-    /// The oldest first, without a hole.
+    /// The oldest first, without a hole between them.
     blocks: VecDeque<Rc<Block>>,
     octets: usize,
-    /// Records are added to it.
+    /// The block to which records are added.
     open: Block,
     /// The serial after the last one that the database has.
     stored: Serial,
     /// The serial after the last one that may leave.
     readable: Serial,
-    /// Records that come in [`PACE`], by the latest commit.
+    /// Records that arrive in one [`PACE`], as of the latest commit.
     pace: usize,
-    /// The block that was last read from the database: followers that are behind are often at the same place.
+    /// The block last read from the database: followers with a backlog are often at the same place.
     read: Option<Rc<Block>>,
 }
 
@@ -74,7 +74,7 @@ impl RecordLog {
         self.next().0 - self.readable.0
     }
 
-    /// Ends the open block, for a commit of all there is.
+    /// Ends the open block, so that a commit covers every record.
     pub fn close_block(&mut self) {
         if self.open.count > 0 {
             let next = Block::new(self.open.end(), Vec::with_capacity(self.open.bytes.len()));
@@ -92,8 +92,8 @@ impl RecordLog {
         self.blocks.range(from..).map(Rc::as_ref)
     }
 
-    /// The database has all blocks. `needed` is the first record that a follower has not taken, `since` the time since the
-    /// commit before.
+    /// The database has all blocks. `needed` is the first record that a follower still needs, `since` the time since
+    /// the commit before.
     pub fn handle_stored(&mut self, needed: Serial, since: Duration) {
         self.stored = self.open.first;
         self.release(since);
@@ -109,8 +109,8 @@ impl RecordLog {
         self.read.take_if(|block| block.end() <= end);
     }
 
-    /// There is no database to write to: records leave all the same. Returns the oldest block if there is no room for all of
-    /// them. Call it until there is none.
+    /// There is no database to write to, and records leave all the same. Returns the oldest block if not all have room.
+    /// Call it until it returns `None`.
     pub fn handle_not_stored(&mut self, needed: Serial, since: Duration) -> Option<Span> {
         self.release(since);
         self.forget_before(needed);
@@ -186,7 +186,7 @@ impl Source for Reading<'_> {
         match self.store.map(|store| store.block(serial)) {
             Some(Ok(Some(Ok(block)))) => Found::Block(Rc::clone(log.read.insert(Rc::new(block)))),
             Some(Ok(Some(Err(mut span)))) => {
-                // The row may be damaged too.
+                // The row may be damaged as well.
                 let next = log.blocks.front().map_or(log.readable, |block| block.first);
                 span.end = span
                     .end
@@ -194,7 +194,7 @@ impl Source for Reading<'_> {
                 span.first = span.first.clamp(serial, span.end);
                 Found::Damaged(span)
             }
-            // Nobody got the serials before, or nobody can find out any more.
+            // Nobody got the serials before these, or nobody can know any more.
             Some(Ok(None) | Err(Error::Damaged(_))) => match log.blocks.front() {
                 Some(block) => Found::Block(Rc::clone(block)),
                 None => Found::Damaged(Span {

@@ -1,4 +1,4 @@
-//! The rows that say where a run and its outputs stand.
+//! The rows that hold the state of a run and the places of its outputs.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -8,10 +8,10 @@ use crate::place::{Missing, Place, Position, Serial};
 use crate::time::Wall;
 use crate::wire::record::Malformed;
 
-/// The run that wrote to the database last, as a later one finds it.
+/// The run that wrote to the database last, as a later run finds it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct LastRun {
-    /// Until then somebody listened; `None` when nothing was ever committed.
+    /// The end of the time in which somebody listened; `None` when nothing was ever committed.
     pub heard: Option<Wall>,
     /// [Cookie](crate::kernel::conntrack::EventSocket::cookie) of the socket that it listened with.
     pub socket: Option<u64>,
@@ -24,7 +24,7 @@ pub struct LastRun {
 }
 
 impl Default for LastRun {
-    /// That of an empty database.
+    /// The state of an empty database.
     fn default() -> Self {
         Self {
             heard: None,
@@ -72,7 +72,7 @@ pub(super) fn write(connection: &Connection, run: &LastRun) -> rusqlite::Result<
     execute(connection, schema::WRITE_RUN, values)
 }
 
-/// Where each output stands, by the key under which it is known.
+/// The place of each output, by the key that identifies the output.
 pub type Places = Vec<(String, Place)>;
 
 pub(super) fn read_places(connection: &Connection) -> rusqlite::Result<Places> {
@@ -100,7 +100,7 @@ pub(super) fn read_places(connection: &Connection) -> rusqlite::Result<Places> {
     rows.collect()
 }
 
-/// Writes where each output stands, in place of all earlier rows.
+/// Writes the place of each output, instead of all earlier rows.
 pub(super) fn write_places(
     connection: &Connection,
     places: &[(String, Place)],

@@ -1,11 +1,11 @@
 //! The database's schema and its statements.
 //!
 //! `application_id` and `user_version` in the file's header tell it from the databases of other programs and versions. No
-//! checksum covers that header, so the table `run` has the version once more, and a flipped bit in the header is put right.
+//! checksum covers that header, so the table `run` repeats the version, and a flipped bit in the header is corrected.
 //!
-//! Sessions stand in segments ([`super::segment`]) and records in blocks, both as blobs. With a row for each, sqlite3 could
-//! show them, but the whole daemon would take twice the CPU (8.3 instead of 4.1 µs per connection were measured);
-//! `nattrail pending` prints the sessions instead.
+//! Sessions are stored in segments ([`super::segment`]) and records in blocks, both as blobs. With a row for each,
+//! sqlite3 could show them, but the whole daemon would take twice the CPU (measured: 8.3 instead of 4.1 µs per
+//! connection); `nattrail pending` prints the sessions instead.
 
 use rusqlite::Connection;
 
@@ -66,7 +66,7 @@ pub(super) const DELETE_ENDED: &str = "DELETE FROM ended WHERE segment = ?";
 pub(super) const SELECT_SEGMENTS: &str =
     "SELECT first, sessions, bitmap FROM segment LEFT JOIN ended ON segment = first ORDER BY first";
 pub(super) const INSERT_BLOCK: &str = "INSERT INTO log VALUES (?, ?, ?, ?, ?, ?, ?)";
-/// The block of a record, or the next one where it is no longer there; its octets, which may be on pages that are damaged,
+/// The block of a record, or the next one if that record is gone. The records, which may be on damaged pages, are read
 /// only on demand.
 pub(super) const SELECT_BLOCK: &str = "
 SELECT first, count, since, until, octets, checksum, CASE WHEN ?2 THEN records END FROM log
@@ -83,7 +83,7 @@ pub(super) const SELECT_RUN: &str =
     "SELECT heard, socket, stopped, sessions, serial, checksum FROM run";
 pub(super) const WRITE_RUN: &str = "INSERT OR REPLACE INTO run VALUES (1, 3, ?, ?, ?, ?, ?, ?)";
 
-/// Whether the database is nobody's yet, without changing it. It is an error when it is not this program's.
+/// Whether the database is still empty, without changing it. A database of another program is an error.
 pub(super) fn is_empty(connection: &Connection) -> Result<bool, Error> {
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let (application, version) = (number("application_id")?, number("user_version")?);
@@ -112,9 +112,9 @@ pub(super) fn is_empty(connection: &Connection) -> Result<bool, Error> {
     }
 }
 
-/// Sets the connection up for writing, and an empty database up for sessions and records.
+/// Sets up the connection for writing, and an empty database for sessions and records.
 pub(super) fn prepare(connection: &Connection, is_empty: bool) -> rusqlite::Result<()> {
-    // Blobs are large: fewer pages to link and to free. This counts for an empty file only.
+    // Blobs are large, and fewer pages are faster to link and to free. This affects only an empty file.
     connection.pragma_update(None, "page_size", 16_384)?;
     // The mode is a property of the file. A read-only one keeps its own.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;

@@ -1,25 +1,24 @@
-//! Which sessions the store holds, in segments.
+//! The sessions in the store, in segments.
 //!
-//! The sessions that one commit brings are written together, as one blob: a segment. When a session ends, its bit in the
-//! segment's bitmap is set; when all have ended, the segment is deleted, then or in one of the next commits. So a session
-//! costs the store some bytes and a bit, not a row to be inserted and found again. Segments that have nearly emptied are
-//! written together as a new one.
+//! The sessions that began before one commit are written together, as one blob: a segment. When a session ends, its bit
+//! in the segment's bitmap is set; when all have ended, that commit or one of the next deletes the segment. So a
+//! session costs the store some bytes and a bit, not a row to be inserted and found again. Segments that have nearly
+//! emptied are rewritten together as a new one.
 //!
-//! This is the directory of the segments, in memory: rows in ascending order, in and over the segments.
+//! This is the directory of the segments, in memory: rows ascend within and across the segments.
 
 use std::ops::RangeInclusive;
 
 use crate::engine::Row;
 use crate::wire::record::Malformed;
 
-/// Most sessions in a segment.
+/// The most sessions in a segment.
 pub(super) const MAX_SESSIONS: usize = 1 << 16;
-/// Small segments are written as one as long as they have no more live sessions than this, all together; one is small up to
-/// a quarter of it.
+/// The most live sessions of small segments that are rewritten as one; a segment of at most a quarter of this is small.
 const SMALL: usize = 4096;
-/// Empty segments deleted in a commit, at most: the pages of each are read and freed one by one.
+/// The most empty segments that a commit deletes: the pages of each are read and freed one by one.
 const MAX_DELETED: usize = 4;
-/// So many small neighbours are written as one in a commit, at least and at most.
+/// The least and the most small neighbours that a commit rewrites as one segment.
 const MIN_MERGED: usize = 16;
 const MAX_MERGED: usize = 64;
 
@@ -45,7 +44,7 @@ impl Segment {
         }
     }
 
-    /// Number of its first session, which is the segment's name.
+    /// The number of its first session, which identifies the segment.
     pub(super) fn first(&self) -> Row {
         self.rows[0]
     }
@@ -71,12 +70,12 @@ impl Segment {
         }
     }
 
-    /// Whether it is large and three quarters or more of it have ended.
+    /// Whether it is large and at least three quarters of it have ended.
     fn is_shrunken(&self) -> bool {
         !self.is_small() && self.live > 0 && self.live * 4 <= self.rows.len()
     }
 
-    /// Whether it is small as it was written.
+    /// Whether it was small when it was written.
     fn is_small(&self) -> bool {
         self.rows.len() <= SMALL / 4
     }
@@ -94,7 +93,7 @@ impl Directory {
     /// Adds a segment that was read from the file, with the bitmap of those that have ended, if there is one.
     ///
     /// # Errors
-    /// When the rows are not in ascending order, in the segment and after the others, or the bitmap is not theirs.
+    /// When the rows do not ascend within the segment and after the others, or the bitmap has another length.
     pub(super) fn load(
         &mut self,
         rows: Box<[Row]>,
@@ -117,7 +116,7 @@ impl Directory {
         Ok(&self.0[self.0.len() - 1])
     }
 
-    /// Takes note that the session has ended. Again is harmless, as is a row that is not stored.
+    /// Takes note that the session has ended. Repeating this is harmless, as is a row that is not stored.
     pub(super) fn end(&mut self, row: Row) {
         let after = self.0.partition_point(|segment| segment.first() <= row);
         if let Some(segment) = after.checked_sub(1).map(|index| &mut self.0[index])
@@ -143,7 +142,7 @@ impl Directory {
         empty.take(MAX_DELETED)
     }
 
-    /// Neighbours that are better written as one segment: a large one that has nearly emptied, or many small ones.
+    /// Neighbours that are better rewritten as one segment: a large one that has nearly emptied, or many small ones.
     pub(super) fn mergeable(&self) -> Option<&[Segment]> {
         if let Some(index) = self.0.iter().position(Segment::is_shrunken) {
             return Some(&self.0[index..=index]);
@@ -166,8 +165,8 @@ impl Directory {
         })
     }
 
-    /// The commit has succeeded: those that were [`Self::dirty`] and [`Self::deletable`] are written and deleted, `merged`
-    /// stands for the segments of its rows, and `fresh` are new.
+    /// The commit has succeeded: the segments that were [`Self::dirty`] and [`Self::deletable`] are written and
+    /// deleted, `merged` replaces the segments of its rows, and `fresh` are new.
     pub(super) fn handle_committed(&mut self, merged: Option<Merged>, fresh: Vec<Segment>) {
         let mut deleted = 0;
         self.0.retain_mut(|segment| {
@@ -186,9 +185,9 @@ impl Directory {
     }
 }
 
-/// Where a row stands among rows in ascending order. Rows are counted without holes but for sessions that had ended by the
-/// first commit, so that it stands as far from the first as its number, or a little before: a binary search among millions
-/// in memory costs more than all else that the end of a session does.
+/// The index of a row among ascending rows. Only sessions that ended before their first commit leave holes, so the
+/// index is the distance from the first row, or a little less: a binary search among millions in memory costs more than
+/// all else that the end of a session does.
 fn index_of(rows: &[Row], row: Row) -> Option<usize> {
     let distance = usize::try_from(row.0.checked_sub(rows.first()?.0)?).ok()?;
     let mut end = distance.saturating_add(1).min(rows.len());
@@ -203,7 +202,7 @@ fn index_of(rows: &[Row], row: Row) -> Option<usize> {
     }
 }
 
-/// Neighbouring segments that were written as one.
+/// Neighbouring segments that were rewritten as one.
 #[derive(Debug)]
 pub(super) struct Merged {
     /// `None` when nothing was left of them.

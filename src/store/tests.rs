@@ -1,4 +1,4 @@
-//! The store on real files: what was committed comes back, what is damaged is told from what is not for us.
+//! The store on real files: commits come back, and damage is told from files of others.
 
 #![allow(clippy::unwrap_used)]
 
@@ -96,7 +96,7 @@ fn database(directory: &TempDir) -> PathBuf {
     directory.path().join("state/pending.db")
 }
 
-/// A commit of these changes and of nothing else.
+/// A commit of these changes and nothing else.
 pub(crate) fn only<'a>(changes: &'a Changes<'a>) -> Commit<'a> {
     Commit {
         changes,
@@ -112,7 +112,7 @@ pub(crate) fn only<'a>(changes: &'a Changes<'a>) -> Commit<'a> {
     }
 }
 
-/// A record log's database.
+/// The database of a record log.
 pub(super) struct Scene {
     directory: TempDir,
     pub(super) store: Store,
@@ -130,7 +130,7 @@ impl Scene {
         }
     }
 
-    /// Writes all that is new in the log, `needed` being the first record that a follower has not taken.
+    /// Writes the new records of the log; `needed` is the first that a follower still needs.
     pub(super) fn commit(&mut self, log: &mut RecordLog, needed: Serial) {
         log.close_block();
         let changes = self.engine.changes();
@@ -149,7 +149,7 @@ impl Scene {
         *self = Self::new();
     }
 
-    /// As a later run does.
+    /// Reopens it as a later run does.
     pub(super) fn reopen(&mut self) {
         let path = database(&self.directory);
         let elsewhere = Store::open(&self.directory.path().join("other.db")).unwrap();
@@ -191,7 +191,7 @@ fn what_was_committed_comes_back_as_it_was() {
     assert_eq!(store.last_run().unwrap().heard, Some(NOW.wall));
 }
 
-/// The source ports of what a store holds that is opened anew.
+/// The source ports of the sessions in a store, which this opens anew.
 fn ports(path: &Path) -> Vec<u16> {
     let mut store = Store::open(path).unwrap();
     let port = |stored: &StoredSession| stored.session.original.src_port;
@@ -383,7 +383,7 @@ fn the_lock_keeps_the_time_of_the_oldest_record_that_was_not_taken() {
         to: long_ago,
         lost: None,
     }));
-    // The log keeps the record, as it may have to be sent again, whether or not it was taken.
+    // The log keeps the record, taken or not, as it may have to be sent again.
     let mut untaken = |position| {
         let place = Place {
             position: Position::before(Serial(position)),

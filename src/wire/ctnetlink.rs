@@ -1,8 +1,8 @@
 //! Conntrack messages of nfnetlink: events and dump replies in, dump requests out.
 //!
 //! Follows `include/uapi/linux/netfilter/nfnetlink_conntrack.h` and `net/netfilter/nf_conntrack_netlink.c`. Attribute
-//! values are in network byte order. Unknown attributes are skipped, so that newer kernels are understood; a missing
-//! tuple or a value of the wrong length makes the message [`Malformed`]. No input panics, nothing is allocated.
+//! values are in network byte order. Unknown attributes are skipped, as newer kernels add some; a missing tuple or a
+//! value of the wrong length makes the message [`Malformed`]. No input panics, nothing is allocated.
 
 use std::net::IpAddr;
 
@@ -19,15 +19,15 @@ const STATUS_NAT_CLASH: u32 = 1 << 12;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Entry {
     pub session: Session,
-    /// Present when `nf_conntrack_acct` was on as the connection was made.
+    /// Present when `nf_conntrack_acct` was on when the connection was made.
     pub totals: Option<Totals>,
-    /// Present when `nf_conntrack_timestamp` was on as the connection was made; not in NEW.
+    /// Present when `nf_conntrack_timestamp` was on when the connection was made; not in NEW.
     pub start: Option<Wall>,
     /// The true end, corrected by the kernel for the delay of expiry; only in DESTROY.
     pub stop: Option<Wall>,
-    /// When the event happened; only kernels since 6.14 say it.
+    /// When the event happened; only kernels since 6.14 report it.
     pub event_time: Option<Wall>,
-    /// The kernel sent no NEW: another packet of the connection was first, and took its place in the table.
+    /// The kernel sent no NEW: another packet of the connection won the race for its place in the table.
     pub is_unannounced: bool,
 }
 
@@ -182,7 +182,7 @@ fn decode_entry(payload: &[u8]) -> Result<Entry, Malformed> {
     })
 }
 
-/// A tuple, its protocol, and the zone if it is that of one direction.
+/// A tuple, its protocol, and its zone where that applies to one direction only.
 type DecodedTuple = (Tuple, Protocol, Option<u16>);
 
 fn decode_tuple(attribute: &Attribute<'_>) -> Result<DecodedTuple, Malformed> {
@@ -271,7 +271,7 @@ fn decode_timestamps(attribute: &Attribute<'_>) -> Result<(Option<Wall>, Option<
             _ => {}
         }
     }
-    // The extension exists before it is filled: 0 means that the kernel had not set it yet.
+    // The kernel allocates the extension before it fills it: 0 means that the time is not set yet.
     let set = |time: &Wall| *time != Wall::default();
     Ok((start.filter(set), stop.filter(set)))
 }

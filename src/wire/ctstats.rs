@@ -21,11 +21,11 @@ pub(crate) struct Drops {
 }
 
 impl Drops {
-    /// Reads `/proc/net/stat/nf_conntrack`: a line of names, then one of hexadecimal counters for each CPU. Which columns
-    /// there are has changed over time, their names have not.
+    /// Reads `/proc/net/stat/nf_conntrack`: a line of names, then one of hexadecimal counters for each CPU. The set of
+    /// columns has changed over time, their names have not.
     ///
     /// # Errors
-    /// [`Malformed`] when a column that is needed is missing or not a number.
+    /// [`Malformed`] when a needed column is missing or not a number.
     pub(crate) fn of_procfs(text: &str) -> Result<Self, Malformed> {
         let mut lines = text.lines();
         let names = lines.next().ok_or(Malformed)?;
@@ -61,7 +61,7 @@ impl Drops {
     }
 }
 
-/// A request for the counters of every CPU, each of which is a message of the answer.
+/// A request for the counters of every CPU; the answer has a message for each.
 pub(crate) fn request() -> Vec<u8> {
     netlink::request(MESSAGE_GET_STATS_CPU, netlink::NLM_F_DUMP, 0, 0, &[])
 }

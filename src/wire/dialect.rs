@@ -15,11 +15,11 @@ pub enum Dialect {
 pub const NETFLOW_9_HEADER_LEN: usize = 20;
 pub const IPFIX_HEADER_LEN: usize = 16;
 
-/// The header of a NetFlow v9 message that leaves at `up`. `count` is that of the records of all FlowSets: templates, options
-/// templates and data. `sequence` is that of the messages sent before.
+/// The header of a NetFlow v9 message that leaves at `up`. `count` is the number of records in all FlowSets: templates,
+/// options templates and data. `sequence` is the number of messages sent before.
 ///
-/// UNIX Secs is the second that comes next, and SysUptime that of the same moment: a collector puts one to the other to place
-/// times in SysUptime (21, 22), which would be up to a second off otherwise.
+/// UNIX Secs is the time rounded up to a whole second, and SysUptime is of that same moment: a collector relates the
+/// two to place times in SysUptime (21, 22), which would be up to a second off otherwise.
 pub fn netflow_9_header(
     count: u16,
     boot: BootTime,
@@ -42,8 +42,8 @@ pub fn netflow_9_header(
     bytes
 }
 
-/// The header of an IPFIX message of `length` octets, this header included. `sequence` is that of the data records sent before
-/// in this transport session and observation domain (section 3.1), options data included.
+/// The header of an IPFIX message of `length` octets, this header included. `sequence` is the number of data records,
+/// options data included, sent before in this transport session and observation domain (section 3.1).
 pub fn ipfix_header(
     length: u16,
     export_time: Wall,
@@ -62,7 +62,7 @@ pub fn ipfix_header(
 }
 
 impl Dialect {
-    /// The set of templates. That of options templates is the next one.
+    /// The id of the template set; the options template set has the next one.
     pub const fn template_set(self) -> u16 {
         match self {
             Self::NetflowV9 => 0,
@@ -71,7 +71,7 @@ impl Dialect {
     }
 
     /// The template of the exporter's statistics. Its scope is the system as a whole (section 6.1, scope type 1), and in IPFIX
-    /// the observation domain, as that of the metering process statistics (section 4.1).
+    /// the observation domain, as in the metering process statistics (section 4.1).
     pub fn statistics_template(self) -> Template<Statistics> {
         let (id, scope) = match self {
             Self::NetflowV9 => (528, system()),
@@ -94,7 +94,7 @@ impl Dialect {
         Template::options(first + kind as u16, scope_fields, elements)
     }
 
-    /// Appends an options template record: its id, how many of its fields are the scope, and the fields, the scope first.
+    /// Appends an options template record: its id, the size of its scope, and its fields, the scope first.
     pub fn put_options_definition<S>(self, template: &Template<S>, out: &mut Vec<u8>) {
         let (fields, scope) = (template.field_count(), template.scope_fields());
         let counts = match self {

@@ -1,4 +1,4 @@
-//! The information elements this program exports; [`super::layout`] says which of them make up which record.
+//! The information elements that this program exports; [`super::layout`] composes records of them.
 //!
 //! One table feeds NetFlow v9 templates, IPFIX templates and their data records: an element carries its identifier and
 //! the function that takes its value, and the length in a template is that of the value's type. So no element can be in a
@@ -49,9 +49,9 @@ pub struct Statistics {
     pub observation_domain: u32,
     /// When this exporter began to count.
     pub init: Wall,
-    /// Octets of all messages before the one that says so.
+    /// Octets of all messages before the one that holds this record.
     pub octets: u64,
-    /// Messages before the one that says so.
+    /// Messages before that one.
     pub messages: u64,
     /// Flow records in those messages.
     pub records: u64,
@@ -93,7 +93,7 @@ elements! { Statistics:
     NOT_SENT = 166 "notSentFlowTotalCount" U64 |s| s.not_sent;
 }
 
-/// The exporter's own statistics, without the scope, which is the format's own.
+/// The exporter's own statistics, without the scope, which differs by format.
 pub const STATISTICS: [Element<Statistics>; 5] = [
     INIT_TIME,
     EXPORTED_OCTETS,

@@ -14,7 +14,7 @@ pub enum Family {
     Ipv6,
 }
 
-/// The values every template draws from. Which of them a record holds is up to its template.
+/// The values that every template draws from; the template decides which of them a record holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Flow {
     /// When the NAT event happened.
@@ -29,7 +29,7 @@ pub struct Flow {
     pub translated: Tuple,
     pub start: Wall,
     pub end: Wall,
-    /// The reference of times in SysUptime: that of the message.
+    /// The reference of times in SysUptime, the same for a whole message.
     pub boot: BootTime,
     /// Counters of the direction in which `packet` travels.
     pub forward: Counters,
@@ -39,7 +39,7 @@ pub struct Flow {
     pub zone: u16,
 }
 
-/// Which natEvent values stand for create and delete.
+/// The natEvent values of create and delete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum NatEventValues {
     /// 4 and 5 (NAT44 session create and delete); 1 and 2 for IPv6, for which the RFC has none.
@@ -48,14 +48,14 @@ pub enum NatEventValues {
     Legacy,
 }
 
-/// The format has no record for an event or a gap: it is of another address family or of two, its counters are out of range,
-/// or NetFlow v5 does not know the like.
+/// The format has no record for an event or a gap: the addresses are of another family or of two, a counter is out of
+/// range, or NetFlow v5 has no such record.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NotRepresentable;
 
 impl Flow {
-    /// The flow of a NAT event. Without a known start it begins when it ends, without counters they are zero: a layout that
-    /// has no element for either is what says that they are not known.
+    /// The flow of a NAT event. An unknown start is replaced by the end, and unknown counters by zeros; a layout
+    /// without these elements shows that they are not known.
     pub fn nat_event(
         event: &NatEvent,
         values: NatEventValues,

@@ -1,7 +1,7 @@
 //! The layouts of flow records in NetFlow v9 and IPFIX: which elements make up which record, and the id of its template.
 //!
-//! A collector knows a template by exporter, domain and id, and may know it from before this program was configured anew or
-//! the message that redefines it got lost. So no id ever changes its meaning: it is a function of the layout alone, the
+//! A collector identifies a template by exporter, domain and id. It may still hold the one of an earlier configuration,
+//! or miss the message that redefines it. So no id ever changes its meaning: it is a function of the layout alone, the
 //! same in every configuration and every release. A layout that has to change gets another id.
 //!
 //! The id of a flow record's template is 1024 and the sum of these:
@@ -16,7 +16,7 @@
 //! | 32 | without destination (12, 11, 226, 228) |
 //! | 0, 64, 128, 192 | create, delete, flow of a triplet in IPFIX, flow of a triplet in NetFlow v9 |
 //!
-//! Those of options have ids by dialect, as each has a scope of its own:
+//! Options templates have different ids in the two dialects, as their scopes differ:
 //!
 //! | IPFIX | NetFlow v9 | layout |
 //! |---|---|---|
@@ -25,9 +25,8 @@
 //!
 //! 256 to 266 are not used: they had several meanings in versions before the first release.
 //!
-//! An unknown value has no element, rather than a zero that would claim to be known. That a record was inferred is
-//! said by the element 143 alone, for creates, deletes and flows alike: flowEndReason (136) has no value that means it,
-//! and a create has no end.
+//! An unknown value has no element, rather than a zero that would claim to be known. Element 143 alone marks an
+//! inferred record, be it a create, a delete or a flow: flowEndReason (136) has no such value, and a create has no end.
 
 use crate::session::{EventKind, NatEvent, Provenance};
 use crate::wire::dialect::Dialect;
@@ -53,7 +52,7 @@ const DELETE: u16 = 64;
 const FLOW: u16 = 128;
 const NETFLOW_9_FLOW: u16 = 192;
 
-/// The properties that decide over the elements of a flow record: the bits of the table.
+/// The properties that determine the elements of a flow record: the bits of the table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Layout(u16);
 
@@ -95,7 +94,7 @@ impl Layout {
             if self.has(COUNTERS) {
                 elements.extend([OCTETS, PACKETS]);
             }
-            // Many collectors know only these in NetFlow v9. One of them alone they read as a flow since boot.
+            // In NetFlow v9 many collectors know only these two, and read one of them alone as a flow since boot.
             if self.has(START | NETFLOW_9_FLOW) {
                 elements.extend([FIRST_SWITCHED, LAST_SWITCHED]);
             }
@@ -161,7 +160,7 @@ mod tests {
         fields.join(" ")
     }
 
-    /// The end of a session of which start and counters are known.
+    /// The end of a session whose start and counters are known.
     fn whole() -> NatEvent {
         NatEvent {
             totals: Some(Totals::default()),
@@ -169,7 +168,7 @@ mod tests {
         }
     }
 
-    /// Everything that can be known, or not, of a create and of a delete.
+    /// A create and a delete with every combination of known and unknown values.
     fn events() -> Vec<NatEvent> {
         let mut events = Vec::new();
         for provenance in [Provenance::Kernel, Provenance::Inferred] {
@@ -221,7 +220,7 @@ mod tests {
         layouts
     }
 
-    /// The fields of every template there is, of options too, by id.
+    /// The fields of every template, options templates included, by id.
     fn templates() -> Vec<(u16, String)> {
         let entry = |id, fields: String| (id, fields);
         let flows = layouts().into_iter().map(|(layout, _)| layout.template());

@@ -4,9 +4,9 @@
 //! the translated source in next hop and src_as, or the pre-NAT destination in next hop and dst_as. A session that has
 //! both translations makes two records; one that has none (they are logged on request) makes one with zeros there.
 //!
-//! A record that the format cannot hold is refused, never bent: it has no IPv6, and counters of 32 bits only, so that
-//! larger ones are split over several records, no two of them alike, whose sum is exact.
-//! The format has no way to leave out what is not known: counters are zero then, and a start is the end.
+//! A record that the format cannot hold, such as one of IPv6, is refused. Counters have 32 bits: a larger one is split
+//! over several records, no two of them alike, whose sum is exact. The format cannot leave out an unknown value:
+//! unknown counters are zero, and an unknown start equals the end.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -19,8 +19,8 @@ pub const RECORD_LEN: usize = 48;
 /// Records in one message.
 pub const MAX_RECORDS: usize = 30;
 
-/// The header of a message of `count` records that leaves at `up`. `sequence` is that of the flows sent before, `engine` has
-/// the engine type in the high byte and the engine id in the low one.
+/// The header of a message of `count` records that leaves at `up`. `sequence` is the number of flows sent before;
+/// `engine` has the engine type in the high byte and the engine id in the low one.
 pub fn header(
     count: u16,
     boot: BootTime,
@@ -104,7 +104,7 @@ impl Record {
 /// The dummy flows of a NAT event: one, or two when source and destination were translated.
 ///
 /// # Errors
-/// When the addresses are not of IPv4.
+/// When the addresses are not IPv4.
 pub fn dummy_flows(event: &NatEvent) -> Result<impl Iterator<Item = Record>, NotRepresentable> {
     let flow = match Flow::nat_event(event, NatEventValues::Legacy) {
         Ok((Family::Ipv4, flow)) => flow,
@@ -147,7 +147,7 @@ pub fn dummy_flows(event: &NatEvent) -> Result<impl Iterator<Item = Record>, Not
 /// The pre-NAT, post-NAT and return flow of a finished session, each split over as many records as its counters need.
 ///
 /// # Errors
-/// When the addresses are not of IPv4, or a counter would need more than 65,536 records. None of the flows is exported then.
+/// When the addresses are not IPv4, or a counter would need more than 65,536 records. None of the flows is exported then.
 pub fn triplet(
     event: &NatEvent,
     post_nat_counters: bool,

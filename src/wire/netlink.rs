@@ -2,13 +2,13 @@
 //!
 //! Follows `include/uapi/linux/netlink.h`: lengths and types are in host byte order, headers and payloads are aligned to
 //! four bytes, lengths exclude the padding. The padding after the last message or attribute may be missing. The
-//! iterators yield only what lies whole within the buffer; the first bad length ends them with an error.
+//! iterators yield only items that lie wholly within the buffer; the first bad length ends them with an error.
 
 use std::fmt;
 
 /// Size of `struct nlmsghdr`.
 pub const HEADER_LEN: usize = 16;
-/// From the beginning of a netfilter message to its attributes: behind `struct nfgenmsg`.
+/// The offset of the attributes in a netfilter message, behind `struct nfgenmsg`.
 pub(crate) const ATTRIBUTES_OFFSET: usize = HEADER_LEN + 4;
 
 pub const NLMSG_ERROR: u16 = 2;

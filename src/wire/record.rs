@@ -193,7 +193,7 @@ impl Reader<'_> {
         Ok(*first)
     }
 
-    /// With one look at the length.
+    /// Checks the length once for all four.
     fn take_four<const N: usize>(&mut self) -> Result<[[u8; N]; 4], Malformed> {
         let (chunks, _) = self.0.as_chunks();
         let four = chunks.first_chunk().ok_or(Malformed("too short"))?;

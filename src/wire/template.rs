@@ -33,7 +33,7 @@ impl<S> Template<S> {
         }
     }
 
-    /// An options template: of the elements the first ones, the scope, are what the records are about.
+    /// An options template: its first `scope_fields` elements are the scope, the object that the records describe.
     pub fn options(id: u16, scope_fields: u16, elements: Vec<Element<S>>) -> Self {
         Self {
             scope_fields,
@@ -97,7 +97,7 @@ impl<S> Template<S> {
     }
 }
 
-/// A set of which the length is not known yet.
+/// A set whose length is not known yet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct OpenSet {
     pub id: u16,

@@ -1,9 +1,9 @@
-//! The end of a run of the model: a last audit, and what must then be true.
+//! The end of a run of the model: a last audit, and the conditions that must then hold.
 
 use super::*;
 
 impl World {
-    /// Everything that is under way comes to its end, and then one more audit.
+    /// Everything under way comes to its end, then one more audit follows.
     pub(super) fn settle(&mut self) {
         self.full = false;
         self.is_other_slow = false;
@@ -26,7 +26,7 @@ impl World {
         self.step(Step::Commit);
     }
 
-    /// All that is known of a tuple, with times in milliseconds.
+    /// All facts about a tuple, with times in milliseconds.
     fn show(&self, port: u16) -> String {
         let millis = |time: Wall| time.saturating_since(boot().wall).as_millis();
         let mut text = format!("port {port}: {:?}", self.doubts[usize::from(port)]);
@@ -66,7 +66,7 @@ impl World {
             }
             let mut numbers = 0..self.lives.len();
             let merged = numbers.any(|life| self.lives[life].port == port && self.is_merged(life));
-            // A dump told of a life before the events of an earlier one were read, which look like its own.
+            // A dump reported a life before the events of an earlier one were read, which look like its own.
             let overtaken = self.kind.forgets && lives.iter().any(|life| life.overtook);
             if merged || overtaken || doubt.hidden || doubt.crashed || doubt.renewed || doubt.late {
                 continue;
@@ -78,7 +78,7 @@ impl World {
                 (EventKind::Delete, ended),
             ];
             for (kind, wanted) in wanted {
-                // A session that is forgotten may be recorded again, and is never left out.
+                // A forgotten session may be recorded again, but is never left out.
                 let told = count(kind);
                 let is_right = told == wanted || self.kind.forgets && told > wanted;
                 assert!(is_right, "{kind:?} {told} for {wanted}, {}", show());

@@ -10,11 +10,11 @@ pub(super) enum Step {
     End(u16),
     /// The receive buffer is full from here on, or has room again.
     Full(bool),
-    /// So many events are read; if none are left, the engine is told.
+    /// The engine reads this many events; if none are left, it is told.
     Read(usize),
     /// An end that was read is sent again, because another listener could not take it.
     RepeatEnd(usize),
-    /// The same of the beginning of a connection that is open.
+    /// The same for the beginning of an open connection.
     RepeatBegin(u16),
     /// The kernel tries again to deliver an end from the dying list.
     Redeliver(usize),
@@ -26,7 +26,7 @@ pub(super) enum Step {
     Timeout,
     Commit,
     CommitFails,
-    /// Kill and restart; what was not committed is forgotten, and what was queued is gone.
+    /// Kill and restart; changes not committed are forgotten, and queued events are lost.
     Crash,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Kind {
     /// Whether events say when they happened (with `timestamps`).
     pub(super) event_times: bool,
     pub(super) reliable: bool,
-    /// So many ends that the memory of them has always forgotten those that came before.
+    /// Ends so numerous that the memory has always forgotten the earlier ones.
     pub(super) forgets: bool,
 }
 

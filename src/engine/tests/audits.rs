@@ -1,4 +1,4 @@
-//! Restored sessions, and what audits make of the kernel's table and of the dying list.
+//! Restored sessions, and audits of the kernel's table and of the dying list.
 
 use super::*;
 
@@ -275,7 +275,7 @@ fn a_large_table_is_closed_in_slices() {
     assert_eq!(records(&mut engine).len(), 10_000);
 }
 
-/// An audit at `now` that finds `present` in the table, and more in the dying list than the kernel tells.
+/// An audit at `now` that finds `present` in the table, and a dying list too long to be complete.
 fn audit_in_doubt(engine: &mut Engine, present: &[Entry], now: Now) {
     engine.request_audit(now);
     assert_eq!(engine.poll_dump(now), Some(Listing::Table));

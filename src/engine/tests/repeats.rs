@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// No end that came before is remembered any longer. The records up to here are thrown away.
+/// Forgets every earlier end. The records up to here are thrown away.
 fn forget_ends(engine: &mut Engine, now: Now) {
     engine.recent = RecentEnds::new(now.wall);
     while engine.poll_record().is_some() {}
@@ -17,7 +17,7 @@ fn an_end_that_is_repeated_after_many_others_is_known_by_its_start() {
     });
     engine.handle_events(&ends, at(20));
     forget_ends(&mut engine, at(50));
-    // Of one that began when events were dropped nobody knows whether it was announced.
+    // A session that began while events were dropped may not have been announced.
     engine.handle_drops(wall(14), wall(16));
     engine.handle_events(&ends, at(60));
     let told = records(&mut engine);
@@ -79,14 +79,14 @@ fn a_new_that_is_repeated_to_the_next_run_is_that_of_the_same_session_if_nothing
 fn an_end_that_is_repeated_to_the_next_run_is_known_once_an_audit_has_looked() {
     let mut engine = continued();
     let end = |port| destroy(session(port), wall(50), wall(60));
-    // It may be that of a session whose NEW the run before has missed.
+    // It may end a session whose NEW the run before missed.
     engine.handle_events(&[end(2)], at(102));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
     engine.request_audit(at(103));
     audit(&mut engine, &[started(1, 10)], at(103));
     engine.handle_events(&[end(3)], at(104));
     assert_eq!(records(&mut engine), []);
-    // This run heard nothing of it.
+    // This run hears of it for the first time.
     engine.handle_events(&[destroy(session(4), wall(50), wall(105))], at(105));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
 }

@@ -15,7 +15,7 @@ fn sessions_that_live_beside_a_flowtable_that_does_not_count_have_no_counters() 
     let mut engine = engine();
     engine.handle_uncounted(false, wall(0), wall(10));
     assert!(is_counted(&mut engine, session(1), 1, 11));
-    // It was made at some time since the look before.
+    // It was made at some time since the last check.
     engine.handle_uncounted(true, wall(10), wall(20));
     assert!(is_counted(&mut engine, session(2), 1, 9));
     assert!(!is_counted(&mut engine, session(3), 1, 11));

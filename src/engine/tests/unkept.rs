@@ -134,7 +134,7 @@ fn ends_during_an_audit_do_not_let_it_forget_the_living() {
     engine.handle_dumped(&entry(1), at(10));
     engine.handle_dumped(&entry(2), at(10));
     engine.handle_dumped(&entry(3), at(10));
-    // Ends before the dump has come to it.
+    // It ends before the dump reaches it.
     engine.handle_events(&[destroy(session(4), wall(1), wall(10))], at(10));
     engine.handle_dumped(&entry(5), at(10));
     engine.handle_dump_end();

@@ -12,7 +12,7 @@ fn push(log: &mut RecordLog, numbers: std::ops::Range<u64>) {
     numbers.for_each(|number| log.push(&numbered_record(number)));
 }
 
-/// The numbers of the records from `serial` on, as far as they may leave.
+/// The numbers of the records from `serial` on that may leave.
 fn read(log: &mut RecordLog, store: Option<&Store>, serial: u64) -> Vec<u64> {
     let mut reading = Reading { log, store };
     let (mut numbers, mut next) = (Vec::new(), Serial(serial));
@@ -98,7 +98,7 @@ fn what_the_database_gave_up_memory_gives_up_too() {
     log.handle_evicted(Serial(7));
     assert_eq!(log.blocks.len(), 1);
     assert_eq!(read(&mut log, Some(&scene.store), 7), [7, 8, 9]);
-    // The block that was read from the database last, too.
+    // This includes the block last read from the database.
     let mut late = RecordLog::new(log.next());
     push(&mut late, 10..11);
     scene.commit(&mut late, Serial(1));

@@ -1,4 +1,4 @@
-//! Damage, of whatever kind: it is found, and what it did not touch still comes back.
+//! Damage of any kind: it is found, and the undamaged rest still comes back.
 
 use super::*;
 
@@ -14,7 +14,7 @@ fn a_block_whose_pages_no_longer_hang_together_is_damaged_and_no_other() {
     scene.reopen();
     let path = database(&scene.directory);
     let mut bytes = fs::read(&path).unwrap();
-    // The last page but two of the second block: its first four octets are the number of the next one.
+    // A page in the middle of the second block: its first four octets are the number of the next page.
     let block = scene.store.block(Serial(15_000)).unwrap().unwrap().unwrap();
     let part = &block.bytes[block.bytes.len() / 2..][..64];
     let page = bytes.windows(64).position(|window| window == part).unwrap() / PAGE;

@@ -1,4 +1,4 @@
-//! What becomes of a segment as its sessions end.
+//! The fate of a segment as its sessions end.
 
 use super::*;
 

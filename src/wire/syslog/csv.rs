@@ -1,14 +1,14 @@
 //! The format `csv`: the triplet of a finished session as flow-tools writes NetFlow v5 flows.
 //!
-//! Three lines when a session ends, those of [`triplet`](crate::wire::netflow5::triplet): the pre-NAT tuple with the original counters, the
-//! post-NAT tuple with the same counters, the return tuple with the reply counters. A create gives no line. The 18 fields
-//! are those of `flow-export -f2 -m0xFF31EF`:
+//! Three lines when a session ends, those of [`triplet`](crate::wire::netflow5::triplet): the pre-NAT tuple with the
+//! original counters, the post-NAT tuple with the same counters, the return tuple with the reply counters. A create
+//! gives no line. The 18 fields are those of `flow-export -f2 -m0xFF31EF`:
 //!
 //! `unix_secs,unix_nsecs,sysuptime,exaddr,dpkts,doctets,first,last,srcaddr,dstaddr,nexthop,input,output,srcport,dstport,prot,tos,tcp_flags`
 //!
 //! - `sysuptime`, `first` and `last` are milliseconds since boot modulo 2^32, `unix_secs` and `unix_nsecs` the time of
-//!   day at `sysuptime`: what happened at `first` happened `sysuptime - first` before that, also before boot, but at most
-//!   [`BootTime::SPAN`]: an older start is given as that. Where no start is known, `first` is `last`.
+//!   day at `sysuptime`. `first` lies `sysuptime - first` before that, even before boot, but at most
+//!   [`BootTime::SPAN`], to which an older start is clamped. Where the start is not known, `first` is `last`.
 //! - `dpkts` and `doctets` have 32 bits in flow-tools. A larger counter is spread over as many lines of the same tuple as
 //!   it takes, no two of them alike, whose sum is exact. Without accounting they are 0.
 //! - For ICMP `srcport` is the query identifier and `dstport` is type * 256 + code.
@@ -24,7 +24,7 @@ use super::put;
 use crate::time::{BootTime, Now};
 use crate::wire::netflow5::Record;
 
-/// The first fields of a line, which tell nothing of the session.
+/// The first fields of a line, which say nothing about the session.
 pub(super) fn head(out: &mut Vec<u8>, now: Now, exporter: Ipv4Addr) {
     let sys_uptime = BootTime::new(now).sys_uptime(now.wall);
     let (secs, nsecs) = (now.wall.as_secs(), now.wall.subsec_nanos());

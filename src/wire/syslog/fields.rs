@@ -1,8 +1,8 @@
 //! The fields of a record, as the formats `text`, `json` and `journal` name them.
 //!
-//! One walk feeds all three, so that a field has the same name and the same place everywhere. The names are an interface
-//! that scripts rely on, which nattrail-records(7) describes: they may be added to, not changed. In the journal they are
-//! upper case with `NAT_` before them (`pre_src` is `NAT_PRE_SRC`).
+//! One walk feeds all three, so that a field has the same name and the same place everywhere. Scripts rely on the
+//! names, which nattrail-records(7) describes: names may be added, not changed. In the journal they are upper case with
+//! `NAT_` before them (`pre_src` is `NAT_PRE_SRC`).
 //!
 //! An unknown value has no field. The return tuple is not repeated: it is the mirror of the post-NAT tuple (for ICMP with
 //! the type of the answer).
@@ -113,7 +113,7 @@ fn visit_end(event: &NatEvent, field: &mut impl FnMut(&'static str, Value)) {
     }
     field("end", Value::Time(event.time));
     if let Some(start) = event.start {
-        // Of the written times, so that the line agrees with itself.
+        // From the times as written, so that the line agrees with itself.
         let millis = event.time.as_millis().saturating_sub(start.as_millis());
         field("duration", Value::Duration(millis));
     }
@@ -136,7 +136,7 @@ fn visit_gap(gap: &Gap, field: &mut impl FnMut(&'static str, Value)) {
     }
 }
 
-/// Whether the ports say anything: the kernel leaves them zero for protocols it knows none of.
+/// Whether the ports mean anything: the kernel leaves them zero for protocols whose ports it does not know.
 fn has_ports(protocol: Protocol, pre: Tuple, post: Tuple) -> bool {
     const WITH_PORTS: [Protocol; 6] = [
         Protocol::TCP,

@@ -3,15 +3,15 @@
 //!
 //! Besides the fields every logger sets (`MESSAGE`, `PRIORITY`, `SYSLOG_FACILITY`, `SYSLOG_IDENTIFIER`, `SYSLOG_PID`), an
 //! entry has each field of [`super::fields`] in upper case behind `NAT_`, so that `journalctl NAT_POST_SRC=192.0.2.1`
-//! finds it through the journal's index. journald itself writes down when it took the entry and who sent it.
+//! finds it through the journal's index. journald itself adds the time of reception and the sender.
 
 use super::fields;
 use super::put::Calendar;
 use super::text;
 use crate::session::Record;
 
-/// Everything up to the value of `MESSAGE`, which must not hold a newline. Nor does the identifier: the configuration allows
-/// none.
+/// Everything up to the value of `MESSAGE`, which must not hold a newline; the configuration allows none in the
+/// identifier either.
 pub(super) fn header(facility: u8, severity: u8, identifier: &str, pid: u32) -> String {
     format!(
         "PRIORITY={severity}\nSYSLOG_FACILITY={facility}\nSYSLOG_PID={pid}\n\

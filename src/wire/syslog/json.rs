@@ -13,14 +13,14 @@ pub(super) fn line(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) 
     fields::visit(record, |key, value| {
         out.push(separator);
         separator = b',';
-        // The keys are ours and have nothing to escape.
+        // Our own keys need no escaping.
         out.push(b'"');
         out.extend_from_slice(key.as_bytes());
         out.extend_from_slice(b"\":");
         match value {
             Value::Yes => out.extend_from_slice(b"true"),
             Value::Decimal(_) | Value::Duration(_) => text::value(out, value, calendar),
-            // None of these has anything to escape: what is text is a name of ours.
+            // None of these needs escaping: every text is a name of ours.
             Value::Address(_)
             | Value::Hexadecimal(_)
             | Value::Name(_)

@@ -406,7 +406,7 @@ fn csv_without_start_and_counters_has_zeros_and_the_end() {
     );
 }
 
-/// flow-import skips what begins with `#`, and takes what is beyond 1023 octets for a line of its own.
+/// flow-import skips lines that begin with `#`, and takes what follows 1023 octets for another line.
 #[test]
 fn csv_has_comments_for_what_flow_tools_cannot_hold() {
     let mut damaged = delete(snat());
@@ -431,7 +431,7 @@ fn csv_has_comments_for_what_flow_tools_cannot_hold() {
 fn csv_has_the_oldest_start_that_a_reader_gets_back() {
     let mut event = delete(snat());
     event.start = Some(Wall::default());
-    // sysuptime is 3,600,000: 49.7 days less an hour before is 7,200,000 modulo 2^32.
+    // sysuptime is 3,600,000: 2^32 - 3,600,000 ms earlier is 7,200,000 modulo 2^32.
     for line in csv(&Record::Event(event)) {
         assert_eq!(line.split(',').nth(6), Some("7200000"));
     }

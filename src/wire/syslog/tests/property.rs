@@ -94,7 +94,7 @@ fn any_record() -> impl Strategy<Value = Record> {
     prop_oneof![9 => event, 1 => gap]
 }
 
-/// So many lines of a record at most.
+/// The lines of a record, at most `most` of them.
 fn csv_lines(record: &Record, most: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let _ = encoder(stdout(), Format::Csv).encode(record, NOW, &mut |message| {
