@@ -1,8 +1,8 @@
-//! The encoder of an output, which makes messages for a collector, or lines, of records.
+//! The encoder of an output, which makes messages for a collector, or lines, from records.
 //!
-//! Sans-IO: records and `now` go in, finished messages come out in a [`Queue`], each with its [`Load`]. The load says where
-//! the follower stands once the message is taken, so that a message that is lost on the way can be encoded again: the queue
-//! is a cache of encodings, and may be emptied at any time.
+//! Sans-IO: records and `now` go in, finished messages come out in a [`Queue`], each with its [`Load`]. The load tells
+//! the follower's place after the message, so a message that is lost on the way can be encoded again: the queue is a
+//! cache of encodings, and may be emptied at any time.
 
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, ControlFlow, Sub as _, SubAssign};
@@ -16,10 +16,10 @@ use crate::time::{Now, Uptime};
 pub use crate::wire::flow::NotRepresentable;
 use crate::wire::syslog::{self, Host};
 
-/// The contents of a message in numbers, and where it ends.
+/// The contents of a message in numbers, and its end.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Load {
-    /// Where the follower stands once it is taken.
+    /// The place of the follower once it is taken.
     pub end: Position,
     /// Its sequence number, for formats that have one.
     pub sequence: u32,
@@ -39,7 +39,7 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// That of one message of so many octets.
+    /// The amount of one message of `octets`.
     pub const fn of(load: Load, octets: usize) -> Self {
         Self {
             messages: 1,
@@ -107,11 +107,10 @@ impl Encoder {
         Self::Lines(syslog::Encoder::new(&config.style(), host))
     }
 
-    /// Encodes the messages of a record but for the first `skip`, which have been taken. Those that are finished go to
-    /// `done`.
+    /// Encodes the messages of a record except the first `skip`, which have been taken. Finished messages go to `done`.
     ///
     /// # Errors
-    /// [`NotRepresentable`], and then some or all of the messages are missing.
+    /// [`NotRepresentable`]; some or all of the messages are then missing.
     pub fn push(
         &mut self,
         record: &Record,
@@ -183,12 +182,12 @@ impl Encoder {
         self.message().map_or(0, |message| message.sequence)
     }
 
-    /// How many times all templates were sent; never for formats without.
+    /// How many times all templates were sent; 0 for formats without them.
     pub fn template_sends(&self) -> u64 {
         self.message().map_or(0, |message| message.template_sends)
     }
 
-    /// Takes note that the receiver can no longer get so many records.
+    /// Takes note that the receiver can no longer get `lost` records.
     pub fn count_lost(&mut self, lost: u64) {
         if let Some(message) = self.message_mut() {
             message.lost += lost;

@@ -1,6 +1,6 @@
 //! Files that lines are appended to, and named pipes.
 //!
-//! One that was deleted is begun anew; a line that was broken off is ended before the next one.
+//! A deleted file is begun anew; a broken line is ended before the next one.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,7 +14,7 @@ use super::stream::{FILE_CHUNK, whole_lines};
 use super::transport::{Failure, Trouble};
 use crate::time::{Now, Uptime};
 
-/// Time between checks of whether a file has been deleted. Records that are written in between are lost with it.
+/// Time between checks of whether a file has been deleted. Records written in between are lost with it.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The remedies for somebody else's link.
@@ -26,7 +26,7 @@ pub(crate) const LINK_ADVICE: &str =
 pub(super) struct Appender {
     path: PathBuf,
     open: Option<OpenFile>,
-    /// Closed in the middle of a line.
+    /// It was closed in the middle of a line.
     is_torn: bool,
 }
 
@@ -57,13 +57,13 @@ impl Appender {
         Ok(self.open.insert(open))
     }
 
-    /// `is_torn`: in the middle of a line, which the next open ends, so that the message begins anew on a line of its own.
+    /// `is_torn`: in the middle of a line. The next open ends that line, so that the message begins on a line of its own.
     pub(super) fn close(&mut self, is_torn: bool) {
         self.open = None;
         self.is_torn |= is_torn;
     }
 
-    /// The rest of the line does not follow.
+    /// Takes note that the rest of the line does not follow.
     pub(super) const fn break_off(&mut self) {
         if let Some(open) = &mut self.open {
             open.is_torn = true;
@@ -74,7 +74,7 @@ impl Appender {
         if self.open.as_mut().is_some_and(|open| open.is_deleted(now)) {
             self.open = None;
             log::warn!(
-                "the file \"{}\" was deleted: a new one is begun; records that came after the deletion, within a second, went with it",
+                "the file \"{}\" was deleted: nattrail begins a new one; records of the last second may be lost with it",
                 self.path.display()
             );
             let error = io::ErrorKind::NotFound.into();
@@ -95,7 +95,7 @@ impl Appender {
 }
 
 impl OpenFile {
-    /// `was_torn` is of a pipe, which does not tell.
+    /// A pipe does not tell whether it ends inside a line: `was_torn` does.
     fn open(path: &Path, was_torn: bool) -> io::Result<Self> {
         let file = OpenOptions::new()
             .append(true)
@@ -109,7 +109,7 @@ impl OpenFile {
         let is_torn = match metadata.len() {
             _ if !metadata.is_file() => was_torn,
             0 => false,
-            // One that may be written but not read cannot be looked at; it is taken to be whole.
+            // A file that may be written but not read is taken to end with a whole line.
             length => File::open(path).is_ok_and(|file| {
                 file.read_exact_at(&mut last, length - 1).is_ok() && last != [b'\n']
             }),
@@ -121,7 +121,7 @@ impl OpenFile {
         })
     }
 
-    /// Whether it has no name any more, so that nobody would ever read it. Looks once in a while.
+    /// Whether it no longer has a name, so that nobody can ever read it. Checks once in a while.
     fn is_deleted(&mut self, now: Now) -> bool {
         match &mut self.seen {
             Some(seen) if now.up.saturating_since(*seen) >= LOOK => *seen = now.up,
@@ -184,7 +184,7 @@ mod tests {
         )
     }
 
-    /// Writes these lines, and gives what is in the file.
+    /// Writes these lines, and returns the content of the file.
     fn written(file: &mut Transport, lines: &[&[u8]], path: &Path, now: Now) -> String {
         let mut queue = Queue::new();
         for line in lines {
@@ -252,7 +252,7 @@ mod tests {
             rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
         )
         .unwrap();
-        // As nonblocking as the writer, or opening would wait.
+        // The reader is as nonblocking as the writer, or opening would wait.
         let flags = libc::O_NONBLOCK;
         let mut reader = OpenOptions::new()
             .read(true)

@@ -1,7 +1,7 @@
 //! Records that an output can never get: how many, and where they are missing.
 //!
-//! A lost range is a hole in the log. Its records are counted once, when the log gives them up or when the output finds them
-//! gone, and stated each time that the output comes by: a statement that was refused is made again.
+//! A lost range is a hole in the log. Its records are counted once, when the log gives them up or when the output finds
+//! them gone, and stated each time the output passes the hole: a statement that was refused is made again.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -9,20 +9,20 @@ use std::ops::Range;
 use crate::place::{Missing, Place, Position, Serial, Span};
 use crate::session::Gap;
 
-/// Holes that are remembered, should the output have to go back before them.
+/// The most holes remembered, in case the output has to go back before them.
 const MOST_HOLES: usize = 64;
 
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// In the order of the log, apart from each other.
+    /// In the order of the log, and not touching each other.
     holes: VecDeque<Span>,
     total: u64,
-    /// Lost since somebody asked, and in how many holes that are new.
+    /// Lost since the last [`Self::take`], and in how many new holes.
     recent: Option<(Missing, u64)>,
 }
 
 impl Losses {
-    /// Those of an output that goes on at `place`.
+    /// The losses of an output that goes on at `place`.
     pub(super) fn new(place: &Place) -> Self {
         let first = place.position.serial;
         let hole = place.missing.map(|missing| Span {
@@ -37,7 +37,7 @@ impl Losses {
         }
     }
 
-    /// Lost records that have not been passed by at this position.
+    /// Lost records that the output has not passed yet at this position.
     pub(super) fn ahead_of(&self, position: Position) -> Option<Missing> {
         let ahead = self
             .holes
@@ -46,22 +46,22 @@ impl Losses {
         ahead.reduce(Missing::and)
     }
 
-    /// All that was ever lost.
+    /// All losses ever.
     pub(super) const fn total(&self) -> u64 {
         self.total
     }
 
-    /// Lost records of which it is not known where they stood.
+    /// Counts lost records whose place is not known.
     pub(super) const fn add(&mut self, count: u64) {
         self.total += count;
     }
 
-    /// Lost since this was asked last, and in how many holes that are new.
+    /// The losses since the last call, and in how many new holes.
     pub(super) const fn take(&mut self) -> Option<(Missing, u64)> {
         self.recent.take()
     }
 
-    /// These records are lost. Returns how many of them had not been counted.
+    /// Takes note that these records are lost. Returns how many of them had not been counted.
     pub(super) fn lose(&mut self, lost: &Span) -> u64 {
         let touches = |hole: &Span| hole.first <= lost.end && lost.first <= hole.end;
         let known = self.records_lost(lost.first, lost.end);
@@ -101,7 +101,7 @@ impl Losses {
         count
     }
 
-    /// The gap that stands in the place of a hole that the output has come to.
+    /// The gap that takes the place of a hole that the output has reached.
     pub(super) fn gap_at(&self, span: &Span) -> Gap {
         let hole = self.holes.iter().find(|hole| hole.end > span.first);
         let times = hole.unwrap_or(span);
@@ -113,7 +113,7 @@ impl Losses {
         missing.gap()
     }
 
-    /// The place, or the beginning of the hole in which it lies: a gap is taken whole, also when templates leave before it.
+    /// The position, or the beginning of the hole around it: a gap is taken whole, even when templates leave before it.
     pub(super) fn outside(&self, position: Position) -> Position {
         let is_in = |hole: &&Span| (hole.first..hole.end).contains(&position.serial);
         let hole = self.holes.iter().find(is_in);

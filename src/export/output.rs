@@ -1,19 +1,19 @@
 //! An output: an encoder, a transport, and a place in the record log.
 //!
-//! It reads the log from its place on, encodes a bounded piece ahead, and moves its place when the messages count as taken,
-//! which means by the kernel, for datagrams and for files. Messages that are encoded and not taken yet may be thrown away at
-//! any time and are encoded again, so that neither a restart nor a reload, nor a receiver that is away for days, costs a
-//! record, as long as the log has room. Guarantees:
+//! It reads the log from its place on, encodes a bounded piece ahead, and moves its place when the messages count as
+//! taken: by the kernel, for datagrams and for files. Messages that are encoded and not yet taken may be thrown away at
+//! any time and are encoded again: as long as the log has room, neither a restart nor a reload, nor a receiver that is
+//! away for days, costs a record. Guarantees:
 //!
-//! - Records leave in the order of the log, each once, but for the datagrams that were on the wire when a receiver began or
-//!   ceased to listen, and for the time between two commits of the database when the process is killed.
-//! - A datagram that was refused was not taken: the place goes back to the first that was, and one probe a second finds
-//!   out when somebody listens again.
+//! - Records leave in the order of the log, each once, except for datagrams on the wire when a receiver begins or
+//!   ceases to listen, and for the time between two commits of the database when the process is killed.
+//! - A refused datagram is not taken: the place goes back to the first refused one, and one probe a second finds out
+//!   when somebody listens again.
 //! - Records that it can never get (the log had no room, a message is too large) are counted. One gap with the cause
 //!   `undelivered` states them in the place where they are missing.
-//! - No call blocks, and the work of each is bounded. A backlog leaves at a pace that the buffer of a receiver takes.
+//! - No call blocks, and the work of each is bounded. A backlog leaves at a pace that a receiver's buffer can take.
 //!
-//! The program's own log says when an output stops and begins to work or to lose, once for each change.
+//! The program's own log says when an output begins or ceases to work or to lose records, once for each change.
 
 mod made;
 #[cfg(test)]
@@ -38,21 +38,21 @@ use crate::time::{Now, Uptime};
 
 /// Octets that are encoded ahead.
 const AHEAD: usize = 128 << 10;
-/// Writes of one call, so that one output cannot keep the loop from its other work.
+/// Writes of one call: one output must not keep the loop from its other work.
 const WRITES: usize = 512;
 /// Records read in one call, for the same reason: not every record makes a message.
 const RECORDS: usize = 1 << 16;
-/// Datagrams that are sent over UDP in one call, at least, with a pause of [`PACE`] after it: they fit into a socket's
+/// The least number of datagrams that one call sends over UDP, with a pause of [`PACE`] after it: they fit into a socket's
 /// receive buffer of the default size (212,992), in which a message of 1,500 octets takes 2,304, and a line some 768.
 const FLOWS_PACE: usize = 32;
 const LINES_PACE: usize = 200;
 
-/// Wait after a call that was stopped by a full receiver but had sent something: it is draining, and a Unix socket holds
-/// as few as ten datagrams (`net.unix.max_dgram_qlen`).
+/// Wait after a call that sent something before the receiver was full: it is draining, and a Unix socket holds as few
+/// as ten datagrams (`net.unix.max_dgram_qlen`).
 const DRAINING_DELAY: Duration = Duration::from_millis(1);
 const FIRST_DELAY: Duration = Duration::from_millis(5);
 const LAST_DELAY: Duration = Duration::from_secs(1);
-/// Time between probes of a receiver that refused, and between looks for answers that nothing else brings to light.
+/// Time between probes of a receiver that refused, and between checks for answers that no event announces.
 const PROBE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -66,20 +66,20 @@ pub struct Output {
     position: Position,
     reader: Reader,
     losses: Losses,
-    /// After the last record that was encoded, be it once or again.
+    /// The serial after the last record that was ever encoded.
     known: Serial,
-    /// Records that are too large for the way.
+    /// Records that are too large for the path.
     unsendable: Range<Serial>,
-    /// Since the last refusal: whether a probe is out, and since when.
+    /// Set after a refusal, until a probe is accepted: when the probe in flight was sent.
     probing: Option<Option<Uptime>>,
-    /// To which others may send, too.
+    /// The host, to which other outputs may send, too.
     peer: Option<Rc<Peer>>,
-    /// The latest alarm of the host that was heeded.
+    /// The latest alarm of the host that this output heeded.
     heeded: Option<Uptime>,
     health: State,
-    /// How many records were lost before, since the program's log was told of losses.
+    /// All losses before those that the program's log was last told of; `None` when it was told of their end.
     losing: Option<u64>,
-    /// Nothing is tried before.
+    /// Nothing is tried before this time.
     retry: Option<Uptime>,
     delay: Duration,
     /// When to look for answers to what was sent.
@@ -93,7 +93,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Where it stands. What is in doubt is not taken yet.
+    /// Its place. Messages in doubt are not taken yet.
     pub fn place(&self) -> Place {
         let doubtful = self.transport.doubtful().filter(|_| self.probing.is_some());
         let taken = || (self.position, self.next_sequence());
@@ -107,7 +107,7 @@ impl Output {
         }
     }
 
-    /// That of the first message that is not taken.
+    /// The sequence number of the first message that is not taken.
     fn next_sequence(&self) -> u32 {
         match self.ahead.front() {
             Some(message) => message.tag.sequence,
@@ -115,7 +115,7 @@ impl Output {
         }
     }
 
-    /// The host to which datagrams go, if it is sparing with answers.
+    /// The host to which datagrams go, if it limits the rate of its answers.
     pub fn host(&self) -> Option<IpAddr> {
         self.transport.host()
     }
@@ -129,13 +129,13 @@ impl Output {
         }
     }
 
-    /// When it may probe, at the earliest at `from`.
+    /// The time at which it may probe, at the earliest `from`.
     fn take_turn(&self, from: Uptime) -> Uptime {
         let peer = self.peer.as_ref();
         peer.map_or(from, |peer| peer.take_turn(from))
     }
 
-    /// Probes as well when another output was refused by the same host, which may have said nothing of this one's datagrams.
+    /// Probes as well when the same host refused another output, which may have left this one's datagrams unanswered.
     fn heed_alarm(&mut self, now: Now) {
         let alarm = self.peer.as_ref().and_then(|peer| peer.alarm());
         if alarm == self.heeded {
@@ -156,7 +156,7 @@ impl Output {
         &self.name
     }
 
-    /// All that is counted. `end` is that of the source.
+    /// All counters. `end` is that of the source.
     pub fn metrics(&self, end: Serial) -> metrics::Output {
         let Amount {
             messages,
@@ -180,8 +180,8 @@ impl Output {
         }
     }
 
-    /// Reads, encodes and writes as much as goes without waiting, up to a bound. Does nothing before [`Self::poll_timeout`],
-    /// so it may be called at any time.
+    /// Reads, encodes and writes as much as goes without waiting, up to a bound. Does nothing before
+    /// [`Self::poll_timeout`], so it may be called at any time.
     pub fn pump(&mut self, source: &mut impl Source, now: Now) {
         if self.health == State::Ended {
             return self.count_passed(source.end());
@@ -195,12 +195,12 @@ impl Output {
         }
     }
 
-    /// The records that turned out to be lost since this was asked last, and in how many gaps.
+    /// The records found to be lost since the last call, and in how many gaps.
     pub fn take_lost(&mut self) -> Option<(Missing, u64)> {
         self.losses.take()
     }
 
-    /// Finishes the message in hand as well, for the end of the daemon. Call it until [`Self::is_settled`].
+    /// Also finishes the message in hand, at the end of the daemon. Call it until [`Self::is_settled`].
     pub fn drain(&mut self, source: &mut impl Source, now: Now) {
         self.look = self.look.map(|_| now.up);
         self.pump(source, now);
@@ -225,7 +225,7 @@ impl Output {
         work.into_iter().chain(self.look).min()
     }
 
-    /// Whether it is of no use to wait: all that the source has was taken, or nothing can be at present.
+    /// Whether waiting is of no use: everything in the source was taken, or nothing can be at present.
     pub fn is_settled(&self, end: Serial) -> bool {
         let has_all = self.position.serial >= end && self.ahead.is_empty();
         match (self.health, self.probing) {
@@ -235,7 +235,7 @@ impl Output {
         }
     }
 
-    /// The first record that it still needs, or may have to go back to; `None` when it needs no more at all.
+    /// The first record that it still needs, or may have to go back to; `None` when it needs none any more.
     pub fn needed(&self) -> Option<Serial> {
         let on_the_way = self.transport.earliest();
         let earliest = on_the_way.map_or(self.position, |earliest| earliest.min(self.position));
@@ -278,11 +278,11 @@ impl Output {
         }
     }
 
-    /// Opens it unless it is open. Says whether nothing is encoded ahead any more.
+    /// Opens it unless it is open. Returns whether this threw away the messages encoded ahead.
     fn open(&mut self) -> Result<bool, Failure> {
         let has_new_port = self.transport.open()?;
         if has_new_port {
-            // For collectors that is a new transport session, with templates and a sequence of its own.
+            // For collectors that is a new transport session, with its own templates and sequence.
             self.throw_away_ahead(0);
         }
         Ok(has_new_port)
@@ -293,7 +293,7 @@ impl Output {
         let is_udp = self.transport.is_udp();
         let most = match &self.encoder {
             _ if !is_udp => WRITES,
-            // Twice as fast as records come. A message holds 16 or more.
+            // Twice as fast as records come. A message holds at least 16.
             Encoder::Flows(_) => FLOWS_PACE.max(source.pace() / 8),
             Encoder::Lines(_) => LINES_PACE.max(source.pace() * 2),
         };
@@ -335,7 +335,7 @@ impl Output {
                     self.retry = Some(now.up.saturating_add(DRAINING_DELAY));
                     return;
                 }
-                // A receiver that was restarted is there again under the same name.
+                // A restarted receiver is there again under the same name.
                 Err(Failure::Broken(_)) if !reconnected => reconnected = true,
                 Err(failure) => {
                     if self.fail(failure, now) {
@@ -346,7 +346,7 @@ impl Output {
         }
     }
 
-    /// Encodes records, so many at most, until enough is encoded ahead.
+    /// Encodes at most `most` records, until enough is encoded ahead.
     fn read(&mut self, source: &mut impl Source, most: &mut usize, now: Now) {
         while self.ahead.used() < AHEAD && *most > 0 {
             *most -= 1;
@@ -367,7 +367,7 @@ impl Output {
                 }
                 Read::Record(serial, record) => (serial, record, 0),
                 Read::Gone(mut span) => {
-                    // Their times may be gone with them.
+                    // Their times may be lost with them.
                     span.since = span.since.min(now.wall);
                     span.until = span.until.max(span.since);
                     let gap = self.pass_by(&span);
@@ -390,10 +390,10 @@ impl Output {
         self.encoder.handle_timeout(now, &mut self.ahead);
     }
 
-    /// Goes on after records that nobody has any more. Returns the gap that stands in their place.
+    /// Passes records that nobody has any more. Returns the gap that takes their place.
     fn pass_by(&mut self, span: &Span) -> Gap {
         let reason = if self.unsendable.contains(&span.first) {
-            "a message is too large for the way there (lower mtu)"
+            "a message is too large for the path to the receiver (lower mtu)"
         } else {
             "a part of the record log is damaged or gone"
         };
@@ -410,11 +410,11 @@ impl Output {
             // Records that make no message count as taken with the message before them.
             self.advance(Position::before(self.reader.next));
         }
-        // Nobody answers while there is nothing to probe with.
+        // Without anything to probe with, nobody answers.
         if self.position.serial < end || self.probing.is_some() {
             return;
         }
-        // Records that make no message were not taken by anybody.
+        // Nobody took records that make no message.
         match self.open() {
             Err(failure) if self.health == State::Failing => drop(self.fail(failure, now)),
             _ => self.recover(),
@@ -439,7 +439,7 @@ impl Output {
         }
     }
 
-    /// Does what a failure asks for. Returns whether to wait.
+    /// Handles a failure. Returns whether to wait.
     fn fail(&mut self, failure: Failure, now: Now) -> bool {
         match failure {
             Failure::Busy => {}
@@ -473,7 +473,7 @@ impl Output {
         true
     }
 
-    /// Reads the answers to what was sent, if it is time, and ends a probe that nobody refused.
+    /// Reads the answers to sent datagrams, if it is time, and ends a probe that nobody refused.
     fn look_for_answers(&mut self, now: Now) {
         let settled = matches!(self.probing, Some(Some(sent)) if after_probe(sent) <= now.up);
         if !settled && self.look.is_none_or(|at| now.up < at) {
@@ -492,7 +492,7 @@ impl Output {
 
     /// Goes back to the first datagram that was refused.
     fn go_back(&mut self, to: GoBack, trouble: Option<&Trouble>, now: Now) {
-        // Counters never go back: they stand still until as much has been taken again.
+        // Counters never go back: they stand still until the output has taken as much again.
         self.shown = self.taken.max(self.shown);
         self.shown_records = self.statistics.records.max(self.shown_records);
         let (from, end) = (to.position.serial, self.position.serial);
@@ -505,7 +505,7 @@ impl Output {
         self.encoder.go_back(to.sequence, back);
         self.position = to.position;
         self.reader.seek(to.position.serial);
-        // The answer to a probe has been waited for already.
+        // The answer to a probe has already been waited for.
         let wait = match self.probing {
             Some(Some(_)) => Duration::ZERO,
             _ => PROBE,
@@ -520,13 +520,13 @@ impl Output {
             }
             let reason = trouble.map_or("refused".to_owned(), ToString::to_string);
             log::warn!(
-                "{}: its host or the way there refuses datagrams ({reason}); records wait in the log until somebody listens there",
+                "{}: its host, or a router on the way, refuses datagrams ({reason}); records wait in the log until somebody listens",
                 self.name
             );
         }
     }
 
-    /// The front message is too large for the way there: the records in it are given up.
+    /// The front message is too large for the path: its records are given up.
     fn drop_front(&mut self) {
         let position = self.position;
         let end = self.ahead.front().map_or(position, |front| front.tag.end);
@@ -536,7 +536,7 @@ impl Output {
         self.unsendable = position.serial..Serial(last.0 + 1);
     }
 
-    /// Forgets what is encoded ahead. It is encoded again, from this sequence number on.
+    /// Forgets the messages encoded ahead, which are encoded again from this sequence number on.
     fn throw_away_ahead(&mut self, sequence: u32) {
         let back = self.ahead_amount();
         if self.ahead.is_torn() {
@@ -552,7 +552,7 @@ impl Output {
         entries.map(|(octets, load)| Amount::of(load, octets)).sum()
     }
 
-    /// Says so when the first of several losses is found.
+    /// Logs the first of several losses.
     fn tell_of_losses(&mut self, lost: u64, reason: &str) {
         if lost > 0 && self.losing.is_none() {
             log::warn!("{}: records are lost: {reason}", self.name);
@@ -561,14 +561,14 @@ impl Output {
         self.encoder.count_lost(lost);
     }
 
-    /// An output that is closed for good counts the records that it does not get.
+    /// Counts the records that an output misses once it is closed for good.
     fn count_passed(&mut self, end: Serial) {
         let passed = end.0.saturating_sub(self.position.serial.0);
         self.losses.add(passed);
         self.position = self.position.max(Position::before(end));
     }
 
-    /// All that there is was taken. Not at the first success: a disk that is nearly full takes a little again and again.
+    /// Everything was taken. The first success is not enough: a disk that is nearly full takes a little again and again.
     fn recover(&mut self) {
         let lost = self
             .losing

@@ -4,9 +4,9 @@
 //!
 //! - none is longer than [`config::Collector::max_message`] (the least `mtu` has room for any record), and none is
 //!   empty;
-//! - a record leaves no later than `export-delay` after it came, if [`Packer::handle_timeout`] is called at
+//! - a record leaves no later than `export-delay` after it arrived, if [`Packer::handle_timeout`] is called at
 //!   [`Message::poll_timeout`];
-//! - no data record is in a message before the one with its template;
+//! - a data record never precedes its template;
 //! - after [`Message::go_back`] the same sequence numbers count the same messages again, and templates come first.
 //!
 //! Nothing is allocated per record.
@@ -43,10 +43,10 @@ impl Packer {
         Self::Templated(Box::new(packer))
     }
 
-    /// Packs the flow records of a record but for the first `skip`; messages that are full go to `done`.
+    /// Packs the flow records of a record except the first `skip`; full messages go to `done`.
     ///
     /// # Errors
-    /// [`NotRepresentable`], and then some or all of the flow records are missing.
+    /// [`NotRepresentable`]; some or all of the flow records are then missing.
     pub(super) fn push(
         &mut self,
         record: &Record,
@@ -75,8 +75,8 @@ impl Packer {
         result
     }
 
-    /// Finishes the messages that are due at `now`: one that has waited long enough, or the repetition of the templates.
-    /// Does nothing when none is.
+    /// Finishes the messages that are due at `now`: one that has waited long enough, or the repeated templates. Does
+    /// nothing when none is due.
     pub(super) fn handle_timeout(&mut self, now: Now, done: &mut Queue<Load>) {
         let message = self.message_mut();
         if message.deadline.is_some_and(|at| at <= now.up) {
@@ -102,7 +102,7 @@ impl Packer {
     }
 }
 
-/// The message in hand, in whichever format, and what is counted from message to message.
+/// The message in hand, in any format, and the counters that go on from message to message.
 #[derive(Debug)]
 pub struct Message {
     config: config::Collector,
@@ -110,7 +110,7 @@ pub struct Message {
     bytes: Vec<u8>,
     /// The contents of `bytes`.
     load: Load,
-    /// The reference of its times in SysUptime.
+    /// The reference of the message's times in SysUptime.
     boot: BootTime,
     deadline: Option<Uptime>,
     set: Option<OpenSet>,
@@ -120,15 +120,15 @@ pub struct Message {
     options: u16,
     /// The flow record that comes next.
     next: Position,
-    /// Flow records of the record in hand that have been taken.
+    /// Flow records of the current record that have been taken.
     skip: u32,
-    /// Of the next message. IPFIX: data records packed so far. NetFlow v9: messages. NetFlow v5: flows.
+    /// Sequence number of the next message. IPFIX: data records packed so far. NetFlow v9: messages. NetFlow v5: flows.
     pub(super) sequence: u32,
-    /// Of all messages that are finished.
+    /// The sum of all finished messages.
     totals: Amount,
     /// Records that the collector can no longer get.
     pub(super) lost: u64,
-    /// When all templates were sent last; `None` when they have to be in any case, and in NetFlow v5.
+    /// When all templates were last sent; `None` when they must be sent next, and in NetFlow v5.
     templates_sent: Option<Uptime>,
     /// Messages since then, the one with the templates included.
     since_templates: u32,
@@ -158,8 +158,8 @@ impl Message {
         }
     }
 
-    /// When [`Packer::handle_timeout`] has something to do: a message in hand is followed by one that begins with the
-    /// templates, if they are due, but without one they leave on their own. Changes with every other call.
+    /// When [`Packer::handle_timeout`] has something to do. Templates that are due begin the message after the one in
+    /// hand; with no message in hand they leave on their own. Changes with every other call.
     pub(super) fn poll_timeout(&self) -> Option<Uptime> {
         if self.is_idle() {
             let sent = self.templates_sent?;
@@ -190,14 +190,14 @@ impl Message {
         self.bytes.is_empty()
     }
 
-    /// Whether the next flow record has been taken, and passes it by in that case.
+    /// Whether the next flow record has been taken; passes it in that case.
     const fn skips(&mut self) -> bool {
         let skips = self.next.part < self.skip;
         self.next.part += skips as u32;
         skips
     }
 
-    /// Packs what NetFlow v5 has for an event.
+    /// Packs the NetFlow v5 records of an event.
     fn push_netflow5(
         &mut self,
         event: &NatEvent,
@@ -259,7 +259,7 @@ impl Message {
         self.close_set();
         let data = self.load.flow_records + self.options;
         let (boot, sequence, domain) = (self.boot, self.sequence, self.config.observation_domain);
-        // Not above max_message, which is below 65,536.
+        // It is at most max_message, which is below 65,536.
         let length = self.bytes.len() as u16;
         let mut write = |header: &[u8]| self.bytes[..header.len()].copy_from_slice(header);
         let counted = match self.config.version {

@@ -1,10 +1,10 @@
 //! First-in, first-out messages in one buffer.
 //!
 //! Messages of different sizes lie end to end in a single byte vector, so that a stream target can write many of them
-//! with one call and a datagram target can take them one by one. Once the buffers have grown to what the load needs,
-//! nothing is allocated any more. How much it may hold is for the caller to decide, by [`Queue::used`].
+//! with one call and a datagram target can take them one by one. Once the buffers have grown to the load, nothing is
+//! allocated any more. The caller limits the content by [`Queue::used`].
 //!
-//! Each message has a tag of the caller's type: what has to be known when the message leaves.
+//! Each message has a tag of the caller's type, for use when the message leaves.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ pub struct Queue<T> {
     /// Everything before `head` has been consumed.
     bytes: Vec<u8>,
     head: usize,
-    /// How much of the front message has been consumed already.
+    /// Octets of the front message that have already been consumed.
     partial: usize,
     entries: VecDeque<Entry<T>>,
 }
@@ -62,7 +62,7 @@ impl<T: Copy> Queue<T> {
         })
     }
 
-    /// Removes the oldest message and gives its tag.
+    /// Removes the oldest message and returns its tag.
     pub fn pop(&mut self) -> Option<T> {
         let entry = self.entries.pop_front()?;
         self.head += entry.length as usize - self.partial;
@@ -103,7 +103,7 @@ impl<T: Copy> Queue<T> {
         self.bytes.len() - self.head + self.partial + self.entries.len() * Self::OVERHEAD
     }
 
-    /// Moves what is left to the start of the buffer once more than half of it has been consumed, which bounds the
+    /// Moves the rest to the start of the buffer once more than half of it has been consumed, which bounds the
     /// buffer at twice what it holds and the copying at one move per byte.
     fn compact(&mut self) {
         let start = self.head - self.partial;
@@ -121,12 +121,12 @@ impl<T: Copy> Queue<T> {
         }
     }
 
-    /// The bytes that are queued and not consumed yet, end to end: for a stream, which may take any number of these bytes.
+    /// The queued bytes that are not consumed yet, end to end: a stream may take any number of them.
     pub fn contiguous(&self) -> &[u8] {
         &self.bytes[self.head..]
     }
 
-    /// Consumes `count` bytes of [`Queue::contiguous`] and hands over the tags of the messages that are through.
+    /// Consumes `count` bytes of [`Queue::contiguous`] and hands over the tags of the messages that are complete.
     ///
     /// # Panics
     /// When `count` is more than is queued.
@@ -144,8 +144,8 @@ impl<T: Copy> Queue<T> {
         self.reset_when_empty();
     }
 
-    /// Goes back to the first byte of a message of which a part has been consumed: for a stream that broke in the middle
-    /// of it and begins anew.
+    /// Goes back to the first byte of a partly consumed message: for a stream that broke in the middle of it and begins
+    /// anew.
     pub const fn rewind(&mut self) {
         self.head -= self.partial;
         self.partial = 0;

@@ -10,22 +10,22 @@ use crate::wire::record::Block;
 /// Time between the calls in which an output sends datagrams over UDP.
 pub const PACE: Duration = Duration::from_millis(2);
 
-/// From where an output reads.
+/// The log from which an output reads.
 pub trait Source {
-    /// The block with a record, or the reason why there is none.
+    /// The block with the record `serial`, or the reason why there is none.
     fn block(&mut self, serial: Serial) -> Found;
     /// The serial after the last record that may leave.
     fn end(&self) -> Serial;
-    /// Records that come in [`PACE`], by the latest commit.
+    /// Records that arrive in one [`PACE`], as of the latest commit.
     fn pace(&self) -> usize;
 }
 
 /// The answer to a search for a record.
 #[derive(Clone, Debug)]
 pub enum Found {
-    /// The block with it, or the next one.
+    /// The block with the record, or the next block.
     Block(Rc<Block>),
-    /// It was damaged, with its block.
+    /// The record is damaged, with its block.
     Damaged(Span),
     /// It cannot be read now.
     Unavailable,
@@ -50,7 +50,7 @@ pub(super) enum Read {
 }
 
 impl Reader {
-    /// Goes on with this record.
+    /// Continues with this record.
     pub(super) fn seek(&mut self, serial: Serial) {
         self.next = serial;
         self.block = None;
@@ -98,7 +98,7 @@ impl Reader {
                         return Read::Nothing;
                     }
                 }
-                // Its checksum was right, so that this is a record of a kind that only a newer nattrail writes.
+                // The checksum is right, so this is a record of a kind that only a newer nattrail writes.
                 Err(_) => {
                     return Read::Gone(Span {
                         first: self.next,

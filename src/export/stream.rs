@@ -1,9 +1,9 @@
-//! A standard output, whatever it is, that is written to and never waited for.
+//! A standard output of any kind, written to without ever waiting.
 //!
-//! It is shared with other processes, so it is not itself made non-blocking. A terminal or pipe is opened anew, for us alone
-//! and non-blocking; where that is not allowed it is polled before each write, and gets no more at a time than a pipe that
-//! polls as writable takes for sure (pipe(7)). A socket, as systemd connects to the journal, can be asked not to wait with
-//! each write. A regular file does not make anyone wait.
+//! Other processes share it, so it is not itself made non-blocking. A terminal or pipe is opened anew, for us alone and
+//! non-blocking; where that is not allowed, it is polled before each write, which is no longer than a writable pipe is
+//! sure to take (pipe(7)). A socket, such as the one from systemd to the journal, is asked not to wait with each write.
+//! A regular file makes nobody wait.
 
 use std::io::{self, IsTerminal as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -46,10 +46,10 @@ impl Stream {
         Self { fd, kind }
     }
 
-    /// Does one write of the beginning of `bytes`, up to the end of a line if one ends there, and says how many it took.
+    /// Does one write of the beginning of `bytes`, up to the end of a line if one ends there, and returns its length.
     ///
     /// # Errors
-    /// `EAGAIN` or `EINTR` when it takes nothing now; any other error is the output's.
+    /// `EAGAIN` or `EINTR` when it takes nothing now; any other error is final.
     pub fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let written = match self.kind {
             Kind::File => rustix::io::write(&self.fd, whole_lines(bytes, FILE_CHUNK)),
@@ -66,14 +66,14 @@ impl Stream {
     }
 }
 
-/// The same terminal or pipe through an open file description of our own. Where it must not be opened, as it is.
+/// The same terminal or pipe through an open file description of our own, or `fd` itself where opening is not allowed.
 fn reopened(fd: OwnedFd) -> OwnedFd {
     let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
     rustix::fs::open(path, flags, Mode::empty()).unwrap_or(fd)
 }
 
-/// Whether a write would not block. An error condition counts as writable: the write then says what it is.
+/// Whether a write would not block. An error condition counts as writable: the write then reports it.
 fn is_writable(fd: &OwnedFd) -> Result<bool, Errno> {
     let mut fds = [PollFd::new(fd, PollFlags::OUT)];
     rustix::event::poll(&mut fds, Some(&Timespec::default())).map(|ready| ready > 0)

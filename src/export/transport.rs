@@ -1,7 +1,7 @@
 //! The ways out of the program: UDP, datagrams to a local socket, files and the standard output.
 //!
-//! Nothing here blocks. There is no registration for readiness either: a message that cannot be written is tried again when
-//! the back-off of its output says so ([`super::output`]). [`Failure`] tells a caller how to go on after an error.
+//! Nothing here blocks. Nor is there a registration for readiness: a message that cannot be written is tried again when
+//! the back-off of its output ends ([`super::output`]). [`Failure`] tells a caller how to go on after an error.
 
 use std::fmt;
 use std::io;
@@ -19,20 +19,20 @@ use crate::config::{Collector, Target};
 use crate::place::Position;
 use crate::time::{Now, Uptime};
 
-/// Why nothing was written, by the remedy.
+/// The reason why nothing was written, by the remedy.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// The receiver has no room now: try again soon.
     Busy,
-    /// The receiver's host, or the way there, refused an earlier datagram: go back to it.
+    /// The receiver's host, or a router on the way, refused an earlier datagram: go back to it.
     Refused(GoBack, Trouble),
     /// The front message can never be sent: drop it.
     TooLarge,
     /// There is no room on the disk: try again later, without opening anew.
     Stalled(Trouble),
-    /// Closed by now: try again later.
+    /// The connection or file is closed by now: try again later.
     Broken(Trouble),
-    /// Gone for good.
+    /// The receiver is gone for good.
     Ended(Trouble),
 }
 
@@ -58,7 +58,7 @@ impl fmt::Display for Trouble {
 /// The messages that one write took.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Taken {
-    /// Where the output stands now.
+    /// The place of the output after them.
     pub(super) position: Position,
     pub(super) amount: Amount,
 }
@@ -95,7 +95,7 @@ impl Transport {
         }
     }
 
-    /// Whether the receiver takes datagrams as they come, however many, and may refuse them later.
+    /// Whether the receiver takes any number of datagrams at once, and may refuse them later.
     pub(super) const fn is_udp(&self) -> bool {
         match self {
             Self::Udp(_) => true,
@@ -128,7 +128,7 @@ impl Transport {
         }
     }
 
-    /// Reads the answers to datagrams. If one was refused, the result says where to go on.
+    /// Reads the answers to datagrams. After a refusal, the result tells where to continue.
     pub(super) fn take_refusal(&mut self, now: Now) -> Option<GoBack> {
         match self {
             Self::Udp(udp) => udp.take_refusal(now),
@@ -176,7 +176,7 @@ impl Transport {
         }
     }
 
-    /// Opens it unless it is open. Says whether a UDP socket has another port than before.
+    /// Opens it unless it is open. Returns whether a UDP socket has another port than before.
     pub(super) fn open(&mut self) -> Result<bool, Failure> {
         let broken = |action| move |error| Failure::Broken(Trouble::new(action, error));
         match self {
@@ -204,15 +204,15 @@ impl Transport {
         }
     }
 
-    /// The rest of a message of which a part has been written does not follow.
+    /// Takes note that the rest of a partly written message does not follow.
     pub(super) const fn break_off(&mut self) {
         if let Self::File(file) = self {
             file.break_off();
         }
     }
 
-    /// Does one write of queued messages, the first of which begins at `begin`, and takes them off the queue. The queue must
-    /// not be empty, and the transport must have been opened.
+    /// Does one write of queued messages, the first of which begins at `begin`, and takes them off the queue. The queue
+    /// must not be empty, and the transport must be open.
     pub(super) fn write(
         &mut self,
         queue: &mut Queue<Load>,
@@ -263,7 +263,7 @@ fn send(
     Ok(taken)
 }
 
-/// Takes so many octets off the queue, of messages in part or whole.
+/// Takes `octets` off the queue, of whole messages and of a part of one.
 fn consume(queue: &mut Queue<Load>, begin: Position, octets: usize) -> Taken {
     let mut taken = Taken {
         position: begin,
@@ -284,7 +284,7 @@ const fn unspecified(peer: SocketAddr) -> IpAddr {
     }
 }
 
-/// An error of one send: of this datagram, of one before, or of the way.
+/// An error of one send: of this datagram, of an earlier one, or of the path.
 fn udp_failure(udp: &mut Udp, error: io::Error, now: Now) -> Failure {
     let code = error.raw_os_error();
     if let Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) = code {
@@ -293,9 +293,9 @@ fn udp_failure(udp: &mut Udp, error: io::Error, now: Now) -> Failure {
     let trouble = Trouble::new("send", error);
     match udp.take_refusal(now) {
         Some(go_back) => Failure::Refused(go_back, trouble),
-        // Else a router may have found an earlier one too large, and the kernel sends in fragments from now on.
+        // Otherwise a router may have found an earlier one too large, and the kernel now sends fragments.
         None if code == Some(libc::EMSGSIZE) => Failure::TooLarge,
-        // It may be about a datagram that has been gone back to already, or about the way from here.
+        // It may be about a datagram that the output has already gone back to, or about the path from here.
         None => {
             udp.disconnect();
             Failure::Broken(trouble)
@@ -303,7 +303,7 @@ fn udp_failure(udp: &mut Udp, error: io::Error, now: Now) -> Failure {
     }
 }
 
-/// A connected datagram socket to a local receiver. One that was restarted has a new socket under the old path, so any
+/// A connected datagram socket to a local receiver. A restarted receiver has a new socket under the old path, so any
 /// error but a full queue means to connect again.
 #[derive(Debug)]
 pub(super) struct Unix {
@@ -341,7 +341,7 @@ impl Unix {
     }
 }
 
-/// The standard output, unless it could not be had.
+/// The standard output, or the error of duplicating it.
 #[derive(Debug)]
 pub(super) struct Stdout {
     stream: io::Result<Stream>,

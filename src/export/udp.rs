@@ -1,13 +1,12 @@
-//! A UDP socket that finds out which datagrams did not arrive, as far as anybody says so.
+//! A UDP socket that finds out which datagrams did not arrive, as far as anybody reports it.
 //!
 //! The socket is connected and the kernel keeps the ICMP errors for it ([`crate::kernel::errqueue`]), each with the
-//! beginning of the datagram that was refused: port unreachable from the receiver's host (RFC 1122 section 4.1.3.3), host or
+//! beginning of the refused datagram: port unreachable from the receiver's host (RFC 1122 section 4.1.3.3), host or
 //! network unreachable from a router or from our own neighbour discovery. The datagrams of the last seconds are
-//! remembered, so that the first one that was refused can be found: all before it count as taken, it and all after it do
-//! not.
+//! remembered to find the first refused one: all before it count as taken, it and all after it do not.
 //!
-//! The local port stays the same as long as the object lives, over route failures and changed addresses: collectors know an
-//! exporter by it.
+//! The local port stays the same as long as the object lives, over route failures and changed addresses: collectors
+//! identify an exporter by it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -24,35 +23,35 @@ use crate::time::{Now, Uptime};
 /// How long a datagram is remembered. An answer of the receiver's host takes a round trip, and neighbour discovery gives up
 /// after three seconds.
 const MEMORY: Duration = Duration::from_secs(4);
-/// Where the answer does not quote enough to tell which datagram it is about, it may be any of this time.
+/// A refusal that quotes too little to identify the datagram may be about any of this time.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
-/// After a probe that nobody refused a refusal may still be about it for so long: hosts answer seldom ([`super::peer`]).
+/// For so long after a probe that nobody refused, a refusal may still be about it: hosts answer seldom ([`super::peer`]).
 const SILENCE: Duration = Duration::from_millis(1100);
-/// Datagrams remembered at most.
+/// The most datagrams remembered.
 const MOST: usize = 1 << 16;
-/// How many octets of a datagram tell it from others. An answer of Linux quotes 520 or more, RFC 792 asks for none.
+/// Octets of a datagram that identify it. An answer of Linux quotes 520 or more, RFC 792 requires none.
 const TELLING: usize = 400;
 
 #[derive(Debug)]
 pub(super) struct Udp {
     peer: SocketAddr,
     source: SocketAddr,
-    /// The local port to get again, where the configuration leaves the choice.
+    /// The local port to bind again, where the configuration leaves the choice.
     port: u16,
     send_buffer: Option<usize>,
     socket: Option<UdpSocket>,
     connected: bool,
-    /// The latest, as far as an answer may still come.
+    /// The latest datagrams, as long as an answer may still come.
     sent: VecDeque<Sent>,
     doubt: Option<Doubt>,
 }
 
-/// There was a refusal not long ago, so that what is refused next may not be the first that did not arrive.
+/// A refusal was recent, so the next refused datagram may not be the first that did not arrive.
 #[derive(Clone, Copy, Debug)]
 struct Doubt {
-    /// Nothing was heard of what was sent since then.
+    /// Datagrams sent since then have not been answered.
     since: Uptime,
-    /// Once a probe was not refused.
+    /// Set once a probe was not refused.
     until: Option<Uptime>,
 }
 
@@ -66,14 +65,14 @@ struct Sent {
     sum: u32,
 }
 
-/// Where to go on after a refusal.
+/// The place to continue at after a refusal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GoBack {
     pub(super) position: Position,
     pub(super) sequence: u32,
-    /// The messages that had been counted as taken from there on.
+    /// The sum of the messages from there on that had counted as taken.
     pub(super) amount: Amount,
-    /// When the first of it was sent.
+    /// When the first of these messages was sent.
     pub(super) since: Uptime,
 }
 
@@ -91,8 +90,8 @@ impl Udp {
         }
     }
 
-    /// Sends from this port, if the configuration leaves the choice and nobody else has it by then, to a receiver that
-    /// refused the last datagram.
+    /// Sends from this port, if the configuration leaves the choice and nobody else has it by then. `refused`: the
+    /// receiver refused the last datagram.
     pub(super) fn go_on(&mut self, port: u16, refused: bool) {
         self.port = port;
         if refused {
@@ -105,24 +104,24 @@ impl Udp {
         self.port
     }
 
-    /// The receiver's address, unless it is this host: that one is not sparing with answers.
+    /// The receiver's address, unless it is this host, which does not limit the rate of its answers.
     pub(super) fn host(&self) -> Option<IpAddr> {
         Some(self.peer.ip()).filter(|host| !host.is_loopback())
     }
 
-    /// The first message to which an answer may come.
+    /// The first message that may still be answered.
     pub(super) fn earliest(&self) -> Option<Position> {
         self.sent.front().map(|sent| sent.begin)
     }
 
-    /// Where to go on if the next refusal is about all that is in doubt.
+    /// The place to continue at if the next refusal is about everything in doubt.
     pub(super) fn doubtful(&self) -> Option<(Position, u32)> {
         let since = self.doubt?.since;
         let first = self.sent.iter().find(|sent| sent.at >= since)?;
         Some((first.begin, first.load.sequence))
     }
 
-    /// Doubts what was and is sent since then, until a probe is not refused.
+    /// Doubts all datagrams sent since `since`, until a probe is not refused.
     pub(super) const fn doubt(&mut self, since: Uptime) {
         self.doubt = Some(Doubt { since, until: None });
     }
@@ -134,10 +133,10 @@ impl Udp {
         }
     }
 
-    /// Makes sure that there is a connected socket. Says whether its port is another one than before.
+    /// Makes sure that there is a connected socket. Returns whether its port is another one than before.
     ///
     /// # Errors
-    /// The kernel's error: mostly that there is no route.
+    /// The kernel's error: usually that there is no route.
     pub(super) fn open(&mut self) -> io::Result<bool> {
         let mut moved = false;
         let socket = match self.socket.take() {
@@ -157,7 +156,7 @@ impl Udp {
         Ok(moved)
     }
 
-    /// Sends a datagram, which begins at `begin`.
+    /// Sends a datagram that begins at `begin`.
     ///
     /// # Errors
     /// The kernel's error, about this datagram or an earlier one.
@@ -186,9 +185,9 @@ impl Udp {
         Ok(())
     }
 
-    /// Lets the next [`Self::open`] choose the source address again: the kernel keeps the first one, and fails every send
-    /// (EINVAL) once it has been taken from the interface. The port is kept by binding it again, as dissolving the
-    /// association gives up a port that the kernel chose.
+    /// Lets the next [`Self::open`] choose the source address again: the kernel keeps the first one, and fails every
+    /// send (EINVAL) once the interface has lost it. The port is kept by binding it again, as dissolving the
+    /// association releases a port that the kernel chose.
     pub(super) fn disconnect(&mut self) {
         self.connected = false;
         if let Some(socket) = self.socket.take() {
@@ -202,7 +201,7 @@ impl Udp {
         }
     }
 
-    /// Whether an answer to a datagram may still come. Forgets the datagrams that have been out for long enough.
+    /// Whether an answer to a datagram may still come. Forgets the datagrams that were sent long enough ago.
     pub(super) fn awaits_answers(&mut self, now: Now) -> bool {
         let is_open = self.doubt.is_some_and(|doubt| doubt.until.is_none());
         while let Some(oldest) = self.sent.front()
@@ -214,7 +213,7 @@ impl Udp {
         !self.sent.is_empty()
     }
 
-    /// Reads the answers that have come. If a datagram was refused, the earliest of them says where to go on.
+    /// Reads the answers that have come. After a refusal, the earliest refused datagram tells where to continue.
     pub(super) fn take_refusal(&mut self, now: Now) -> Option<GoBack> {
         let socket = self.socket.as_ref()?;
         let mut quoted = [0; TELLING];
@@ -254,8 +253,8 @@ impl Udp {
         })
     }
 
-    /// A non-blocking socket with the local address that is configured, and its port. Several outputs may have the same
-    /// address and port: they are connected to different ones.
+    /// A non-blocking socket with the configured local address, and its port. Several outputs may have the same address
+    /// and port: they are connected to different receivers.
     fn bind(&self) -> io::Result<(UdpSocket, u16)> {
         let family = match self.peer {
             SocketAddr::V4(_) => AddressFamily::INET,
@@ -279,7 +278,7 @@ impl Udp {
     }
 }
 
-/// The index of the datagram of which this much was quoted, or of the earliest that it may be.
+/// The index of the datagram that begins with `quoted`, or of the earliest that may.
 fn earliest(sent: &VecDeque<Sent>, quoted: &[u8], now: Now) -> Option<usize> {
     let mut was_long_enough = false;
     let mut known = (0, sum(&[]));
@@ -294,7 +293,7 @@ fn earliest(sent: &VecDeque<Sent>, quoted: &[u8], now: Now) -> Option<usize> {
         }
         known.1 == sent.sum
     });
-    // One that was quoted whole and is not there was never sent (EMSGSIZE), or has been gone back to already.
+    // A datagram that was quoted whole and is not found was never sent (EMSGSIZE), or the output has already gone back to it.
     let recent = |sent: &Sent| now.up.saturating_since(sent.at) <= ROUND_TRIP;
     found.or_else(|| {
         let unknown = !was_long_enough;

@@ -1,13 +1,13 @@
-//! Live views: what a viewer (`nattrail tail`) gets of the records, as the lines of the format `json`.
+//! Live views: the records that a viewer (`nattrail tail`) gets, as lines of the format `json`.
 //!
 //! Guarantees:
-//! - What a viewer does not want costs the test of its filter. What it wants but cannot take is counted before it is
-//!   written as text, and stated in its own stream once there is room: a gap with the cause `undelivered`, as in the
-//!   copies.
+//! - A record that a viewer does not want costs the test of its filter. A wanted one that it cannot take is counted
+//!   before it is written as text, and its own stream states it once there is room: a gap with the cause `undelivered`,
+//!   as in the copies.
 //! - A record is written as text once, however many views want it.
-//! - A view holds at most [`QUEUE_LIMIT`] and takes at most [`LINES_PER_SECOND`] lines, so that both the memory and the
-//!   work for a viewer are bounded, whatever it does. Nothing is allocated per record once its queue has grown.
-//! - Gaps pass every filter: they may hide what the viewer waits for. They have room of their own in the queue.
+//! - A view holds at most [`QUEUE_LIMIT`] and takes at most [`LINES_PER_SECOND`] lines, which bounds the memory and the
+//!   work for a viewer, whatever it does. Nothing is allocated per record once its queue has grown.
+//! - Gaps pass every filter: they may hide records that the viewer waits for. They have room of their own in the queue.
 
 pub mod filter;
 
@@ -21,11 +21,11 @@ use crate::session::Record;
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Encoder;
 
-/// Bytes that wait for a viewer at most: more than the events of one turn of the loop. The buffer may be twice as large.
+/// The most bytes that wait for a viewer: more than the events of one turn of the loop. The buffer may be twice as large.
 pub const QUEUE_LIMIT: usize = 512 << 10;
-/// Octets of the queue that are kept for gaps and for the last line. No line of an event is as long.
+/// Octets of the queue reserved for gaps and for the last line. No line of an event is as long.
 const RESERVE: usize = 8 << 10;
-/// More than a person or a terminal takes, and than most pipes do; less than what would be felt elsewhere in the loop.
+/// More than a person, a terminal or most pipes take, and too little to be felt elsewhere in the loop.
 pub const LINES_PER_SECOND: u32 = 10_000;
 
 /// Lines in place of records.
@@ -44,7 +44,7 @@ pub struct Line {
 pub struct View {
     filter: Filter,
     queue: Queue<()>,
-    /// Lines that are left until the end of the second.
+    /// Lines left until the end of the second.
     left: u32,
     second_ends: Uptime,
     /// Events missed and not yet stated.
@@ -61,7 +61,7 @@ impl Default for Line {
 }
 
 impl Line {
-    /// Forgets the record before.
+    /// Forgets the earlier record.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
@@ -92,7 +92,7 @@ impl View {
         }
     }
 
-    /// Queues the record, if it is wanted and there is room. `line` has been cleared since the record before.
+    /// Queues the record, if it is wanted and there is room. `line` was cleared after the earlier record.
     pub fn push(&mut self, record: &Record, line: &mut Line, now: Now) {
         match record {
             Record::Event(event) => {
@@ -112,7 +112,7 @@ impl View {
         }
     }
 
-    /// States what was missed, if there is room for more now. Spurious calls do nothing.
+    /// States the missed records, if there is room again. Spurious calls do nothing.
     pub fn handle_timeout(&mut self, now: Now, line: &mut Line) {
         if self.shortfall.is_some() && self.has_recovered() && self.takes(now) {
             self.state_shortfall(now, line);
@@ -129,10 +129,10 @@ impl View {
         })
     }
 
-    /// Says that no more records come. Whether that reaches the viewer depends on its having read the rest.
+    /// Announces that no more records come. This reaches only a viewer that has read the rest.
     pub fn end(&mut self, now: Now, line: &mut Line) {
         self.state_shortfall(now, line);
-        // Without room there is no goodbye.
+        // Without room there is no last line.
         put(&mut self.queue, END);
     }
 
@@ -141,7 +141,7 @@ impl View {
         self.queue.contiguous()
     }
 
-    /// So many of these bytes have been written.
+    /// Takes note that `count` of these bytes have been written.
     pub fn consume(&mut self, count: usize) {
         self.queue.consume(count, |()| ());
     }
@@ -155,8 +155,8 @@ impl View {
         self.left > 0 && self.queue.used() < QUEUE_LIMIT - RESERVE
     }
 
-    /// After a miss half of the queue has to be free: else a viewer at its limit would miss and get events in turn, and
-    /// every turn would cost a statement.
+    /// After a miss half of the queue has to be free: otherwise a viewer at its limit would miss and get events in
+    /// turn, and every turn would cost a statement.
     fn has_recovered(&self) -> bool {
         self.queue.used() <= QUEUE_LIMIT / 2
     }
@@ -423,7 +423,7 @@ mod tests {
         other.consume(BEGIN.len());
         scene.event(1);
         let text = scene.line.bytes.clone();
-        // Another record would be written anew if the line were not taken as it is.
+        // A new line would differ: the line is shared as it is.
         other.push(&gap(), &mut scene.line, scene.now);
         assert_eq!(other.contiguous(), text);
         assert_eq!(scene.view.contiguous(), text);

@@ -1,4 +1,4 @@
-//! Outputs as the configuration describes them.
+//! Outputs made from the configuration.
 
 use super::{
     Amount, Encoder, FIRST_DELAY, Losses, Now, Output, Place, Queue, Reader, Serial, State,
@@ -9,7 +9,7 @@ use crate::metrics;
 use crate::wire::syslog::Host;
 
 impl Output {
-    /// An output to a collector, that goes on at `place`.
+    /// An output to a collector that goes on at `place`.
     pub fn to_collector(config: &config::Collector, place: Place, now: Now) -> Self {
         let encoder = Encoder::of_collector(config, now);
         let statistics = metrics::Output {
@@ -22,7 +22,7 @@ impl Output {
         Self::new(config.title(), encoder, transport, statistics, place)
     }
 
-    /// An output to a target for copies, that goes on at `place`.
+    /// An output to a target for copies that goes on at `place`.
     pub fn to_copy(config: &config::Syslog, host: &Host, place: Place) -> Self {
         let encoder = Encoder::of_copy(config, host);
         let statistics = metrics::Output {
@@ -74,7 +74,7 @@ impl Output {
         this
     }
 
-    /// Counts on from the counters that an output of the same name had with an earlier configuration.
+    /// Continues the counters of an output of the same name in an earlier configuration.
     pub fn inherit(&mut self, earlier: &Self) {
         let metrics::Output {
             format,

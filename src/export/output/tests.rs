@@ -18,7 +18,7 @@ use crate::wire::record::Block;
 use crate::wire::samples::{create, delete, nat66, snat};
 use crate::wire::syslog::Host;
 
-/// Blocks of some records each, of which the test takes away and damages what it likes.
+/// Blocks of some records each, which the test may remove or damage.
 struct Log {
     blocks: Vec<Rc<Block>>,
     damaged: Vec<Serial>,
@@ -102,7 +102,7 @@ fn record(number: u32) -> Record {
     Record::Event(create(session, 1_000 + u64::from(number)))
 }
 
-/// A create that NetFlow v5 has no form for.
+/// A create that NetFlow v5 cannot represent.
 fn unknown() -> Record {
     Record::Event(create(nat66(), 1))
 }
@@ -173,25 +173,25 @@ impl Scene {
         self.output.handle_evicted(&span(&block));
     }
 
-    /// Has the coming writes succeed, so many of them, and then one fail.
+    /// Lets the next `count` writes succeed, and then one fail.
     fn fail_after(&mut self, count: usize, failure: Failure) {
         let successes = (0..count).map(|_| None);
         self.fake().write_failures = successes.chain([Some(failure)]).collect();
     }
 
-    /// The answer comes that the message of this index among those that were taken was refused.
+    /// Delivers the answer that the taken message with this index was refused.
     fn refuse(&mut self, index: usize, millis: u64) {
         let go_back = self.go_back(index);
         self.output.go_back(go_back, None, at(millis));
     }
 
-    /// The same answer waits to be read.
+    /// Queues the same answer to be read.
     fn answer(&mut self, index: usize) {
         let go_back = self.go_back(index);
         self.fake().refusals.push_back(go_back);
     }
 
-    /// The go-back to the message of this index, which counts as taken no longer, nor do those after it.
+    /// Goes back to the message with this index: it and the ones after it no longer count as taken.
     fn go_back(&mut self, index: usize) -> GoBack {
         let fake = self.fake();
         let octets: Vec<_> = fake.taken.drain(index..).map(|taken| taken.len()).collect();
@@ -228,7 +228,7 @@ impl Scene {
         self.fake().taken.iter().map(of_line).collect()
     }
 
-    /// How many records turned out to be lost since this was asked last.
+    /// How many records were found to be lost since the last call.
     fn take_lost(&mut self) -> Option<u64> {
         self.output.take_lost().map(|(missing, _)| missing.count)
     }
@@ -381,7 +381,7 @@ fn after_a_refusal_one_probe_a_second_finds_out_when_somebody_listens() {
     let mut scene = Scene::lines(true, Log::new(10, 10));
     scene.pump(0);
     assert_eq!(scene.taken(), ids(0..10));
-    // The answer to the fourth comes only now.
+    // The answer to the fourth comes late.
     scene.answer(3);
     scene.pump(1000);
     assert_eq!(scene.metrics().state, State::Refused);

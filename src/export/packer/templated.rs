@@ -1,7 +1,7 @@
 //! Packing for NetFlow v9 and IPFIX: templates, sets and the template clock.
 //!
-//! Of the many layouts that flow records can have ([`Layout`]) those are announced that were needed so far, each before the
-//! first record that needs it; those of statistics and gaps always are. Statistics and gaps are options data; they count in
+//! Of the many layouts of flow records ([`Layout`]), only those needed so far are announced, each before the first
+//! record that needs it; those of statistics and gaps always are. Statistics and gaps are options data; they count in
 //! the sequence as flow records do.
 
 use super::Message;
@@ -22,13 +22,13 @@ use crate::wire::template::{OpenSet, SET_HEADER_LEN, Template};
 pub struct Packer {
     pub(super) message: Message,
     dialect: Dialect,
-    /// Those that were needed so far.
+    /// The templates needed so far.
     flow_templates: Vec<Template<Flow>>,
     statistics_template: Template<Statistics>,
     gap_templates: [Template<GapRecord>; 4],
     /// The losses so far, by cause, in the order of [`GapCause::ALL`].
     known_lost: [u64; GapCause::ALL.len()],
-    /// Up to where gaps are in these numbers, also when they are packed again.
+    /// Gaps before this position are in these numbers, even when they are packed again.
     counted: Position,
     init: Wall,
 }
@@ -90,7 +90,7 @@ impl Packer {
         let kind = gap::Kind::of(&gap) as usize;
         let template = &self.gap_templates[kind];
         let (id, len) = (template.id(), template.record_len());
-        // Each has a set of its own: scapy reads only the first record of options data in a set.
+        // Each gap has a set of its own: scapy reads only the first record of options data in a set.
         self.message.close_set();
         self.begin_record(id, len, now, done);
         self.gap_templates[kind].put_record(&record, &mut self.message.bytes);
@@ -129,7 +129,7 @@ impl Packer {
         self.message.advance(now);
     }
 
-    /// The template of `layout`, which is put into the message in hand, or a new one, when it was not needed before.
+    /// The template of `layout`. When it was not needed before, it is put into the message in hand, or a new one.
     fn announced(&mut self, layout: Layout, now: Now, done: &mut Queue<Load>) -> usize {
         let mut known = self.flow_templates.iter();
         if let Some(index) = known.position(|known| known.id() == layout.id()) {
@@ -149,8 +149,7 @@ impl Packer {
         self.flow_templates.len() - 1
     }
 
-    /// Makes room for a record of `len` octets in set `id` and enters the set, with the templates before it when they are
-    /// due.
+    /// Makes room for a record of `len` octets in set `id` and enters the set, after the templates when they are due.
     fn begin_record(&mut self, id: u16, len: usize, now: Now, done: &mut Queue<Load>) {
         if !self.message.fits(id, len) {
             self.message.flush(now, done);
@@ -204,7 +203,7 @@ impl Packer {
 }
 
 impl Message {
-    /// Whether the templates have to be sent: over UDP they may get lost (RFC 7011 section 8.4).
+    /// Whether the templates are due: over UDP they may get lost (RFC 7011 section 8.4).
     fn templates_are_due(&self, up: Uptime) -> bool {
         self.templates_sent.is_none_or(|sent| {
             self.since_templates >= self.config.template_refresh_packets
@@ -226,7 +225,7 @@ impl Message {
         self.definitions += 1;
     }
 
-    /// Each has a set of its own: pmacct 1.7.7 misreads a second one in the same set, and then drops the rest of the message.
+    /// Each has a set of its own: pmacct 1.7.7 misreads a second one in the same set and then drops the rest of the message.
     fn put_options_definition<S>(
         &mut self,
         dialect: Dialect,
@@ -278,8 +277,8 @@ impl Message {
         }
     }
 
-    /// Sets of NetFlow v9 end on a 4-byte boundary (RFC 3954 section 5.3), those of IPFIX are not padded (RFC 7011 section
-    /// 3.3.1 leaves it open).
+    /// Sets of NetFlow v9 end on a 4-byte boundary (RFC 3954 section 5.3); those of IPFIX are not padded, which RFC
+    /// 7011 section 3.3.1 leaves open.
     const fn padded(&self, length: usize) -> usize {
         match self.config.version {
             Version::NetflowV9 => length.next_multiple_of(4),

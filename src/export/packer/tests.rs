@@ -32,7 +32,7 @@ fn at(millis: u64) -> Now {
     )
 }
 
-/// A packer and the queue it fills, with records from serial 1 on.
+/// A packer and the queue that it fills, with records from serial 1 on.
 struct Script {
     packer: Encoder,
     done: Queue<Load>,
@@ -75,7 +75,7 @@ impl Script {
         self.take()
     }
 
-    /// Of all messages that are finished.
+    /// The sum of all finished messages.
     fn totals(&self) -> Amount {
         match &self.packer {
             Encoder::Flows(packer) => packer.message().totals,
@@ -135,7 +135,7 @@ const TEMPLATE_1112: &str =
 const STATISTICS: &str =
     "000001a1faa21280 0000000000000000 0000000000000000 0000000000000000 0000000000000000";
 const SESSION: &str = "06 0a010203 9da4 cb007109 c558 cb007107 01bb cb007107 01bb";
-/// Of [`ended`].
+/// The times and counters of [`ended`].
 const ENDED: &str = "000001a1faa21280 000001a1faa21285 00000000000000da 0000000000000004
      00000000000000d8 0000000000000003";
 
@@ -166,7 +166,7 @@ fn the_first_netflow_9_message_is_as_documented_byte_for_byte() {
     let mut script = Script::new(&collector(Version::NetflowV9));
     script.push(&started(), 0);
     script.push(&ended(snat()), 5);
-    // At 2026-11-20 20:24:48.999, 3,600.999 s after boot; the header says the second that comes next.
+    // At 2026-11-20 20:24:48.999, 3,600.999 s after boot; the header has the next whole second.
     let messages = script.flush(999);
     let expected = format!(
         "0009 000a 0036f268 6b00ac91 00000000 0a0b0c0d
@@ -193,12 +193,12 @@ fn netflow_9_flows_have_both_kinds_of_times_byte_for_byte() {
         ..collector(Version::NetflowV9)
     });
     script.send(&ended(snat()), 5);
-    // A session of 50 days, told 7 ms after its end.
+    // A session of 50 days, reported 7 ms after its end.
     let long = NatEvent {
         start: Some(Wall::from_millis(START - 50 * 86_400_000)),
         ..ended(snat())
     };
-    // SysUptime is 3,600,012 ms: 49.7 days less an hour before is 7,200,012 modulo 2^32.
+    // SysUptime is 3,600,012 ms: 2^32 - 3,600,000 ms earlier is 7,200,012 modulo 2^32.
     let times = "006ddd0c 0036ee85 000001a0f9241a80 000001a1faa21285";
     let expected = format!(
         "0009 0003 0036f268 6b00ac91 00000001 0a0b0c0d

@@ -1,4 +1,4 @@
-//! A transport that does as a test tells it.
+//! A transport that follows a test's orders.
 
 use std::collections::VecDeque;
 
@@ -9,13 +9,13 @@ pub(crate) struct Fake {
     pub(crate) is_udp: bool,
     pub(crate) is_open: bool,
     pub(crate) opens: usize,
-    /// With what the coming opens and writes fail; `None` is success.
+    /// The failures of the coming opens and writes; `None` is success.
     pub(crate) open_failures: VecDeque<Failure>,
     pub(crate) write_failures: VecDeque<Option<Failure>>,
     pub(crate) refusals: VecDeque<GoBack>,
     pub(crate) is_blocked: bool,
     pub(crate) taken: Vec<Vec<u8>>,
-    /// Where each of them begins, and its load.
+    /// The position at which each of them begins, and its load.
     pub(crate) sent: Vec<(Position, Load)>,
 }
 

@@ -1,8 +1,8 @@
 //! The selection of a viewer: the options of `nattrail tail`, the words of its request, and the test of a record.
 //!
-//! Values of one kind are alternatives, conditions of different kinds have to hold together. [`Display`](fmt::Display)
-//! writes what [`Filter::parse`] reads: ` src=10.0.0.0/8 proto=tcp`. A filter has at most [`MOST_VALUES`] values, so that
-//! whoever watches cannot make a record cost the daemon more than a little.
+//! Values of one kind are alternatives; conditions of different kinds must all hold. [`Display`](fmt::Display) writes
+//! the form that [`Filter::parse`] reads: ` src=10.0.0.0/8 proto=tcp`. A filter has at most [`MOST_VALUES`] values, so
+//! no viewer can make a record cost the daemon more than a little.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use crate::config::{MarkFilter, Prefix, values};
 use crate::session::{EventKind, NatEvent, Protocol, Tuple};
 
-/// Values of all conditions together.
+/// The most values of all conditions together.
 pub const MOST_VALUES: usize = 16;
 
 /// Which events are shown. The default shows every one.
@@ -31,7 +31,7 @@ pub struct Filter {
     /// Only sessions of this protocol, by name or number
     #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', value_parser = protocol)]
     pub proto: Vec<Protocol>,
-    /// Only sessions whose mark, as far as the mask goes, is this
+    /// Only sessions whose mark, under the mask, is this
     #[arg(long, value_name = "VALUE[/MASK]", value_delimiter = ',')]
     pub mark: Vec<MarkFilter>,
     /// Only sessions in this conntrack zone
@@ -53,7 +53,7 @@ impl Filter {
     /// Reads the words of a request.
     ///
     /// # Errors
-    /// The expectation and the finding.
+    /// The text says what was expected and what was found.
     pub fn parse(words: &str) -> Result<Self, String> {
         let mut filter = Self::default();
         for word in words.split_ascii_whitespace() {
@@ -133,7 +133,7 @@ impl End {
         self.is(tuple.src, Some(tuple.src_port))
     }
 
-    /// ICMP has a type and a code there, which nobody means by a port.
+    /// The destination port of ICMP holds type and code, which nobody means by a port.
     fn is_destination(&self, tuple: &Tuple, icmp: bool) -> bool {
         self.is(tuple.dst, (!icmp).then_some(tuple.dst_port))
     }
@@ -144,7 +144,7 @@ impl End {
     }
 }
 
-/// The error is what was expected.
+/// The error says what was expected.
 impl FromStr for End {
     type Err = String;
 
@@ -176,7 +176,7 @@ impl fmt::Display for End {
     }
 }
 
-/// The error is what was expected, here and below.
+/// The errors say what was expected, here and below.
 fn protocol(text: &str) -> Result<Protocol, String> {
     let expected = || "a protocol such as tcp, udp, icmp or 47".to_owned();
     Protocol::parse(text).ok_or_else(expected)
@@ -197,7 +197,7 @@ fn zone(text: &str) -> Result<u16, String> {
         .map_err(|_| "a zone, which is a number from 0 to 65535".to_owned())
 }
 
-/// As the records have it.
+/// The name in the records.
 const fn kind_name(kind: EventKind) -> &'static str {
     match kind {
         EventKind::Create => "create",
@@ -205,12 +205,12 @@ const fn kind_name(kind: EventKind) -> &'static str {
     }
 }
 
-/// Whether one of the values matches; no values are no condition.
+/// Whether one of the values matches; no values mean no condition.
 fn any<T>(values: &[T], matches: impl Fn(&T) -> bool) -> bool {
     values.is_empty() || values.iter().any(matches)
 }
 
-/// The port is what follows the only colon, or a bracket: other colons are those of an IPv6 address.
+/// The port follows the only colon, or a bracket: other colons belong to an IPv6 address.
 fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     if let Some(rest) = text.strip_prefix('[') {
         let (inside, after) = rest

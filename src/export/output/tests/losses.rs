@@ -8,7 +8,7 @@ fn records_that_the_log_no_longer_has_are_one_gap_where_they_are_missing() {
     scene.fail_after(15, Failure::Busy);
     scene.pump(0);
     for _ in 0..4 {
-        // Of the first block it had taken all.
+        // The output had taken the whole first block.
         scene.evict();
     }
     assert_eq!(scene.take_lost(), Some(25));
@@ -77,7 +77,7 @@ fn templates_that_leave_before_a_gap_do_not_take_it_along() {
             .log
             .append(others.concat().into_iter().map(Record::Event));
         scene.pump(0);
-        // The gap comes with all templates that were needed so far.
+        // The gap comes with all templates needed so far.
         scene.log.add(40..50);
         scene.fake().is_blocked = true;
         scene.pump(1);

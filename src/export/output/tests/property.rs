@@ -1,4 +1,4 @@
-//! Whatever happens to the log, the receiver and the output.
+//! The guarantees of an output, whatever happens to the log, the receiver and the output.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ enum Step {
     Pump,
     Busy(u8),
     Broken(u8),
-    /// The answer to one of the messages since the last refusal comes.
+    /// The answer to one of the messages since the last refusal arrives.
     Refuse(prop::sample::Index),
     Reopen,
     Restart,
@@ -33,7 +33,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..60)
 }
 
-/// Does the steps, then lets all pass that is left, and gives what was delivered and how much was lost.
+/// Does the steps, then lets the rest pass, and returns the delivered records and the number of lost ones.
 fn played(is_udp: bool, steps: Vec<Step>) -> (Vec<String>, u64, u32) {
     let mut scene = Scene::lines(is_udp, Log::new(0, 1));
     let (mut delivered, mut number, mut now) = (Vec::new(), 0, 0);

@@ -1,4 +1,4 @@
-//! Gaps: what they are on the wire, and what their totals count.
+//! Gaps on the wire, and the events that their totals count.
 
 use super::*;
 use crate::session::{Gap, GapCause};
@@ -44,7 +44,7 @@ fn gaps_are_ipfix_options_data_byte_for_byte() {
     push_gap(&mut script, gap(GapCause::Undelivered, Some(11)));
     push_gap(&mut script, gap(GapCause::Overflow, Some(6)));
     let expected = format!(
-        // One flow record and the statistics before.
+        // One flow record and the statistics come before.
         "000a 0120 6b00ac90 00000002 0a0b0c0d
          0204 001c 0a0b0c0d 00000001 {TIMES}
          0204 001c 0a0b0c0d 00000005 000001a1faa21668 000001a1faa21280
@@ -55,7 +55,7 @@ fn gaps_are_ipfix_options_data_byte_for_byte() {
          0201 002c 0a0b0c0d 00000002 {TIMES} 0000000000000006 000000000000000b"
     );
     assert_eq!(script.flush(0), [hex(&expected)]);
-    // They count as data records.
+    // Gaps count as data records.
     assert_eq!(sequence(&script.send(&started(), 0)[0]), 9);
 }
 
@@ -80,7 +80,7 @@ fn gaps_are_netflow_9_options_data_byte_for_byte() {
 
 #[test]
 fn gaps_are_read_back_by_an_independent_decoder() {
-    // The decoder's name for the scope of NetFlow v9 is elsewhere.
+    // The decoder reports the scope of NetFlow v9 elsewhere.
     for (version, scope) in [(Version::Ipfix, "168496141 "), (Version::NetflowV9, "")] {
         let mut script = Script::new(&collector(version));
         push_one_of_each_kind(&mut script);
@@ -137,7 +137,7 @@ fn the_total_of_a_cause_goes_on_from_gap_to_gap() {
     }
 }
 
-/// Whether it is in a message that was finished or in the one in hand.
+/// This holds for a gap in a finished message and for one in the message in hand.
 #[test]
 fn a_gap_that_is_packed_again_counts_once() {
     for is_finished in [true, false] {

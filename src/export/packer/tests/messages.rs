@@ -1,8 +1,8 @@
-//! Messages: their sequence numbers, when they leave, how much fits, and when the templates are in them.
+//! Messages: their sequence numbers, their time to leave, their size, and the templates in them.
 
 use super::*;
 
-/// Also where a new kind of record comes when the message in hand is full, or when the templates are due.
+/// This holds even when the message in hand is full, or when the templates are due.
 #[test]
 fn a_template_comes_before_the_first_record_that_needs_it_and_is_repeated() {
     for version in TEMPLATED {
@@ -81,11 +81,11 @@ fn templates_are_repeated_after_the_configured_time() {
         script.send(&started(), 0);
         assert_eq!(script.packer.poll_timeout(), Some(at(1_800_000).up));
         assert!(script.timeout(1_799_999).is_empty());
-        // With nothing else to send, on their own.
+        // With nothing else to send, the templates leave on their own.
         let decoded = decode(&script.timeout(1_800_000));
         assert_eq!((decoded.templates, decoded.flows.len()), (6, 0));
         assert_eq!(script.packer.poll_timeout(), Some(at(3_600_000).up));
-        // Or in front of the next record.
+        // Otherwise they precede the next record.
         let decoded = decode(&script.send(&started(), 3_600_000));
         assert_eq!((decoded.templates, decoded.flows.len()), (6, 1));
     }
@@ -163,7 +163,7 @@ fn templates_that_do_not_fit_one_message_take_several() {
             ..collector(version)
         };
         let mut script = Script::new(&config);
-        // From then on all are in use.
+        // From here on all templates are in use.
         script.send(&ended(nat66()), 0);
         script.send(&ended(snat()), 0);
         let before = script.packer.template_sends();

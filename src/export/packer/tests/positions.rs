@@ -1,4 +1,4 @@
-//! Positions: whatever is packed again from the end of a message on, every flow record arrives once and in order.
+//! Positions: packed again from the end of any message on, every flow record arrives once and in order.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::property::{any_collector, any_session};
 use super::*;
 use crate::session::GapCause;
 
-/// Creates and deletes, of which most make several flow records.
+/// Creates and deletes, most of which make several flow records.
 fn many(version: Version) -> (config::Collector, Vec<Record>) {
     let config = config::Collector {
         triplet: true,
@@ -91,7 +91,7 @@ fn the_last_message_ends_after_the_last_record() {
     }
 }
 
-/// They lie behind the message before them, so that nobody waits for them.
+/// They end with the message before them, so that nobody waits for them.
 #[test]
 fn records_of_which_the_format_has_no_form_end_the_message_before_them() {
     let ipv6 = Record::Event(create(nat66(), START));
@@ -101,7 +101,7 @@ fn records_of_which_the_format_has_no_form_end_the_message_before_them() {
         script.push(&started(), 0);
         assert_eq!(script.try_push(&unknown, 0), Err(NotRepresentable));
         script.packer.flush(at(0), &mut script.done);
-        // Nor does one that comes first, or between two messages, move the message after it.
+        // Nor does such a record move the message after it when it comes first or between two messages.
         assert_eq!(script.try_push(&unknown, 0), Err(NotRepresentable));
         script.push(&started(), 0);
         script.packer.flush(at(0), &mut script.done);
@@ -144,7 +144,7 @@ fn after_going_back_the_sequence_goes_on_from_there_and_templates_come_first() {
         for record in &records {
             script.try_push(record, 0).unwrap();
         }
-        // One more is in hand.
+        // One more record is in hand.
         let first = script.take_with_loads();
         assert!(!script.packer.is_idle());
         let (kept, refused) = first.split_at(2);
@@ -190,7 +190,7 @@ fn after_going_back_the_sequence_goes_on_from_there_and_templates_come_first() {
     }
 }
 
-/// Records, and what becomes of the messages that are made of them.
+/// Records, and the fate of the messages made of them.
 #[derive(Clone, Debug)]
 enum Step {
     Event(NatEvent),
@@ -200,7 +200,7 @@ enum Step {
     Take,
     /// Throws away the messages that have not been taken.
     ThrowAway,
-    /// The last messages that were taken turn out to have been refused.
+    /// The receiver turns out to have refused the last messages taken.
     Refuse(usize),
     /// Another run goes on.
     Restart,
@@ -214,7 +214,7 @@ fn any_step() -> impl Strategy<Value = Step> {
             ended(session)
         })
     });
-    // Their place in the list is none of the log's: these are stated by outputs.
+    // Outputs state these gaps themselves, apart from the log.
     let causes = GapCause::ALL.into_iter();
     let causes: Vec<_> = causes
         .filter(|cause| *cause != GapCause::Undelivered)
@@ -238,12 +238,12 @@ struct Follower<'a> {
     packer: Encoder,
     done: Queue<Load>,
     log: Vec<Record>,
-    /// How much of the log is packed.
+    /// The number of records in the log that are packed.
     packed: usize,
     position: Position,
-    /// Each with where it begins.
+    /// Each message with the position at which it begins.
     taken: Vec<(Position, Vec<u8>, Load)>,
-    /// How many of them were taken before a run began, and the first record that it packed.
+    /// For each run, the messages taken before it, and the first record that it packed.
     begins: Vec<(usize, usize)>,
 }
 
@@ -286,7 +286,7 @@ impl<'a> Follower<'a> {
         front.map_or(self.packer.sequence(), |front| front.tag.sequence)
     }
 
-    /// Throws away what is not taken, and so many of the messages that are.
+    /// Throws away the messages not taken, and the last `refused` of those taken.
     fn go_back(&mut self, refused: usize) {
         let (this_run, _) = self.begins.last().unwrap();
         let from = self.taken.len() - refused.min(self.taken.len() - this_run);
@@ -335,8 +335,8 @@ impl<'a> Follower<'a> {
     }
 }
 
-/// Checks a gap as the decoder has it. Its run packed the log from `first` on. The total is that of its packing: when
-/// a gap is packed again, those after it are known already. Nothing is counted twice.
+/// Checks a gap as the decoder reads it. Its run packed the log from `first` on, and the total is that of this packing:
+/// when a gap is packed again, those after it are already known. Nothing is counted twice.
 fn assert_told(row: &str, log: &[Record], index: usize, first: usize) {
     let Record::Gap(gap) = log[index] else {
         panic!("no gap");
@@ -370,7 +370,7 @@ proptest! {
         let messages: Vec<_> = follower.taken.iter().map(|(_, bytes, _)| bytes.clone()).collect();
         let arrived = decode_each(&messages);
 
-        // As if nothing had ever been packed twice.
+        // A packer that never packs anything twice.
         let mut straight = Script::new(&config);
         for record in &follower.log {
             let _ = straight.try_push(record, 0);
@@ -399,7 +399,7 @@ proptest! {
             }
             for row in &message.options {
                 let row = row.trim_start_matches("168496141 ");
-                // Statistics have no number of a process before the time.
+                // Statistics have no process id before the time.
                 if row.starts_with('+') {
                     prop_assert_eq!(row, format!("+0 {octets} {} {records} 0", index - begin));
                 } else {

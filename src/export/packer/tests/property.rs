@@ -1,4 +1,4 @@
-//! Whatever the events, the configuration and the time: messages fit, can be read and hold everything.
+//! Whatever the events, the configuration and the time: messages fit, are readable and hold everything.
 
 use proptest::prelude::*;
 
