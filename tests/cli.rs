@@ -548,7 +548,7 @@ fn check_judges_files_by_the_rights_of_the_service() {
     let (_, copy, found) = copy_with("LoadState=not-found");
     assert!(copy.starts_with("ok "), "{copy}");
     assert!(
-        line_about(&found, "rights to files").contains("who checks"),
+        line_about(&found, "rights to files").contains("the caller"),
         "{found}"
     );
 }

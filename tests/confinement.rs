@@ -117,7 +117,7 @@ fn confined_it_still_makes_its_table_again() {
     let daemon = Daemon::start(&net.gateway, &home);
     let _ = daemon.wait_for_message("started");
     net.nft("delete table inet nattrail");
-    let _ = daemon.wait_for_message("had been removed, and was made again");
+    let _ = daemon.wait_for_message("was removed; nattrail restored it");
     daemon.terminate();
 }
 
@@ -136,7 +136,7 @@ fn with_a_namespace_it_keeps_the_capability_to_enter_it() {
     assert_held(&daemon, HELD | SYS_ADMIN);
     // Two ways back into the namespace: the table, and an audit.
     net.nft("delete table inet nattrail");
-    let _ = daemon.wait_for_message("had been removed, and was made again");
+    let _ = daemon.wait_for_message("was removed; nattrail restored it");
     let audits = || ask(&home)["sessions"]["audits"].as_u64().unwrap();
     let before = audits();
     wait_for("an audit", || (audits() > before).then_some(()));

@@ -252,7 +252,7 @@ fn a_second_daemon_beside_the_first_is_told_of_it() {
         let second = Daemon::spawn(&net.gateway, &mut home.command()).wait();
         assert_eq!(second.status.code(), Some(69));
         let expected = format!(
-            "nattrail runs already, as process {}, and uses the nftables table \"inet nattrail\"",
+            "nattrail already runs, as process {}, and uses the nftables table \"inet nattrail\"",
             first.pid()
         );
         let message = second.stderr.last().unwrap();

@@ -281,7 +281,7 @@ fn a_database_is_moved(back: impl Fn(&Scene, &Daemon, &Path, &Path)) {
     scene.wait_until_stored(1);
     let aside = scene.home.path().join("aside");
     back(&scene, &daemon, &scene.home.state(), &aside);
-    let _ = daemon.wait_for_message("a new one is begun");
+    let _ = daemon.wait_for_message("nattrail begins a new one");
     let _ = daemon.wait_for_message("the file that was in the place of the database is now");
     scene.wait_until_stored(1);
     let events = scene.end_connections();
@@ -310,7 +310,7 @@ fn an_older_copy_in_the_place_of_the_database_ends_no_session_twice() {
 fn a_state_directory_that_goes_and_comes_back_ends_no_session_twice() {
     a_database_is_moved(|scene, daemon, state, aside| {
         fs::rename(state, aside).unwrap();
-        let _ = daemon.wait_for_message("a new one is begun");
+        let _ = daemon.wait_for_message("nattrail begins a new one");
         // The daemon makes the directory again; the new one is in use once it holds the session.
         scene.wait_until_stored(1);
         renameat_with(CWD, aside, CWD, state, RenameFlags::EXCHANGE).unwrap();

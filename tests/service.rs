@@ -507,7 +507,7 @@ fn where_systemd_runs_systemctl_does_it_and_its_status_is_handed_on() {
         (0, "enable --now nattrail.service\n")
     );
     assert!(
-        said.stdout.contains("when the machine starts"),
+        said.stdout.contains("it also starts with the machine"),
         "{}",
         said.stdout
     );

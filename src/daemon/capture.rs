@@ -1,7 +1,7 @@
-//! Reading the kernel: events as they come, and the table when an audit asks for it.
+//! Reading the kernel: events as they come, and the table when an audit requests it.
 //!
 //! Work per call is bounded, so that no flood of events keeps the loop from its timers. mio reports readiness by edges:
-//! a socket counts as readable from a report until a read says that nothing is left.
+//! a socket counts as readable from a report until a read finds nothing left.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -25,21 +25,21 @@ use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{Event, Listing};
 use crate::wire::netlink::{Malformed, Messages};
 
-/// Batches of events read in one turn of the loop: 1024 events, fewer than a collector or a copy sends in one.
+/// Batches of events read in one turn of the loop: 1024 events, fewer than a collector or a copy gets in one turn.
 const BATCHES_PER_TURN: usize = 8;
 /// Pieces of a listing read in one turn, each of up to 32 KiB.
 const PIECES_PER_TURN: usize = 4;
 /// Pieces of the dying list that are read, of some 100 entries each. For every piece the kernel walks the list from its
-/// beginning, with the lock that the end of a connection needs: a list of millions would take minutes, and hold up traffic.
+/// beginning, under the lock that the end of a connection needs: a list of millions would take minutes and hold up traffic.
 const DYING_PIECES: u32 = 64;
-/// Octets of a dying list after which the kernel had room for another entry: the first piece of a dump holds some 3,700
-/// (`NLMSG_GOODSIZE` with pages of 4 KiB), an entry takes less than 1,000.
+/// Octets of a dying list after which the kernel still had room for an entry: the first piece of a dump holds some
+/// 3,700 (`NLMSG_GOODSIZE` with pages of 4 KiB), an entry takes less than 1,000.
 const DYING_WHOLE: usize = 2048;
 
-/// Least time between gaps of overflows, which may come hundreds of times a second.
+/// The least time between gaps of overflows, which may come hundreds of times a second.
 const OVERFLOW_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long nothing must be lost before the log says that it is over.
+/// The time without losses after which the log says that they are over.
 const LOSS_MEMORY: Duration = Duration::from_secs(10);
 
 /// The sockets to the kernel.
@@ -47,28 +47,28 @@ pub struct Capture {
     config: config::Capture,
     events: EventSocket,
     batch: Batch,
-    /// The events of the batch, in room that is used again and again.
+    /// The events of the batch, in reused room.
     decoded: Vec<Event>,
     readable: bool,
     listing: Option<Reading>,
     waker: Arc<Waker>,
     dump_failing: bool,
-    /// When the event socket was last read to its end: what was not lost before that was heard.
+    /// When the event socket was last read to its end: everything before that was read or lost.
     complete_until: Wall,
-    /// Events that did not fit, as far as they are in a gap.
+    /// Events that did not fit and are in a gap.
     drops: u32,
-    /// Events that did not fit, as last read.
+    /// Events that did not fit, as last read from the kernel.
     drops_read: u32,
-    /// When that was.
+    /// The time of that reading.
     drops_read_at: Wall,
     /// Since when there have been overflows that are not in a gap yet. The kernel drops events until the queue has been
     /// read to its end.
     overflow_since: Option<Wall>,
     /// Whether the queue has been read to its end since.
     overflow_over: bool,
-    /// When they may be in one.
+    /// The time before which overflows are in no gap.
     next_gap: Uptime,
-    /// When events were last lost, while that counts as the present state.
+    /// When events were last lost; `None` once losses are over.
     losing: Option<Uptime>,
     statistics: metrics::Events,
 }
@@ -78,17 +78,17 @@ struct Reading {
     listing: Listing,
     dump: Dump,
     readable: bool,
-    /// Pieces with entries, and how long they were.
+    /// Pieces with entries, and their octets.
     pieces: u32,
     octets: usize,
 }
 
 impl Capture {
-    /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier run.
-    /// `tokens` are by what the poll is to tell of them, and of a listing that was asked for.
+    /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier
+    /// run. The poll reports events under the first of `tokens`, and a requested listing under the second.
     ///
     /// # Errors
-    /// The kernel's error: a namespace that is not there, or a missing permission.
+    /// The kernel's error: a missing namespace or permission.
     pub fn open(
         config: &config::Capture,
         kept: Option<(EventSocket, Goes)>,
@@ -129,13 +129,13 @@ impl Capture {
         })
     }
 
-    /// Applies changed filters; whatever else has changed needs a restart.
+    /// Applies changed filters; any other change needs a restart.
     pub fn reconfigure(&mut self, config: &config::Capture, engine: &Engine) {
         self.config = config.clone();
         self.set_filter(engine);
     }
 
-    /// While sessions are pending that the filters leave out, the kernel must not filter: their ends would never come.
+    /// While sessions are pending that the filters leave out, the kernel must not filter: their ends would never arrive.
     fn set_filter(&mut self, engine: &Engine) {
         let program = if engine.accepts_all_pending() {
             Program::new(&self.config)
@@ -147,12 +147,12 @@ impl Capture {
         }
     }
 
-    /// The socket that is listened with, for whoever is to keep it.
+    /// The event socket, for the service manager to keep.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
 
-    /// [Cookie](EventSocket::cookie) of that socket, if the kernel tells.
+    /// [Cookie](EventSocket::cookie) of that socket, if the kernel reports it.
     pub fn cookie(&self) -> Option<u64> {
         self.events.cookie().ok()
     }
@@ -176,13 +176,13 @@ impl Capture {
                 .is_some_and(|listing| listing.readable)
     }
 
-    /// Whether events may be queued: the last read did not come to their end.
+    /// Whether events may be queued: the last read did not reach their end.
     pub const fn has_events(&self) -> bool {
         self.readable
     }
 
-    /// Reads queued events into the engine, a bounded number of them. Returns how many there were;
-    /// [`is_readable`](Self::is_readable) says whether more may be left.
+    /// Reads a bounded number of queued events into the engine. Returns how many there were;
+    /// [`is_readable`](Self::is_readable) tells whether more may be left.
     ///
     /// # Errors
     /// When the socket fails for another reason than an overflow.
@@ -199,11 +199,11 @@ impl Capture {
             match self.events.receive(&mut self.batch) {
                 Ok(()) => {
                     count += self.batch.count();
-                    // Before the end of a session is handled whose NEW was dropped.
+                    // This comes before the end of a session whose NEW was dropped.
                     self.note_drops(engine, now);
                     self.handle_batch(engine, now);
-                    // The call ended because nothing was left, and what comes now makes a new edge. Where overflows are
-                    // reported it may also have ended because of one.
+                    // The call ended because nothing was left, and a later event makes a new edge. Where overflows are
+                    // reported, an overflow may also have ended it.
                     if self.config.reliable && !self.batch.is_full() {
                         self.handle_drained(engine, now);
                     }
@@ -221,7 +221,7 @@ impl Capture {
         Ok(count)
     }
 
-    /// Asks the kernel for a listing, if an audit wants one.
+    /// Requests a listing from the kernel, if an audit wants one.
     pub fn start_dump(&mut self, engine: &mut Engine, now: Now) {
         let Some(listing) = engine.poll_dump(now) else {
             return;
@@ -243,7 +243,7 @@ impl Capture {
         }
     }
 
-    /// Reads some of the listing that was asked for into the engine.
+    /// Reads some of the requested listing into the engine.
     pub fn read_dump(&mut self, engine: &mut Engine, now: Now) {
         for _ in 0..PIECES_PER_TURN {
             let Some(reading) = self.listing.as_mut().filter(|reading| reading.readable) else {
@@ -256,7 +256,7 @@ impl Capture {
                     self.listing = None;
                     if self.dump_failing {
                         self.dump_failing = false;
-                        log::info!("the connection table could be read again");
+                        log::info!("the connection table can be read again");
                     }
                     if in_doubt {
                         engine.handle_dump_in_doubt(now);
@@ -277,13 +277,13 @@ impl Capture {
 
     /// The state of the event socket's receive buffer.
     pub fn memory(&self) -> Memory {
-        // No socket refuses to tell.
+        // Every netlink socket answers.
         self.events.memory().unwrap_or_default()
     }
 
-    /// Until when the kernel has been heard: what happened before has been read, or is in a gap.
+    /// The time until which the kernel has been heard: every earlier event has been read, or is in a gap.
     pub fn heard_until(&self, now: Now) -> Wall {
-        // With nothing left to read it has been heard until now.
+        // With nothing left to read, that is now.
         let read = if self.readable {
             self.complete_until
         } else {
@@ -292,7 +292,7 @@ impl Capture {
         self.overflow_since.map_or(read, |since| since.min(read))
     }
 
-    /// Events that did not fit, as far as they are in a gap: what an overflow has cost, where it costs anything.
+    /// Events that did not fit and are in a gap: the cost of overflows, in the mode in which they have one.
     pub const fn stated_drops(&self) -> u32 {
         self.drops
     }
@@ -320,13 +320,13 @@ impl Capture {
         engine.handle_events_drained(now);
     }
 
-    /// States what is not in a gap yet, as nothing will be said after this. While events are left to be read, that is for
-    /// whoever reads them.
+    /// States the last gap, as no other follows. If events are left in the queue, the next run that reads them states
+    /// their gap.
     pub fn finish(&mut self, engine: &mut Engine, now: Now) {
         self.state_overflow(engine, now);
     }
 
-    /// States what overflows have cost, once the queue has been read to its end. Not in the same turn: the kernel drops
+    /// States the cost of overflows, in a turn after the one that has read the queue to its end: the kernel drops
     /// events until that end, and `now` is the turn's beginning.
     fn state_overflow(&mut self, engine: &mut Engine, now: Now) {
         let Some(from) = self.overflow_since.filter(|_| self.overflow_over) else {
@@ -401,7 +401,7 @@ impl Capture {
 }
 
 impl Reading {
-    /// Reads a piece, if there is one. Returns whether no more are wanted.
+    /// Reads a piece, if there is one. Returns whether no more are needed.
     fn read(
         &mut self,
         engine: &mut Engine,
@@ -425,8 +425,8 @@ impl Reading {
         Ok(piece.is_last || is_enough)
     }
 
-    /// The kernel goes on with a dump of the dying list at the entry at which it stopped, and finds no more if that one has
-    /// been delivered meanwhile: only a list that did not fill the first piece is known to be whole.
+    /// The kernel continues a dump of the dying list at the entry at which it stopped, and finds no more if that one
+    /// has been delivered meanwhile: only a list that did not fill the first piece is known to be whole.
     fn is_in_doubt(&self) -> bool {
         self.listing == Listing::Dying && self.octets > DYING_WHOLE
     }

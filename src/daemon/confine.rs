@@ -1,15 +1,15 @@
-//! The rights that the daemon gives up once everything is open, so that an attacker who took it over could do little more
-//! than it does.
+//! The rights that the daemon gives up once everything is open, so that an attacker who takes it over can do little
+//! more than it does itself.
 //!
-//! - All capabilities but CAP_NET_ADMIN, with which the nftables table is made again; CAP_SYS_ADMIN where
-//!   `capture.namespace` is set, to enter that again; and what a unit gives only on purpose and root by hand has anyway:
-//!   CAP_NET_BIND_SERVICE, for source ports below 1024, and CAP_DAC_OVERRIDE, for files of the service's user. Those of
-//!   root are root's own. To keep one of them ineffective but permitted would keep nobody from raising it.
-//! - Gaining privileges by executing something (`no_new_privs`). So the bounding set has nothing left to bound: what is
-//!   executed gets no capability that the daemon does not hold (security/commoncap.c, cap_bprm_creds_from_file).
+//! - All capabilities but CAP_NET_ADMIN, which restores the nftables table; CAP_SYS_ADMIN where `capture.namespace` is
+//!   set, to enter that again; and two that a unit grants only on purpose and root has by hand: CAP_NET_BIND_SERVICE,
+//!   for source ports below 1024, and CAP_DAC_OVERRIDE, for files of the service's user. Keeping one of them permitted
+//!   but not effective would not keep anybody from raising it.
+//! - Gaining privileges by execve(2) (`no_new_privs`). So the bounding set has nothing left to bound: an executed
+//!   program gets no capability that the daemon does not hold (security/commoncap.c, cap_bprm_creds_from_file).
 //!
-//! The user stays who started the daemon: that it is not root, and what it may write, is for the unit and the init script
-//! to see to. Nothing here fails: each part holds by itself, and what is in force is said.
+//! The user stays the one who started the daemon: the unit and the init script decide on that user and on writable
+//! paths. Nothing here fails: each part holds by itself, and the log lists those in force.
 
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, no_new_privs, set_capabilities, set_no_new_privs,
@@ -18,7 +18,7 @@ use rustix::thread::{
 use crate::config::Config;
 use crate::metrics::Confinement;
 
-/// Confines the thread to what `config` needs from now on, and says what is in force.
+/// Confines the thread to the rights that `config` needs from now on, and returns those in force.
 pub(super) fn confine(config: &Config) -> Confinement {
     if let Err(error) = set_no_new_privs(true) {
         log::warn!("cannot set no_new_privs: {error}");

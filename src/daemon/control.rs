@@ -1,15 +1,14 @@
 //! The control socket: programs ask the running daemon about itself.
 //!
-//! The protocol: a client connects and writes a request, which is one line. A request that cannot be answered is answered
-//! with `{"error":"…"}`.
+//! The protocol: a client connects and writes a request of one line. The answer to a wrong request is `{"error":"…"}`.
 //!
 //! - `status`: the client reads one JSON object and a line feed, and the daemon closes.
-//! - `tail`, and after it the words of a filter ([`Filter::parse`]): the client gets `{"tail":"begin"}` and then the records
-//!   that come, each a line of the format `json`, until it closes. A daemon that stops says `{"tail":"end"}`.
+//! - `tail`, followed by the words of a filter ([`Filter::parse`]): the client gets `{"tail":"begin"}` and then the records
+//!   as they come, each a line of the format `json`, until it closes. A daemon that stops sends `{"tail":"end"}`.
 //!
-//! There are at most 16 clients, each with 1024 bytes for its request ([`super::exchange`]) and a bounded answer. At most 8
-//! of them are viewers, who have all the time they want, and whose memory and share of the work [`View`](crate::export::view::View) bounds; one that
-//! reads nothing for a minute goes when another wants its place.
+//! There are at most 16 clients, each with 1024 bytes for its request ([`super::exchange`]) and a bounded answer. At
+//! most 8 of them are viewers, who have unlimited time and whose memory and share of the work
+//! [`View`](crate::export::view::View) bounds; one that reads nothing for a minute goes when another wants its place.
 
 mod file;
 mod viewer;
@@ -30,11 +29,11 @@ use crate::time::{Now, Uptime};
 
 /// Clients at a time.
 const CLIENTS: usize = 16;
-/// Viewers at a time, fewer than clients: there is always room for one who asks for the status.
+/// Viewers at a time, fewer than clients: there is always room for a request for the status.
 const VIEWERS: usize = 8;
-/// Longest request, with its line feed.
+/// The longest request, with its line feed.
 const REQUEST_LIMIT: usize = 1024;
-/// Longest answer, with its line feed.
+/// The longest answer, with its line feed.
 const ANSWER_LIMIT: usize = 1 << 20;
 
 type Phase = super::exchange::Phase<Wanted>;
@@ -45,26 +44,26 @@ enum Wanted {
     Status,
     /// A place among the viewers.
     View(Filter),
-    /// Records, until it goes.
+    /// Records, until the client goes.
     Records(Box<Viewer>),
 }
 
 /// The socket and its clients.
 #[derive(Debug)]
 pub struct Control {
-    /// Removed when this goes away.
+    /// Removed on drop.
     _file: SocketFile,
     server: Server<Wanted>,
-    /// The part that all viewers share.
+    /// The text of a record, which all viewers share.
     line: Line,
 }
 
 impl Control {
-    /// Listens on a socket of mode 0660 at `path`, whose directory is made if only that is missing. The tokens from
-    /// `first` on, 17 of them, are its own.
+    /// Listens on a socket of mode 0660 at `path`, and makes its directory if only that is missing. Its tokens are the
+    /// 17 from `first` on.
     ///
     /// # Errors
-    /// When another process listens there, or what the kernel says.
+    /// When another process listens there, or the kernel's error.
     pub fn open(path: &Path, registry: &Registry, first: Token) -> io::Result<Self> {
         let (file, listener) = SocketFile::bind(path)?;
         let protocol = Protocol {
@@ -93,21 +92,21 @@ impl Control {
         viewers.chain(self.server.poll_timeout()).min()
     }
 
-    /// Closes the clients whose time is over, accepts new ones, and writes to the viewers what goes. Spurious calls do
-    /// nothing.
+    /// Closes the clients whose time is over, accepts new ones, and writes to the viewers what goes without waiting.
+    /// Spurious calls do nothing.
     pub fn handle_timeout(&mut self, registry: &Registry, now: Now) {
         self.server.handle_timeout(registry, now);
         self.admit(now);
         self.write_to_viewers(now);
     }
 
-    /// Whether somebody waits for the status, which is to be given to [`Self::handle_status`].
+    /// Whether a client waits for the status, which goes to [`Self::handle_status`].
     pub fn wants_status(&self) -> bool {
         let mut waiting = self.server.waiting();
         waiting.any(|wanted| matches!(wanted, Wanted::Status))
     }
 
-    /// Answers all who have asked for the status: one line without a line feed.
+    /// Answers every request for the status: one line without a line feed.
     pub fn handle_status(&mut self, status: &str) {
         let is_status = |wanted: &Wanted| matches!(wanted, Wanted::Status);
         self.server.answer(is_status, || {
@@ -119,13 +118,13 @@ impl Control {
         });
     }
 
-    /// Whether anyone is to be shown records.
+    /// Whether any viewer waits for records.
     pub fn is_watched(&self) -> bool {
         let mut waiting = self.server.waiting();
         waiting.any(|wanted| matches!(wanted, Wanted::Records(_)))
     }
 
-    /// Queues the record for all who want it.
+    /// Queues the record for every viewer that wants it.
     pub fn show(&mut self, record: &Record, now: Now) {
         self.line.clear();
         for viewer in viewers(&mut self.server) {
@@ -133,7 +132,7 @@ impl Control {
         }
     }
 
-    /// Tells the viewers that the daemon stops, as far as they have read what was before.
+    /// Tells the viewers that have read the rest that the daemon stops.
     pub fn farewell(&mut self, now: Now) {
         for viewer in viewers(&mut self.server) {
             viewer.view.end(now, &mut self.line);
@@ -141,7 +140,7 @@ impl Control {
         self.write_to_viewers(now);
     }
 
-    /// Lets those view who have asked to. When there is no place, a viewer that has read nothing for long gives way.
+    /// Admits the clients that want to view. When there is no place, a viewer that has read nothing for long gives way.
     fn admit(&mut self, now: Now) {
         for place in 0..CLIENTS {
             if let Some(client) = &mut self.server.clients[place]

@@ -1,8 +1,8 @@
-//! Requests and answers over streams, without waiting: what the control socket and the listener for Prometheus share.
+//! Requests and answers over streams, without waiting: the common part of the control socket and the listener for Prometheus.
 //!
-//! No client can hold the loop or its memory, whatever it sends or does not read: every call is non-blocking and does a
-//! bounded piece of work; there are so many places, and who finds none is closed at once; each client has a bounded
-//! request and five seconds for everything.
+//! No client can hold up the loop or fill its memory, whatever it sends or does not read: every call is non-blocking
+//! and does a bounded piece of work; places are limited, and a client that finds none is closed at once; each client
+//! has a bounded request and five seconds for everything.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -19,9 +19,9 @@ use crate::time::{Now, Uptime};
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Connections accepted in one turn of the loop.
 pub(super) const ACCEPTS: usize = 32;
-/// Wait after a connection that could not be accepted, such as for want of a descriptor.
+/// Wait after a connection that could not be accepted, for example without a free descriptor.
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
-/// Octets that are read from a client that has its answer before it is closed all the same.
+/// Octets read from a client that has its answer before it is closed all the same.
 const FAREWELL_LIMIT: usize = 64 << 10;
 /// Octets read at a time.
 const PIECE: usize = 1024;
@@ -32,9 +32,9 @@ pub(super) struct Protocol<W> {
     /// Longest request.
     pub(super) limit: usize,
     pub(super) is_whole: fn(&[u8]) -> bool,
-    /// Also for a request that ended or reached the limit before it was whole.
+    /// This is also for a request that ended or reached the limit before it was whole.
     pub(super) next: fn(&[u8]) -> Phase<W>,
-    /// Whether a client with its answer is waited for: to close while something is unread would reset a TCP connection, and
+    /// Whether to wait for a client that has its answer: closing with unread data would reset a TCP connection, and
     /// take the answer away from the client (RFC 9112 section 9.6).
     pub(super) lingers: bool,
 }
@@ -47,7 +47,7 @@ pub(super) struct Server<W> {
     first: Token,
     /// Connections may wait. mio reports readiness by edges.
     acceptable: bool,
-    /// Nothing is accepted before.
+    /// Nothing is accepted before this time.
     retry: Uptime,
     pub(super) clients: Vec<Option<Client<W>>>,
 }
@@ -55,9 +55,9 @@ pub(super) struct Server<W> {
 #[derive(Debug)]
 pub(super) struct Client<W> {
     pub(super) stream: OwnedFd,
-    /// Something has happened to the stream while the client waited.
+    /// The stream has changed while the client waited.
     pub(super) is_ready: bool,
-    /// Closed then, finished or not.
+    /// It is closed at this time, finished or not.
     pub(super) deadline: Option<Uptime>,
     pub(super) phase: Phase<W>,
 }
@@ -67,14 +67,14 @@ pub(super) enum Phase<W> {
     /// Its request is not complete.
     Asking(Vec<u8>),
     Waiting(W),
-    /// This much of the answer is left to be sent.
+    /// This much of the answer is still to be sent.
     Answering(Vec<u8>),
-    /// It has everything. So much of what it still sends has been read.
+    /// It has everything; this many octets have been read from it since.
     Leaving(usize),
 }
 
 impl<W> Server<W> {
-    /// The listener does not block. The tokens from `first` on, one more than there are places, are its own.
+    /// The listener does not block. Its tokens are those from `first` on, one more than there are places.
     pub(super) fn new(
         listener: OwnedFd,
         protocol: Protocol<W>,
@@ -94,7 +94,7 @@ impl<W> Server<W> {
         })
     }
 
-    /// A socket of its own is ready. Other tokens are none of its business.
+    /// A socket of its own is ready. Other tokens are ignored.
     pub(super) fn handle_ready(&mut self, token: Token) {
         match token.0.checked_sub(self.first.0) {
             Some(0) => self.acceptable = true,
@@ -150,7 +150,7 @@ impl<W> Server<W> {
         })
     }
 
-    /// Lets a client go on with another phase. One that is to wait has all the time it wants.
+    /// Moves a client on to another phase. A client that waits has unlimited time.
     pub(super) fn advance(&mut self, place: usize, phase: Phase<W>) {
         if let Some(client) = &mut self.clients[place] {
             if matches!(phase, Phase::Waiting(_)) {
@@ -161,7 +161,7 @@ impl<W> Server<W> {
         self.go_on(place);
     }
 
-    /// Lets all who wait for the same go on with it.
+    /// Moves on every client that waits for the same.
     pub(super) fn answer(&mut self, is_it: fn(&W) -> bool, phase: impl Fn() -> Phase<W>) {
         for place in 0..self.clients.len() {
             if let Some(client) = &self.clients[place]
@@ -204,7 +204,7 @@ impl<W> Server<W> {
 }
 
 impl<W> Client<W> {
-    /// Reads and writes what goes without waiting: `EAGAIN` while the client stays, anything else once it is to be closed.
+    /// Reads and writes what goes without waiting: `EAGAIN` while the client stays, anything else when it has to be closed.
     fn go_on(&mut self, protocol: &Protocol<W>) -> Result<(), Errno> {
         self.is_ready = true;
         let mut room = [0; PIECE];
@@ -215,7 +215,7 @@ impl<W> Client<W> {
                     let (count, _) = recv(&self.stream, &mut room[..free], RecvFlags::empty())?;
                     request.extend_from_slice(&room[..count]);
                     if request.is_empty() {
-                        // The client has gone without a word.
+                        // The client left without a word.
                         return Ok(());
                     }
                     if count == 0 || request.len() == protocol.limit || (protocol.is_whole)(request)

@@ -1,12 +1,11 @@
 //! Keeping the database: opening it, one commit per flush, and going on when the disk fails.
 //!
-//! A damaged database is set aside and a new one begun. One that is not available (disk full, read-only, another
-//! program's) is tried again at each flush, and the daemon goes on without it: records leave from memory, and only a crash
-//! would cost those that have not left. Both are logged as the state changes, not per attempt.
+//! A damaged database is set aside and a new one begins. One that is not available (disk full, read-only, another
+//! program's) is tried again at each flush, and the daemon goes on without it: records leave from memory, and only a
+//! crash costs those that have not left. Both are logged when the state changes, not per attempt.
 //!
-//! A commit holds the pending sessions, the records and the places of the outputs as they are at one moment. Records leave
-//! only after it, so that a crash repeats the records that left since the last commit, with the same ids and times, and no
-//! others.
+//! A commit holds the pending sessions, the records and the places of the outputs of one moment. Records leave only
+//! after it, so a crash repeats only the records that left since the last commit, with the same ids and times.
 
 use std::path::Path;
 use std::thread;
@@ -24,17 +23,17 @@ use crate::store::{self, Commit, Error, Heartbeat, LastRun, Places, Store, Store
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::record::Block;
 
-/// A commit is made before its time when so many records wait for it: it must not hold up the loop for long, and a
-/// commit in pieces would not be of one moment.
+/// Records whose number brings a commit forward: it must not hold up the loop for long, and a commit in pieces would
+/// not be of one moment.
 const MANY_RECORDS: u64 = 1 << 17;
-/// The same for pending sessions that the database has to learn of.
+/// The same for changed pending sessions.
 const MANY_CHANGES: usize = (1 << 16) - 4096;
 /// How long a commit waits for a checkpoint before records leave without it, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BUSY_RETRY: Duration = Duration::from_millis(5);
-/// Least time between attempts while the database cannot be written: each bounds what waits in memory, too.
+/// The least time between attempts while the database cannot be written: each also bounds the records that wait in memory.
 const FAILING_PAUSE: Duration = Duration::from_secs(1);
-/// Blocks of the log that one commit gives up for want of room, beside as many as it writes.
+/// Blocks that one commit evicts for want of room, beyond as many as it writes.
 const MAX_EVICTED: usize = 8;
 
 pub struct Keeper {
@@ -42,8 +41,7 @@ pub struct Keeper {
     bounds: config::Log,
     store: Option<Store>,
     log: RecordLog,
-    /// Whether the engine has the sessions that an earlier run left. Those of a store that is opened later are not taken
-    /// over.
+    /// Whether the engine has the sessions of an earlier run. A store that opens after that cannot add its own.
     restored: bool,
     /// Whether the last attempt to open or to write failed.
     failing: bool,
@@ -51,16 +49,16 @@ pub struct Keeper {
     has_committed: bool,
     next_flush: Uptime,
     last_flush: Uptime,
-    /// A checkpoint is under way, and no commit is tried before.
+    /// No commit is tried before this time, as a checkpoint is under way.
     not_before: Uptime,
     listening: Listening,
     statistics: metrics::Store,
 }
 
-/// A database with the state that the last run left. Its sessions have not been read yet.
+/// A database with the state of the last run. Its sessions have not been read yet.
 type Found = (Store, LastRun, Places);
 
-/// The database at the start: the state that the last run left decides which event socket is used.
+/// The database at the start: the state of the last run decides on the event socket.
 pub struct Opened {
     store: Result<Found, Error>,
     pub heartbeat: Option<Heartbeat>,
@@ -93,16 +91,16 @@ fn find(path: &Path) -> Result<Found, Error> {
     Ok((store, last_run, places))
 }
 
-/// How events are heard in this run.
+/// The way in which this run hears events.
 #[derive(Clone, Copy, Debug)]
 pub struct Listening {
     pub since: Wall,
-    /// Cookie of the socket, if the kernel told.
+    /// Cookie of the socket, if the kernel reported it.
     pub socket: Option<u64>,
 }
 
 impl Keeper {
-    /// Gives the sessions of the database back to the engine, and the places of the outputs to the caller.
+    /// Returns the sessions of the database to the engine, and the places of the outputs to the caller.
     pub fn new(
         config: &config::Config,
         opened: Opened,
@@ -127,7 +125,7 @@ impl Keeper {
         let places = match opened.store {
             Ok((store, last_run, places)) => {
                 this.log = RecordLog::new(last_run.next);
-                // If it is damaged, its log goes with it: outputs find that their records are gone.
+                // A damaged log is lost with its database: the outputs find that their records are gone.
                 this.restore(store, engine, None, now);
                 places
             }
@@ -140,7 +138,7 @@ impl Keeper {
         (this, places)
     }
 
-    /// Whether the sessions of the last run have been restored, all of them.
+    /// Whether all sessions of the last run have been restored.
     pub const fn is_sound(&self) -> bool {
         self.store.is_some() && self.statistics.set_aside == 0
     }
@@ -157,7 +155,7 @@ impl Keeper {
         self.log.push(record);
     }
 
-    /// The log, for those that follow it.
+    /// The log, for its followers.
     pub const fn reading(&mut self) -> Reading<'_> {
         Reading {
             log: &mut self.log,
@@ -178,7 +176,7 @@ impl Keeper {
         self.next_flush.max(self.not_before)
     }
 
-    /// Commits when the interval has passed or much waits for it. `heard` is until when the kernel has been heard.
+    /// Commits when the interval has passed or much is waiting. The kernel has been heard until `heard`.
     pub fn handle_timeout(
         &mut self,
         engine: &mut Engine,
@@ -202,8 +200,8 @@ impl Keeper {
         }
     }
 
-    /// Commits all there is, now. Says whether the database has it. `stopped` makes it the end of a run that ends as planned,
-    /// and is [`LastRun::stopped`]: without the database, the next run must not rely on the socket.
+    /// Commits everything now, and returns whether the database has it. `stopped`, see [`LastRun::stopped`], makes it
+    /// the end of a planned run: without the database, the next run must not rely on the socket.
     pub fn flush(
         &mut self,
         engine: &mut Engine,
@@ -216,7 +214,7 @@ impl Keeper {
         while self.is_busy() && clock::uptime().saturating_since(begun) < PATIENCE {
             thread::sleep(BUSY_RETRY);
         }
-        // A second time for a database that was begun anew meanwhile.
+        // The second round is for a database begun anew in the first.
         for _ in 0..2 {
             while self.commit(engine, outputs, heard, stopped, now) {}
             if self.has_committed {
@@ -239,7 +237,7 @@ impl Keeper {
         self.store.as_ref().is_some_and(Store::is_busy)
     }
 
-    /// Makes one commit. Returns whether there is more for another.
+    /// Makes one commit. Returns whether there is more for another one.
     fn commit(
         &mut self,
         engine: &mut Engine,
@@ -272,8 +270,8 @@ impl Keeper {
             };
             let mut found = Err(error);
             if let Err(error @ Error::Gone) = &found {
-                log::error!("{}: a new one is begun", self.named(error));
-                // With its lock, before the new one is locked.
+                log::error!("{}: nattrail begins a new one", self.named(error));
+                // This releases its lock before the new one is locked.
                 self.store = None;
                 found = Store::open(&self.pending.database);
             }
@@ -286,7 +284,7 @@ impl Keeper {
         false
     }
 
-    /// Writes all there is to the database, if there is one, or the first piece of it.
+    /// Writes everything to the database, if there is one, or the first piece of it.
     fn write(
         &mut self,
         engine: &Engine,
@@ -321,11 +319,12 @@ impl Keeper {
             next,
             heard,
             socket: self.listening.socket,
-            // A stop is planned once the database holds all there is: killed before, the next run must not rely on it.
+            // A stop is planned only once the database holds everything: the next run must not rely on one that was cut
+            // short.
             stopped: stopped.filter(|_| changes.whole),
             durable: !self.has_committed || stopped.is_some(),
         })?;
-        // Not before: what a failed commit was to delete is still there.
+        // This comes last: after a failed commit, the blocks that it was to delete are still there.
         for span in spans() {
             self.log.handle_evicted(span.end);
             outputs.handle_evicted(span);
@@ -333,13 +332,13 @@ impl Keeper {
         Ok(())
     }
 
-    /// Opens a database that was not there before.
+    /// Opens a database that was not available before.
     fn open_late(&mut self, engine: &mut Engine, outputs: &mut Outputs, now: Now) {
         if self.restored {
             let found = Store::open(&self.pending.database);
             return self.begin_anew(found, engine, Some(outputs), now);
         }
-        // Its serials are not those of this run: this run's records are written in the place of its own.
+        // Its serials are not those of this run: this run's records replace its own.
         let cleared = |mut found: Found| found.0.clear_log().map(|()| found);
         match find(&self.pending.database).and_then(cleared) {
             Ok((store, last_run, places)) => {
@@ -355,7 +354,7 @@ impl Keeper {
         }
     }
 
-    /// Goes on with the sessions that the database holds. A damaged one is replaced. Returns whether it was sound.
+    /// Goes on with the sessions of the database. A damaged one is replaced. Returns whether it was sound.
     fn restore(
         &mut self,
         mut store: Store,
@@ -385,7 +384,7 @@ impl Keeper {
         true
     }
 
-    /// States that records may be missing between `from`, until when an earlier run listened, and the start of this one.
+    /// States that records may be missing between `from`, the end of an earlier run's listening, and the start of this run's.
     pub fn state_gap(&self, engine: &mut Engine, from: Option<Wall>, now: Now) {
         let Some(from) = from else {
             return;
@@ -393,11 +392,11 @@ impl Keeper {
         let to = self.listening.since;
         if from > to {
             log::warn!(
-                "an earlier run listened until {from}, which is in the future: the clock has been set back since"
+                "an earlier run listened until {from}, which is in the future: the clock was set back since then"
             );
         } else {
             log::warn!(
-                "records from {from} to {to} may be missing: nattrail did not run, or was ended before it had written them down"
+                "records from {from} to {to} may be missing: nattrail did not run, or ended before it had stored them"
             );
         }
         let gap = Gap {
@@ -409,10 +408,10 @@ impl Keeper {
         engine.handle_gap(gap, now);
     }
 
-    /// Goes on with an empty database, to which all pending sessions are written: the records that only the one before had are
-    /// lost. `found` is what stands in its place. A damaged database is set aside. So is one that is not empty, because
-    /// somebody put it there or because it is this run's own, moved away and back: all that counts is in memory. With any
-    /// other error the daemon goes on as before, and tries again.
+    /// Goes on with an empty database, to which all pending sessions are written: records that only the earlier one had
+    /// are lost. `found` is the file in its place. A damaged database is set aside. So is one that is not empty,
+    /// because somebody put it there or because it is this run's own, moved away and back: memory has everything that
+    /// matters. After any other error the daemon goes on as before, and tries again.
     fn begin_anew(
         &mut self,
         found: Result<Store, Error>,
@@ -427,7 +426,7 @@ impl Keeper {
             Ok((false, store)) => {
                 drop(store);
                 let aside = store::set_aside(&path, "replaced", now.wall).map_err(|error| {
-                    let what = "the file in its place could not be set aside";
+                    let what = "cannot set aside the file in its place";
                     Error::Unavailable(format!("{what}: {error}"))
                 });
                 aside.and_then(|aside| {
@@ -445,15 +444,15 @@ impl Keeper {
                 let fresh = aside.map_err(|error| error.to_string()).and_then(|aside| {
                     self.statistics.set_aside += 1;
                     log::error!(
-                        "database \"{}\" is damaged ({reason}): set aside as \"{}\", a new one is begun; ends of sessions \
-                         and records that only it knew are lost",
+                        "database \"{}\" is damaged ({reason}): set aside as \"{}\", nattrail begins a new one; ends of \
+                         sessions and records that only it knew are lost",
                         path.display(),
                         aside.display()
                     );
                     Store::open(&path).map_err(|error| self.named(&error))
                 });
                 fresh.map_err(|error| {
-                    Error::Damaged(format!("{reason}; it could not be replaced: {error}"))
+                    Error::Damaged(format!("{reason}; it cannot be replaced: {error}"))
                 })
             }
             Err(error) => Err(error),
@@ -469,7 +468,7 @@ impl Keeper {
             outputs.handle_evicted(&Span {
                 first: outputs.needed(first),
                 end: first,
-                // Their own times are gone with them.
+                // The times of the records are lost with them.
                 since: self.listening.since,
                 until: now.wall,
             });
@@ -486,7 +485,7 @@ impl Keeper {
             self.failing = true;
             log::error!(
                 "{}; records leave from memory, but a crash would lose those that wait and forget which sessions are open; \
-                 trying again every {:?}",
+                 nattrail tries again every {:?}",
                 self.named(error),
                 self.pending.flush
             );
@@ -504,7 +503,7 @@ impl Keeper {
     }
 }
 
-/// The blocks that have to go although not every output has taken them, `needed` and those after it, to make room for `fresh`.
+/// The blocks that make room for `fresh`, although an output still needs `needed` and the records after it.
 fn evicted(
     store: &Store,
     fresh: &[&Block],
@@ -533,7 +532,7 @@ fn evicted(
     Ok(evicted)
 }
 
-/// The records of a log that is given up, as far as the output that is furthest behind has not taken them.
+/// The records of an abandoned log that the output furthest behind has not taken.
 fn untaken(last_run: &LastRun, places: &Places) -> Option<Gap> {
     let behind = |place: &Place| last_run.next.0.saturating_sub(place.position.serial.0);
     let most = places.iter().map(|(_, place)| behind(place)).max()?;

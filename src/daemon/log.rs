@@ -1,11 +1,11 @@
 //! The daemon's own log, on the standard error.
 //!
-//! Under systemd, and the init script's logger(1), each line begins with its priority (sd-daemon(3): `<4>`), so that the
-//! journal or syslog files it under the right one; elsewhere with a word for people. A line is one write(2), so that lines of several processes do not mix.
+//! Under systemd, and the init script's logger(1), each line begins with its priority (sd-daemon(3): `<4>`), by which the
+//! journal or syslog files it; elsewhere with a word for people. A line is one write(2): lines of processes do not mix.
 //!
-//! The daemon never waits for whoever reads: a line that the standard error does not take at once (a full pipe, a stopped
-//! terminal, a stopped journald, a closed one) is lost as a whole and counted, and as soon as lines are taken again one
-//! says how many there were.
+//! The daemon never waits for a reader: a line that the standard error does not take at once (a full pipe, a stopped
+//! terminal, a stopped journald, a closed one) is lost as a whole and counted, and once lines are taken again, one
+//! states how many were lost.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -18,9 +18,9 @@ use crate::export::stream::Stream;
 /// How a line shows its level.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Prefix {
-    /// `<4>`, for the journal.
+    /// `<4>`, for the journal and syslog.
     Priority,
-    /// `warning: `, for people; nothing before information.
+    /// `warning: `, for people; nothing for information.
     Word,
 }
 
@@ -37,10 +37,10 @@ impl Prefix {
     }
 }
 
-/// Makes everything up to `info` go to the standard error, in the form that fits it: systemd sets `JOURNAL_STREAM` when it
-/// goes to the journal (systemd.exec(5)). The first call decides; later ones change nothing.
+/// Sends everything up to `info` to the standard error, in the form that fits it: systemd sets `JOURNAL_STREAM` when
+/// the standard error is the journal (systemd.exec(5)). The first call decides; later ones change nothing.
 ///
-/// `log::logger().flush()` states a loss as soon as that is possible, without waiting for the next message.
+/// `log::logger().flush()` states a loss as soon as possible, without waiting for the next message.
 pub(crate) fn install() {
     let prefix = match std::env::var_os("JOURNAL_STREAM") {
         Some(_) => Prefix::Priority,
@@ -61,13 +61,13 @@ pub(super) fn counted(count: u64, one: &str, many: &str) -> String {
 
 struct Stderr(Mutex<Output>);
 
-/// Where the lines go, and what became of those that could not.
+/// The receiver of the lines, and the count of lost ones.
 struct Output {
     prefix: Prefix,
     stream: Stream,
-    /// The end of a line that was taken in part, which goes before anything else.
+    /// The rest of a line that was taken in part, which precedes anything else.
     rest: Vec<u8>,
-    /// Lines since the last that was taken.
+    /// Lines lost since the last one that was taken.
     lost: u64,
 }
 
@@ -82,7 +82,7 @@ impl Stderr {
     }
 
     fn output(&self) -> MutexGuard<'_, Output> {
-        // An output that a panic interrupted may lose or repeat a line, which is no reason to say nothing any more.
+        // An output that a panic interrupted may lose or repeat a line, which is no reason to fall silent.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -113,7 +113,7 @@ impl Output {
         }
     }
 
-    /// States the lines that were lost if that is possible now. Returns whether none are left to be stated.
+    /// States the lost lines if that is possible now. Returns whether every loss is stated.
     fn settle(&mut self) -> bool {
         self.finish();
         if self.lost > 0 {
@@ -129,7 +129,7 @@ impl Output {
         self.lost == 0
     }
 
-    /// Writes the line as far as that goes. Returns whether any of it was taken: then the rest will follow.
+    /// Writes as much of the line as goes. Returns whether any of it was taken: then the rest will follow.
     fn write(&mut self, line: &str) -> bool {
         if !self.rest.is_empty() {
             return false;
@@ -145,7 +145,7 @@ impl Output {
 
     fn finish(&mut self) {
         while !self.rest.is_empty() {
-            // Whatever the error: nobody is left to be told of it.
+            // Nobody is left to be told of an error.
             match self.stream.write(&self.rest).unwrap_or(0) {
                 0 => return,
                 taken => drop(self.rest.drain(..taken)),
@@ -209,14 +209,14 @@ mod tests {
         );
     }
 
-    /// A logger into a pipe whose reader does not wait.
+    /// A logger into a pipe that is read without waiting.
     fn piped(prefix: Prefix) -> (PipeReader, Stderr) {
         let (reader, writer) = io::pipe().unwrap();
         fcntl_setfl(&reader, OFlags::NONBLOCK).unwrap();
         (reader, Stderr::new(prefix, writer.into()))
     }
 
-    /// The text that waits to be read.
+    /// The text that can be read at once.
     fn read(reader: &mut impl io::Read) -> String {
         let mut text = Vec::new();
         let error = reader.read_to_end(&mut text).unwrap_err();
@@ -297,8 +297,8 @@ mod tests {
             log(&logger, &message);
         }
         let mut text = String::new();
-        // The kernel hands over a terminal's output in its own time and portions, so that there may be room again between
-        // two lines, and several notices.
+        // The kernel hands over a terminal's output at its own time and in its own portions, so there may be room again
+        // between two lines, and several notices.
         let accounted = |text: &str| {
             let whole = text
                 .split_inclusive('\n')

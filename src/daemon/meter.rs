@@ -1,6 +1,6 @@
-//! Measurements over time: records, rates, the peak of pending sessions, gaps, and how long the turns of the loop take.
+//! Measurements over time: records, rates, the peak of pending sessions, gaps, and the length of the loop's turns.
 //!
-//! One entry per second of the last five minutes, the oldest making room for the newest: nothing is allocated after the
+//! One entry per second of the last five minutes, the newest in place of the oldest: nothing is allocated after the
 //! start, and a turn costs a few additions.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -12,16 +12,16 @@ use crate::session::{Gap, GapCause, Record};
 use crate::time::{NANOS_PER_SEC, Now, Uptime, Wall};
 
 const MINUTE: u64 = 60;
-/// Whole seconds that are looked back at.
+/// Whole seconds remembered.
 const MEMORY: u64 = 5 * MINUTE;
-/// And the second that is under way, and the one before all of them.
+/// These, the current second, and the one before all of them.
 const PLACES: usize = MEMORY as usize + 2;
 
 #[derive(Debug)]
 pub(super) struct Meter {
-    /// The newest first: that which is under way. The oldest is the one before the first whole second.
+    /// The newest first, which is the current one. The oldest is the one before the first whole second.
     seconds: VecDeque<Second>,
-    /// The number of the second that is under way.
+    /// The number of the current second.
     second: u64,
     peak: u64,
     peak_time: Option<Wall>,
@@ -32,7 +32,7 @@ pub(super) struct Meter {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Second {
-    /// Since the start, by the end of this second.
+    /// Totals since the start, at the end of this second.
     creates: u64,
     deletes: u64,
     longest_turn: Duration,
@@ -62,7 +62,7 @@ impl Meter {
         }
     }
 
-    /// Takes note of records that one output can never get, in so many gaps that are new. They are in no record of others.
+    /// Takes note of records that one output can never get, in `new` new gaps. No other output has these gaps.
     pub(super) fn count_undelivered(&mut self, missing: &Missing, new: u64) {
         self.count_gaps(&missing.gap(), new);
     }
@@ -76,7 +76,7 @@ impl Meter {
         }
     }
 
-    /// Takes note of what the engine has counted. Call it once per turn.
+    /// Takes note of the engine's counters. Call it once per turn.
     pub(super) fn observe(&mut self, statistics: &Sessions, now: Now) {
         let current = self.go_on_to(now.up);
         current.creates = statistics.creates;
@@ -87,7 +87,7 @@ impl Meter {
         }
     }
 
-    /// Takes note of a turn that began and ended then.
+    /// Takes note of a turn that lasted from `begin` to `end`.
     pub(super) fn count_turn(&mut self, begin: Uptime, end: Uptime) {
         let took = end.saturating_since(begin);
         self.turns.count += 1;
@@ -134,14 +134,14 @@ impl Meter {
         }
     }
 
-    /// Average per second over the last `window` whole seconds, or over as many as there were.
+    /// Average per second over the last `window` whole seconds, or over all of them while there are fewer.
     fn rate(&self, window: u64, total: impl Fn(&Second) -> u64) -> f64 {
         let whole = (self.seconds.len() - 2).min(window as usize);
         let count = total(&self.seconds[1]) - total(&self.seconds[1 + whole]);
         count as f64 / whole.max(1) as f64
     }
 
-    /// Begins the seconds that have begun since, and gives the one that is under way.
+    /// Begins the seconds that have started meanwhile, and returns the current one.
     fn go_on_to(&mut self, up: Uptime) -> &mut Second {
         let begun = second_of(up).saturating_sub(self.second);
         self.second += begun;
@@ -167,7 +167,7 @@ mod tests {
 
     const BOOT_TO_START: u64 = 1_000_000;
 
-    /// So many milliseconds after the start.
+    /// The given number of milliseconds after the start.
     fn at(millis: u64) -> Now {
         Now::new(
             Wall::from_millis(1_700_000_000_000 + millis),
@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    /// A meter that saw ten creates and five deletes in each second for so long.
+    /// A meter after `seconds` seconds with ten creates and five deletes in each.
     fn steady(seconds: u64) -> Meter {
         let mut meter = Meter::new(at(0));
         for half in 0..2 * seconds {

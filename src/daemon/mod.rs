@@ -1,14 +1,14 @@
 //! The daemon: one loop on one thread.
 //!
-//! A turn of the loop: wait until a socket is readable, a signal came or a deadline has passed; read both clocks once;
+//! A turn of the loop: wait until a socket is readable, a signal arrives or a deadline passes; read both clocks once;
 //! read a bounded number of events into the engine and hand its records to the outputs; commit the store when its
 //! interval is over; send what goes without waiting. Nothing in a turn waits for a network, a syslog or a reader.
 //!
-//! Start-up listens first and looks afterwards: events are subscribed to, then connection tracking is pinned on, the
-//! store is loaded, and the first audit holds it against the kernel's table.
+//! The start listens first and looks afterwards: it subscribes to events, then pins connection tracking on, loads the
+//! store, and has the first audit compare it with the kernel's table.
 //!
 //! A planned restart loses nothing when the service manager keeps descriptors: it has had the event socket since the start
-//! and hands it to the next run, which first reads what has been queued. Connection tracking stays pinned on meanwhile.
+//! and hands it to the next run, which first reads the queued events. Connection tracking stays pinned on meanwhile.
 
 mod capture;
 mod confine;
@@ -62,20 +62,20 @@ const CONTROL: Token = Token(3);
 /// The listener for Prometheus, and after it its clients.
 const SCRAPE: Token = Token(64);
 
-/// After a turn that read events, more are left to gather for this long: at a high rate a wake-up for each would cost more
-/// than the event itself. The kernel's queue is made for far more than comes in meanwhile.
+/// After a turn that read events, more may gather for this long: at a high rate a wake-up for each would cost more than
+/// the event itself. The kernel's queue holds far more than arrives meanwhile.
 const GATHER: Duration = Duration::from_millis(1);
 
 /// How long the end of the daemon waits for collectors and copies to take what is queued.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Why the daemon could not start or had to stop.
+/// The reason why the daemon could not start or had to stop.
 #[derive(Debug)]
 pub enum Error {
     Config(config::Error),
     /// A capability is missing.
     Permission(String),
-    /// Another daemon has what this one needs.
+    /// Another daemon holds a resource that this one needs.
     Busy(String),
     /// The operating system refused something else.
     System(String),
@@ -108,9 +108,9 @@ pub fn run(load: impl Fn() -> Result<Loaded, config::Error>) -> Result<(), Error
 
 struct Daemon {
     config: Config,
-    /// The file that the configuration came from.
+    /// The file of the configuration.
     file: Option<PathBuf>,
-    /// When it was read.
+    /// When that was read.
     read: Wall,
     poll: Poll,
     signals: Signals,
@@ -119,10 +119,10 @@ struct Daemon {
     keeper: Keeper,
     outputs: Outputs,
     notifier: Notifier,
-    /// Whether the database knows that this run listens with its socket: if not, no later run may have it.
+    /// Whether the database knows that this run listens with its socket: otherwise no later run may have it.
     noted: bool,
-    /// Whether the queue of a socket that was kept has not been read to its end yet. Until then no audit begins, which would
-    /// conclude what the queue is about to tell.
+    /// Whether the queue of a kept socket has not been read to its end yet. No audit begins before that: it would infer
+    /// records that the queue is about to report.
     catching_up: bool,
     watch: Watch,
     _claim: [UnixDatagram; 2],
@@ -157,7 +157,7 @@ impl Daemon {
         let (kept, registry) = (offered.take(&plan), poll.registry());
         let mut capture = Capture::open(&config.capture, kept, registry, [EVENTS, DUMP], now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
-        // Opening the store may have taken its time: only from now on is everything heard.
+        // Opening the store may have taken time: the engine hears everything only from now on.
         let now = clock::read();
         for name in &offered.refused {
             notifier.discard(name, now);
@@ -173,10 +173,10 @@ impl Daemon {
         if plan.is_continued && keeper.is_sound() {
             engine.handle_continued();
         }
-        // The store may hold sessions from before the filters were made narrower.
+        // The store may hold sessions from before the filters became narrower.
         capture.reconfigure(&config.capture, &engine);
         if plan.socket.is_some() {
-            // It had the filter of the last run until now.
+            // The socket had the filter of the last run until now.
             engine.handle_drops(now.wall, clock::read().wall);
         }
         pin(&config.capture)?;
@@ -191,7 +191,7 @@ impl Daemon {
         };
         let next = keeper.log().next();
         let mut outputs = Outputs::new(&config, host, places, plan.session, next, now);
-        // An output that cannot be opened is known at once, not with the first record for it.
+        // An output that cannot be opened is reported now, not with its first record.
         outputs.reopen(now);
         let control = open_control(&config.control, poll.registry());
         let scrape = open_scrape(&config.metrics, poll.registry());
@@ -226,8 +226,8 @@ impl Daemon {
         Ok(this)
     }
 
-    /// Has the database say, before the first event is read, that this run listens with its socket, and since when nothing
-    /// is missing. Only then may the service manager keep the socket for the next run.
+    /// Has the database note, before the first event is read, that this run listens with its socket, and since when
+    /// nothing is missing. Only then may the service manager keep the socket for the next run.
     fn note_begin(&mut self) {
         self.forward();
         let now = self.now;
@@ -285,7 +285,7 @@ impl Daemon {
         }
     }
 
-    /// How long the next wait may be.
+    /// The longest time for the next wait.
     fn patience(&self) -> Option<Duration> {
         if self.capture.is_readable() {
             return Some(Duration::ZERO);
@@ -329,7 +329,7 @@ impl Daemon {
         Ok(heard)
     }
 
-    /// Answers those who ask on the control socket and for Prometheus, and writes to those who watch.
+    /// Answers requests on the control socket and from Prometheus, and writes to viewers.
     fn serve(&mut self) {
         let (registry, now) = (self.poll.registry(), self.now);
         if let Some(control) = &mut self.control {
@@ -375,7 +375,7 @@ impl Daemon {
         }
     }
 
-    /// Returns whether the daemon is to stop.
+    /// Returns whether the daemon has to stop.
     fn handle_signals(&mut self, load: &impl Fn() -> Result<Loaded, config::Error>) -> bool {
         let mut stop = false;
         let signals: Vec<_> = self.signals.pending().collect();
@@ -397,9 +397,7 @@ impl Daemon {
         self.notifier.reloading(self.now);
         match loaded {
             Ok(Loaded { file: None, .. }) if self.file.is_some() => {
-                ::log::error!(
-                    "the configuration stays as it was, the file it came from is no longer there"
-                );
+                ::log::error!("the configuration stays as it was: its file no longer exists");
                 self.outputs.reopen(self.now);
             }
             Ok(loaded) => {
@@ -408,14 +406,14 @@ impl Daemon {
                 self.reload(warn_of(loaded));
             }
             Err(error) => {
-                ::log::error!("the configuration stays as it was, the new one is wrong:\n{error}");
+                ::log::error!("the configuration stays as it was: the new one is wrong:\n{error}");
                 self.outputs.reopen(self.now);
             }
         }
         self.notifier.ready(&status(&self.config), self.now);
     }
 
-    /// Goes over to a new configuration, as far as that is possible without a restart.
+    /// Changes to a new configuration, as far as that is possible without a restart.
     fn reload(&mut self, new: Config) {
         let now = self.now;
         let (new, differing) = self.config.reloaded(new);
@@ -434,9 +432,9 @@ impl Daemon {
         ::log::info!("configuration read again");
     }
 
-    /// Finishes what is in hand: the events that are queued, the store, the batches that wait to fill. What comes later is
-    /// left to the next run, if the service manager has taken the event socket; that is assumed when it has been given to
-    /// one that is there, as managers do not answer.
+    /// Finishes the work in hand: the queued events, the store, the batches that wait to fill. Later events are left to
+    /// the next run, if the service manager has taken the event socket; that is assumed once it was sent to a manager
+    /// that is there, as managers do not answer.
     fn stop(&mut self, planned: bool) {
         self.now = clock::read();
         self.notifier.stopping(self.now);
@@ -469,7 +467,7 @@ impl Daemon {
         }
         self.farewell(deadline);
         if planned {
-            // Only now it is known how far the outputs got.
+            // Only now the places of the outputs are final.
             let drops = self.capture.stated_drops();
             let (engine, outputs) = (&mut self.engine, &mut self.outputs);
             kept &= self
@@ -495,14 +493,14 @@ impl Daemon {
         while !self.outputs.is_settled(end) && self.now.up < deadline {
             let next = self.outputs.poll_timeout(end).unwrap_or(deadline);
             let patience = next.min(deadline).saturating_since(self.now.up);
-            // Only to wait: what becomes ready meanwhile is for the next run.
+            // This only waits: the next run handles whatever becomes ready.
             let _ = self.poll.poll(&mut ready, Some(patience));
             self.now = clock::read();
             self.outputs.drain(&mut self.keeper.reading(), self.now);
         }
     }
 
-    /// Says what the next run finds in the database.
+    /// Reports what the next run will find in the database.
     fn say_stopped(&self) {
         let counted = |count, one| log::counted(count, one, &format!("{one}s"));
         let pending = counted(self.engine.pending() as u64, "session");
@@ -511,11 +509,11 @@ impl Daemon {
         if self.keeper.is_failing() {
             unsent.for_each(|(name, records)| {
                 ::log::error!(
-                    "{name}: left behind: {records}, of which those are lost that the database could not take"
+                    "{name}: left behind: {records}; those that the database could not take are lost"
                 );
             });
             ::log::error!(
-                "stopped with {pending} pending, but the database could not be written and has what it had before"
+                "stopped with {pending} pending, but the database could not be written and is out of date"
             );
         } else {
             unsent.for_each(|(name, records)| ::log::info!("{name}: left in the log: {records}"));

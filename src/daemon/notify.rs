@@ -1,8 +1,8 @@
 //! Talking to the service manager: sd_notify(3) by hand, its file-descriptor store and its watchdog.
 //!
-//! Messages are datagrams to the socket in `NOTIFY_SOCKET`; without that variable nothing happens. No call blocks: what
-//! the manager cannot take now is tried again at a deadline, in order, because a lost `READY=1` or `FDSTORE=1` would not
-//! be noticed until it hurts. A manager that is gone is mentioned once and left alone from then on.
+//! Messages are datagrams to the socket in `NOTIFY_SOCKET`; without that variable nothing happens. No call blocks:
+//! messages that the manager cannot take now are tried again later, in order, because nobody would notice the loss of
+//! `READY=1` or `FDSTORE=1` in time. A manager that is gone is mentioned once and left alone from then on.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -21,9 +21,9 @@ use super::clock;
 use crate::config::Namespace;
 use crate::time::{Now, Uptime};
 
-/// Wait before the manager is tried again when its queue was full.
+/// Wait before the manager is tried again when its queue is full.
 const RETRY: Duration = Duration::from_millis(50);
-/// Most messages that wait for the manager: enough for a start-up and a reload or two.
+/// The most messages that wait for the manager: enough for a start and a reload or two.
 const WAITING: usize = 32;
 
 /// The name under which the manager keeps the event socket of a network namespace (`FDNAME=`): at most 255 characters of
@@ -65,7 +65,7 @@ struct Watchdog {
 }
 
 impl Notifier {
-    /// `variable` is what the environment says.
+    /// `variable` looks up the environment.
     pub fn new(variable: impl Fn(&str) -> Option<OsString>, now: Now) -> Self {
         let socket = variable("NOTIFY_SOCKET").and_then(|name| {
             let connected = connect(&name).inspect_err(|error| {
@@ -99,9 +99,9 @@ impl Notifier {
         self.send("STOPPING=1\nSTATUS=finishing what is in hand", None, now);
     }
 
-    /// Gives the manager a descriptor to keep until the next start. It keeps one it has already only once.
+    /// Gives the manager a descriptor to keep until the next start. A manager keeps the same descriptor only once.
     pub fn store(&mut self, name: &str, descriptor: BorrowedFd<'_>, now: Now) {
-        // Not watched: an overflow, which shows as an error on the socket, would make the manager close it.
+        // The manager must not poll it: it would close it at an overflow, which is an error on the socket.
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
         match descriptor.try_clone_to_owned() {
             Ok(copy) => self.send(&text, Some(copy), now),
@@ -109,12 +109,12 @@ impl Notifier {
         }
     }
 
-    /// Lets the manager close the descriptors it has under this name.
+    /// Has the manager close the descriptors with this name.
     pub fn discard(&mut self, name: &str, now: Now) {
         self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), None, now);
     }
 
-    /// Whether everything said so far has reached a manager that is there.
+    /// Whether every message so far has reached a manager that is there.
     pub fn is_heard(&self) -> bool {
         self.socket.is_some() && self.waiting.is_empty()
     }
@@ -125,7 +125,7 @@ impl Notifier {
         [retry, watchdog].into_iter().flatten().min()
     }
 
-    /// Sends what is due: a sign of life, or what the manager could not take before.
+    /// Sends a sign of life when it is due, and the messages that the manager could not take before.
     pub fn handle_timeout(&mut self, now: Now) {
         if !self.waiting.is_empty() && now.up >= self.retry {
             self.send_waiting(now);
@@ -134,7 +134,7 @@ impl Notifier {
             && now.up >= watchdog.next
         {
             watchdog.next = now.up.saturating_add(watchdog.interval);
-            // As long as others wait, the manager does not read, and this one would only stand behind them.
+            // As long as others wait, the manager does not read, and this one would only queue behind them.
             if self.waiting.is_empty() {
                 self.send("WATCHDOG=1", None, now);
             }
@@ -196,7 +196,7 @@ impl Message {
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         let descriptors = self.descriptor.as_ref().map(AsFd::as_fd);
         if descriptors.is_some() {
-            // There is room for one.
+            // There is room for one descriptor.
             ancillary.push(SendAncillaryMessage::ScmRights(descriptors.as_slice()));
         }
         let text = [IoSlice::new(self.text.as_bytes())];
@@ -206,8 +206,8 @@ impl Message {
 }
 
 impl Watchdog {
-    /// The manager expects a sign of life every `WATCHDOG_USEC` from the process `WATCHDOG_PID`, or from any when that is
-    /// not set: twice as many are sent (sd_watchdog_enabled(3)).
+    /// The manager expects a sign of life every `WATCHDOG_USEC` from the process `WATCHDOG_PID`, or from any process
+    /// when that is not set: twice as many are sent (sd_watchdog_enabled(3)).
     fn of(variable: impl Fn(&str) -> Option<OsString>, now: Now) -> Option<Self> {
         let number = |name| variable(name)?.to_str()?.parse::<u64>().ok();
         let is_ours = variable("WATCHDOG_PID").is_none()

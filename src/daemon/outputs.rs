@@ -1,4 +1,4 @@
-//! Where records go: collectors and copies, side by side, each at its own place in the record log.
+//! The outputs: collectors and copies, side by side, each at its own place in the record log.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::store::Places;
 use crate::time::{Now, Uptime};
 use crate::wire::syslog::Host;
 
-/// In the key of an output without a name, between its destination and the traits that tell it from others there.
+/// Separates, in the key of an output without a name, its destination from the traits that identify it there.
 const BESIDE: &str = " as ";
 
 pub struct Outputs {
@@ -34,17 +34,17 @@ pub enum OutputConfig {
     Copy(config::Syslog),
 }
 
-/// How outputs go on that have a place in the log already.
+/// The way in which outputs with a place in the log go on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum WireSession {
     /// With the same local port and the next sequence number.
     Continued,
-    /// With others: it is not known how far the last one got.
+    /// With others, as the progress of the last session is not known.
     New,
 }
 
 impl Outputs {
-    /// `places` is where the outputs of an earlier run stood; others begin at `next`.
+    /// `places` are the places of the outputs of an earlier run; others begin at `next`.
     pub fn new(
         config: &Config,
         host: Host,
@@ -76,14 +76,14 @@ impl Outputs {
         }
         this.share_peers(now);
         for (key, place) in left {
-            // The serials of a log that was replaced meanwhile begin anew.
+            // A log that was replaced meanwhile counts its serials from 1.
             let behind = next.0.saturating_sub(place.position.serial.0);
             tell_of_removed(destination(&key).unwrap_or(&key), behind);
         }
         this
     }
 
-    /// Goes over to a changed configuration. An output of the same name goes on where it stands, whatever else has changed;
+    /// Changes to another configuration. An output of the same name goes on from its place, whatever else has changed;
     /// others begin at `next`. One that is no longer configured sends as much as goes without waiting.
     pub fn reconfigure(
         &mut self,
@@ -123,7 +123,7 @@ impl Outputs {
         }
     }
 
-    /// Outputs that send to the same host know of each other.
+    /// Makes outputs to the same host share its state.
     fn share_peers(&mut self, now: Now) {
         let mut peers: HashMap<IpAddr, Rc<Peer>> = HashMap::new();
         for Configured { output, .. } in &mut self.outputs {
@@ -147,14 +147,14 @@ impl Outputs {
         }
     }
 
-    /// The losses of each output since this was asked last, and in how many gaps.
+    /// The losses of each output since the last call, and in how many gaps.
     pub fn take_lost(&mut self) -> impl Iterator<Item = (Missing, u64)> {
         self.outputs
             .iter_mut()
             .filter_map(|it| it.output.take_lost())
     }
 
-    /// Writes also the records that wait for their message to fill, for the end of the daemon.
+    /// Also writes the records that wait for their message to fill, at the end of the daemon.
     pub fn drain(&mut self, source: &mut impl Source, now: Now) {
         for configured in &mut self.outputs {
             configured.output.drain(source, now);
@@ -169,19 +169,19 @@ impl Outputs {
             .min()
     }
 
-    /// Whether it is of no use to wait: each output has taken all before `end`, or cannot now.
+    /// Whether waiting is of no use: each output has taken everything before `end`, or cannot now.
     pub fn is_settled(&self, end: Serial) -> bool {
         self.outputs.iter().all(|it| it.output.is_settled(end))
     }
 
-    /// Where each output stands, by the key under which it is known.
+    /// The place of each output, by the key that identifies it.
     pub fn places(&self) -> impl Iterator<Item = (&str, Place)> {
         self.outputs
             .iter()
             .map(|configured| (configured.key.as_str(), configured.output.place()))
     }
 
-    /// The first record that an output has not taken; `next` when all have taken all.
+    /// The first record that an output still needs or may have to go back to; `next` when none does.
     pub fn needed(&self, next: Serial) -> Serial {
         let needed = self.outputs.iter().filter_map(|it| it.output.needed());
         needed.min().unwrap_or(next).min(next)
@@ -208,7 +208,7 @@ impl Outputs {
 }
 
 impl OutputConfig {
-    /// All outputs of a configuration, each with the key under which it is known to the log.
+    /// All outputs of a configuration, each with the key that identifies it in the log.
     fn all(config: &Config) -> Vec<(String, Self)> {
         let collectors = config.collectors.iter().cloned().map(Self::Collector);
         let copies = config.syslog.iter().cloned().map(Self::Copy);
@@ -218,7 +218,7 @@ impl OutputConfig {
             .collect()
     }
 
-    /// Its name or its destination, and beside it all else by which a collector or a syslog server knows it.
+    /// Its name or its destination, and everything else by which a collector or a syslog server identifies it.
     fn key(&self) -> String {
         match self {
             Self::Collector(config) => {
@@ -254,7 +254,7 @@ impl OutputConfig {
     }
 }
 
-/// A syslog server sorts by these, so that several copies may go to one.
+/// A syslog server sorts by these, so several copies may go to one server.
 fn sorted_by(config: &config::Syslog) -> String {
     format!(
         "{:?} {} {} {}",
@@ -269,7 +269,7 @@ fn at(next: Serial) -> Place {
     }
 }
 
-/// The same place at the beginning of its record: another way to send it may divide it into other parts.
+/// The same place at the beginning of its record: another wire session may divide it differently.
 const fn without_session(place: Place) -> Place {
     Place {
         position: Position::before(place.position.serial),
@@ -283,15 +283,15 @@ fn tell_of_removed(name: &str, behind: u64) {
     match behind {
         0 => log::info!("{name}: no longer configured; it had taken all records"),
         _ => log::warn!(
-            "{name}: no longer configured; the records that it had not taken are given up: {behind}"
+            "{name}: no longer configured; records given up because it had not taken them: {behind}"
         ),
     }
 }
 
 type Paired<T> = (Vec<(String, OutputConfig, Option<T>)>, Vec<T>);
 
-/// Each output of a configuration with the earlier one of its key, or else one without a name that goes to the same
-/// destination and is configured no more. Then the earlier ones that are left.
+/// Each output of a configuration with the earlier one of its key, or else one without a name that went to the same
+/// destination and is no longer configured. Then the earlier ones that remain.
 fn paired<T>(
     all: Vec<(String, OutputConfig)>,
     mut earlier: Vec<T>,
@@ -311,7 +311,7 @@ fn paired<T>(
     (paired, earlier)
 }
 
-/// Where an output without a name goes, by its key.
+/// The destination of an output without a name, by its key.
 fn destination(key: &str) -> Option<&str> {
     key.split_once(BESIDE).map(|(to, _)| to)
 }

@@ -1,7 +1,7 @@
 //! The listener from which Prometheus fetches metrics: `GET /metrics` over HTTP/1.1 (RFC 9110, RFC 9112), and nothing else.
 //!
-//! There are at most 8 clients, each with 4 KiB for its request ([`super::exchange`]). Whoever asks in one turn of the loop
-//! gets the same page.
+//! There are at most 8 clients, each with 4 KiB for its request ([`super::exchange`]). All clients of one turn of the
+//! loop get the same page.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::metrics::CONTENT_TYPE;
 
 /// Clients at a time.
 const CLIENTS: usize = 8;
-/// Longest request with all its header fields.
+/// The longest request with all its header fields.
 const REQUEST_LIMIT: usize = 4096;
 
 type Phase = super::exchange::Phase<Page>;
@@ -27,7 +27,7 @@ pub(super) struct Page;
 pub(super) type Scrape = Server<Page>;
 
 impl Scrape {
-    /// Listens at `address`. The tokens from `first` on, 9 of them, are its own.
+    /// Listens at `address`. Its tokens are the 9 from `first` on.
     pub(super) fn open(address: SocketAddr, registry: &Registry, first: Token) -> io::Result<Self> {
         let protocol = Protocol {
             limit: REQUEST_LIMIT,
@@ -39,18 +39,18 @@ impl Scrape {
         Self::new(listener, protocol, CLIENTS, registry, first)
     }
 
-    /// Whether somebody waits for a page that is to be made and given to [`Self::handle_page`].
+    /// Whether a client waits for a page, which goes to [`Self::handle_page`].
     pub(super) fn wants_page(&self) -> bool {
         self.waiting().next().is_some()
     }
 
-    /// Serves the metrics of this moment.
+    /// Serves the current metrics.
     pub(super) fn handle_page(&mut self, page: &str) {
         self.answer(|Page| true, || answering("200 OK", page));
     }
 }
 
-/// With the empty line after the header fields. A line may end in LF alone (RFC 9112 section 2.2).
+/// A whole request ends with an empty line. A line may end in LF alone (RFC 9112 section 2.2).
 fn is_whole(request: &[u8]) -> bool {
     let ends = |end: &[u8]| request.windows(end.len()).any(|window| window == end);
     ends(b"\n\r\n") || ends(b"\n\n")
@@ -60,7 +60,7 @@ fn next_phase(request: &[u8]) -> Phase {
     let text = String::from_utf8_lossy(request);
     let mut lines = text.lines();
     let words: Vec<_> = lines.next().unwrap_or_default().split(' ').collect();
-    // RFC 9112 section 3.2: without it a request of HTTP/1.1 is a bad one.
+    // RFC 9112 section 3.2 makes a request of HTTP/1.1 without it a bad one.
     let has_host = lines.any(|line| line.to_ascii_lowercase().starts_with("host:"));
     let [method, target, version] = words.as_slice() else {
         return refusing("400 Bad Request");
@@ -78,7 +78,7 @@ fn next_phase(request: &[u8]) -> Phase {
     }
 }
 
-/// A status and the fields that belong to it alone, without a page.
+/// A status, with the fields that belong to it, and no page.
 fn refusing(status: &str) -> Phase {
     answering(status, "nattrail has metrics at /metrics, for GET\n")
 }
@@ -95,7 +95,7 @@ fn answering(status: &str, page: &str) -> Phase {
 mod tests {
     use super::*;
 
-    /// The status that the request has, none when it gets the page.
+    /// The status of the answer to the request; `None` when the answer is the page.
     fn refusal(request: &str) -> Option<String> {
         match next_phase(request.as_bytes()) {
             Phase::Answering(answer) => {

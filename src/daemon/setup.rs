@@ -1,4 +1,4 @@
-//! Pieces of starting and reloading the daemon: what is done in the network namespace, and what is said about it.
+//! Parts of starting and reloading the daemon: actions in the network namespace, and messages about them.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use crate::config::{self, Config, Loaded};
 use crate::kernel::namespace::within;
 use crate::kernel::{nftables, sysctl};
 
-/// The line that the service manager shows of the daemon.
+/// The line about the daemon that the service manager shows.
 pub(super) fn status(config: &Config) -> String {
     format!(
         "{}, {}, {}",
@@ -57,11 +57,11 @@ pub(super) fn warn_of(loaded: Loaded) -> Config {
     loaded.config
 }
 
-/// Turns connection tracking on in the configured namespace and looks at its settings.
+/// Turns connection tracking on in the configured namespace and checks its settings.
 pub(super) fn pin(config: &config::Capture) -> Result<(), Error> {
     let settings = Path::new(sysctl::DIRECTORY);
     let pinned = within(config.namespace.as_ref(), || {
-        // Before the first connection is tracked: it gets counters and times only if these are on by then.
+        // This precedes the first tracked connection, which gets counters and times only if these are already on.
         let early = config.set_sysctls && settings.exists();
         if early {
             switch_on(settings);
@@ -84,7 +84,7 @@ pub(super) fn pin(config: &config::Capture) -> Result<(), Error> {
         .map_err(|error| explain(&what(), &error))
 }
 
-/// Lets connection tracking go off, if nothing else needs it.
+/// Lets connection tracking go off, unless another rule needs it.
 pub(super) fn unpin(config: &config::Capture) {
     let removed = within(config.namespace.as_ref(), || {
         nftables::remove(&config.table)
@@ -96,8 +96,8 @@ pub(super) fn unpin(config: &config::Capture) {
 }
 
 /// Makes sure that no other daemon uses the nftables table: the first of them to stop would remove it. Abstract socket
-/// addresses belong to the network namespace, like the table, and go with the process (unix(7)). A second one has the number
-/// of the process, for the message of a daemon that finds the first one taken.
+/// addresses belong to the network namespace, like the table, and go with the process (unix(7)). A second address has
+/// the process id, for the message of a daemon that finds the first one taken.
 pub(super) fn claim(config: &config::Capture) -> Result<[UnixDatagram; 2], Error> {
     let table = &config.table;
     let claim = format!("nattrail/{table}");
@@ -121,7 +121,7 @@ pub(super) fn claim(config: &config::Capture) -> Result<[UnixDatagram; 2], Error
     bound.and_then(|bound| bound).map_err(|error: io::Error| {
         if error.kind() == io::ErrorKind::AddrInUse {
             Error::Busy(format!(
-                "nattrail runs already{holder}, and uses the nftables table \"inet {table}\" in this network namespace: stop \
+                "nattrail already runs{holder}, and uses the nftables table \"inet {table}\" in this network namespace: stop \
                  that one, or give this one its own capture.table"
             ))
         } else {
@@ -130,7 +130,7 @@ pub(super) fn claim(config: &config::Capture) -> Result<[UnixDatagram; 2], Error
     })
 }
 
-/// Sets the settings that the records need.
+/// Switches on the settings that the records need.
 pub(super) fn switch_on(settings: &Path) {
     for change in sysctl::set(settings) {
         match change {
@@ -140,7 +140,7 @@ pub(super) fn switch_on(settings: &Path) {
     }
 }
 
-/// Names the capability that is missing: entering a network namespace needs another than the rest.
+/// Names the missing capability: entering a network namespace needs a different one.
 pub(super) fn explain(what: &str, error: &io::Error) -> Error {
     let is_namespace = error.to_string().starts_with("network namespace");
     if error.kind() != io::ErrorKind::PermissionDenied {

@@ -1,18 +1,18 @@
-//! How a run follows on the last one, decided in one pure function: from the state that the last run left and the sockets
-//! that the service manager kept follow the socket that is used, the gap that is stated and the way in which outputs go on.
+//! The start of a run, decided in one pure function: the state of the last run and the sockets that the service manager
+//! kept determine the socket in use, the gap to state, and the way in which outputs go on.
 //!
 //! | the last run left | and | socket | gap since | sequence numbers |
 //! |---|---|---|---|---|
 //! | a planned end | its socket | kept | none | go on |
 //! | a planned end | no socket, or another one | new | its end | go on |
 //! | no planned end (a crash) | | kept if it is there | its last commit | new |
-//! | a database that is older than the last commit | | kept if it is there | the database's commit | new |
+//! | a database older than the last commit | | kept if it is there | the database's commit | new |
 //! | an empty database, and a lock | | kept if it is there | the oldest record that was not taken | new |
 //! | an unusable database, and a lock | | new | the oldest record that was not taken | new |
 //! | nothing at all | | kept if it is there | none: the first run | new |
 //!
-//! The lock file is a second witness of the last commit ([`Heartbeat`]). A run that cannot use the database cannot note there
-//! that it took a socket over, so it takes none: the run after it would believe that nothing was missed.
+//! The lock file is a second witness of the last commit ([`Heartbeat`]). A run that cannot use the database cannot note
+//! there that it took a socket over, so it takes none: the run after it would assume that nothing was missed.
 
 use std::io;
 use std::time::Duration;
@@ -32,15 +32,15 @@ const DATE_SLACK: Duration = Duration::from_secs(2);
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Offer {
     pub cookie: u64,
-    /// Events that did not fit into it so far.
+    /// Events that have not fitted into it so far.
     pub drops: u32,
     pub reliable: bool,
 }
 
-/// How this run begins.
+/// The way in which this run begins.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Plan {
-    /// Why each of the offered sockets does not go on; `None` for the one that does.
+    /// The reason why each of the offered sockets does not go on; `None` for the one that does.
     pub refusals: Vec<Option<&'static str>>,
     pub socket: Option<Goes>,
     /// Since when events may have been missed.
@@ -50,19 +50,19 @@ pub struct Plan {
     pub session: WireSession,
 }
 
-/// How a socket goes on.
+/// The way in which a socket goes on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Goes {
     /// Drops that need no gap any more.
     pub drops: u32,
-    /// When it began to drop events that are lost and in no gap, if it did.
+    /// When the first events were dropped that are lost and in no gap, if there are any.
     pub overflow_since: Option<Wall>,
 }
 
 /// Decides how a run begins. See the module's table. `last_run` is `None` when the database cannot be used.
 pub fn decide(last_run: Option<LastRun>, heartbeat: Option<Heartbeat>, offers: &[Offer]) -> Plan {
     let run = last_run.unwrap_or_default();
-    // A database from before the last commit was put in the place of the last run's.
+    // Somebody put a database from before the last commit in the place of the last run's.
     let is_latest = match (run.heard, heartbeat) {
         (Some(heard), Some(beat)) => beat.heard <= heard.saturating_add(DATE_SLACK),
         _ => true,
@@ -80,11 +80,11 @@ pub fn decide(last_run: Option<LastRun>, heartbeat: Option<Heartbeat>, offers: &
     };
     for offer in offers {
         plan.refusals.push(if last_run.is_none() {
-            Some("the database that would know how far it was read cannot be used")
+            Some("the database, which records how far it was read, cannot be used")
         } else if run.socket.is_some_and(|cookie| cookie != offer.cookie) {
-            Some("a run since then listened with another one")
+            Some("a later run listened with another one")
         } else if plan.socket.is_some() {
-            Some("another one is in use already")
+            Some("another one is already in use")
         } else {
             plan.socket = Some(Goes::on(*offer, stopped, run.heard));
             None
@@ -98,8 +98,8 @@ pub fn decide(last_run: Option<LastRun>, heartbeat: Option<Heartbeat>, offers: &
 }
 
 impl Goes {
-    /// After a planned stop, events that were dropped since are lost, unless delivery is reliable. After a crash the time
-    /// since is a gap anyway.
+    /// After a planned stop, events dropped since are lost, unless delivery is reliable. After a crash that time is a
+    /// gap anyway.
     fn on(offer: Offer, stopped: Option<u32>, heard: Option<Wall>) -> Self {
         let stated = stopped.filter(|_| !offer.reliable);
         Self {
@@ -114,12 +114,12 @@ impl Goes {
 pub struct Offered {
     sockets: Vec<(String, EventSocket)>,
     pub offers: Vec<Offer>,
-    /// Names under which the manager has descriptors that are of no use.
+    /// Names under which the manager keeps useless descriptors.
     pub refused: Vec<String>,
 }
 
 impl Offered {
-    /// Looks which of the descriptors are event sockets of the configured network namespace. The others are closed.
+    /// Finds the descriptors that are event sockets of the configured network namespace. The others are closed.
     pub fn examine(inherited: Vec<Inherited>, config: &config::Capture) -> Self {
         let mut this = Self::default();
         for Inherited { name, descriptor } in inherited {
@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// The index of the socket, since when there is a gap, and whether sequence numbers go on.
+    /// The index of the socket, the beginning of the gap, and whether sequence numbers go on.
     fn decided(
         run: Option<LastRun>,
         heartbeat: Option<Heartbeat>,

@@ -1,14 +1,14 @@
-//! Watching what could cost records without an event to tell of it: once a second, and once per change of state in the log.
+//! Watching for causes of lost records that no event reports: once a second, with one log line per change of state.
 //!
 //! - Packets that connection tracking dropped, because the table was full or no translated tuple was free, become gaps.
-//! - What the kernel sent and could not be decoded becomes a gap.
-//! - As many sessions pending as are kept is a warning.
+//! - Messages of the kernel that could not be decoded become a gap.
+//! - Reaching the most pending sessions that are kept is a warning.
 //! - The table nearing its limit is a warning: with reliable delivery, connections that have ended and could not be
 //!   reported count as well.
-//! - The nftables rule that keeps connection tracking on is made again when somebody has removed it (`nft flush ruleset`),
-//!   and the time without it is a gap. So is the time while events are switched off (`nf_conntrack_events`).
+//! - The nftables rule that keeps connection tracking on is restored when somebody has removed it (`nft flush
+//!   ruleset`), and the time without it is a gap. So is the time while events are switched off (`nf_conntrack_events`).
 //! - An nftables flowtable without `counter` is a warning, and costs records their counters.
-//! - A network namespace that was made anew under the same name ends the daemon: its sockets are in the old one.
+//! - A network namespace made anew under the same name ends the daemon: its sockets are in the old one.
 //! - A step of the clock is a gap of no duration.
 
 use std::io;
@@ -26,9 +26,9 @@ use crate::session::{Gap, GapCause};
 use crate::time::{Now, Uptime, Wall};
 
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Least time between gaps of one cause.
+/// The least time between gaps of one cause.
 const TALLY: Duration = Duration::from_secs(10);
-/// The clock may be slewed, which moves it by far less within a turn of the loop.
+/// A slewed clock moves by far less within a turn of the loop.
 const STEP: Duration = Duration::from_millis(250);
 
 pub struct Watch {
@@ -37,13 +37,13 @@ pub struct Watch {
     /// Device and inode of the namespace's file, if one is configured.
     namespace: Option<(u64, u64)>,
     next: Uptime,
-    /// When connections were last seen to be tracked and reported.
+    /// When connections were last known to be tracked and reported.
     on: Wall,
-    /// No gap of the time since then before.
+    /// The time before which that interval is in no gap.
     next_gap: Uptime,
     /// Whether events are switched off.
     silent: bool,
-    /// The flowtables that were named, and when they were looked for last.
+    /// The flowtables already named in the log, and the time of the last check.
     uncounted: Vec<String>,
     looked: Wall,
     statistics: Statistics,
@@ -55,22 +55,22 @@ pub struct Watch {
     failing: bool,
 }
 
-/// A counter of losses, and which of them are not in a gap yet.
+/// A counter of losses, and the losses that are not in a gap yet.
 #[derive(Clone, Copy, Debug)]
 struct Tally {
     cause: GapCause,
-    /// How far it had counted, and when.
+    /// The last value of the counter, and when it was read.
     counted: u32,
     read: Wall,
-    /// The losses that are in no gap yet, and the time of the first.
+    /// The losses that are in no gap yet, and the time before the first.
     lost: u64,
     since: Wall,
-    /// No gap before.
+    /// No gap is stated before this time.
     next: Uptime,
 }
 
 impl Watch {
-    /// To be made after the nftables table.
+    /// The nftables table must exist already.
     pub fn new(config: &config::Capture, engine: &mut Engine, now: Now) -> io::Result<Self> {
         let mut tracking = within(config.namespace.as_ref(), Tracking::open)??;
         let statistics = tracking.statistics()?;
@@ -102,7 +102,7 @@ impl Watch {
         self.next
     }
 
-    /// `malformed` is how many messages could not be decoded since the start.
+    /// `malformed` is the number of messages that could not be decoded since the start.
     ///
     /// # Errors
     /// When the daemon cannot go on: its network namespace is no longer the one of that name.
@@ -124,7 +124,7 @@ impl Watch {
         Ok(())
     }
 
-    /// States what is not in a gap yet, as nothing will be said after this.
+    /// States the last gaps, as no other follows.
     pub fn finish(&mut self, engine: &mut Engine, malformed: u64, now: Now) {
         for tally in [
             &mut self.table_full,
@@ -135,11 +135,11 @@ impl Watch {
         }
         self.next_gap = now.up;
         self.check_decoded(engine, malformed, now);
-        // The namespace may be gone.
+        // The namespace may be gone by now.
         let _ = self.look(engine, now);
     }
 
-    /// Compares how far the two clocks went from `before` to `now`.
+    /// Compares the progress of the two clocks from `before` to `now`.
     pub fn check_clock(&self, engine: &mut Engine, before: Now, now: Now) {
         let expected = before
             .wall
@@ -196,7 +196,7 @@ impl Watch {
     fn check_decoded(&mut self, engine: &mut Engine, malformed: u64, now: Now) {
         if malformed > 0 && self.undecoded.counted == 0 {
             log::warn!(
-                "the kernel sent messages that could not be understood, {malformed} so far: their sessions are lost, and each such \
+                "the kernel sent messages that cannot be decoded, {malformed} so far: their sessions are lost, and each such \
                  loss is in a gap record; please report it with the kernel's version"
             );
         }
@@ -215,7 +215,7 @@ impl Watch {
             );
         } else if self.full && pending < engine.max_pending() / 20 * 19 {
             if engine.unkept() > 0 {
-                // It keeps those that are still there.
+                // The audit keeps those that are still there.
                 engine.request_audit(now);
             } else {
                 self.full = false;
@@ -250,7 +250,7 @@ impl Watch {
             was_on = false;
             within(self.config.namespace.as_ref(), || nftables::install(table))??;
             log::warn!(
-                "the nftables table \"inet {table}\", or the rule in it, had been removed, and was made again: connection \
+                "the nftables table \"inet {table}\", or the rule in it, was removed; nattrail restored it: connection \
                  tracking may have been off"
             );
         }
@@ -260,8 +260,8 @@ impl Watch {
             self.next_gap = now.up;
             if is_silent {
                 log::error!(
-                    "net.netfilter.nf_conntrack_events: expected 1, found 0: connections that begin now are not reported, and \
-                     are in no record but a gap; set it to 1 again"
+                    "net.netfilter.nf_conntrack_events: expected 1, found 0: connections that begin now are not reported and \
+                     appear only as a gap; set it to 1 again"
                 );
                 if self.config.set_sysctls {
                     let settings = Path::new(sysctl::DIRECTORY);
@@ -327,11 +327,11 @@ impl Tally {
         }
     }
 
-    /// Takes note of how far the counter, which wraps at 32 bits, has counted. Gives the gap that is due.
+    /// Takes note of the value of the counter, which wraps at 32 bits. Returns the gap that is due.
     fn count(&mut self, counted: u32, now: Now) -> Option<Gap> {
         let lost = counted.wrapping_sub(self.counted).cast_signed();
         let since = std::mem::replace(&mut self.read, now.wall);
-        // A difference of two counters that are not read at one moment may go back for a while.
+        // The difference of two counters that are not read at one moment may go back for a while.
         if lost > 0 {
             if self.lost == 0 {
                 self.since = since;
@@ -352,7 +352,7 @@ impl Tally {
     }
 }
 
-/// A packet whose insertion failed is counted as dropped, too.
+/// A packet whose insertion failed also counts as dropped.
 const fn table_full(statistics: &Statistics) -> u32 {
     let drops = statistics.drops;
     drops.all.wrapping_sub(drops.insert_failed)

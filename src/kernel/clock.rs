@@ -9,18 +9,18 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::time::{NANOS_PER_SEC, Now, Uptime, Wall};
 
-/// Reads both clocks. The event loop calls this once per wake-up, and goes by that until the next.
+/// Reads both clocks. The event loop calls this once per wake-up, and uses the result until the next.
 pub fn read() -> Now {
     let wall = Wall::from_nanos(nanos(clock_gettime(ClockId::Realtime)));
     Now::new(wall, uptime())
 }
 
-/// Reads the one clock that never goes back: to measure how long a piece of work took.
+/// Reads the one clock that never goes back, to measure how long a piece of work takes.
 pub fn uptime() -> Uptime {
     Uptime::from_nanos(nanos(clock_gettime(ClockId::Boottime)))
 }
 
-/// Microseconds on the clock that the service manager measures a reload with (`MONOTONIC_USEC=` in sd_notify(3)). Unlike
+/// Microseconds on the clock by which the service manager measures a reload (`MONOTONIC_USEC=` in sd_notify(3)). Unlike
 /// [`Uptime`] it stands still while the machine sleeps.
 pub fn monotonic_micros() -> u64 {
     nanos(clock_gettime(ClockId::Monotonic)) / 1000

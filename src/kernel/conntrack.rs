@@ -1,11 +1,11 @@
-//! The ctnetlink socket that hears of sessions as they begin and end.
+//! The ctnetlink socket that receives sessions as they begin and end.
 //!
 //! mnl opens and binds it; receiving in batches, the buffer and the delivery mode are set on the descriptor
-//! (net/netlink/af_netlink.c). It is non-blocking, and stays in the network namespace it was opened in.
+//! (net/netlink/af_netlink.c). It is non-blocking, and stays in the network namespace where it was opened.
 //!
-//! An event socket outlives the daemon when the service manager holds its descriptor. What the kernel queues meanwhile,
-//! and in reliable mode what it could not queue, is there for the next daemon, which takes the descriptor over once
-//! [`EventSocket::adopt`] has found it to be the right one.
+//! An event socket outlives the daemon when the service manager holds its descriptor. The events that the kernel queues
+//! meanwhile, and in reliable mode those that it could not queue, wait for the next daemon, which takes the descriptor
+//! over once [`EventSocket::adopt`] has found it to be the right one.
 
 use std::io;
 use std::mem::{size_of, zeroed};
@@ -28,22 +28,22 @@ const EVENT_ROOM: usize = 2048;
 const GROUP_NEW: u32 = 1 << (libc::NFNLGRP_CONNTRACK_NEW - 1);
 const GROUP_DESTROY: u32 = 1 << (libc::NFNLGRP_CONNTRACK_DESTROY - 1);
 
-/// Both make the reliable mode.
+/// The options that together make the reliable mode.
 const RELIABLE: [libc::c_int; 2] = [libc::NETLINK_BROADCAST_ERROR, libc::NETLINK_NO_ENOBUFS];
 
 const NAME_LEN: libc::socklen_t = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
 
-/// Hears NEW and DESTROY of the network namespace it was opened in.
+/// Receives NEW and DESTROY of the network namespace where it was opened.
 pub struct EventSocket {
     socket: OwnedFd,
 }
 
-/// The receive buffer of an event socket, in octets as the kernel counts them: twice what was asked for.
+/// The receive buffer of an event socket, in octets as the kernel counts them: twice the size asked for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Memory {
     pub size: u32,
     pub queued: u32,
-    /// How often an event did not fit, since the socket was opened. In reliable mode that is a sign of pressure, not of loss.
+    /// How often an event has not fitted, since the socket was opened. In reliable mode that is a sign of pressure, not of loss.
     pub drops: u32,
 }
 
@@ -56,7 +56,7 @@ impl EventSocket {
     /// The kernel's error: without `CAP_NET_ADMIN` joining is not permitted.
     pub fn open(config: &Capture) -> io::Result<Self> {
         let opened = mnl::Socket::open(mnl::Bus::Netfilter)?;
-        // mnl closes its own descriptor when it goes, and can only be made from one that it opened.
+        // mnl closes its own descriptor on drop, and a socket can only be made from one that it opened.
         let socket = fcntl_dupfd_cloexec(borrow(&opened), 0)?;
         let this = Self { socket };
         Program::new(config).attach(this.as_fd())?;
@@ -69,9 +69,9 @@ impl EventSocket {
     /// modes stay as they are.
     ///
     /// # Errors
-    /// Why it is not such a socket, or could not be examined.
+    /// The reason why it is not such a socket, or could not be examined.
     pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
-        // A descriptor without a domain or a protocol is no socket.
+        // A descriptor without a domain or a protocol is not a socket.
         let domain = sockopt::socket_domain(&socket).ok();
         let protocol = sockopt::socket_protocol(&socket).ok().flatten();
         if domain != Some(AddressFamily::NETLINK) || protocol != Some(netlink::NETFILTER) {
@@ -99,7 +99,7 @@ impl EventSocket {
         sockopt::set_socket_recv_buffer_size_force(&self.socket, size)
             .or_else(|_| sockopt::set_socket_recv_buffer_size(&self.socket, size))?;
         let reliable = libc::c_int::from(config.reliable);
-        // NO_ENOBUFS as well: only with it is a failed allocation of the event reported to its sender.
+        // NO_ENOBUFS is needed too: only with it does the sender learn of a failed allocation of the event.
         for option in RELIABLE {
             // SAFETY: the option takes an integer.
             unsafe { set_option(&self.socket, libc::SOL_NETLINK, option, &reliable)? };
@@ -107,7 +107,7 @@ impl EventSocket {
         Ok(())
     }
 
-    /// Whether the kernel keeps the end of a session until it could be delivered.
+    /// Whether the kernel keeps the end of a session until it can be delivered.
     pub fn is_reliable(&self) -> io::Result<bool> {
         for option in RELIABLE {
             if get_option(self.as_fd(), libc::SOL_NETLINK, option)? == [0] {
@@ -122,7 +122,7 @@ impl EventSocket {
         Ok(sockopt::socket_cookie(&self.socket)?)
     }
 
-    /// Fills `batch` with what is queued, without waiting.
+    /// Fills `batch` with queued datagrams, without waiting.
     ///
     /// # Errors
     /// `WouldBlock` when nothing is queued; `ENOBUFS` (once) when events were lost in non-reliable mode.
@@ -139,7 +139,7 @@ impl EventSocket {
                 ptr::null_mut(),
             )
         };
-        // A negative number is the only one that does not fit.
+        // Only a negative number does not fit.
         batch.filled = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
         Ok(())
     }
@@ -147,7 +147,7 @@ impl EventSocket {
     /// The state of the receive buffer (`SO_MEMINFO`).
     pub fn memory(&self) -> io::Result<Memory> {
         let (level, option) = (libc::SOL_SOCKET, libc::SO_MEMINFO);
-        // From SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_RCVBUF to SK_MEMINFO_DROPS.
+        // The words from SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_RCVBUF to SK_MEMINFO_DROPS.
         let [queued, size, _, _, _, _, _, _, drops] = get_option(self.as_fd(), level, option)?;
         Ok(Memory {
             size,
@@ -163,11 +163,11 @@ impl AsFd for EventSocket {
     }
 }
 
-/// The result of one [`EventSocket::receive`]: up to 128 datagrams in buffers that are used again and again.
+/// The result of one [`EventSocket::receive`]: up to 128 datagrams in reused buffers.
 pub struct Batch {
     buffers: Vec<[u8; EVENT_ROOM]>,
     names: Vec<libc::sockaddr_nl>,
-    /// Only pointed to by `headers`.
+    /// Used only through the pointers in `headers`.
     _vectors: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
     filled: usize,
@@ -206,7 +206,7 @@ impl Batch {
     pub fn iter(&self) -> impl Iterator<Item = Datagram<'_>> {
         (0..self.filled).map(|index| {
             let header = &self.headers[index];
-            // Only port 0 is the kernel; another process may send to a netlink socket too.
+            // Only port 0 is the kernel; other processes may send to a netlink socket too.
             let foreign = self.names[index].nl_pid != 0;
             let truncated = header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
             let length = (header.msg_len as usize).min(EVENT_ROOM);
@@ -230,7 +230,7 @@ impl Batch {
         self.filled
     }
 
-    /// Undoes what the last call wrote into the headers it filled.
+    /// Undoes the changes of the last call to the headers that it filled.
     fn reset(&mut self) {
         for header in &mut self.headers[..self.filled] {
             header.msg_hdr.msg_flags = 0;
@@ -274,7 +274,7 @@ fn get_option<const WORDS: usize>(
     Ok(value)
 }
 
-/// Tells network namespaces apart (Linux 5.14): 64 bits.
+/// The 64-bit number that identifies a network namespace (Linux 5.14).
 fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<[u32; 2]> {
     get_option(socket, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE)
 }

@@ -1,12 +1,12 @@
 //! Reading a listing of connection tracking, on a thread of its own.
 //!
-//! ctnetlink serves one request at a time (`NFNL_CB_MUTEX` in net/netfilter/nf_conntrack_netlink.c): while any program deletes
-//! all entries, which takes seconds for millions of them, a request stands still in the call. For each piece of the dying
-//! list the kernel walks the list from its beginning, and for one of the table it may walk millions of empty buckets. None
-//! of that may hold up the loop.
+//! ctnetlink serves one request at a time (`NFNL_CB_MUTEX` in net/netfilter/nf_conntrack_netlink.c): while any program
+//! deletes all entries, which takes seconds for millions of them, a request blocks in the call. For each piece of the
+//! dying list the kernel walks the list from its beginning, and for one of the table it may walk millions of empty
+//! buckets. None of that may hold up the loop.
 //!
-//! The thread has a socket and nothing else. It is a few pieces ahead of their reader, and ends with the listing, or when
-//! nobody takes its pieces any more.
+//! The thread has a socket and nothing else. It is a few pieces ahead of their reader, and ends with the listing, or
+//! when the reader is gone.
 
 use std::io;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ use crate::wire::netlink::{Malformed, Messages, NLM_F_DUMP_INTR};
 const ROOM: usize = 32 * 1024;
 /// Pieces that wait for their reader.
 const AHEAD: usize = 4;
-/// Beside the buffer, which is on the heap, nothing is large.
+/// Nothing but the buffer is large, and that is on the heap.
 const STACK: usize = 64 * 1024;
-/// The one request on its socket.
+/// The sequence number of the only request on its socket.
 const SEQUENCE: u32 = 1;
 
 /// A listing that is being read.
@@ -46,16 +46,16 @@ impl Drop for WakeOnDrop {
 #[derive(Debug, Default)]
 pub struct Piece {
     pub entries: Vec<Entry>,
-    /// Entries that could not be understood.
+    /// Entries that could not be decoded.
     pub malformed: u64,
-    /// How long it was.
+    /// The length of the datagram.
     pub octets: usize,
     /// Whether it is the last.
     pub is_last: bool,
 }
 
 impl Dump {
-    /// Asks for `listing` in `namespace`. The waker tells when there is something to read.
+    /// Requests `listing` in `namespace`. The waker reports when there is something to read.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -67,13 +67,13 @@ impl Dump {
         let (sender, pieces) = sync_channel(AHEAD);
         let (namespace, waker) = (namespace.cloned(), Arc::clone(waker));
         let work = move || {
-            // Dropped last, also in a panic: the reader then finds that there is no sender any more.
+            // Dropped last, even in a panic: the reader then finds that the sender is gone.
             let end = WakeOnDrop(waker);
             let sender = sender;
             let socket = open(listing, namespace.as_ref());
             let result = socket.and_then(|socket| read(&socket, &sender, &end.0));
             if let Err(error) = result {
-                // Without a reader nobody wants to know.
+                // Without a reader nobody needs the error.
                 let _ = sender.send(Err(error));
             }
         };

@@ -1,8 +1,8 @@
-//! The error queue of a UDP socket (ip(7), IP_RECVERR): the kernel keeps each ICMP error together with the beginning of the
-//! datagram that it is about.
+//! The error queue of a UDP socket (ip(7), IP_RECVERR): the kernel keeps each ICMP error together with the beginning of
+//! the datagram that caused it.
 //!
-//! Without it a connected socket is told of "port unreachable" alone, and never which datagram it was. With it also an
-//! unreachable host or network is told, as a router or the kernel's own neighbour discovery finds it.
+//! Without the queue a connected socket learns only of "port unreachable", and never for which datagram. With it the
+//! socket also learns of an unreachable host or network, as a router or the kernel's own neighbour discovery finds it.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,8 +21,7 @@ pub fn keep_errors(socket: impl AsFd, is_ipv4: bool) -> io::Result<()> {
     unsafe { super::set_option(socket, level, option, &on) }
 }
 
-/// Takes the oldest error off the queue, and gives as much of the datagram that it is about as was quoted. `None` when there
-/// is none.
+/// Takes the oldest error off the queue, and returns how much of the datagram it quotes. `None` when there is none.
 pub fn take_error(socket: impl AsFd, buffer: &mut [u8]) -> Option<usize> {
     let flags = RecvFlags::ERRQUEUE | RecvFlags::DONTWAIT;
     let received = rustix::net::recv(socket, buffer, flags).ok()?;

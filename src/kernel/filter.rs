@@ -1,14 +1,14 @@
-//! A classic BPF program on the event socket: what the filters leave out need not leave the kernel.
+//! A classic BPF program on the event socket: connections that the filters leave out need not leave the kernel.
 //!
 //! The program sees each netlink message as it would be queued (net/core/filter.c). `SKF_AD_NLATTR` finds an attribute
-//! by its type, `SKF_AD_NLATTR_NEST` one within another; both give 0 when there is none. A message that it refuses is not
-//! a failed delivery: nothing is kept for later.
+//! by its type, `SKF_AD_NLATTR_NEST` one within another; both give 0 when there is none. Refusing a message is not a
+//! failed delivery: the kernel keeps nothing for later.
 //!
-//! A message without the attribute, or with one that cannot be told, is let through, for the engine to decide.
+//! A message without the attribute, or with an unclear one, passes, for the engine to decide.
 //! - Untranslated connections have neither `IPS_SRC_NAT` nor `IPS_DST_NAT`; these are set before NEW and never cleared.
 //!   IPVS alters the reply tuple without setting either: with `log = "nat"` its connections stay in the kernel.
 //! - The protocol never changes.
-//! - The mark may change. It is held against NEW only: the end of a session that was announced must come through.
+//! - The mark may change. Only a NEW is tested for it: the end of an announced session must come through.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -23,7 +23,7 @@ use crate::wire::netlink::ATTRIBUTES_OFFSET;
 
 /// Offset of `nlmsg_type`.
 const TYPE_OFFSET: u32 = 4;
-/// From an attribute to its value.
+/// The offset from an attribute to its value.
 const VALUE_OFFSET: u32 = 4;
 /// Jumps reach 255 instructions; longer lists are left to the engine.
 const MAX_PROTOCOLS: usize = 200;
@@ -58,7 +58,7 @@ impl Program {
         program
     }
 
-    /// Puts the program in the place of the one the socket has, at once.
+    /// Replaces the socket's program at once.
     pub fn attach(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
         let program = libc::sock_fprog {
             len: self.0.len() as libc::c_ushort,
@@ -98,7 +98,7 @@ impl Program {
         self.push(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, TYPE_OFFSET);
         self.jump_if_equal(u32::from(new), 0, 9);
         self.find(CTA_MARK);
-        // Without the attribute the mark is 0, which is what the search has left.
+        // Without the attribute the mark is 0, and so is the result of the search.
         self.jump_if_equal(0, 2, 0);
         self.load_value(libc::BPF_W);
         self.push(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mark.mask);
@@ -200,7 +200,7 @@ mod tests {
         bytes
     }
 
-    /// An original tuple of the protocol, with something before the number's attribute.
+    /// An original tuple of the protocol, with another attribute before the number's.
     fn tuple(protocol: u8) -> Vec<u8> {
         let addresses = attribute(1, &[0; 16]);
         let number = attribute(CTA_PROTO_NUM, &[protocol]);

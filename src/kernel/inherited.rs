@@ -1,8 +1,8 @@
-//! Descriptors from the process that starts the daemon: those that the service manager has kept since an earlier run
-//! (sd_listen_fds(3)), and no others; and that SIGHUP does not end it before it listens to it.
+//! Descriptors from the process that starts the daemon, which are only those that the service manager has kept since an
+//! earlier run (sd_listen_fds(3)); and protection against a SIGHUP that arrives before the daemon handles it.
 //!
-//! The descriptors begin at 3, `LISTEN_FDS` is their number, `LISTEN_FDNAMES` has their names with colons between, and they are meant
-//! for the process `LISTEN_PID`. The variables stay in the environment: the daemon starts no other program.
+//! The descriptors begin at 3, `LISTEN_FDS` is their number, `LISTEN_FDNAMES` has their names, separated by colons, and
+//! they are for the process `LISTEN_PID`. The variables stay in the environment: the daemon starts no other program.
 
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,15 +12,15 @@ use rustix::io::{FdFlags, fcntl_setfd};
 /// The first one (`SD_LISTEN_FDS_START`).
 const FIRST: RawFd = 3;
 
-/// A descriptor and the name it was stored under; empty when there is none.
+/// A descriptor and the name under which it was stored; empty when it has none.
 #[derive(Debug)]
 pub(crate) struct Inherited {
     pub name: String,
     pub descriptor: OwnedFd,
 }
 
-/// Takes the descriptors meant for this process, and makes sure that no other program would get them. To be called before
-/// the process opens any of its own; there is nothing left for a second call.
+/// Takes the descriptors meant for this process, and makes sure that no other program gets them. Call it before the
+/// process opens any of its own; a second call finds nothing.
 pub(crate) fn take() -> Vec<Inherited> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     if TAKEN.swap(true, Ordering::Relaxed) {
@@ -35,8 +35,8 @@ pub(crate) fn take() -> Vec<Inherited> {
     numbered.filter_map(|(raw, name)| own(raw, name)).collect()
 }
 
-/// Lets this process, and the programs that it is or starts from now on, ignore SIGHUP until it sets up a handler: what is
-/// ignored stays so over execve(2).
+/// Lets this process, and the programs that it starts or becomes from now on, ignore SIGHUP until it sets up a handler:
+/// an ignored signal stays ignored over execve(2).
 pub(crate) fn ignore_hangup() {
     // SAFETY: no handler is set up that could run. It cannot fail: SIGHUP is a signal that may be ignored.
     unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };

@@ -1,7 +1,7 @@
-//! Running a piece of set-up inside another network namespace.
+//! Running a part of the set-up inside another network namespace.
 //!
-//! A socket belongs to the namespace it was made in for as long as it lives, so the daemon enters a namespace only to
-//! make sockets, to read settings and to set up its table, and then goes back (setns(2), network_namespaces(7)).
+//! A socket belongs for life to the namespace in which it was made, so the daemon enters a namespace only to make
+//! sockets, to read settings and to set up its table, and then goes back (setns(2), network_namespaces(7)).
 
 use std::fs::File;
 use std::io;
@@ -16,13 +16,13 @@ use crate::config::Namespace;
 const NAMED: &str = "/run/netns";
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Runs `work` in `namespace`, or where the thread already is when there is none.
+/// Runs `work` in `namespace`, or in the thread's present one without it.
 ///
 /// # Errors
 /// When the namespace cannot be opened or entered, with its path in the message.
 ///
 /// # Panics
-/// When the way back is refused: every later socket of the daemon would be in the wrong place.
+/// When the kernel refuses the return: every later socket of the daemon would be in the wrong place.
 pub fn within<T>(namespace: Option<&Namespace>, work: impl FnOnce() -> T) -> io::Result<T> {
     let Some(namespace) = namespace else {
         return Ok(work());

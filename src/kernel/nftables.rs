@@ -1,8 +1,8 @@
 //! The daemon's own nftables table, which keeps connection tracking on.
 //!
 //! Connection tracking is off in a network namespace until a rule needs it, and goes off again with the last such rule.
-//! A `ct` expression takes the hooks of its family as it is set up (`nft_ct_get_init` in net/netfilter/nft_ct.c), even
-//! in a chain that no packet ever enters: such a chain costs the traffic nothing. Family `inet` covers IPv4 and IPv6.
+//! The set-up of a `ct` expression takes the hooks of its family (`nft_ct_get_init` in net/netfilter/nft_ct.c), even in
+//! a chain that no packet ever enters: such a chain costs the traffic nothing. Family `inet` covers IPv4 and IPv6.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -20,18 +20,18 @@ pub(crate) const CHAIN: &str = "pin";
 const COMMENT: &CStr = c"keeps connection tracking on for nattrail";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Makes the table in the thread's network namespace, in place of one that an earlier run left behind.
+/// Makes the table in the thread's network namespace, and replaces one from an earlier run.
 pub(crate) fn install(table: &str) -> io::Result<()> {
     let table = Table::new(CString::new(table)?, ProtoFamily::Inet);
     let name = CString::new(CHAIN)?;
     let chain = Chain::new(&name, &table);
     let mut rule = Rule::new(&chain);
-    // `ct state new`: whole, so that nft can show the rule and read it back.
+    // The whole of `ct state new`, so that nft can show the rule and read it back.
     rule.add_expr(&Conntrack::State);
     rule.add_expr(&Bitwise::new(States::NEW.bits(), 0_u32));
     rule.add_expr(&Cmp::new(CmpOp::Neq, 0_u32));
     rule.set_comment(COMMENT).map_err(io::Error::other)?;
-    // One transaction: the old rule lets go of the hooks only after the new one has taken them. The first Add makes sure
+    // One transaction: the old rule releases the hooks only after the new one has taken them. The first Add makes sure
     // that there is something to delete.
     let mut batch = Batch::new();
     batch.add(&table, MsgType::Add);
@@ -42,7 +42,7 @@ pub(crate) fn install(table: &str) -> io::Result<()> {
     commit(&batch.finalize())
 }
 
-/// Removes the table from the thread's network namespace. It is no error if there is none.
+/// Removes the table from the thread's network namespace. A missing table is no error.
 pub(crate) fn remove(table: &str) -> io::Result<()> {
     let table = Table::new(CString::new(table)?, ProtoFamily::Inet);
     let mut batch = Batch::new();

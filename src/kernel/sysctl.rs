@@ -1,8 +1,8 @@
 //! The settings of connection tracking that decide how complete the records are.
 //!
-//! `net.netfilter.nf_conntrack_events`, `_timestamp` and `_acct` belong to a network namespace and act on connections made
-//! after they were set (Documentation/networking/nf_conntrack-sysctl.rst). Files below `/proc/sys/net` are those of the
-//! calling thread's namespace, which is why the functions must run inside the namespace they are about.
+//! `net.netfilter.nf_conntrack_events`, `_timestamp` and `_acct` belong to a network namespace and act on connections
+//! made after the setting (Documentation/networking/nf_conntrack-sysctl.rst). Files below `/proc/sys/net` are those of
+//! the calling thread's namespace, so the functions must run inside the namespace that they are about.
 
 use std::fmt;
 use std::fs;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// Where the settings are, in the calling thread's network namespace.
 pub(crate) const DIRECTORY: &str = "/proc/sys/net/netfilter";
 
-/// The three settings the records need.
+/// The three settings that the records need.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Setting {
     Events,
@@ -46,7 +46,7 @@ pub(crate) enum Missing {
     AllEvents,
     /// Connections made before the daemon listened never report their end (events = 2, "auto", since Linux 5.19).
     EarlierEnds,
-    /// Records have the times at which they were read, not those at which things happened.
+    /// Records have the times at which events are read, not those at which they happen.
     Times,
     /// Delete records have no packets and octets.
     Counters,
@@ -108,21 +108,21 @@ pub(crate) fn inspect(directory: &Path) -> io::Result<Vec<Finding>> {
             missing,
         });
         if missing == Missing::Tracking {
-            // The message about events holds for the other two as well.
+            // The message about events applies to the other two as well.
             break;
         }
     }
     Ok(findings)
 }
 
-/// Sets every setting below `directory` that is not 1 to 1. Returns a sentence for each, as an error where that is refused.
+/// Sets every setting below `directory` that is not 1 to 1. Returns a sentence for each, as an error when the kernel refuses.
 pub(crate) fn set(directory: &Path) -> Vec<Result<String, String>> {
     let change = |setting: Setting| {
         let name = setting.name();
         let changed = match read(directory, setting) {
             Ok(Some(1)) => return None,
             Ok(Some(before)) => {
-                // Opened without creating it: a missing setting is an error, not a new file.
+                // This does not create the file: a missing setting is an error.
                 let path = directory.join(setting.file());
                 let file = fs::OpenOptions::new().write(true).open(path);
                 let written = file.and_then(|mut file| io::Write::write_all(&mut file, b"1\n"));

@@ -1,10 +1,10 @@
-//! Questions to connection tracking and to nftables that are answered at once.
+//! Requests to connection tracking and to nftables that are answered at once.
 //!
-//! The kernel answers such a request while it is being sent, so the answer is there when the call returns: nothing here
-//! waits for a message. The files and the socket stay in the network namespace they were opened in.
+//! The kernel answers such a request during the call that sends it, so the answer is there when the call returns:
+//! nothing here waits for a message. The files and the socket stay in the network namespace where they were opened.
 //!
-//! But ctnetlink answers one request at a time: while another program deletes all entries (`conntrack -F`), which takes
-//! seconds for millions of them, everybody else stands still in the call (`NFNL_CB_MUTEX` in
+//! But ctnetlink serves one request at a time: while another program deletes all entries (`conntrack -F`), which takes
+//! seconds for millions of them, every other request blocks in the call (`NFNL_CB_MUTEX` in
 //! `net/netfilter/nf_conntrack_netlink.c`). So the counters come from procfs, which takes no lock, and from ctnetlink
 //! only where the kernel was built without that file (`CONFIG_NF_CONNTRACK_PROCFS`).
 
@@ -17,7 +17,7 @@ use super::borrow;
 use crate::wire::ctstats::{self, Drops};
 use crate::wire::netlink::{self, Malformed, Messages, NLM_F_DUMP, NLMSG_DONE, NLMSG_ERROR};
 
-/// Those of the calling thread's network namespace, whatever else of `/proc` is hidden.
+/// The files of the calling thread's network namespace, even where the rest of `/proc` is hidden.
 const COUNTERS: &str = "/proc/thread-self/net/stat/nf_conntrack";
 const ENTRIES: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 const MAXIMUM: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
@@ -33,24 +33,24 @@ const NFPROTO_INET: u8 = 1;
 const NFPROTO_IPV4: u8 = 2;
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
-/// How many rules it has.
+/// The number of rules in the chain.
 const NFTA_CHAIN_USE: u16 = 6;
 const NFTA_FLOWTABLE_TABLE: u16 = 1;
 const NFTA_FLOWTABLE_NAME: u16 = 2;
 const NFTA_FLOWTABLE_FLAGS: u16 = 7;
 const NFT_FLOWTABLE_COUNTER: u32 = 2;
 
-/// The trouble with a flowtable that does not count, and the way out.
+/// The fault of a flowtable that does not count, and the remedy.
 pub(crate) const UNCOUNTED: &str = "expected the flag \"counter\", found none: the kernel does not count the packets that \
      go through it, so that records of TCP, UDP and GRE have no counters";
 pub(crate) const COUNT: &str = "add \"counter\" to the flowtable";
 
-/// Where such questions are asked.
+/// The files and the socket for such requests.
 pub(crate) struct Tracking {
     counters: Option<File>,
     entries: File,
     maximum: File,
-    /// Not there in a kernel that reports no events at all.
+    /// Missing in a kernel that reports no events at all.
     events: Option<File>,
     socket: mnl::Socket,
     buffer: Box<[u8]>,
@@ -94,7 +94,7 @@ impl Tracking {
         })
     }
 
-    /// Whether connections that begin now are reported to those who listen.
+    /// Whether connections that begin now are reported to listeners.
     pub(crate) fn has_events(&self) -> io::Result<bool> {
         let Some(events) = &self.events else {
             return Ok(true);
@@ -126,8 +126,8 @@ impl Tracking {
         Ok(false)
     }
 
-    /// The nftables flowtables without `counter`, as `nft` names them: `inet filter fast`. The kernel does not count the
-    /// packets that take the short way through one.
+    /// The nftables flowtables without `counter`, as `nft` names them: `inet filter fast`. The kernel does not count
+    /// the packets that take the fast path through one.
     pub(crate) fn uncounted_flowtables(&mut self) -> io::Result<Vec<String>> {
         let mut found = Vec::new();
         let request = netlink::request(MESSAGE_GET_FLOWTABLE, NLM_F_DUMP, 0, NFPROTO_UNSPEC, &[]);
@@ -144,7 +144,7 @@ impl Tracking {
         Ok(drops)
     }
 
-    /// Hands over the payloads of the answer's messages.
+    /// Calls `take` with the payload of each message of the answer.
     fn dump(
         &mut self,
         request: &[u8],
@@ -168,13 +168,13 @@ impl Tracking {
         }
     }
 
-    /// Reads what an earlier question may have left.
+    /// Reads the rest of an earlier answer.
     fn discard(&mut self) {
         while self.socket.recv_raw(&mut self.buffer).is_ok() {}
     }
 }
 
-/// The file as it is now, from its beginning.
+/// The current content of the file.
 fn read_again(mut file: &File) -> io::Result<String> {
     file.rewind()?;
     io::read_to_string(file)
@@ -190,7 +190,7 @@ fn uncounted(payload: &[u8]) -> Result<Option<String>, Malformed> {
     for attribute in netlink::attributes(payload)? {
         let attribute = attribute?;
         match attribute.kind {
-            // The kernel gives them in this order, each with a zero octet at its end.
+            // The kernel sends them in this order, each with a zero octet at its end.
             NFTA_FLOWTABLE_TABLE | NFTA_FLOWTABLE_NAME => {
                 let text = String::from_utf8_lossy(attribute.payload);
                 name = format!("{name} {}", text.trim_end_matches('\0'));
@@ -207,7 +207,7 @@ fn uncounted(payload: &[u8]) -> Result<Option<String>, Malformed> {
 fn get_chain(table: &str, chain: &str) -> Vec<u8> {
     let mut attributes = Vec::new();
     for (kind, name) in [(NFTA_CHAIN_TABLE, table), (NFTA_CHAIN_NAME, chain)] {
-        // With the zero octet that ends it.
+        // This includes the final zero octet.
         let length = u16::try_from(4 + name.len() + 1);
         let length = length.expect("the kernel takes names of up to 256 octets");
         attributes.extend([length.to_ne_bytes(), kind.to_ne_bytes()].concat());
@@ -260,14 +260,14 @@ mod tests {
         }
     }
 
-    /// In a network namespace that nobody else uses: nothing changes between the two answers.
+    /// The network namespace has no other user: nothing changes between the two answers.
     #[test]
     fn procfs_and_ctnetlink_say_the_same() {
         thread::spawn(compare_in_own_namespace).join().unwrap();
     }
 
     fn compare_in_own_namespace() {
-        // SAFETY: the network namespace is that of this thread only, and no descriptor is shared less than before.
+        // SAFETY: the network namespace is that of this thread only, and every descriptor stays as shared as before.
         let own = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
         if own == Err(rustix::io::Errno::PERM) {
             assert!(std::env::var_os("CI").is_none(), "this test needs root");

@@ -103,7 +103,9 @@ fn a_ruleset_that_is_flushed_is_a_gap_and_tracking_is_on_again() {
         .gateway
         .succeed(Command::new("nft").args(["list", "tables"]), "");
     assert_eq!(listed, "table inet nattrail\n");
-    let message = scene.daemon.wait_for_message("had been removed");
+    let message = scene
+        .daemon
+        .wait_for_message("was removed; nattrail restored it");
     assert!(message.contains("\"inet nattrail\""), "{message}");
 
     scene.net.end_connections();

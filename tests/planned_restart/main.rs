@@ -363,7 +363,7 @@ fn a_socket_that_a_later_run_did_not_use_is_refused() {
     wait_for_kind(&daemon, "create", 1);
     let _ = daemon.terminate();
     let stale = scene.manager.take_stored();
-    is_refused(&scene, stale, "a run since then listened with another one");
+    is_refused(&scene, stale, "a later run listened with another one");
 }
 
 #[test]

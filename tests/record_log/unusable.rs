@@ -58,7 +58,7 @@ fn a_run_without_its_database_is_a_gap_since_the_last_commit_before_it() {
     // With the socket that the manager kept it would not be known how far it was read.
     let _ = scene
         .daemon()
-        .wait_for_message("that would know how far it was read cannot be used");
+        .wait_for_message("which records how far it was read, cannot be used");
     scene
         .made
         .extend(scene.sessions.begin_all(&scene.net, 50, 0));

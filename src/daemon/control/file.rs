@@ -1,4 +1,4 @@
-//! A Unix socket in the file system: made with its mode, taken over from a daemon that died, removed at the end.
+//! A Unix socket in the file system: made with its mode, taken over from a dead daemon, removed at the end.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, ErrorKind};
@@ -24,14 +24,14 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Makes a non-blocking, listening socket at `path`, in place of one that nobody listens on any more.
+    /// Makes a non-blocking, listening socket at `path`, in place of one on which nobody listens any more.
     pub fn bind(path: &Path) -> io::Result<(Self, OwnedFd)> {
         make_directory_of(path)?;
         let address = SocketAddrUnix::new(path)?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // The mode of the socket becomes that of the file, without what the umask forbids: at no moment may others
-        // connect (net/unix/af_unix.c, unix_bind_bsd).
+        // The file gets the mode of the socket, less the umask: at no moment may others connect (net/unix/af_unix.c,
+        // unix_bind_bsd).
         fchmod(&socket, Mode::from_raw_mode(SOCKET_MODE))?;
         match bind(&socket, &address) {
             Err(Errno::ADDRINUSE) => {
@@ -43,7 +43,7 @@ impl SocketFile {
         let this = Self {
             path: path.to_owned(),
         };
-        // The umask has taken these away.
+        // The umask has removed some of these bits.
         fs::set_permissions(path, Permissions::from_mode(SOCKET_MODE))?;
         listen(&socket, BACKLOG)?;
         Ok((this, socket))
@@ -52,12 +52,12 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // While this one listens, no other daemon takes its place. What stays is replaced by the next.
+        // While this one listens, no other daemon takes its place. The next daemon replaces a file that stays.
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Makes the directory if its parent is there.
+/// Makes the directory if its parent exists.
 fn make_directory_of(path: &Path) -> io::Result<()> {
     // The path is absolute, so it has a parent unless it is the root itself.
     let directory = path.parent().unwrap_or(path);
@@ -66,7 +66,7 @@ fn make_directory_of(path: &Path) -> io::Result<()> {
     }
     let mode = Permissions::from_mode(DIRECTORY_MODE);
     let made = DirBuilder::new().mode(DIRECTORY_MODE).create(directory);
-    // The umask has taken these away.
+    // The umask has removed some of these bits.
     let made = made.and_then(|()| fs::set_permissions(directory, mode));
     made.map_err(|error| {
         let directory = directory.display();
@@ -76,7 +76,7 @@ fn make_directory_of(path: &Path) -> io::Result<()> {
     })
 }
 
-/// Removes the socket of a daemon that is gone. Whether it is gone shows in a connection being refused.
+/// Removes the socket of a dead daemon, which is one that refuses a connection.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.file_type().is_socket() {
@@ -86,7 +86,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
     match UnixStream::connect(path).map_err(|error| (error.kind(), error)) {
         Err((ErrorKind::ConnectionRefused, _)) => fs::remove_file(path),
-        // A full backlog has somebody to empty it.
+        // A full backlog has a process that empties it.
         Ok(_) | Err((ErrorKind::WouldBlock, _)) => Err(io::Error::new(
             ErrorKind::AddrInUse,
             "another process listens there",

@@ -82,7 +82,7 @@ impl Scene {
     }
 }
 
-/// All there is to read, and whether more will come.
+/// Everything there is to read, and whether more will come.
 fn heard(mut peer: &Peer) -> (String, bool) {
     let mut bytes = Vec::new();
     let ended = match peer.read_to_end(&mut bytes) {
@@ -149,7 +149,7 @@ fn garbage_is_answered_with_an_error() {
 fn a_flood_of_garbage_is_read_no_further_than_the_limit() {
     let mut scene = Scene::new();
     let mut peer = scene.connect();
-    // As much as the kernel takes.
+    // The request is as long as the kernel takes.
     while peer.write(&[b'x'; 4096]).is_ok() {}
     scene.turn("{}");
     let (text, ended) = heard(&peer);
@@ -182,7 +182,7 @@ fn a_client_that_never_reads_costs_one_answer_and_five_seconds() {
     let mut scene = Scene::new();
     let mut peer = scene.connect();
     peer.write_all(b"status\n").unwrap();
-    // More than the kernel's buffer of a socket holds.
+    // The answer exceeds the kernel's buffer of a socket.
     let long = "x".repeat(ANSWER_LIMIT - 1);
     assert_eq!(scene.turn(&long), 1);
     assert_eq!(scene.clients(), 1);
@@ -306,7 +306,7 @@ fn the_file_goes_with_the_socket() {
 fn a_socket_of_a_dead_daemon_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
-    // std leaves the file behind, as a daemon that was killed.
+    // std leaves the file behind, as a killed daemon does.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
     assert!(fs::metadata(&path).unwrap().file_type().is_socket());
     let (_file, _listener) = SocketFile::bind(&path).unwrap();

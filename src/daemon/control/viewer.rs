@@ -1,4 +1,4 @@
-//! A viewer: its view and how far its socket takes it.
+//! A viewer: its view and its progress on the socket.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use crate::export::view::filter::Filter;
 use crate::export::view::{Line, View};
 use crate::time::{Now, Uptime};
 
-/// How long a viewer for which lines wait may read nothing before another may take its place.
+/// The time for which a viewer with waiting lines may read nothing before another may take its place.
 pub(super) const TOLERANCE: Duration = Duration::from_secs(60);
 
 /// The lines that go to one viewer.
 #[derive(Debug)]
 pub(super) struct Viewer {
     pub(super) view: View,
-    /// Since when the socket takes nothing. mio reports by edges when it takes something again.
+    /// Since when the socket takes nothing. mio reports by edges when it takes data again.
     pub(super) stuck_since: Option<Uptime>,
 }
 
@@ -29,12 +29,12 @@ impl Viewer {
         }
     }
 
-    /// Writes what goes without waiting. That is not more than the queue holds, as nothing is added meanwhile. `is_ready`
-    /// says that something has happened to the socket since the last call.
+    /// Writes what goes without waiting, at most the content of the queue, as nothing is added meanwhile. `is_ready`
+    /// tells that the socket has changed since the last call.
     ///
     /// # Errors
-    /// When the viewer is gone. One that has only ended its own sending still reads: writing tells the two apart, also an
-    /// empty message (net/unix/af_unix.c, unix_stream_sendmsg: EPIPE comes before the length is looked at).
+    /// When the viewer is gone. One that has only ended its own sending still reads: a write tells the two apart, even
+    /// an empty one (net/unix/af_unix.c, unix_stream_sendmsg: EPIPE comes before the check of the length).
     pub(super) fn go_on(
         &mut self,
         stream: &OwnedFd,

@@ -1,4 +1,4 @@
-//! The notifier against a service manager that is a socket of the test, with time injected.
+//! The notifier against a socket that plays the service manager, with time injected.
 
 #![allow(clippy::unwrap_used)]
 

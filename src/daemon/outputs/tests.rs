@@ -1,4 +1,4 @@
-//! Which place in the log an output goes on at, over restarts and reloads.
+//! The place in the log at which an output goes on, over restarts and reloads.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -34,7 +34,7 @@ fn host() -> Host {
     }
 }
 
-/// A place of which each part can be told from that of others.
+/// A place each part of which differs from that of other places.
 fn place(serial: u64) -> Place {
     Place {
         position: Position {
@@ -110,7 +110,7 @@ fn another_version_at_the_same_destination_goes_on_in_a_new_wire_session() {
     assert_eq!(continued(V9, &[(OF_IPFIX, 5)]), [without_session(place(5))]);
 }
 
-/// In whichever order: the new one does not take the place of one that is still there.
+/// In either order, the new one does not take the place of one that is still there.
 #[test]
 fn one_more_output_at_the_same_destination_costs_the_other_nothing() {
     assert_eq!(
@@ -208,7 +208,7 @@ fn a_reload_that_changes_an_output_keeps_its_place_port_and_sequence() {
     let (first, from) = received(&socket);
     assert_eq!(first, 0);
 
-    // One more is in hand when the configuration changes.
+    // One more record is in hand when the configuration changes.
     scene.push(1);
     scene.pump(2_001);
     scene.reload(

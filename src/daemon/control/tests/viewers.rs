@@ -1,4 +1,4 @@
-//! Viewers of every kind, also those that do not read or send what nobody asked for.
+//! Viewers of every kind, even those that do not read or that send unasked.
 
 use super::*;
 use crate::export::view::QUEUE_LIMIT;
@@ -31,7 +31,7 @@ fn record(protocol: Protocol) -> Record {
 }
 
 impl Scene {
-    /// A viewer that has been told that it begins.
+    /// A viewer that has got its first line.
     fn viewer(&mut self, words: &str) -> Peer {
         let mut peer = self.connect();
         peer.write_all(format!("tail{words}\n").as_bytes()).unwrap();
@@ -40,7 +40,7 @@ impl Scene {
         peer
     }
 
-    /// One turn in which so many events of the protocol come.
+    /// One turn with `count` events of the protocol.
     fn events(&mut self, protocol: Protocol, count: usize) {
         for _ in 0..count {
             self.control.show(&record(protocol), self.now());
@@ -48,7 +48,7 @@ impl Scene {
         self.turn("");
     }
 
-    /// All that there is for the viewer, which reads until nothing more comes.
+    /// Everything that waits for the viewer, which reads until nothing more comes.
     fn read(&mut self, peer: &Peer) -> Vec<serde_json::Value> {
         let mut read = String::new();
         loop {
@@ -65,7 +65,7 @@ impl Scene {
             .collect()
     }
 
-    /// Turns in which more comes than the viewers' sockets and queues hold.
+    /// Turns with more records than the viewers' sockets and queues hold.
     fn flood(&mut self) {
         for _ in 0..10 {
             self.events(Protocol::TCP, 1_000);
@@ -154,7 +154,7 @@ fn one_that_does_not_read_is_told_what_it_missed_when_it_does() {
         scene.events(Protocol::TCP, 1_000);
         assert_eq!(scene.read(&quick).len(), 1_000);
     }
-    // It is not tried again and again.
+    // The daemon does not try again and again.
     assert_eq!(scene.control.poll_timeout(), None);
     let (mut shown, mut missed) = (0, 0);
     for line in scene.read(&slow) {
@@ -223,7 +223,7 @@ fn who_has_read_nothing_for_a_minute_makes_room_for_another() {
     assert!(heard(&early).0.contains("others are viewing"));
     scene.millis += 1;
     scene.viewer("");
-    // The data that the kernel had taken for it is still there to be read, and then the end.
+    // The data that the kernel had taken for it can still be read, then the end.
     assert!(heard(&viewers[0]).1);
     assert!(!heard(&viewers[1]).1);
 }
