@@ -1,6 +1,6 @@
-//! `nattrail check`: whether the daemon would do its work here, and whether one that runs does, one line for each thing.
+//! `nattrail check`: whether the daemon would work here, and whether a running one does, one line for each object.
 //!
-//! Nothing is changed: no file is made, no packet is sent, no setting is touched.
+//! It changes nothing: it makes no file, sends no packet and touches no setting.
 
 mod control;
 mod files;
@@ -24,15 +24,15 @@ use crate::kernel::namespace;
 use crate::kernel::sysctl::{self, Missing};
 use crate::kernel::tracking::{COUNT, Tracking, UNCOUNTED};
 
-/// The state of a thing, or its fault.
+/// The state of an object, or its fault.
 type Judgement = Result<String, Flaw>;
 
 #[derive(Debug)]
 struct Flaw {
-    /// The exit status that it calls for; a warning has none.
+    /// Its exit status; a warning has none.
     exit: Option<Exit>,
     found: String,
-    /// The remedy; empty where `found` says it.
+    /// The remedy; empty when `found` includes it.
     advice: &'static str,
 }
 
@@ -52,7 +52,7 @@ fn warning<T>(found: impl Into<String>, advice: &'static str) -> Result<T, Flaw>
     })
 }
 
-/// One thing looked at.
+/// The judgement of one object.
 #[derive(Debug)]
 struct Finding {
     object: String,
@@ -67,7 +67,7 @@ impl Finding {
         }
     }
 
-    /// The verdict, what was found, and what to do about it.
+    /// The verdict, the finding, and the remedy.
     fn words(&self) -> (&'static str, &str, &'static str) {
         match &self.judgement {
             Ok(found) => ("ok", found, ""),
@@ -88,24 +88,24 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How to look, and to print.
+/// The scope of the check, and the form of the output.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(super) struct Form {
-    /// Fail for warnings too
+    /// Fail on warnings too
     #[arg(long)]
     strict: bool,
     /// Print an array of JSON objects
     #[arg(long)]
     json: bool,
-    /// Look at the configuration only
+    /// Check the configuration only
     #[arg(long)]
     config_only: bool,
     #[command(flatten)]
     color: Choice,
 }
 
-/// Checks everything, prints it, and says in the exit status what is worst: a wrong configuration, a missing
-/// permission, then what is unavailable. Warnings fail only when asked for.
+/// Checks everything, prints it, and returns the worst fault as the exit status: a wrong configuration, a missing
+/// permission, then a missing object. Warnings fail only on request.
 pub(super) fn run(
     origin: &Origin,
     form: Form,
@@ -261,8 +261,8 @@ fn kernel_settings(capture: &Capture) -> Vec<Judgement> {
     }
 }
 
-/// One for each that costs counters. Where they cannot be asked for, a permission or the namespace is missing, which is a
-/// finding already.
+/// One finding for each flowtable that costs counters. If the kernel refuses the question, another finding already
+/// reports the missing permission or namespace.
 fn flowtables(capture: &Capture) -> Vec<Finding> {
     let ask = || Tracking::open()?.uncounted_flowtables();
     let found = namespace::within(capture.namespace.as_ref(), ask).and_then(|found| found);
@@ -279,7 +279,7 @@ fn setting(finding: sysctl::Finding, set_at_start: bool) -> Judgement {
     match finding.missing {
         Missing::Tracking => warning(
             found,
-            "nattrail loads it at its start, the settings then have the kernel's defaults",
+            "nattrail loads it when it starts; the settings then have the kernel's defaults",
         ),
         _ if set_at_start => Ok(format!("{}: set at start", finding.setting.name())),
         Missing::AllEvents => error(Exit::Unavailable, found, advice),
@@ -296,7 +296,7 @@ fn route(source: Option<SocketAddr>, address: SocketAddr) -> Judgement {
     let socket = UdpSocket::bind(source).or_else(|reason| match reason.kind() {
         ErrorKind::AddrInUse => warning(
             format!("expected {source} to be free to send from, found it in use"),
-            "well if a running nattrail has it, otherwise change source",
+            "this is right if a running nattrail uses it; otherwise change source",
         ),
         _ => error(
             Exit::Unavailable,
@@ -305,7 +305,7 @@ fn route(source: Option<SocketAddr>, address: SocketAddr) -> Judgement {
         ),
     })?;
     match socket.connect(address).and_then(|()| socket.local_addr()) {
-        // UDP: nothing tells whether somebody listens there.
+        // UDP does not tell whether somebody listens there.
         Ok(local) => Ok(format!("there is a route, from {}", local.ip())),
         Err(reason) => {
             let found = format!("expected a route, found: {reason}");
@@ -345,7 +345,7 @@ mod tests {
 
     use super::*;
 
-    /// The exit status that an error calls for.
+    /// The exit status of a judgement.
     pub(super) fn exit(judgement: Judgement) -> Option<Exit> {
         judgement.err().and_then(|flaw| flaw.exit)
     }

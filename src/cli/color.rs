@@ -1,4 +1,4 @@
-//! Colours for people: on a terminal, unless they are unwanted.
+//! Colours for people: on a terminal, unless the user declines them.
 
 use std::io::IsTerminal;
 
@@ -22,7 +22,7 @@ pub(super) struct Choice {
 
 impl Choice {
     pub(super) fn paint(self, out: &impl IsTerminal) -> Paint {
-        // An empty NO_COLOR counts as none (no-color.org).
+        // An empty NO_COLOR counts as unset (no-color.org).
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         Paint(match self.color {
             ColorChoice::Always => true,

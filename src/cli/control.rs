@@ -1,4 +1,4 @@
-//! A connection to the running daemon's control socket, and what there is to say when there is none.
+//! A connection to the running daemon's control socket, and the messages for its failures.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::kernel::clock;
 use crate::time::Uptime;
 
-/// How long a daemon may take to answer.
+/// The time that a daemon has to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The path of the daemon's socket.
@@ -25,7 +25,7 @@ pub(super) fn socket(config: &Config) -> Result<&Path, Failure> {
     })
 }
 
-/// Why the daemon on `path` gave no answer.
+/// The reason why the daemon on `path` gave no answer.
 pub(super) fn explain(path: &Path, error: io::Error) -> Failure {
     let path = path.display();
     let message = match error.kind() {
@@ -33,27 +33,27 @@ pub(super) fn explain(path: &Path, error: io::Error) -> Failure {
             "\"{path}\": permission denied; run as root, or as the user or in the group of the socket"
         ),
         ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::NotADirectory => format!(
-            "no daemon answers on \"{path}\": {error}; start it (nattrail start), or name the configuration that it has \
+            "no daemon answers on \"{path}\": {error}; start it (nattrail start), or name its configuration \
              (--config) or its instance (--instance)"
         ),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => {
             format!("the daemon on \"{path}\" did not answer within 5 s; its log may say why")
         }
         _ => format!(
-            "the daemon on \"{path}\" did not answer: {error}; it may be stopping, or have too many others to answer: try again"
+            "the daemon on \"{path}\" did not answer: {error}; it may be stopping, or serve too many others: try again"
         ),
     };
     Failure::new(exit_of(&error), message)
 }
 
-/// It did answer, but not with what was asked for.
+/// The daemon answered, but not the question.
 pub(super) fn refused(path: &Path, message: impl Display) -> Failure {
     let message = format!("the daemon on \"{}\" answered: {message}", path.display());
     Failure::new(Exit::Unavailable, message)
 }
 
-/// A connection on which the daemon has been asked this, waiting for room in a full backlog until the deadline: std's own
-/// connect would wait for ever.
+/// A connection with this request sent, after waiting for room in a full backlog until the deadline: std's own connect
+/// would wait for ever.
 pub(super) fn ask(path: &Path, request: &str, deadline: Uptime) -> io::Result<UnixStream> {
     let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None)?;
@@ -67,17 +67,17 @@ pub(super) fn ask(path: &Path, request: &str, deadline: Uptime) -> io::Result<Un
     Ok(stream)
 }
 
-/// The time that is left; an error when none is.
+/// The remaining time; an error when there is none.
 pub(super) fn left(deadline: Uptime) -> io::Result<Duration> {
     let left = deadline.saturating_since(clock::uptime());
-    // Less than a microsecond is no timeout at all for the kernel.
+    // The kernel takes less than a microsecond for no timeout at all.
     if left < Duration::from_millis(1) {
         return Err(ErrorKind::TimedOut.into());
     }
     Ok(left)
 }
 
-/// The daemon's message without what a terminal would obey.
+/// The daemon's message without characters that control a terminal.
 pub(super) fn printable(message: &str) -> String {
     message.replace(|c: char| c.is_control(), "?")
 }

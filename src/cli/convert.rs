@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::{Exit, Failure, exit_of, tell};
 use crate::convert::{self, Conversion};
 
-/// Whose configuration it is.
+/// The program whose configuration is converted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub(super) enum Program {
     /// nfflowd.conf, in the format of Perl's Config::General
@@ -20,7 +20,7 @@ pub(super) enum Program {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// Whose configuration it is
+    /// The program whose configuration it is
     program: Program,
     /// Its configuration file; - for the standard input
     file: PathBuf,
@@ -47,7 +47,7 @@ pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<Exit, Failu
         out.write_all(toml.as_bytes())?;
         return Ok(Exit::Success);
     };
-    // An existing file is not overwritten.
+    // This does not overwrite an existing file.
     let file = File::create_new(output).and_then(|mut file| file.write_all(toml.as_bytes()));
     file.map_err(|error| unusable(output, &error))?;
     writeln!(

@@ -20,14 +20,14 @@ use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use crate::config::{self, Config, FILE_VARIABLE, Loaded};
 use crate::kernel::clock;
 
-/// How the program ends, by the numbers of sysexits(3).
+/// The exit status of the program, by the numbers of sysexits(3).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Exit {
     Success = 0,
     /// The command line is wrong.
     Usage = 64,
-    /// A file to convert is not what it should be.
+    /// A file to convert is not in the expected format.
     Data = 65,
     /// A collector, a target or a service of the kernel is not there.
     Unavailable = 69,
@@ -64,7 +64,7 @@ struct Arguments {
     command: Command,
 }
 
-/// Which daemon a command is about.
+/// The daemon that a command is about.
 #[derive(Clone, Debug, Default, clap::Args)]
 struct Origin {
     /// Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if
@@ -78,7 +78,7 @@ struct Origin {
 
 impl Origin {
     fn load(&self) -> Result<Loaded, config::Error> {
-        // The directories that systemd and the init script give it.
+        // The directories that systemd and the init script give to the instance.
         let own = self.instance.iter().flat_map(|name| {
             let roots = [
                 ("STATE_DIRECTORY", "/var/lib"),
@@ -93,7 +93,7 @@ impl Origin {
 const CHECK_STATUSES: &str = "\
 Exit status: that of the worst line.
   0   all is well, or there are warnings only: the daemon can do its work, the records may lack something
-  69  something is not there: a route, a socket, events of the kernel; or the daemon that runs loses records; with
+  69  something is not there: a route, a socket, events of the kernel; or the running daemon loses records; with
       --strict also for warnings
   71  the system refused to say
   77  a permission is missing
@@ -121,7 +121,7 @@ enum Command {
     Version,
 }
 
-/// The command line as clap knows it: what manual and completions are held against.
+/// The command line as clap knows it, for comparison with manual and completions.
 pub fn command() -> clap::Command {
     Arguments::command()
 }
@@ -131,7 +131,7 @@ pub fn main() -> ExitCode {
     match Arguments::try_parse() {
         Ok(arguments) => dispatch(arguments),
         Err(error) => {
-            // Nobody is left to be told when neither output can be written to.
+            // With both outputs gone, nobody is left to be told.
             let _ = error.print();
             match error.use_stderr() {
                 true => Exit::Usage.into(),
@@ -166,7 +166,7 @@ fn dispatch(arguments: Arguments) -> ExitCode {
     exit.into()
 }
 
-/// That of what the system refused.
+/// The exit status for an error of the system.
 fn exit_of(error: &io::Error) -> Exit {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Exit::NoPermission,
@@ -174,10 +174,10 @@ fn exit_of(error: &io::Error) -> Exit {
     }
 }
 
-/// Why a command ends early, and how the program ends then.
+/// The reason why a command ends early, and its exit status.
 struct Failure {
     exit: Exit,
-    /// For the standard error, a line for each mistake; empty where there is nothing to be said.
+    /// For the standard error, a line for each mistake; empty when there is nothing to say.
     message: String,
 }
 
@@ -196,7 +196,7 @@ impl From<config::Error> for Failure {
     }
 }
 
-/// Of the standard output; everything else that fails is explained where it does.
+/// For the standard output; code that fails otherwise explains its error itself.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
@@ -217,15 +217,15 @@ fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> Result<Exit, Failure
     })
 }
 
-/// The configuration, under the variables of this process.
+/// The configuration, with the variables of this process.
 fn configuration(origin: &Origin) -> Result<Config, Failure> {
     Ok(origin.load()?.config)
 }
 
-/// Says something on the standard error, in one write: an "error" prevents the command, a "warning" does not.
+/// Writes a message to the standard error, in one write: an "error" prevents the command, a "warning" does not.
 fn tell(word: &str, message: &str) {
     let lines = message.lines().map(|line| format!("{word}: {line}\n"));
-    // Nobody is left to be told when the standard error is gone.
+    // With the standard error gone, nobody is left to be told.
     let _ = io::stderr().write_all(lines.collect::<String>().as_bytes());
 }
 
@@ -235,7 +235,7 @@ fn configuration_file(option: Option<PathBuf>, variable: Option<OsString>) -> Op
     option.or_else(|| variable.map(PathBuf::from))
 }
 
-/// The process's environment. What is not UTF-8 is replaced, and then refused as a value where it matters.
+/// The process's environment. Text that is not UTF-8 is replaced, and then refused as a value where it matters.
 fn environment() -> impl Iterator<Item = (String, String)> {
     let text = |text: OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))

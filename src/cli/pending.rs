@@ -1,6 +1,6 @@
 //! `nattrail pending`: the connections that were open at the daemon's last flush.
 //!
-//! Rows are printed as they come, so that a table of any size needs no memory; for that the columns have fixed widths,
+//! Rows are printed as they are read, so a table of any size needs no memory; for that the columns have fixed widths,
 //! which long IPv6 addresses exceed.
 
 use std::fs::File;
@@ -16,7 +16,7 @@ use crate::store;
 use crate::time::{Age, Now, Uptime, Wall};
 use crate::wire::syslog::{Encoder, Message};
 
-/// How the sessions are printed.
+/// The form in which sessions are printed.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::Args)]
 pub(super) struct Form {
     /// Print one JSON object per line
@@ -44,8 +44,8 @@ const COLUMNS: [(&str, usize); 10] = [
 /// The columns of [`print_csv`].
 const CSV: &str = "time,nat,proto,pre_src,pre_sport,pre_dst,pre_dport,post_src,post_sport,post_dst,post_dport,mark,zone,id,inferred";
 
-/// Prints the sessions of the configured database: as a table, as comma-separated values, or as one JSON object per line,
-/// the session's create record as the copies have it. A daemon may be using the database meanwhile.
+/// Prints the sessions of the configured database: as a table, as comma-separated values, or as one JSON object per
+/// line, which is the session's create record in the copies. A daemon may be using the database meanwhile.
 pub(super) fn run(
     origin: &Origin,
     form: Form,
@@ -56,7 +56,7 @@ pub(super) fn run(
     let mut out = BufWriter::new(out);
     let mut encoder = Encoder::json_lines();
     let mut printed = Ok(());
-    // Not before something could be read: a heading is no answer.
+    // The heading waits until the database is read: alone it is no answer.
     let mut headed = form.json;
     let mut print = |stored: Option<StoredSession>| {
         if !mem::replace(&mut headed, true) {
@@ -70,7 +70,7 @@ pub(super) fn run(
         }
     };
     let database = &config.pending.database;
-    // SQLite says neither why a file cannot be opened nor what helps.
+    // SQLite gives neither the reason why a file cannot be opened nor the remedy.
     File::open(database).map_err(|error| {
         let advice = match error.kind() {
             ErrorKind::PermissionDenied => "run as root",
@@ -80,7 +80,7 @@ pub(super) fn run(
         Failure::new(exit_of(&error), message)
     })?;
     let read = store::read(database, |stored| {
-        // The store has no way to be stopped; after the first failure the rest is read for nothing.
+        // The store cannot be stopped; after the first failure it reads the rest for nothing.
         if printed.is_ok() {
             printed = print(Some(stored));
         }
@@ -102,7 +102,7 @@ fn print_heading(form: Form, out: &mut impl Write) -> io::Result<()> {
     print_columns(COLUMNS.map(|(name, _)| name.to_owned()), out)
 }
 
-/// Prints one line of the table. An inferred start begins with `~`. A query of ICMP has its identifier in place of the
+/// Prints one line of the table. An inferred start begins with `~`. A query of ICMP has its identifier instead of the
 /// source port.
 fn print_row(stored: &StoredSession, now: Wall, out: &mut impl Write) -> io::Result<()> {
     let session = &stored.session;
@@ -129,7 +129,7 @@ fn print_row(stored: &StoredSession, now: Wall, out: &mut impl Write) -> io::Res
 }
 
 /// Prints one line, in which nothing needs quotes. For ICMP the source ports are the identifier of the query and the
-/// destination ports type * 256 + code, as NetFlow has them.
+/// destination ports type * 256 + code, as in NetFlow.
 fn print_csv(stored: &StoredSession, out: &mut impl Write) -> io::Result<()> {
     let session = &stored.session;
     write!(
@@ -295,7 +295,7 @@ mod tests {
         csv: false,
     };
 
-    /// Runs the command on a database in `directory`, with the daemon's store still open.
+    /// Runs the command on a database in `directory` while the daemon's store is still open.
     fn pending(directory: &Path, form: Form) -> (Exit, String) {
         let database = directory.join("pending.db");
         let file = directory.join("n.toml");

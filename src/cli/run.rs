@@ -7,7 +7,7 @@ use crate::kernel::inherited;
 /// Runs the daemon until a signal ends it; its log goes to the standard error. The configuration is read
 /// again at each SIGHUP.
 pub(super) fn run(origin: &Origin) -> Exit {
-    // First of all: whoever knows the process may send one at once, and the daemon does not listen yet.
+    // This comes first: anyone may send a SIGHUP to the process, and the daemon does not handle it yet.
     inherited::ignore_hangup();
     daemon::log::install();
     match daemon::run(|| origin.load()) {

@@ -1,8 +1,8 @@
-//! `nattrail start | stop | restart | reload | install`: the service, as those know it who come from nfflowd.
+//! `nattrail start | stop | restart | reload | install`: the service, with the commands that users of nfflowd know.
 //!
-//! Where systemd runs, these are systemctl's commands, elsewhere those of the init script; what they say is shown, and their
-//! exit status is handed on. Only the configuration is looked at here, before anything is asked: what runs is not stopped
-//! for one that is wrong.
+//! Where systemd runs, these are systemctl's commands, elsewhere those of the init script; their output is shown, and
+//! their exit status handed on. Only the configuration is checked here, before anything else: a running service is not
+//! stopped for a wrong one.
 
 use std::io::{self, Write as _};
 use std::iter;
@@ -17,7 +17,7 @@ const BOOTED: &str = "/run/systemd/system";
 
 const SCRIPT: &str = "/etc/init.d/nattrail";
 
-/// The longest name that makes a unit's name and a directory's.
+/// The longest name that fits into the names of a unit and of a directory.
 const LONGEST_NAME: usize = 64;
 
 #[derive(Debug, clap::Subcommand)]
@@ -35,7 +35,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// Its name for systemctl, and the message once it is done.
+    /// Its name for systemctl, and the message when it is done.
     const fn parts(&self) -> (&'static str, &'static str) {
         match self {
             Self::Start => ("start", "started"),
@@ -47,13 +47,13 @@ impl Action {
             ),
             Self::Install => (
                 "enable",
-                "started, also from now on when the machine starts",
+                "started; from now on it also starts with the machine",
             ),
         }
     }
 }
 
-/// Does what is asked and says what became of it. The exit status is ours, or that of systemctl or of the script.
+/// Does the action and reports the result. The exit status is ours, or that of systemctl or of the script.
 pub(super) fn run(action: &Action, origin: &Origin) -> ExitCode {
     attempt(action, origin)
         .unwrap_or_else(|failure| {
@@ -78,7 +78,7 @@ fn attempt(action: &Action, origin: &Origin) -> Result<u8, Failure> {
     let systemd = Path::new(BOOTED).is_dir();
     if !systemd && verb == "enable" && instance.is_some() {
         let message = format!(
-            "{SCRIPT} starts the main instance only: let a script of its own run \"nattrail start\" with the name of {name}"
+            "{SCRIPT} starts the main instance only: use a separate script to run \"nattrail start\" for {name}"
         );
         return Err(Failure::new(Exit::Usage, message));
     }
@@ -93,19 +93,19 @@ fn attempt(action: &Action, origin: &Origin) -> Result<u8, Failure> {
     let mut commands = commands(verb, instance, &unit, systemd).into_iter();
     let failed = commands.find_map(|words| call(&words, &log));
     if failed.is_none() {
-        // Nobody is left to be told when the standard output is gone.
+        // With the standard output gone, nobody is left to be told.
         let _ = writeln!(io::stdout(), "{name}: {done}");
     }
     Ok(failed.unwrap_or(Exit::Success as u8))
 }
 
-/// The faults of the service's configuration, without the caller's environment, which is not that of the service.
+/// The faults of the service's configuration. The caller's environment, which is not that of the service, does not count.
 fn check(instance: Option<&str>, systemd: bool) -> Result<(), Failure> {
     let config = Config::load(instance.map(file).as_deref(), iter::empty())?.config;
     let absent = |target: &Target| matches!(target, Target::Journal { path } if !path.exists());
     let mut targets = config.syslog.iter().map(|syslog| &syslog.target);
     if !systemd && config.collectors.is_empty() && targets.all(absent) {
-        let message = "every record would be lost: the journal is not there, and there is no other output: use target = \
+        let message = "every record would be lost, as there is no journal and no other output: use target = \
                        \"local\" without systemd, or add a [[collector]]";
         return Err(Failure::new(Exit::Config, message));
     }
@@ -129,11 +129,11 @@ fn commands<'a>(
     }
 }
 
-/// Runs the command; its exit status if it fails.
+/// Runs the command; returns its exit status if it fails.
 fn call(words: &[&str], log: &str) -> Option<u8> {
     let mut command = Command::new(words[0]);
     if words[0] == SCRIPT {
-        // As service(8): the daemon is to be the same whoever starts it.
+        // As service(8) does: the caller must not influence the daemon.
         command.env_clear();
     }
     let program = words.join(" ");

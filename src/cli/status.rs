@@ -1,6 +1,6 @@
 //! `nattrail status`: asks the running daemon over its control socket.
 //!
-//! Whatever the daemon does or does not do, an answer is waited for no longer than five seconds.
+//! It waits no longer than five seconds for an answer, whatever the daemon does.
 
 use std::fs;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
@@ -22,10 +22,10 @@ use crate::time::Wall;
 /// Longer than any answer of a daemon.
 const ANSWER_LIMIT: usize = 16 << 20;
 
-/// From the upper left corner on, an empty screen (ECMA-48: CUP, ED).
+/// An empty screen, from the upper left corner on (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
 
-/// The words of an answer that stand out: losses that were, and those that may be about to be.
+/// The words of an answer that stand out: past losses, and states that may lead to losses.
 const STRIKING: [(&str, &str); 5] = [
     ("the last until", YELLOW),
     ("state failing", ALARM),
@@ -34,7 +34,7 @@ const STRIKING: [(&str, &str); 5] = [
     ("not available", ALARM),
 ];
 
-/// For whom to print the answer, and how often.
+/// The form of the output, and how often to print it.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// Print the JSON object as the daemon sends it, on one line
@@ -43,7 +43,7 @@ pub(super) struct Options {
     /// Print what Prometheus gets, in its text format
     #[arg(long, conflicts_with = "json")]
     prometheus: bool,
-    /// Print it again and again, every 2 seconds if not said otherwise
+    /// Print it repeatedly, every 2 seconds unless given otherwise
     #[arg(
         long,
         value_name = "SECONDS",
@@ -57,7 +57,7 @@ pub(super) struct Options {
     color: Choice,
 }
 
-/// Prints what the daemon of this configuration has counted.
+/// Prints the counters of this configuration's daemon.
 pub(super) fn run(
     origin: &Origin,
     options: Options,
@@ -98,8 +98,8 @@ pub(super) fn run(
     }
 }
 
-/// The remark when the daemon that answered goes by another file than `file`. A path that is relative is one to the
-/// directory it was started in: nothing is said of it.
+/// The remark when the daemon that answered uses another file than `file`. A relative path depends on the daemon's
+/// working directory: there is no remark about it.
 fn stranger(metrics: &Metrics, file: &Path) -> Option<String> {
     let theirs = match &metrics.configuration {
         None => "no configuration file".to_owned(),
@@ -113,7 +113,7 @@ fn stranger(metrics: &Metrics, file: &Path) -> Option<String> {
         }
     };
     Some(format!(
-        "the daemon that answers has {theirs}, not {}: an instance is reached with --instance NAME",
+        "the daemon that answers has {theirs}, not {}: to reach an instance, use --instance NAME",
         file.display()
     ))
 }
@@ -129,7 +129,7 @@ pub(super) fn unread(metrics: &Metrics) -> Option<String> {
         .max()?;
     (Wall::from_nanos(changed.try_into().ok()?) > read).then(|| {
         format!(
-            "{} has changed since the daemon read it at {read}: \"nattrail reload\" has it read again",
+            "{} has changed since the daemon read it at {read}: run \"nattrail reload\" to apply it",
             printable(file)
         )
     })
@@ -166,7 +166,7 @@ pub(super) fn ask(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The metrics in an answer, or what is there instead.
+/// The metrics in an answer, or a message about its content.
 pub(super) fn parse(answer: &[u8]) -> Result<Metrics, String> {
     let wrong = |error| format!("expected a JSON object, found: {error}");
     let value: Value = serde_json::from_slice(answer).map_err(wrong)?;

@@ -1,7 +1,7 @@
 //! `nattrail tail`: shows the events as they happen, asking the running daemon over its control socket.
 //!
-//! The daemon filters and drops what is too much ([`crate::export::view`]); here the lines are read as fast as the standard
-//! output takes them, and shown. It ends when the output is closed, also while nothing happens.
+//! The daemon filters and drops excess events ([`crate::export::view`]); this command reads the lines as fast as the
+//! standard output takes them, and shows them. It ends when the output is closed, even while nothing happens.
 
 mod print;
 
@@ -34,17 +34,17 @@ be given several times, or with several values between commas: one of them has t
 together. At most 16 values in all.
 
 A line has the session before translation (PRE-NAT) and after it (POST-NAT). The delete that ends a session has its \
-duration in seconds and the packets/octets of both directions (orig, reply). A line that begins with *** is a gap: what \
-may have been missed, and why. Gaps pass every filter, and do not count for -n. Times are UTC.
+duration in seconds and the packets/octets of both directions (orig, reply). A line that begins with *** is a gap: the \
+events that may be missing, and the cause. Gaps pass every filter, and do not count for -n. Times are UTC.
 
-Whoever reads too slowly, or wants more than 10000 lines per second, misses events and is told how many, as a gap (in JSON \
-with the cause \"undelivered\"). The daemon waits for nobody: collectors and copies lose nothing.
+A viewer that reads too slowly, or wants more than 10000 lines per second, misses events and is told how many, as a gap (in JSON \
+with the cause \"undelivered\"). The daemon waits for no viewer: collectors and copies lose nothing.
 
 Exit status: 0 when the count is reached or the output is closed; 64 usage; 69 when no daemon answers, or it stops or is \
 restarted; 77 without permission for the control socket; 78 configuration.
 
 Examples:
-  nattrail tail --src 10.1.2.3                         what a subscriber does
+  nattrail tail --src 10.1.2.3                         a subscriber's events
   nattrail tail --post 203.0.113.9:50001               who has this public address and port
   nattrail tail --proto udp --dst :53 --event create   each new DNS query
   nattrail tail --json -n 100 > sample.json            a hundred events for a program";
@@ -54,7 +54,7 @@ Examples:
 pub struct Options {
     #[command(flatten)]
     filter: Filter,
-    /// End after so many events
+    /// End after this many events
     #[arg(short = 'n', long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Print one JSON object per line, with the names of the copies' format json
@@ -98,23 +98,23 @@ pub(super) fn run(
     Ok(Exit::Success)
 }
 
-/// A connection to a daemon that is asked to show its events.
+/// A connection to a daemon that shows its events.
 struct Session<'a> {
     path: &'a Path,
     stream: BufReader<UnixStream>,
-    /// When it has to have begun, until it has.
+    /// The deadline for the daemon's first line, until that has come.
     deadline: Option<Uptime>,
-    /// The begin of a line whose end has not come yet.
+    /// The beginning of a line whose end has not come yet.
     unread: Vec<u8>,
     printer: Printer,
 }
 
 impl Session<'_> {
-    /// Waits until the daemon has said something. Returns whether anyone still reads `out`.
+    /// Waits until the daemon sends something. Returns whether anyone still reads `out`.
     fn wait(&self, out: &impl AsFd) -> io::Result<bool> {
         let left = self.deadline.map(left).transpose()?;
         let timeout = left.and_then(|left| Timespec::try_from(left).ok());
-        // A pipe without a reader and a terminal that hung up say so unasked; a file never does.
+        // A pipe without a reader and a terminal that hung up report it unasked; a file never does.
         let mut fds = [
             PollFd::new(self.stream.get_ref(), PollFlags::IN),
             PollFd::new(out, PollFlags::empty()),
@@ -126,7 +126,7 @@ impl Session<'_> {
         Ok(!fds[1].revents().intersects(gone))
     }
 
-    /// Reads what there is, and writes into `text` what is to be shown. Returns whether that was all.
+    /// Reads everything there is, and writes the output into `text`. Returns whether that was all.
     fn read(&mut self, text: &mut Vec<u8>) -> Result<bool, Failure> {
         loop {
             let mut stream = self.stream.by_ref().take(LINE_LIMIT as u64);
@@ -152,7 +152,7 @@ impl Session<'_> {
         }
     }
 
-    /// Returns whether that was the last line to be shown.
+    /// Returns whether that was the last line to show.
     fn take_line(&mut self, line: &[u8], text: &mut Vec<u8>) -> Result<bool, Failure> {
         match Line::parse(line) {
             Ok(Line::Begin) => {
@@ -177,22 +177,21 @@ impl Session<'_> {
         Ok(self.printer.is_done())
     }
 
-    /// Why a stream ended. A daemon that has too many clients closes without an answer.
+    /// The reason why a stream ended. A daemon that has too many clients closes without an answer.
     fn lost(&self, error: io::Error) -> Failure {
         if self.deadline.is_some() {
             return control::explain(self.path, error);
         }
         self.ended(
             "has closed the connection without a word",
-            "it may have ended, or others wanted to view while nothing was read here; \"nattrail status\" says which",
+            "it may have ended, or this viewer read nothing while others wanted its place; \"nattrail status\" says which",
         )
     }
 
     fn ended(&self, how: &str, advice: &str) -> Failure {
         let path = self.path.display();
-        let message = format!(
-            "the daemon on \"{path}\" {how}; what comes from now on is not shown: {advice}"
-        );
+        let message =
+            format!("the daemon on \"{path}\" {how}; later events are not shown: {advice}");
         Failure::new(Exit::Unavailable, message)
     }
 }
@@ -204,7 +203,7 @@ mod tests {
     use super::super::color::Paint;
     use super::*;
 
-    /// The output of a session for a daemon's words.
+    /// The output of a session for the given words of a daemon.
     fn heard(words: &[&str]) -> (String, Result<bool, Failure>) {
         let (stream, mut daemon) = UnixStream::pair().unwrap();
         stream.set_nonblocking(true).unwrap();

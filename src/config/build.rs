@@ -1,4 +1,4 @@
-//! From sections to the typed configuration: every value valid, no combination impossible.
+//! The step from sections to the typed configuration: every value valid, no combination impossible.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const SYSLOG_PORT: u16 = 514;
 const LOCAL_SOCKET: &str = "/dev/log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 
-/// The key in which an output is the twin of another, and what was expected, for a message that ends with the other.
+/// The key in which an output is the twin of another, and the expectation, for a message that ends with that other.
 type Twin = (&'static str, &'static str);
 
 /// All collectors that are free of mistakes.
@@ -48,7 +48,7 @@ fn built<T>(
                 for (key, own) in &twins {
                     table.complain(key, format!("expected {own} of {label}"));
                 }
-                // Of many twins, the first is enough to know.
+                // With several twins, naming the first is enough.
                 if !twins.is_empty() {
                     break;
                 }
@@ -60,23 +60,23 @@ fn built<T>(
     all.into_iter().map(|(output, _)| output).collect()
 }
 
-/// An output is known by its name, in the record log and in the status.
+/// Its name identifies an output, in the record log and in the status.
 fn same_name(one: &Option<String>, other: &Option<String>) -> Option<Twin> {
     (one.is_some() && one == other).then_some(("name", "a name of its own, found that"))
 }
 
-/// A target that would take the records that another has already is its twin.
+/// A target that would get the same records as another one is its twin.
 fn same_records(one: &Syslog, other: &Syslog) -> Option<Twin> {
     if one.target != other.target {
         return None;
     }
     match one.target {
-        // Two writers into one stream would tear each other's lines apart, and the journal shows all it has at once.
+        // Two writers into one stream would tear each other's lines apart, and the journal shows both at once.
         Target::File { .. } => Some(("path", "a file of its own, found that")),
         Target::Stdout | Target::Journal { .. } => {
             Some(("target", "a target of its own, found that"))
         }
-        // A syslog server sorts by these, so that each may have its own place there.
+        // A syslog server sorts by these, so each copy may have its own place there.
         Target::Local { .. } | Target::Udp { .. } => {
             let own = "a target, format, facility, severity or app-name of its own, found those";
             let is_twin = one.format == other.format

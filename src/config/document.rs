@@ -1,8 +1,8 @@
 //! The untyped configuration: one file's sections, with the environment on top.
 //!
 //! `collector` and `syslog` are lists of tables (`[[collector]]`) or tables by name (`[collector.NAME]`) in every format.
-//! Named ones are read in the order of their names, INI and YAML having no other order that could be relied on. Numbers in
-//! variable names count in that order; one beyond the end adds an entry.
+//! Named ones are read in the order of their names, as INI and YAML have no other reliable order. Numbers in variable
+//! names count in that order; one beyond the end adds an entry.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,20 +12,20 @@ use super::keys::{self, Key, Section};
 use super::problem::{Problem, quoted};
 use super::tree::{Table, found};
 
-/// The prefix of all variables of the environment that configure.
+/// The prefix of all environment variables that configure nattrail.
 const PREFIX: &str = "NATTRAIL_";
-/// Names the configuration file; it is for the command line to read.
+/// The variable that names the configuration file, which the command line reads.
 pub(crate) const FILE_VARIABLE: &str = "NATTRAIL_CONFIG";
 
 pub(super) struct Document {
-    /// The tables of each section: one of a section that is no list, be it empty.
+    /// The tables of each section: exactly one, even if empty, for a section that is no list.
     sections: BTreeMap<Section, Vec<Table>>,
     /// Mistakes that belong to no table.
     problems: Vec<Problem>,
 }
 
 impl Document {
-    /// Sorts what `origin` holds into sections; what has no place becomes a problem.
+    /// Sorts the content of `origin` into sections; anything without a place becomes a problem.
     pub(super) fn new(mut root: HashMap<String, Value>, origin: &str) -> Self {
         let mut problems = Vec::new();
         let mut sections = BTreeMap::new();
@@ -61,9 +61,9 @@ impl Document {
         self.entry(section, 0)
     }
 
-    /// Puts the variables that begin with `NATTRAIL_` on top; others are none of our business.
+    /// Puts the variables that begin with `NATTRAIL_` on top; others are ignored.
     pub(super) fn overlay(&mut self, environment: &BTreeMap<String, String>) {
-        // In the order of the numbers, so that those beyond the end are added in their order.
+        // The order is that of the numbers, in which those beyond the end are added.
         let mut entries: BTreeMap<(Section, usize), Vec<_>> = BTreeMap::new();
         for (name, text) in environment {
             if !name.starts_with(PREFIX) || name == FILE_VARIABLE {
@@ -85,7 +85,7 @@ impl Document {
         }
     }
 
-    /// The entry of that number; a new one for a number beyond the end.
+    /// The entry with that number; a new one for a number beyond the end.
     pub(super) fn entry(&mut self, section: Section, index: usize) -> &mut Table {
         let list = self.list(section);
         let index = index.min(list.len());
@@ -187,7 +187,7 @@ fn list(section: Section, value: Value, origin: &str, problems: &mut Vec<Problem
     }
 }
 
-/// A table with anything but tables in it is meant as a single entry, not as a table of entries.
+/// A table that holds anything but tables is a single entry, not a table of entries.
 fn is_table(value: &Value) -> bool {
     matches!(value.kind, ValueKind::Table(_) | ValueKind::Nil)
 }

@@ -2,8 +2,8 @@
 //!
 //! The parser takes its defaults and its "expected" from here, messages about misspelt keys their suggestions, the
 //! environment its variable names, and `conf/nattrail.toml` and the manual page nattrail.toml(5) every line.
-//! `NATTRAIL_WRITE=1 cargo test` writes both anew. Of a section that is no list the table also makes the struct and its
-//! reading. A reload cannot change a key that is `fixed`.
+//! `NATTRAIL_WRITE=1 cargo test` rewrites both. For a section that is no list, the table also makes the struct and its
+//! parser. A reload cannot change a key that is `fixed`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -103,7 +103,7 @@ impl Section {
     }
 }
 
-/// Puts the value that is in use in the place of the new one, and says whether they differ.
+/// Replaces the new value by the current one, and returns whether they differ.
 type Keep = fn(&Config, &mut Config) -> bool;
 
 /// One key of the configuration.
@@ -116,11 +116,11 @@ pub struct Key {
     pub expected: &'static str,
     /// Its meaning for an operator: the comment in `conf/nattrail.toml`.
     pub doc: &'static str,
-    /// For a key of something that stays open over a reload: how it is kept as it is.
+    /// Keeps the value over a reload; for a key of something that stays open.
     keep: Option<Keep>,
 }
 
-/// The defaults of the keys. Values are in TOML's notation.
+/// The defaults of the keys. Values are in TOML notation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Preset {
     Value(&'static str),
@@ -133,7 +133,7 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// The value to show in a sample configuration, in TOML's notation.
+    /// The value to show in a sample configuration, in TOML notation.
     pub const fn sample(self) -> &'static str {
         match self {
             Self::Value(text) | Self::Required(text) | Self::Varies(text) => text,
@@ -143,7 +143,7 @@ impl Preset {
 }
 
 impl Key {
-    /// Whether a change takes a restart: a reload leaves the key as it is.
+    /// Whether a change needs a restart: a reload leaves the key as it is.
     pub const fn is_fixed(&self) -> bool {
         self.keep.is_some()
     }
@@ -155,8 +155,8 @@ impl Key {
 }
 
 impl Config {
-    /// The configuration after a reload: the new one, but for the keys that take a restart; with the names of those
-    /// of them that differ.
+    /// The configuration after a reload: the new one, except for the keys that need a restart; with the names of those
+    /// that differ.
     pub(crate) fn reloaded(&self, mut new: Self) -> (Self, Vec<String>) {
         let mut differing = Vec::new();
         for key in all() {
@@ -173,7 +173,7 @@ pub(crate) fn all() -> impl Iterator<Item = &'static Key> {
     Section::ALL.into_iter().flat_map(Section::keys)
 }
 
-/// Advice about an unknown name: the one that was probably meant, the section to which it belongs, or all known ones.
+/// Advice about an unknown name: the one probably meant, the section to which it belongs, or all known ones.
 pub(super) fn advice(name: &str, known: &[&str]) -> String {
     if let Some(near) = nearest(name, known) {
         return format!("did you mean \"{near}\"");
@@ -199,7 +199,7 @@ fn keep<T: Clone + PartialEq>(current: &T, new: &mut T) -> bool {
     differs
 }
 
-/// The keys of a section: a comment for operators, name, preset, and what is expected.
+/// The keys of a section: a comment for operators, name, preset, and expected form.
 macro_rules! keys {
     ($section:ident { $($(#[doc = $doc:literal])+ $name:literal = $preset:expr, $expected:expr $(, $keep:expr)?;)* }) => {
         &[$(Key {
@@ -215,8 +215,8 @@ macro_rules! keys {
     (@keep $keep:expr) => { $keep };
 }
 
-/// The same with a struct that is made of them. A key is `fixed` or `live`, and its field `one` value, an `optional`
-/// one or a `list`.
+/// The same with a struct made of them. A key is `fixed` or `live`, and its field `one` value, an `optional` one or a
+/// `list`.
 macro_rules! section {
     ($(#[$meta:meta])* $section:ident: $struct:ident { $(
         $(#[doc = $doc:literal])+
@@ -233,7 +233,7 @@ macro_rules! section {
                 $(#[doc = $doc])+ $name = $preset, $expected, section!(@$life $section.$field);
             )* } };
 
-            /// `None` when there is a mistake in the section; it is among the table's problems then.
+            /// `None` when the section has a mistake, which is then among the table's problems.
             pub(super) fn take(table: &mut Table) -> Option<Self> {
                 let section = every!(Self { $($field: section!(@$take table, $name, $parse)),* });
                 table.finish();
@@ -485,7 +485,7 @@ mod tests {
         assert!(merged.reloaded(merged.clone()).1.is_empty());
     }
 
-    /// `conf/nattrail.toml`, as it follows from the table.
+    /// The `conf/nattrail.toml` that follows from the table.
     fn sample() -> String {
         let mut text = String::from(INTRODUCTION);
         for section in Section::ALL {
@@ -549,7 +549,7 @@ mod tests {
         let text: Vec<_> = sample()
             .lines()
             .map(|line| {
-                // Keys and sections begin right after the mark, sentences after a space.
+                // Keys and sections begin right after the `#`, sentences after a space.
                 let setting = line.strip_prefix('#').filter(|rest| !rest.starts_with(' '));
                 setting.unwrap_or(line).to_owned()
             })

@@ -23,20 +23,20 @@ const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
 
 const MOST_OCTETS: u64 = 1 << 20;
 
-/// Where a message says a value came from when there is no file.
+/// The origin of a value in messages when there is no file.
 const EMBEDDED: &str = "built-in configuration";
 
-/// A configuration, where it was read from, and what is odd about it.
+/// A configuration, its origin, and remarks on it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     pub config: Config,
     /// The file; `None` when there is none and the built-in defaults hold.
     pub file: Option<PathBuf>,
-    /// None of them is a reason not to start.
+    /// None of these prevents the start.
     pub warnings: Vec<Problem>,
 }
 
-/// Why there is no configuration. Its text has one line for each mistake.
+/// The reason why there is no configuration. Its text has one line for each mistake.
 #[derive(Debug)]
 pub struct Error(pub Vec<Problem>);
 
@@ -130,7 +130,7 @@ fn assemble(
     config.filter(|_| problems.is_empty()).ok_or(problems)
 }
 
-/// The first of the directories that systemd names in a variable (systemd.exec(5): several are separated by colons).
+/// The first directory that systemd names in a variable (systemd.exec(5): several are separated by colons).
 fn systemd_directory<'a>(
     environment: &'a BTreeMap<String, String>,
     variable: &str,
@@ -142,7 +142,7 @@ fn systemd_directory<'a>(
         .unwrap_or(default)
 }
 
-/// A file that may be there but cannot be looked at is a mistake, not a reason to run without it.
+/// A file that may exist but cannot be examined is a mistake, not a reason to run without it.
 fn standard_file(file: &Path) -> Result<Option<&Path>, Error> {
     match file.try_exists() {
         Ok(exists) => Ok(exists.then_some(file)),
@@ -151,7 +151,7 @@ fn standard_file(file: &Path) -> Result<Option<&Path>, Error> {
 }
 
 fn read(file: &Path) -> Result<HashMap<String, Value>, Error> {
-    // First of all: a name that is mistyped has no file, and the way it ends is then beside the point.
+    // This comes first: a mistyped name has no file, and its ending is then beside the point.
     let text = read_text(file).map_err(|error| unreadable(file, &error))?;
     let root = match format_of(file) {
         Some(format) => syntax::parse(format, &text),
@@ -161,7 +161,7 @@ fn read(file: &Path) -> Result<HashMap<String, Value>, Error> {
     root.map_err(|message| Error(vec![about(file, message.replace(char::is_control, " "))]))
 }
 
-/// A reload must not wait for a pipe, nor fill the memory.
+/// A reload must neither wait for a pipe nor fill the memory.
 fn read_text(file: &Path) -> io::Result<String> {
     let file = OpenOptions::new()
         .read(true)
@@ -194,7 +194,7 @@ fn format_of(file: &Path) -> Option<FileFormat> {
     }
 }
 
-/// Who may write the configuration decides what is logged.
+/// The users who may write the configuration decide what is logged.
 fn mode_warning(file: &Path) -> Option<Problem> {
     let mode = file.metadata().ok()?.permissions().mode() & 0o7777;
     let message = format!(

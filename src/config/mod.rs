@@ -1,6 +1,6 @@
 //! The configuration: typed values, all of them valid by construction.
 //!
-//! A file (TOML, YAML, JSON or INI by its extension) under `NATTRAIL_*` variables of the environment. Whoever holds a
+//! A file (TOML, YAML, JSON or INI by its extension) under `NATTRAIL_*` variables of the environment. Code that has a
 //! [`Config`] need not check it again.
 
 mod build;
@@ -37,7 +37,7 @@ pub struct Config {
     pub control: Control,
     pub metrics: Metrics,
     pub collectors: Vec<Collector>,
-    /// Never empty together with `collectors`: without either, records go to the standard output as text.
+    /// Not empty if `collectors` is: without either, records go to the standard output as text.
     pub syslog: Vec<Syslog>,
 }
 
@@ -94,7 +94,7 @@ impl Prefix {
     /// As in the configuration: `10.0.0.0/8`, or an address alone.
     ///
     /// # Errors
-    /// The expectation: `usual`, unless the text is a prefix in all but one thing.
+    /// The expectation: `usual`, unless only one detail of the prefix is wrong.
     pub fn parse(text: &str, usual: &str) -> Result<Self, String> {
         values::prefix(text).map_err(|expected| expected.unwrap_or_else(|| usual.to_owned()))
     }
@@ -115,7 +115,7 @@ impl fmt::Display for Prefix {
 /// `[[collector]]`: one NetFlow or IPFIX receiver.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Collector {
-    /// No other collector has it; `None` when the configuration gives none.
+    /// No other collector has it; `None` without one in the configuration.
     pub name: Option<String>,
     pub address: SocketAddr,
     pub version: Version,
@@ -137,7 +137,7 @@ pub struct Collector {
     pub template_refresh: Duration,
     /// Templates are sent again after this many messages; never 0.
     pub template_refresh_packets: u32,
-    /// Bytes asked for with `SO_SNDBUF`; `None` leaves the system's default.
+    /// Bytes requested with `SO_SNDBUF`; `None` leaves the system's default.
     pub send_buffer: Option<usize>,
     /// Observation domain (IPFIX), source id (v9), engine type and id (v5, low 16 bits).
     pub observation_domain: u32,
@@ -186,7 +186,7 @@ impl Version {
 /// `[[syslog]]`: one target for copies.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Syslog {
-    /// No other target has it; `None` when the configuration gives none.
+    /// No other target has it; `None` without one in the configuration.
     pub name: Option<String>,
     pub target: Target,
     pub format: Format,
@@ -207,7 +207,7 @@ impl Syslog {
         }
     }
 
-    /// How its messages are made.
+    /// The form of its messages.
     pub fn style(&self) -> Style<'_> {
         Style {
             target: &self.target,

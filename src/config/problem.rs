@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-/// A mistake in the configuration: where it is, which key, what was expected and what was found.
+/// A mistake in the configuration: its place, the key, the expectation and the finding.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Problem {
     /// The file, or the variable of the environment.
     pub origin: String,
-    /// The key with its section, or the section; empty where the origin says it all.
+    /// The key with its section, or the section; empty when the origin is enough.
     pub key: String,
     pub message: String,
-    /// Whether it is no mistake, but a file that may not be read.
+    /// Whether it is not a mistake, but a file that may not be read.
     pub is_denied: bool,
 }
 

@@ -1,13 +1,13 @@
-//! From the text of a file to sections and keys, as the crate `config` reads the four formats.
+//! The step from the text of a file to sections and keys, as the crate `config` reads the four formats.
 //!
-//! A parser's message about a syntax error is made better only for the slips that are usual: text without quotes in TOML, a
+//! A parser's message about a syntax error is improved only for the usual slips: text without quotes in TOML, and a
 //! line of INI that is neither a key nor a section.
 
 use std::collections::{HashMap, HashSet};
 
 use config::{FileFormat, Format as _, Value, ValueKind};
 
-/// Reads the text. The error is what is wrong in it, with the line where the parser gives one.
+/// Reads the text. The error names the fault, with its line if the parser gives one.
 pub(super) fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Value>, String> {
     // JSON's parser keeps the last of two keys of a name, too. To YAML, of which JSON is a part, they are a mistake.
     if format == FileFormat::Json
@@ -32,7 +32,7 @@ pub(super) fn parse(format: FileFormat, text: &str) -> Result<HashMap<String, Va
     }
 }
 
-/// Gives the entries of lists the lines of their headings, which the parser does not tell, as origins.
+/// Gives the entries of lists the lines of their headings as origins, which the parser does not provide.
 fn placed(mut root: HashMap<String, Value>, text: &str) -> HashMap<String, Value> {
     for (name, value) in &mut root {
         let heading = format!("[[{name}]]");
@@ -67,8 +67,8 @@ fn toml(text: &str, message: &str) -> Option<String> {
     })
 }
 
-/// The crate keeps the last of two sections or keys of a name, and drops the first without a word: a copy of
-/// `[collector.a]` whose name was not changed would cost a collector.
+/// The crate keeps the last of two sections or keys of a name, and silently drops the first: a copy of `[collector.a]`
+/// with an unchanged name would cost a collector.
 fn ini(text: &str, is_parsed: bool) -> Option<String> {
     let mut seen = HashSet::new();
     let mut section = "";
@@ -88,7 +88,7 @@ fn ini(text: &str, is_parsed: bool) -> Option<String> {
         let expected = match key {
             Some(key) if seen.insert((section, key)) => continue,
             Some(_) => format!("each section and key once, found {line} again"),
-            // The parser knows better, as where a value goes on in the next line.
+            // The parser knows better, for example when a value continues on the next line.
             None if is_parsed => continue,
             None => format!("key = value or [section], found {line}"),
         };
@@ -97,7 +97,7 @@ fn ini(text: &str, is_parsed: bool) -> Option<String> {
     None
 }
 
-/// INI has no tables in tables: `[collector.NAME]` is one by its name.
+/// INI has no tables in tables: the name of `[collector.NAME]` makes it one.
 fn nested(mut root: HashMap<String, Value>) -> HashMap<String, Value> {
     let names: Vec<_> = root.keys().cloned().collect();
     for name in names {

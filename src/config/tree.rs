@@ -1,8 +1,8 @@
 //! Taking typed values out of a tree of untyped ones, without stopping at the first mistake.
 //!
-//! Rules that hold for every format, since INI and the environment know nothing but text: a value may be written as text, a
-//! list as text with commas, and for a key without default the empty text (or null) is the same as leaving it out. Mistakes
-//! are collected, each with the file or variable it came from.
+//! These rules hold for every format, since INI and the environment have only text: a value may be written as text, a
+//! list as text with commas, and for a key without default the empty text (or null) is the same as leaving it out.
+//! Mistakes are collected, each with its file or variable.
 
 use std::collections::HashMap;
 
@@ -11,10 +11,10 @@ use config::{Value, ValueKind};
 use super::keys::{self, Key, Preset, Section};
 use super::problem::{Problem, quoted};
 
-/// The error is what was expected; `None` when that is what the table of keys says.
+/// The error is the expectation; `None` for the one in the table of keys.
 pub(super) type Parsed<T> = Result<T, Option<String>>;
 
-/// Makes a struct of fields that are `None` after a mistake. All of them are evaluated first, to find each mistake.
+/// Makes a struct of fields that are `None` after a mistake. It evaluates all of them first, to find each mistake.
 macro_rules! every {
     ($type:ident { $($field:ident $(: $value:expr)?),* $(,)? }) => {{
         $($(let $field = $value;)?)*
@@ -72,7 +72,7 @@ impl Table {
     }
 
     /// The value of the key, or its preset. `None` after a mistake, which is then among the `problems`; also for a key
-    /// that varies or is unset by default and was left out.
+    /// without a preset value that is not set.
     pub(super) fn take<T>(&mut self, name: &str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         let (key, value) = self.value(name)?;
         self.parsed(key, &value, parse)
@@ -91,7 +91,7 @@ impl Table {
             ValueKind::String(text) => text.split(',').map(|part| part.trim().into()).collect(),
             _ => vec![value],
         };
-        // Of all of them, to find each mistake.
+        // All elements are parsed, to find each mistake.
         let parsed: Vec<_> = elements
             .iter()
             .map(|element| self.parsed(key, element, &parse))
@@ -104,14 +104,14 @@ impl Table {
         self.entries.get(name).is_some_and(|value| !is_blank(value))
     }
 
-    /// Adds a mistake if a key is set to what is right by itself, but wrong together with others.
+    /// Adds a mistake if the key is set to a value that is valid by itself, but wrong together with others.
     pub(super) fn refuse_if(&mut self, is_wrong: bool, name: &str, expected: &str) {
         if is_wrong && self.is_set(name) {
             self.refuse(name, expected);
         }
     }
 
-    /// Adds a mistake: the value, or that there is none, is not what the table of keys says.
+    /// Adds a mistake: the value, or its absence, contradicts the table of keys.
     pub(super) fn refuse_value(&mut self, name: &str) {
         self.refuse(name, self.key(name).expected);
     }
@@ -121,7 +121,7 @@ impl Table {
         self.complain(name, format!("expected {expected}, found {found}"));
     }
 
-    /// Adds a mistake about a key in words of its own.
+    /// Adds a mistake about a key, with its own message.
     pub(super) fn complain(&mut self, name: &str, message: String) {
         let origin = self.entries.get(name).and_then(Value::origin);
         let key = format!("{}.{}", self.label, quoted(name));
@@ -129,7 +129,7 @@ impl Table {
         self.problems.push(problem);
     }
 
-    /// Names every key that there is not.
+    /// Adds a mistake for every unknown key.
     pub(super) fn finish(&mut self) {
         let known: Vec<_> = self.section.keys().iter().map(|key| key.name).collect();
         let names = self.entries.keys().cloned();
@@ -149,7 +149,7 @@ impl Table {
             .expect("every key that the program asks for is in the table of keys")
     }
 
-    /// The value of the key, if it was set. The empty text is a value only where something else is the default.
+    /// The value of the key, if it was set. The empty text is a value only where the default is another value.
     fn given(&self, key: &Key) -> Option<&Value> {
         let value = self.entries.get(key.name)?;
         let is_given = match key.preset {
@@ -192,7 +192,7 @@ impl Table {
     }
 }
 
-/// A value the way a message shows it.
+/// A value as messages show it.
 pub(super) fn found(value: &Value) -> String {
     match &value.kind {
         ValueKind::Nil => "nothing".to_owned(),

@@ -34,7 +34,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
-    // An empty number does not parse, a sign was not counted as a digit.
+    // An empty number does not parse, and a sign is not a digit.
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 

@@ -1,4 +1,4 @@
-//! Parsers of single values: text in, a valid value or the reason why not out.
+//! Parsers of single values: text in, a valid value or the expectation out.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::session::Protocol;
 
-/// Which kind of syslog target; its address or path are keys of their own.
+/// The kinds of syslog targets; address and path are keys of their own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum TargetKind {
     Local,
@@ -43,7 +43,7 @@ macro_rules! choices {
 choices! {
     flag: bool { "true" => true, "false" => false }
     log_scope: LogScope { "nat" => LogScope::Nat, "all" => LogScope::All }
-    // There is one so far.
+    // There is only one so far.
     transport: () { "udp" => () }
     // By name, or by the number in its header.
     version: Version {
@@ -142,7 +142,7 @@ pub(crate) fn address(default_port: u16) -> impl Fn(&str) -> Parsed<SocketAddr> 
     }
 }
 
-/// The usual mistakes: a port that cannot be, and a name, which might mean another host tomorrow.
+/// The usual mistakes: an impossible port, and a name, which might mean another host tomorrow.
 fn no_address(text: &str) -> Option<String> {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let letters = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -157,7 +157,7 @@ fn no_address(text: &str) -> Option<String> {
     }
 }
 
-/// The same for where something is sent: neither the address nor the port can be "any".
+/// The same for a destination, whose address and port cannot be "any".
 pub(crate) fn destination(default_port: u16) -> impl Fn(&str) -> Parsed<SocketAddr> {
     move |text| {
         let destination = address(default_port)(text)?;
@@ -204,7 +204,7 @@ pub(crate) fn namespace(text: &str) -> Parsed<Namespace> {
     }
 }
 
-/// A name that nft can print and read back, and that leaves room for a suffix below its limit.
+/// A name that nft can print and read back, and which leaves room for a suffix below its limit.
 pub(crate) fn table_name(text: &str) -> Parsed<String> {
     let begins = text.starts_with(|c: char| c.is_ascii_alphabetic());
     named(text, begins, 63, "_.-")
@@ -270,7 +270,7 @@ pub(crate) fn whole<T: std::str::FromStr + PartialOrd>(
     }
 }
 
-/// At most so many letters, digits and others.
+/// At most `limit` letters, digits and others.
 pub(crate) fn named(text: &str, begins: bool, limit: usize, others: &str) -> Parsed<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || others.contains(c);
     if begins && text.len() <= limit && text.chars().all(allowed) {
@@ -294,7 +294,7 @@ fn number(text: &str) -> Option<u32> {
     }
 }
 
-/// The address without the bits beyond the prefix, whose length fits its family.
+/// The address without the bits beyond the prefix; the length must fit its family.
 pub(super) fn network_of(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {

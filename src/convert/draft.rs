@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Conversion, Note};
 use crate::config::quoted;
 
-/// Where comments are broken.
+/// The column at which comments are broken.
 const WIDTH: usize = 118;
 
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ impl Draft {
         self.body += &format!("\n{header}\n");
     }
 
-    /// Numbers, strings and lists are written alike in TOML and JSON, but for one character that JSON leaves as it is.
+    /// TOML and JSON write numbers, strings and lists alike, except for one character that JSON does not escape.
     pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
         let value = value.into().to_string().replace('\u{7f}', "\\u007F");
         self.body += &format!("{key} = {value}\n");
@@ -31,7 +31,7 @@ impl Draft {
         self.body += &comment(text);
     }
 
-    /// The whole text, which says where it comes from and, in the order of that file, what is not in it.
+    /// The whole text, which names its origin and lists, in the order of that file, the settings that it lacks.
     pub(super) fn conclude(self, origin: &str) -> Conversion {
         let Self { body, mut notes } = self;
         notes.sort_by_key(|note| note.line);
@@ -41,7 +41,7 @@ impl Draft {
             quoted(origin)
         ));
         if !notes.is_empty() {
-            toml += "#\n# What has no equivalent, or another than it seems:\n";
+            toml += "#\n# Settings without an equivalent, or with an unexpected one:\n";
         }
         for note in &notes {
             let note = note.to_string();

@@ -1,8 +1,8 @@
 //! The options of the kernel module `ipt_NETFLOW` as nattrail's configuration.
 //!
-//! They are read where they are kept: `options ipt_NETFLOW …` in a file of modprobe.d(5), or `net.netflow.… = …` in one of
-//! sysctl.d(5), also mixed. A later one overrides an earlier one, as in the kernel. Both the original module and its fork
-//! with `targets` and `hooks` are known.
+//! They are read from a file of modprobe.d(5), `options ipt_NETFLOW …`, or of sysctl.d(5), `net.netflow.… = …`, or a
+//! mixture. A later one overrides an earlier one, as in the kernel. Both the original module and its fork with
+//! `targets` and `hooks` are known.
 
 mod destination;
 mod lines;
@@ -15,8 +15,8 @@ use crate::config::quoted;
 /// The module's default destination.
 const DEFAULT_DESTINATION: &str = "127.0.0.1:2055";
 
-/// The whole conversion, if there is an option of the module in the text, and a destination that could be sent to. `origin`
-/// is what the result calls the file.
+/// The whole conversion, if the text has an option of the module and a usable destination. `origin` is the name of the
+/// file in the result.
 pub fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     let mut draft = Draft::default();
     let settings = lines::read(text, &mut draft.notes);
@@ -41,7 +41,7 @@ pub fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     Ok(draft.conclude(origin))
 }
 
-/// The keys that every collector has in common.
+/// The keys that all collectors share.
 fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
     let mut keys = Draft::default();
     let mut version = "v5";
@@ -50,7 +50,7 @@ fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
             Some(5) => {}
             Some(9) => version = "v9",
             Some(10) => version = "ipfix",
-            _ => notes.push(protocol.unexpected("5, 9 or 10", "5 is taken")),
+            _ => notes.push(protocol.unexpected("5, 9 or 10", "5 is used")),
         }
     }
     keys.set("version", version);
@@ -59,7 +59,7 @@ fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
         let setting = settings.last(name, notes)?;
         let number = integer(&setting.value).filter(|number| valid(*number));
         if number.is_none() {
-            notes.push(setting.unexpected("a number", "the default is taken"));
+            notes.push(setting.unexpected("a number", "the default is used"));
         }
         Some((setting, number?))
     };
@@ -70,16 +70,16 @@ fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
     if let Some((setting, size)) = buffer {
         let clamped = size.clamp(4 << 10, 1 << 30);
         if clamped != size {
-            let outcome = format!("{clamped} is taken");
+            let outcome = format!("{clamped} is used");
             notes.push(setting.unexpected("4096 to 1073741824 bytes", &outcome));
         }
         keys.set("send-buffer", clamped);
     }
-    // The kernel has an int, of which the header takes the bits.
+    // The kernel has an int, whose bits go into the header.
     let mut id = domain.map_or(0, |(_, id)| id as u32);
     if let Some((setting, _)) = domain.filter(|_| version == "v5" && id > 255) {
         id &= 255;
-        let message = format!("NetFlow v5 has 8 bits for it: {id} is taken");
+        let message = format!("NetFlow v5 has 8 bits for it: {id} is used");
         notes.push(setting.note(message));
     }
     keys.set("observation-domain", id);
@@ -111,7 +111,7 @@ fn explain_purpose(settings: &Settings, notes: &mut Vec<Note>) {
     let mut targets = settings.0.iter().rev();
     let targets = targets.find(|option| option.name == "targets");
     if targets.is_none_or(|option| integer(&option.value) != Some(0)) {
-        let message = "traffic accounting (rules with -j NETFLOW, hooks) is not nattrail's: keep the module for that, with \
+        let message = "nattrail does no traffic accounting (rules with -j NETFLOW, hooks): keep the module for that, with \
                        natevents=0, or use another exporter such as softflowd or pmacct";
         notes.push(Note::new(0, "", message));
     }
@@ -121,7 +121,7 @@ fn destinations(settings: &Settings, notes: &mut Vec<Note>) -> Result<Vec<Destin
     let name = "destination";
     let given = settings.last(name, notes);
     if given.is_none() {
-        let message = format!("not given: the module's default, {DEFAULT_DESTINATION}, is taken");
+        let message = format!("not given: the module's default, {DEFAULT_DESTINATION}, is used");
         notes.push(Note::new(0, name, message));
     }
     let text = given.map_or(DEFAULT_DESTINATION, |given| &given.value);
@@ -131,7 +131,7 @@ fn destinations(settings: &Settings, notes: &mut Vec<Note>) -> Result<Vec<Destin
         let shown = quoted(entry);
         let message = match Destination::parse(entry) {
             Ok(found) if list.iter().any(|other| other.address == found.address) => {
-                format!("\"{shown}\": there already, left out")
+                format!("\"{shown}\": a duplicate, left out")
             }
             Ok(found) => {
                 let rest = quoted(&found.rest);
@@ -177,30 +177,30 @@ fn integer(text: &str) -> Option<i64> {
     i64::from(u32::from_str_radix(digits, radix).ok()?).checked_mul(sign)
 }
 
-/// Why an option is not in the result, and what to do instead.
+/// The reason why an option is not in the result, and an alternative.
 fn without_equivalent(name: &str) -> &'static str {
     match name {
         "active_timeout" | "inactive_timeout" => {
             "no equivalent: an event leaves at once (collector.export-delay), the kernel decides when a connection ends"
         }
-        "aggregation" => "no equivalent: a record says who it was; aggregate in the collector",
+        "aggregation" => {
+            "no equivalent: a record identifies one connection; aggregate in the collector"
+        }
         "sampler" => "no equivalent: the module did not sample NAT events, and nattrail never does",
         "hashsize" => {
             "no equivalent: nattrail's table grows by itself; the kernel's is net.netfilter.nf_conntrack_buckets"
         }
         "maxflows" => {
-            "no equivalent: connections are as many as net.netfilter.nf_conntrack_max lets be"
+            "no equivalent: net.netfilter.nf_conntrack_max limits the number of connections"
         }
-        "nfevents_limit" => {
-            "no equivalent: nattrail reads what there is, and states what was lost as a gap"
-        }
+        "nfevents_limit" => "no equivalent: nattrail reads every event, and states losses as a gap",
         "snmp_rules" => "no equivalent: NAT events carry no interfaces",
         "promisc" => "no equivalent: mirrored traffic is not translated here",
         "scan_min" => "no equivalent: see collector.export-delay",
         "exportcpu" => {
             "no equivalent: bind the service to a processor with CPUAffinity= in its unit"
         }
-        "debug" => "no equivalent: nattrail's log says what changes, \"nattrail status\" the rest",
+        "debug" => "no equivalent: nattrail's log reports changes, \"nattrail status\" the state",
         "targets" => "not needed: nattrail has no iptables target, and loads no module of its own",
         "hooks" | "hooks_mark" | "hooks_mark_mask" => {
             "no equivalent: they were for traffic accounting; capture.mark selects connections by their ct mark"

@@ -1,9 +1,9 @@
-//! Configurations of other programs as nattrail's: their text in, a `nattrail.toml` out, and a note for each thing they say
+//! Configurations of other programs as nattrail's: their text in, a `nattrail.toml` out, and a note for each setting
 //! that has no place in it.
 //!
-//! Nothing is dropped silently: whatever a file says is either in the result or in a note with its line. The result is
-//! always one that the loader accepts; where that is not possible (no collector is left), there is no result but the note
-//! that says why. Sans-IO: no file is opened here.
+//! Nothing is dropped silently: every setting of a file is either in the result or in a note with its line. The loader
+//! always accepts the result; where that is not possible (no collector is left), the only result is a note with the
+//! reason. Sans-IO: no file is opened here.
 
 mod draft;
 pub mod ipt_netflow;
@@ -25,12 +25,12 @@ pub struct Conversion {
     pub notes: Vec<Note>,
 }
 
-/// Something that has no equivalent, or another one than it seems, and what to do instead.
+/// A setting without an equivalent, or with an unexpected one, and an alternative.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Note {
-    /// Where it is said, counted from 1; 0 for what the file as a whole says, or does not say.
+    /// The line of the setting, counted from 1; 0 for a note about the file as a whole.
     line: usize,
-    /// The setting by its name; empty where it has none.
+    /// The setting by its name; empty when it has none.
     setting: String,
     message: String,
 }
@@ -57,7 +57,7 @@ impl fmt::Display for Note {
     }
 }
 
-/// One setting of a file, by its name with those of the blocks around it: `ct2ft.ttl`.
+/// One setting of a file; its name includes those of the blocks around it: `ct2ft.ttl`.
 #[derive(Debug)]
 struct Setting {
     name: String,
@@ -72,7 +72,7 @@ impl Setting {
         Note::new(self.line, &self.name, message)
     }
 
-    /// Says that its value is not what was expected, and what becomes of it.
+    /// A note that its value is unexpected, and on the value used instead.
     fn unexpected(&self, expected: &str, outcome: &str) -> Note {
         let found = quoted(&self.value);
         self.note(format!("expected {expected}, found \"{found}\": {outcome}"))
@@ -112,7 +112,7 @@ impl Settings {
         Some(last)
     }
 
-    /// Says of each setting that nobody has looked at why it is not in the result.
+    /// Adds a note with the reason for each setting that the conversion has not looked at.
     fn explain_rest(&self, reason: impl Fn(&str) -> &'static str, notes: &mut Vec<Note>) {
         for setting in self.0.iter().filter(|setting| !setting.seen.get()) {
             notes.push(setting.note(reason(&setting.name)));
@@ -120,13 +120,13 @@ impl Settings {
     }
 }
 
-/// Without the quotes around it.
+/// The text without the quotes around it.
 fn unquoted(text: &str) -> &str {
     let within = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     within('"').or_else(|| within('\'')).unwrap_or(text)
 }
 
-/// Where something can be sent to.
+/// A valid destination.
 fn destination(ip: IpAddr, port: u16) -> Option<SocketAddr> {
     values::destination(0)(&SocketAddr::new(ip, port).to_string()).ok()
 }

@@ -1,8 +1,8 @@
 //! An `nfflowd.conf` (Net::Netfilter::NetFlow) as nattrail's configuration.
 //!
-//! nfflowd lays the file over a configuration of its own, which is repeated here where it decides what left the gateway:
-//! three NetFlow v5 flows per finished connection, and the same lines to the local syslog, facility local6,
-//! from a program named nfflowd (conntrack before 1.0).
+//! nfflowd lays the file over a configuration of its own, which is repeated here as far as it decides on the exports:
+//! three NetFlow v5 flows per finished connection, and the same lines to the local syslog, facility local6, from a
+//! program named nfflowd (conntrack before 1.0).
 
 mod copies;
 mod filter;
@@ -18,8 +18,8 @@ const DAY: u64 = 24 * 60 * 60;
 /// The seconds after which nfflowd forgets connections.
 const DEFAULT_TTL: u64 = 7 * DAY;
 
-/// The whole conversion, if the text is in the format of Config::General and names a collector that could be sent to. `origin`
-/// is what the result calls the file.
+/// The whole conversion, if the text is in the format of Config::General and names a usable collector. `origin` is the
+/// name of the file in the result.
 pub fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     let settings = general::parse(text)?;
     let mut draft = Draft::default();
@@ -31,7 +31,7 @@ pub fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     Ok(draft.conclude(origin))
 }
 
-/// Why a setting is not in the result, and what to do instead.
+/// The reason why a setting is not in the result, and an alternative.
 fn without_equivalent(path: &str) -> &'static str {
     let (blocks, name) = path.rsplit_once('.').unwrap_or(("", path));
     match (blocks, name) {
@@ -44,9 +44,7 @@ fn without_equivalent(path: &str) -> &'static str {
         | ("conntrack", "init_format" | "init_args") => {
             "no equivalent: nattrail starts no other programs"
         }
-        ("conntrack", "args") => {
-            "no equivalent: put what it stands for into format, and convert again"
-        }
+        ("conntrack", "args") => "no equivalent: put its options into format, and convert again",
         (conf, "format") if conf.starts_with("ptee.conf") => {
             "no equivalent: nattrail's lines are those that nfflowd wrote without it; see [[syslog]] format"
         }
@@ -69,10 +67,10 @@ fn pending(settings: &Settings, draft: &mut Draft) {
     let mut seconds = DEFAULT_TTL;
     if let Some(ttl) = settings.last("ct2ft.ttl", notes) {
         match ttl.value.parse::<u64>() {
-            // As Perl's || has it.
+            // Perl's || treats it so.
             Ok(0) => notes.push(ttl.note("0 is the default, 7 days")),
             Ok(value) if value.checked_mul(1000).is_some() => seconds = value,
-            _ => notes.push(ttl.unexpected("seconds", "7 days are taken")),
+            _ => notes.push(ttl.unexpected("seconds", "7 days are used")),
         }
     }
     draft.section("[pending]");
@@ -88,8 +86,8 @@ fn pending(settings: &Settings, draft: &mut Draft) {
     draft.set("ttl", ttl);
 }
 
-/// Writes what `<flow_send>` says, from where to where, and gives the address that nfflowd puts into the field exaddr of
-/// its lines: the first argument as it is.
+/// Writes the source and the destination from `<flow_send>`, and returns the address that nfflowd puts into the field
+/// exaddr of its lines: the first argument, unchanged.
 fn collector(settings: &Settings, draft: &mut Draft) -> Result<Option<IpAddr>, Note> {
     let arguments = settings.all("flow_send.args");
     let [source, address, port] = arguments.as_slice() else {
@@ -123,7 +121,7 @@ fn collector(settings: &Settings, draft: &mut Draft) -> Result<Option<IpAddr>, N
         "Three flows at the end of a connection, in nfflowd's order: before, after, and return.",
     );
     draft.set("records", vec!["triplet"]);
-    // flow-send takes 0 for any.
+    // flow-send treats 0 as any.
     if let Some(from) = exporter.filter(|ip| !ip.is_unspecified()) {
         if from.is_ipv6() != to.is_ipv6() {
             let message = "expected a source and a collector address of one family, found two";

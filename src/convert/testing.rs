@@ -1,11 +1,11 @@
-//! The properties that every test of a conversion shows: the loader accepts it, and each note stands in it as a comment.
+//! The properties that every test of a conversion checks: the loader accepts it, and it has each note as a comment.
 
 #![allow(clippy::unwrap_used)]
 
 use super::{Conversion, Note};
 use crate::config::Config;
 
-/// The result as the loader reads it.
+/// The result, as the loader reads it.
 pub(super) fn load(conversion: &Conversion) -> Config {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("nattrail.toml");
@@ -19,7 +19,7 @@ pub(super) fn load(conversion: &Conversion) -> Config {
 /// The same, and the notes.
 pub(super) fn loaded(conversion: &Conversion) -> (Config, Vec<String>) {
     let notes: Vec<_> = conversion.notes.iter().map(Note::to_string).collect();
-    // Broken into lines, each of them a comment.
+    // The notes are broken into comment lines.
     let unbroken = conversion.toml.replace("\n#  ", "");
     for note in &notes {
         assert!(

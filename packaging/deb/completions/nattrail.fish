@@ -64,16 +64,16 @@ always\t''
 never\t''"
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
-complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l strict -d 'Fail for warnings too'
+complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l strict -d 'Fail on warnings too'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l json -d 'Print an array of JSON objects'
-complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l config-only -d 'Look at the configuration only'
+complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l config-only -d 'Check the configuration only'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l json -d 'Print one JSON object per line'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l csv -d 'Print comma-separated values, the first line the names of the columns'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l watch -d 'Print it again and again, every 2 seconds if not said otherwise' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l watch -d 'Print it repeatedly, every 2 seconds unless given otherwise' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l color -d 'Use colours: auto is on a terminal, unless NO_COLOR is set or TERM is dumb' -r -f -a "auto\t''
 always\t''
 never\t''"
@@ -90,11 +90,11 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l src -d 'Only 
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l dst -d 'Only sessions with this destination before translation' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l post -d 'Only sessions with this source or destination after translation' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l proto -d 'Only sessions of this protocol, by name or number' -r
-complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l mark -d 'Only sessions whose mark, as far as the mask goes, is this' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l mark -d 'Only sessions whose mark, under the mask, is this' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l zone -d 'Only sessions in this conntrack zone' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l event -d 'Only these events: create or delete' -r -f -a "create\t''
 delete\t''"
-complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s n -l count -d 'End after so many events' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s n -l count -d 'End after this many events' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l color -d 'Use colours: auto is on a terminal, unless NO_COLOR is set or TERM is dumb' -r -f -a "auto\t''
 always\t''
 never\t''"

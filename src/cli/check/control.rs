@@ -1,5 +1,4 @@
-//! Whether a daemon runs, which its control socket shows, and how it fares; and if none runs, whether that socket could be
-//! made.
+//! Whether a daemon runs, as its control socket shows, and its state; without one, whether that socket could be made.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -9,11 +8,10 @@ use std::path::Path;
 use super::super::status;
 use super::{Exit, Finding, Judgement, error, health, warning};
 
-/// It is no mistake that no daemon runs, which may be about to be started, nor that one has not read what is about to be
-/// read.
+/// Neither a daemon that does not run yet is a mistake, nor one that has not read the latest configuration yet.
 pub(super) fn look(socket: Option<&Path>) -> Vec<Finding> {
     let Some(path) = socket else {
-        let found = "no control socket, so that it cannot be asked".to_owned();
+        let found = "it has no control socket and cannot be asked".to_owned();
         return vec![Finding::new("daemon", Ok(found))];
     };
     let object = format!("control socket {}", path.display());
@@ -27,7 +25,7 @@ pub(super) fn look(socket: Option<&Path>) -> Vec<Finding> {
     };
     let Ok(metrics) = status::parse(&answer) else {
         let found = "expected the metrics of a daemon, found something else";
-        let judgement = warning(found, "see what listens there");
+        let judgement = warning(found, "find out what listens there");
         return vec![Finding::new(object, judgement)];
     };
     let unread = status::unread(&metrics).map_or_else(String::new, |unread| format!("; {unread}"));
@@ -37,7 +35,7 @@ pub(super) fn look(socket: Option<&Path>) -> Vec<Finding> {
     findings
 }
 
-/// Why a daemon cannot be asked.
+/// The reason why a daemon cannot be asked.
 fn absence(path: &Path, reason: &io::Error) -> Judgement {
     let advice = "the daemon would run without one: move it away, or change control.socket";
     let found = fs::symlink_metadata(path);
@@ -50,7 +48,7 @@ fn absence(path: &Path, reason: &io::Error) -> Judgement {
             "create the directory, or change control.socket",
         ),
         ErrorKind::PermissionDenied => warning(
-            format!("expected to be asked whether a daemon runs, found: {reason}"),
+            format!("expected to tell whether a daemon runs, found: {reason}"),
             "run as root, or in the group of the socket",
         ),
         ErrorKind::ConnectionRefused => warning(
@@ -70,7 +68,7 @@ fn absence(path: &Path, reason: &io::Error) -> Judgement {
     }
 }
 
-/// The daemon makes the directory of the socket, but not those above.
+/// The daemon makes the directory of the socket, but not the ones above.
 fn can_be_made(path: &Path) -> bool {
     path.ancestors().skip(1).take(2).any(Path::is_dir)
 }

@@ -10,9 +10,9 @@ use super::{Exit, Flaw, Judgement, error, warning};
 use crate::export::file::{LINK_ADVICE, follows_link};
 use crate::store;
 
-/// Open connections of everybody behind the gateway are nobody else's business.
+/// The open connections of the users behind the gateway are private.
 const WIDEST_MODE: u32 = 0o750;
-const NOT_YET: &str = "not there yet, made at the first start";
+const NOT_YET: &str = "not there yet; the first start makes it";
 
 pub(super) fn state_directory(directory: &Path, rights: &Rights) -> Judgement {
     let advice =
@@ -34,13 +34,13 @@ pub(super) fn state_directory(directory: &Path, rights: &Rights) -> Judgement {
         None => Ok(NOT_YET.to_owned()),
         Some(mode) if mode & 0o777 & !WIDEST_MODE != 0 => warning(
             format!("expected mode 0750 or narrower, found {mode:04o}"),
-            "others may see that and when there are records: give pending.database a directory of its own",
+            "others can see whether and when there are records: give pending.database a directory of its own",
         ),
         Some(mode) => Ok(format!("writable, mode {mode:04o}")),
     }
 }
 
-/// The database, if there is one already.
+/// The database, if it already exists.
 pub(super) fn database(path: &Path, rights: &Rights) -> Option<Judgement> {
     let metadata = fs::symlink_metadata(path).ok()?;
     if !metadata.is_file() {

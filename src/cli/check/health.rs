@@ -1,5 +1,5 @@
-//! Whether the daemon that runs does its work, by its own metrics: an error while records are being lost or may be, a
-//! warning for what is past.
+//! Whether the running daemon works, by its own metrics: an error while records are being lost or may be, a warning for
+//! past losses.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::{Exit, Finding, Judgement, error, warning};
 use crate::metrics::{Metrics, State};
 use crate::session::GapCause;
 
-/// A loss that was over before is past.
+/// Losses that ended longer ago are past.
 const LATELY: Duration = Duration::from_secs(300);
 
 pub(super) fn judge(metrics: &Metrics) -> Vec<Finding> {
@@ -16,7 +16,7 @@ pub(super) fn judge(metrics: &Metrics) -> Vec<Finding> {
         let advice = "nattrail-records(7) explains the cause, nattrail-guide(7) what to do";
         let last = gaps.last.unwrap_or_default();
         let found = format!("{} since the start, the last until {last}", gaps.count);
-        // A start that found one has ended it.
+        // A start that finds such a gap also ends it.
         let over =
             cause == GapCause::Restart.name() || metrics.time.saturating_since(last) >= LATELY;
         let object = format!("gaps with cause {cause}");
@@ -46,7 +46,7 @@ pub(super) fn judge(metrics: &Metrics) -> Vec<Finding> {
     findings
 }
 
-/// An error now, or a warning of what is past.
+/// An error for the present, or a warning for the past.
 fn flaw(now: bool, found: String, advice: &'static str) -> Judgement {
     match now {
         true => error(Exit::Unavailable, found, advice),

@@ -1,9 +1,9 @@
-//! By whose rights files are judged: those of the service where systemd has one, its sandbox included, else those of who
-//! checks.
+//! The rights by which files are judged: those of the service where systemd has one, its sandbox included, otherwise
+//! those of the caller.
 //!
-//! Judged by owner, group and mode, and by what systemd.exec(5) says of `ProtectSystem=`, `ProtectHome=`, `PrivateTmp=`,
-//! `ReadWritePaths=` and the service's own directories. Access control lists, `SupplementaryGroups=` and mounts of the
-//! unit's own are not looked at.
+//! The judgement uses owner, group and mode, and the rules of systemd.exec(5) for `ProtectSystem=`, `ProtectHome=`,
+//! `PrivateTmp=`, `ReadWritePaths=` and the service's own directories. It ignores access control lists,
+//! `SupplementaryGroups=` and the unit's own mounts.
 
 use std::fmt;
 use std::fs;
@@ -18,7 +18,7 @@ use rustix::process::geteuid;
 const PROPERTIES: &str = "LoadState,User,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,StateDirectory,LogsDirectory,\
      CacheDirectory,RuntimeDirectory";
 
-/// Those of who checks where there is no service.
+/// The service; without one, the caller's rights apply.
 #[derive(Debug, Default)]
 pub(super) struct Rights(Option<Service>);
 
@@ -43,7 +43,7 @@ struct Identity {
 }
 
 impl Rights {
-    /// Those of the service with this configuration file: an instance's in `/etc/nattrail`, the main one's for any other.
+    /// The rights of the service with this configuration file: an instance for one in `/etc/nattrail`, else the main service.
     pub(super) fn of_service(file: Option<&Path>) -> Self {
         let unit = unit_of(file);
         let property = format!("--property={PROPERTIES}");
@@ -64,12 +64,12 @@ impl Rights {
         identity.map_or_else(|| geteuid().as_raw(), |identity| identity.user)
     }
 
-    /// Whether a file may be written, or made with the directories that are missing; else what was expected and found.
+    /// Whether a file may be written, or made with its missing directories; otherwise the expectation and the finding.
     pub(super) fn may_write(&self, path: &Path) -> Result<(), String> {
         let there = path.ancestors().find(|ancestor| ancestor.exists());
         let there = there.unwrap_or(Path::new("/"));
         let judge = || {
-            // The sandbox goes by what a path leads to.
+            // The sandbox judges the target of a path.
             let existing = fs::canonicalize(there).map_err(|error| error.to_string())?;
             let wanted = match existing.is_dir() {
                 true => Access::WRITE_OK | Access::EXEC_OK,
@@ -90,38 +90,38 @@ impl Rights {
     }
 }
 
-/// Remarks on the judgement itself.
+/// A remark on the judgement itself.
 impl fmt::Display for Rights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(service) = &self.0 else {
-            return f.write_str("judged by the rights of who checks: systemd has no nattrail here");
+            return f.write_str("judged by the rights of the caller: systemd has no nattrail here");
         };
         let (unit, user) = (&service.unit, service.user());
         let (system, home) = (&service.protect_system, &service.protect_home);
         write!(
             f,
-            "judged as {unit} may use them: {user}, ProtectSystem={system}, ProtectHome={home}"
+            "judged by the rights of {unit}: {user}, ProtectSystem={system}, ProtectHome={home}"
         )
     }
 }
 
 impl Service {
-    /// Whether it may write `path`, of which `existing` is there; else why it cannot.
+    /// Whether it may write `path`, of which `existing` exists; otherwise the reason why not.
     fn judge(&self, existing: &Path, path: &Path) -> Result<(), String> {
         if let Some(setting) = self.forbids(path) {
             return Err(format!(
-                "{setting} of {}; what it may write is a matter of LogsDirectory= or ReadWritePaths=",
+                "{setting} of {}; LogsDirectory= or ReadWritePaths= would allow it",
                 self.unit
             ));
         }
-        // systemd makes them, and gives them to the user with all that is in them.
+        // systemd makes them, and gives them to the user with all their content.
         let mut own = self.own.iter();
         if own.any(|own| path.starts_with(own) && own.starts_with(existing)) {
             return Ok(());
         }
         let user = self.user();
         let Some(identity) = Identity::of(&self.user) else {
-            return Err(format!("there is no {user}, as whom {} runs", self.unit));
+            return Err(format!("there is no {user}, which {} needs", self.unit));
         };
         let mut above = existing.ancestors().skip(1);
         if let Some(closed) = above.find(|directory| !identity.may(directory, 0o1)) {
@@ -130,11 +130,11 @@ impl Service {
         let needed = if existing.is_dir() { 0o3 } else { 0o2 };
         match identity.may(existing, needed) {
             true => Ok(()),
-            false => Err(format!("owner and mode, which leave {user} out")),
+            false => Err(format!("owner and mode, which exclude {user}")),
         }
     }
 
-    /// Of the properties that `systemctl show` prints; none when there is no such unit.
+    /// Reads the output of `systemctl show`; `None` when there is no such unit.
     fn parse(unit: String, shown: &str) -> Option<Self> {
         let mut service = Self {
             unit,
@@ -144,8 +144,8 @@ impl Service {
         for (name, value) in shown.lines().filter_map(|line| line.split_once('=')) {
             let below = |root: &str| {
                 let words = value.split_whitespace().map(|word| {
-                    // A path may be marked as one that need not exist (-) or is below the unit's root (+); a directory
-                    // may have a symbolic link to it, after a colon.
+                    // A path may be marked as optional (-) or as below the unit's root (+); a directory may have a
+                    // symbolic link to it, after a colon.
                     let word = word.trim_start_matches(['-', '+']);
                     Path::new(root).join(word.split(':').next().unwrap_or(word))
                 });
@@ -175,7 +175,7 @@ impl Service {
         }
     }
 
-    /// The setting that keeps the service from writing there.
+    /// The setting that forbids the service to write there.
     fn forbids(&self, path: &Path) -> Option<String> {
         let within = |roots: &[&str]| roots.iter().any(|root| path.starts_with(root));
         let homes = matches!(self.protect_home.as_str(), "yes" | "read-only" | "tmpfs");
@@ -187,7 +187,7 @@ impl Service {
             return None;
         }
         if self.private_tmp && within(&["/tmp", "/var/tmp"]) {
-            // Writable, and nobody else would ever see it.
+            // It is writable, but nobody else would ever see it.
             return Some("PrivateTmp=yes".to_owned());
         }
         let closed = match self.protect_system.as_str() {
@@ -214,7 +214,7 @@ impl Identity {
         })
     }
 
-    /// Whether the mode lets it do all of this (read 4, write 2, execute or enter 1).
+    /// Whether the mode permits all of this (read 4, write 2, execute or enter 1).
     fn may(&self, path: &Path, needed: u32) -> bool {
         let Ok(metadata) = fs::metadata(path) else {
             return false;
@@ -239,7 +239,7 @@ fn unit_of(file: Option<&Path>) -> String {
     }
 }
 
-/// The output of a program, if it is there and succeeds.
+/// The output of a program, if it exists and succeeds.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let succeeded = output.status.success();

@@ -1,7 +1,7 @@
-//! Records as they are shown: aligned columns for people, or the daemon's lines as they came.
+//! The output of records: aligned columns for people, or the daemon's lines as they came.
 //!
-//! The columns are those of `nattrail pending`. A column that meets a wider value stays as wide from then on, so that IPv6
-//! needs no room where there is none of it. Nothing that came from the daemon reaches a terminal as a control character.
+//! The columns are those of `nattrail pending`. A column that gets a wider value keeps that width, so IPv6 needs room
+//! only where there is some. Nothing from the daemon reaches a terminal as a control character.
 
 use serde_json::{Map, Value};
 
@@ -9,7 +9,7 @@ use crate::cli::color::{ALARM, BOLD, CYAN, DIM, GREEN, Paint, YELLOW};
 use crate::cli::control::printable;
 use crate::session::GapCause;
 
-/// The columns of events, with the widths that most values need: a time, `delete`, `icmp`, four addresses of IPv4 with
+/// The columns of events, with the widths that most values need: a time, `delete`, `icmp`, four IPv4 addresses with
 /// ports, `snat`.
 const COLUMNS: [(&str, usize); 8] = [
     ("TIME", 24),
@@ -31,7 +31,7 @@ pub(super) enum Line {
     Record(Record),
 }
 
-/// A record in the format `json`. A text that is not there is empty.
+/// A record in the format `json`. A missing text is empty.
 #[derive(Debug)]
 pub(super) struct Record(Map<String, Value>);
 
@@ -55,7 +55,7 @@ impl Line {
 }
 
 impl Record {
-    /// Without what a terminal would obey.
+    /// The text without characters that control a terminal.
     fn text(&self, name: &str) -> String {
         let text = self.0.get(name).and_then(Value::as_str);
         printable(text.unwrap_or_default())
@@ -81,7 +81,7 @@ impl Record {
 pub(super) struct Printer {
     json: bool,
     paint: Paint,
-    /// Events that are still to be shown, if they are counted.
+    /// The number of events left to show, if there is a limit.
     left: Option<u64>,
     widths: [usize; COLUMNS.len()],
 }
@@ -96,7 +96,7 @@ impl Printer {
         }
     }
 
-    /// Whether as many events as wanted have been shown.
+    /// Whether the wanted number of events has been shown.
     pub(super) fn is_done(&self) -> bool {
         self.left == Some(0)
     }
@@ -109,7 +109,7 @@ impl Printer {
         }
     }
 
-    /// Shows a record, which is `line` as it came.
+    /// Shows a record, whose original line is `line`.
     pub(super) fn record(&mut self, record: &Record, line: &[u8], out: &mut Vec<u8>) {
         let is_gap = record.text("event") == "gap";
         if !is_gap && let Some(left) = &mut self.left {
@@ -149,7 +149,7 @@ impl Printer {
         self.row(cells, &details(record))
     }
 
-    /// Cells of equal width, and after them the details as they are.
+    /// Cells of equal width, followed by the details as they are.
     fn row(&mut self, cells: [(String, &str); COLUMNS.len()], details: &str) -> String {
         let mut line = String::new();
         for (index, (text, color)) in cells.iter().enumerate() {
@@ -164,7 +164,7 @@ impl Printer {
     }
 }
 
-/// The fields that not every event has, by their names.
+/// The optional fields of an event, by their names.
 fn details(record: &Record) -> String {
     let pair = |name, first, second| {
         let (first, second) = (record.number(first)?, record.number(second)?);
@@ -192,7 +192,7 @@ fn explain(gap: &Record) -> String {
     let mut causes = GapCause::ALL.into_iter();
     let (what, lost) = match causes.find(|cause| cause.name() == name) {
         Some(GapCause::Restart) => (
-            "nattrail did not run, or had not sent on all it knew",
+            "nattrail did not run, or ended before it had sent all it knew",
             "events lost",
         ),
         Some(GapCause::Overflow) => ("the kernel's queue was full", "events lost"),
@@ -204,15 +204,15 @@ fn explain(gap: &Record) -> String {
         Some(GapCause::ClockStep) => ("the clock was set", "lost"),
         Some(GapCause::TrackingOff) => ("connection tracking may have been off", "events lost"),
         Some(GapCause::Undecoded) => (
-            "the kernel sent what nattrail does not understand",
+            "the kernel sent messages that nattrail cannot decode",
             "messages lost",
         ),
         Some(GapCause::Expired) => (
-            "so many ends waited to be taken that these sessions were closed without the kernel's report",
+            "too many ends waited for a slow listener: these sessions were closed without the kernel's report",
             "ends lost",
         ),
         Some(GapCause::Undelivered) => ("too much for this viewer", "events not shown here"),
-        None => ("something that this version does not know", "lost"),
+        None => ("a cause that this version does not know", "lost"),
     };
     let lost = match (gap.number("lost"), lost.split_once("s ")) {
         (None, _) => String::new(),
@@ -337,7 +337,7 @@ mod tests {
         );
         assert_eq!(
             gap(r#""of a later version","lost":1"#),
-            "*** T GAP of a later version: something that this version does not know, 1 lost, from A to B ***\n"
+            "*** T GAP of a later version: a cause that this version does not know, 1 lost, from A to B ***\n"
         );
         for cause in GapCause::ALL {
             let line = gap(&format!("\"{}\"", cause.name()));

@@ -1,7 +1,7 @@
-//! `destination=`: where the module exports to. Entries between commas, semicolons and white space, each an address with a
+//! `destination=`: the module's collectors. Entries between commas, semicolons and white space, each an address with a
 //! port, `@` and a source address, `%` and an interface.
 //!
-//! An IPv6 address may be in brackets; its port follows `:`, `.`, `p` or `#`. What the module cannot read it leaves out.
+//! An IPv6 address may be in brackets; its port follows `:`, `.`, `p` or `#`. The module leaves out what it cannot read.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,7 +14,7 @@ const DEFAULT_PORT: u16 = 2055;
 pub(super) struct Destination {
     pub address: SocketAddr,
     pub source: Option<IpAddr>,
-    /// An interface, and what means nothing.
+    /// An interface, and text without meaning.
     pub rest: String,
 }
 
@@ -24,10 +24,10 @@ pub(super) fn entries(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl Destination {
-    /// The error is what was expected.
+    /// The error says what was expected.
     pub(super) fn parse(entry: &str) -> Result<Self, &'static str> {
         const EXPECTED: &str = "address:port, and perhaps @source and %interface";
-        // As the module decides it.
+        // The module decides it like this.
         let v6 = entry.matches(':').count() >= 2;
         let end = entry.find(['@', '%']).unwrap_or(entry.len());
         let (target, rest) = entry.split_at(end);
@@ -56,7 +56,7 @@ impl Destination {
     }
 }
 
-/// The source address, none for "any", and what follows it.
+/// The source address, `None` for "any", and the text after it.
 fn source_of(text: &str, v6: bool) -> Option<(Option<IpAddr>, &str)> {
     let part = |c: char| c.is_ascii_hexdigit() || c == '.' || (v6 && c == ':');
     let end = text.find(|c| !part(c)).unwrap_or(text.len());
@@ -66,7 +66,7 @@ fn source_of(text: &str, v6: bool) -> Option<(Option<IpAddr>, &str)> {
     (address.is_ipv6() == v6).then_some((specified, rest))
 }
 
-/// The address, and what it says of the port.
+/// The address, and the text of the port.
 fn split(text: &str, v6: bool) -> (&str, Option<&str>) {
     let within = text.strip_prefix('[').filter(|_| v6);
     if let Some((address, port)) = within.and_then(|rest| rest.split_once(']')) {

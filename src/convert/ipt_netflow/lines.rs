@@ -1,6 +1,6 @@
 //! Finding the module's options in files of modprobe.d(5) and sysctl.d(5).
 //!
-//! A line that belongs to other modules or settings is counted, as it stays in force where it is; a line that concerns the
+//! Lines about other modules or settings are counted, as they stay in force in their file; a line that concerns the
 //! module and is not an option is named.
 
 use super::super::{Note, Settings, unquoted};
@@ -13,7 +13,7 @@ pub(super) fn read(text: &str, notes: &mut Vec<Note>) -> Settings {
     let mut lines = text.trim_start_matches('\u{feff}').lines().enumerate();
     while let Some((index, first)) = lines.next() {
         let mut line = first.to_owned();
-        // A comment can be continued too. The line feed stays, to count the lines by.
+        // A comment can be continued too. The line feed stays, so that lines can be counted.
         while line.ends_with('\\') {
             line.pop();
             line.push('\n');
@@ -28,15 +28,14 @@ pub(super) fn read(text: &str, notes: &mut Vec<Note>) -> Settings {
         }
     }
     if others > 0 {
-        let message = format!(
-            "lines that are not about ipt_NETFLOW: {others}; they stay as they are where they are"
-        );
+        let message =
+            format!("lines that are not about ipt_NETFLOW: {others}; leave them where they are");
         notes.push(Note::new(0, "", message));
     }
     given
 }
 
-/// Whether the line was one of modprobe.d about this module, or its line in /etc/modules.
+/// Whether it is a line of modprobe.d about this module, or its line in /etc/modules.
 fn modprobe(line: &str, number: usize, given: &mut Settings, notes: &mut Vec<Note>) -> bool {
     let words = words(line, number);
     let texts: Vec<_> = words.iter().map(|(_, word)| word.as_str()).collect();
@@ -61,7 +60,7 @@ fn sysctl(line: &str, number: usize, given: &mut Settings) -> bool {
     let Some((key, value)) = line.split_once('=') else {
         return false;
     };
-    // A dash in front: an error is of no consequence (sysctl.d(5)).
+    // A leading dash means that errors are ignored (sysctl.d(5)).
     let key = key.trim().trim_start_matches('-').trim();
     let name = ["net.netflow.", "net/netflow/"]
         .iter()
@@ -72,12 +71,12 @@ fn sysctl(line: &str, number: usize, given: &mut Settings) -> bool {
     name.is_some()
 }
 
-/// With underscores, as the kernel takes a dash for one.
+/// Writes underscores, as the kernel takes a dash for one.
 fn add(given: &mut Settings, name: &str, value: &str, line: usize) {
     given.add(&name.replace('-', "_"), unquoted(value), line);
 }
 
-/// modprobe takes - and _ for the same.
+/// modprobe treats - and _ alike.
 fn is_module(name: &str) -> bool {
     let name = name.replace('-', "_");
     ["ipt_netflow", "ip6t_netflow"]
@@ -85,7 +84,7 @@ fn is_module(name: &str) -> bool {
         .any(|module| name.eq_ignore_ascii_case(module))
 }
 
-/// Words between white space, of which double quotes keep some together (the kernel's next_arg), each with its line.
+/// Words between white space, which double quotes can keep together (the kernel's next_arg), each with its line.
 fn words(text: &str, first: usize) -> Vec<(usize, String)> {
     let mut words = vec![(first, String::new())];
     let (mut within, mut line) = (false, first);

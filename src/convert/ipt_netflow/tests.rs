@@ -1,4 +1,4 @@
-//! Options of ipt_NETFLOW, and what each becomes: a key of the result, or a note with its line.
+//! Options of ipt_NETFLOW, and the result of each: a key, or a note with its line.
 
 #![allow(clippy::unwrap_used)]
 
@@ -120,7 +120,7 @@ fn what_a_destination_loses_is_said() {
     let expected = [
         "line 1: destination: \"192.0.2.1:2055%eth1\": nattrail has no equivalent of \"%eth1\"",
         "line 1: destination: expected address:port, and perhaps @source and %interface, found \"nowhere\": left out",
-        "line 1: destination: \"192.0.2.1:2055\": there already, left out",
+        "line 1: destination: \"192.0.2.1:2055\": a duplicate, left out",
     ];
     for prefix in expected {
         assert!(said(&notes, prefix), "{prefix}\n{notes:#?}");
@@ -211,7 +211,7 @@ options ipt_NETFLOW destintion=1 protocol=7 sndbuf=100 engine_id=x refresh-rate=
     let expected = [
         "natevents: NAT events were off",
         "destination: not given",
-        "traffic accounting",
+        "nattrail does no traffic accounting",
         "line 1: alias: not an option",
         "line 2: softdep: not an option",
         "line 3: destintion: unknown",

@@ -1,7 +1,7 @@
-//! `<ptee>`: where nfflowd's lines are copied to, by Log::Dispatch::Config. Each dispatcher becomes a `[[syslog]]`.
+//! `<ptee>`: the copies of nfflowd's lines, by Log::Dispatch::Config. Each dispatcher becomes a `[[syslog]]`.
 //!
-//! The lines are logged at the level notice, so that a dispatcher whose lowest level is above that never said anything. A file
-//! moves to where the service of the package may write.
+//! The lines are logged at the level notice, so a dispatcher with a higher lowest level never wrote anything. A file
+//! moves to a directory where the service of the package may write.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -13,18 +13,18 @@ use crate::config::{Target, quoted, values};
 
 /// The directory of file copies: the unit's `LogsDirectory=`.
 const DIRECTORY: &str = "/var/log/nattrail";
-/// Its rules for logrotate, which know files by these extensions.
+/// The package's rules for logrotate, which select files by these extensions.
 const LOGROTATE: &str = include_str!("../../../conf/logrotate.d/nattrail");
 const EXTENSIONS: [&str; 3] = ["log", "csv", "json"];
 
-/// Log::Dispatch's levels from which on notices are logged.
+/// The levels of Log::Dispatch at which notices are logged.
 const LEVELS: [&str; 6] = ["debug", "info", "notice", "0", "1", "2"];
 
-/// One dispatcher: what the file says of it, over what nfflowd's own configuration does.
+/// One dispatcher: the settings of the file, over nfflowd's own configuration.
 struct Dispatcher<'a> {
     name: &'a str,
     settings: &'a Settings,
-    /// Where it is named.
+    /// The line that names it.
     line: usize,
 }
 
@@ -207,21 +207,21 @@ impl<'a> Dispatcher<'a> {
         Some(Target::File { path: writable })
     }
 
-    /// The rules by which logrotate rotates the file as Log::Dispatch::FileRotate did: those of the package for other files,
-    /// with the times, sizes and numbers of this one.
+    /// The rules by which logrotate rotates the file as Log::Dispatch::FileRotate did: the package's rules, with the
+    /// times, sizes and numbers of this file.
     fn rotation(&self, path: &Path, notes: &mut Vec<Note>) -> String {
         let mut number = |key, default: u64| {
             let Some(setting) = self.setting(key, notes) else {
                 return default;
             };
             setting.value.parse().unwrap_or_else(|_| {
-                let outcome = format!("{default} is taken");
+                let outcome = format!("{default} is used");
                 notes.push(setting.unexpected("a whole number", &outcome));
                 default
             })
         };
         let (size, kept) = (number("size", 10 << 20), number("max", 1).max(1));
-        // By the smallest unit of the pattern; without one by the size.
+        // The smallest unit of the pattern decides; without a pattern the size.
         let when = match self.value("DatePattern", notes) {
             "" => format!("size {size}"),
             hourly if hourly.contains('H') => "hourly".to_owned(),
@@ -240,7 +240,7 @@ impl<'a> Dispatcher<'a> {
         )
     }
 
-    /// The marks by which the syslog server knows the lines: facility and program.
+    /// The facility and the program, by which the syslog server identifies the lines.
     fn sender(&self, notes: &mut Vec<Note>) -> (&'a str, &'a str) {
         let mut checked = |key, valid: fn(&str) -> bool, expected, default| {
             let value = self.value(key, notes);
@@ -248,7 +248,7 @@ impl<'a> Dispatcher<'a> {
                 return value;
             }
             if let Some(setting) = self.setting(key, notes) {
-                let outcome = format!("{default} is taken");
+                let outcome = format!("{default} is used");
                 notes.push(setting.unexpected(expected, &outcome));
             }
             default
@@ -262,7 +262,7 @@ impl<'a> Dispatcher<'a> {
     }
 }
 
-/// A path where the service may write, and the package's rules for logrotate find the file.
+/// A path where the service may write, and where the package's rules for logrotate find the file.
 fn within_reach(path: &Path) -> PathBuf {
     let own = Path::new(DIRECTORY);
     let (Some(name), false) = (path.file_name(), path.starts_with(own)) else {
@@ -286,7 +286,7 @@ fn write(
     draft.section("[[syslog]]");
     if matches!(target, Target::Local { .. }) {
         draft.remark(
-            "The package's rules for rsyslog write what nfflowd or nattrail says with facility local6 to files of their own, \
+            "The package's rules for rsyslog write lines of nfflowd or nattrail with facility local6 to files of their own, \
              /var/log/nfflowd-unverified.log for nfflowd: any user of this machine can write such lines. To have lines that only \
              nattrail can write, and every one of them: target = \"file\", path = \"/var/log/nattrail/nfflowd.csv\", without \
              facility, severity and app-name.",
@@ -311,10 +311,10 @@ fn write(
     if let Some((facility, ident)) = sender {
         draft.set("facility", facility);
         if is_default {
-            draft.remark("As nfflowd's manual has it; its program said \"notice\", which rules for notices and above need.");
+            draft.remark("The level in nfflowd's manual; its program used \"notice\", which rules for notices and above need.");
         }
         draft.set("severity", if is_default { "info" } else { "notice" });
-        draft.remark("As nfflowd called itself, so that rules of the syslog server still match.");
+        draft.remark("The name that nfflowd used, so that rules of the syslog server still match.");
         draft.set("app-name", ident);
     }
 }

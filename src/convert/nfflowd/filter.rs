@@ -1,4 +1,4 @@
-//! The selection that nfflowd leaves to conntrack(8): the options in `<conntrack> format` that nattrail knows too.
+//! The selection that nfflowd leaves to conntrack(8): the options in `<conntrack> format` that nattrail also has.
 
 use super::super::draft::Draft;
 use super::super::{Note, Setting, Settings};
@@ -19,7 +19,7 @@ pub(super) fn convert(settings: &Settings, draft: &mut Draft) {
     let mut selection = Selection::default();
     match settings.last("conntrack.format", &mut draft.notes) {
         Some(format) => selection.read(format, &mut draft.notes),
-        // nfflowd's own format asks for translated sources.
+        // nfflowd's own format selects translated sources.
         None => selection.translated = true,
     }
     selection.write(draft);
@@ -40,11 +40,11 @@ impl<'a> Selection<'a> {
                 notes.push(format.note(format!("{option}: {message}")));
             }
         }
-        let message = "nattrail starts no other programs; what it selected is in [capture]";
+        let message = "nattrail starts no other programs; its selection is in [capture]";
         notes.push(format.note(message));
     }
 
-    /// The error is what there is to say about the option of conntrack(8).
+    /// The error is the remark on the option of conntrack(8).
     fn take(&mut self, flag: &str, value: Option<&'a str>) -> Result<(), &'static str> {
         let text = value.unwrap_or_default();
         match flag {
@@ -81,7 +81,7 @@ impl<'a> Selection<'a> {
         draft.section("[capture]");
         if self.translated {
             draft.remark(
-                "nfflowd knew translated sources of tcp, udp and icmp echo over IPv4. nattrail logs every translation of every \
+                "nfflowd logged translated sources of tcp, udp and icmp echo over IPv4. nattrail logs every translation of every \
                  protocol; to narrow that, add protocols = [\"tcp\", \"udp\", \"icmp\"].",
             );
         } else {

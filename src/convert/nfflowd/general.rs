@@ -1,11 +1,11 @@
 //! Reading the format of Perl's Config::General, which is Apache's with additions: `<block>` and `</block>`, `option
-//! value` or `option = value`, comments, lines continued with a backslash. Its here-documents and comments in the manner of C
-//! have no use in such a file: they are refused.
+//! value` or `option = value`, comments, lines continued with a backslash. Its here-documents and C-style comments have
+//! no use in such a file: they are refused.
 
 use super::super::{Note, Settings, unquoted};
 use crate::config::quoted;
 
-/// Reads a whole file. Every setting keeps the line it began in.
+/// Reads a whole file. Every setting keeps the number of its first line.
 pub(super) fn parse(text: &str) -> Result<Settings, Note> {
     let mut settings = Settings::default();
     let mut open: Vec<(String, usize)> = Vec::new();
@@ -75,7 +75,7 @@ fn split(text: &str) -> (&str, &str) {
     (name, rest.strip_prefix('=').unwrap_or(rest).trim_start())
 }
 
-/// A comment begins with a `#` at the begin of a line or behind white space; `\#` is none.
+/// A comment begins with a `#` at the beginning of a line or after white space; `\#` is none.
 fn without_comment(line: &str) -> String {
     let begins = |at: usize| {
         line[..at]

@@ -1,4 +1,4 @@
-//! Files of nfflowd, and what each part becomes: a key of the result, or a note with its line.
+//! Files of nfflowd, and the result of each part: a key, or a note with its line.
 
 #![allow(clippy::unwrap_used)]
 
@@ -93,7 +93,7 @@ fn ttl_copies_and_selection_are_taken_over() {
     };
     assert_eq!(
         format,
-        "line 10: conntrack.format: nattrail starts no other programs; what it selected is in [capture]"
+        "line 10: conntrack.format: nattrail starts no other programs; its selection is in [capture]"
     );
     assert!(
         file.starts_with("line 17: ptee.conf.book.filename: the unit lets the service write"),
@@ -177,7 +177,7 @@ fn a_file_that_rotates_comes_with_rules_for_logrotate() {
     let (_, notes) = file(&format!("{rotate}max many"));
     let notes = notes.join("\n");
     assert!(
-        notes.contains("max: expected a whole number, found \"many\": 1 is taken"),
+        notes.contains("max: expected a whole number, found \"many\": 1 is used"),
         "{notes}"
     );
 }
@@ -360,7 +360,7 @@ fn two_dispatchers_with_the_same_lines_for_the_same_place_give_one_copy() {
     assert_eq!(config.syslog.len(), 2);
 }
 
-/// Lines that mean something, in any order, with values that may mean anything.
+/// Meaningful lines in any order, with any values.
 fn line() -> impl Strategy<Value = String> {
     let words = prop::sample::select(vec![
         "<flow_send>",
@@ -425,7 +425,7 @@ proptest! {
     fn whatever_is_converted_is_loaded(lines in prop::collection::vec(line(), 0..20), wrapped in any::<bool>()) {
         let mut text = lines.join("\n");
         if wrapped {
-            // So that most cases get as far as a result.
+            // Thus most cases reach a result.
             let settings = lines.iter().filter(|line| !line.trim_start().starts_with(['<', '/']) && !line.contains("<<"));
             let settings: Vec<_> = settings.map(|line| line.replace(['\r', '\n', '\\'], "")).collect();
             let settings = settings.join("\n");

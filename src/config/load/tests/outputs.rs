@@ -1,4 +1,4 @@
-//! Collectors and syslog targets: keys that contradict each other, outputs that are in each other's way, and their names.
+//! Collectors and syslog targets: keys that contradict each other, outputs that collide, and their names.
 
 #![allow(clippy::unwrap_used)]
 
@@ -217,7 +217,7 @@ fn an_entry_of_a_list_is_named_with_the_line_of_its_heading() {
         message(two),
         "n.toml: line 5: collector[1].mtu: expected a whole number from 576 to 9216, found \"x\""
     );
-    // A heading that is written in another way has no line rather than a wrong one.
+    // A heading written in another way gets no line number rather than a wrong one.
     let spaced = two.replacen("[[collector]] #", "[[ collector ]] #", 1);
     assert!(message(&spaced).starts_with("n.toml: collector[1].mtu: "));
 }

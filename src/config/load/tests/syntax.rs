@@ -1,4 +1,4 @@
-//! Messages about a file that its parser does not take: the line, the expected text, and the text that stands there.
+//! Messages about a file that its parser rejects: the line, the expected text, and the text found there.
 
 #![allow(clippy::unwrap_used)]
 
