@@ -1,5 +1,5 @@
-# nattrail: `make run` shows it on a throw-away gateway, `make test` proves it. Both install what they need on a Debian
-# system with a Rust toolchain. What needs root uses sudo when you are not root; what is built is built as you, also
+# nattrail: `make run` shows it on a throw-away gateway, `make test` proves it. Both install the packages that they need on
+# a Debian system with a Rust toolchain. Steps that need root use sudo when you are not root; builds run as you, even
 # under `sudo make`.
 
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-config
@@ -8,7 +8,7 @@ DEB_PACKAGES := build-essential debhelper dpkg-dev
 TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) fish lintian man-db mandoc mmdebstrap nfdump piuparts prometheus rsyslog strace \
   systemd systemd-container tshark util-linux zsh
 BENCH_PACKAGES := conntrack iproute2 nftables
-# Programs that nattrail is compared with; without one, its row is missing.
+# The programs with which nattrail is compared; the row of a missing one is left out.
 PEER_PACKAGES := natlog ulogd2 ulogd2-sqlite3
 
 # The targets of tests/fuzz that `make fuzz` runs, and for how long each. A stable toolchain has SanitizerCoverage, too.
@@ -31,10 +31,10 @@ else
   TEST_AS_ROOT := yes
 endif
 
-# rustup puts cargo here, and into PATH from the next login on.
+# rustup puts cargo here; only the next login adds it to PATH.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-# Whoever runs cargo, the programs it starts for a test run as root: they make network namespaces.
+# Test programs run as root, whichever user runs cargo: they make network namespaces.
 ifdef TEST_AS_ROOT
   RUNNER := --config 'target."cfg(unix)".runner=["sudo","-E"]'
 endif
@@ -76,7 +76,7 @@ fresh: sudo cargo
 	$(AS_ROOT) unshare --mount --pid --fork --kill-child tests/fresh.sh '$(TARGET)/nattrail.bundle' \
 	  "$$($(AS_USER) rustc --print sysroot)" bookworm trixie
 
-# What is measured are programs of the release profile, so this needs some minutes. BENCH is handed to tests/bench/load.rs.
+# This measures programs of the release profile, so it takes some minutes. BENCH goes to tests/bench/load.rs.
 bench: sudo build-packages bench-packages cargo
 	$(AS_USER) cargo bench --locked --target-dir '$(TARGET)' --bench micro
 	$(AS_USER) cargo bench --locked --target-dir '$(TARGET)' --bench load $(RUNNER) -- $(BENCH)

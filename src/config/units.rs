@@ -25,7 +25,7 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
     parse(text, &DURATION_UNITS).map(Duration::from_millis)
 }
 
-/// Reads a size in bytes: a whole number, alone or with `KiB`, `MiB`, `GiB` or `TiB`. `None` for anything else, and from 2^64 on.
+/// Reads a size in bytes: a whole number, alone or with `KiB`, `MiB`, `GiB` or `TiB`. `None` for anything else, and from 2^64.
 pub(super) fn parse_size(text: &str) -> Option<u64> {
     parse(text, &SIZE_UNITS)
 }

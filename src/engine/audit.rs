@@ -91,8 +91,7 @@ impl Audit {
         self.gap = Some((gap.to, self.number));
     }
 
-    /// The latest time at which a session that is gone can have ended: in the gap that hid its end, unless it was seen
-    /// since.
+    /// The latest possible end of a session that is gone: that of the gap that hid it, unless it was seen since.
     fn end_of(&self, pending: &Pending, now: Now) -> Wall {
         let hidden = |(end, audit): &(Wall, u32)| pending.audit <= *audit && pending.begun <= *end;
         let gap = self.gap.filter(hidden).map(|(end, _)| end);

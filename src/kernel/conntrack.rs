@@ -43,7 +43,7 @@ pub struct EventSocket {
 pub struct Memory {
     pub size: u32,
     pub queued: u32,
-    /// How often an event has not fitted, since the socket was opened. In reliable mode that is a sign of pressure, not of loss.
+    /// How often an event did not fit, since the socket was opened. In reliable mode a sign of pressure, not of loss.
     pub drops: u32,
 }
 
