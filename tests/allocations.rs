@@ -1,5 +1,5 @@
-//! Nothing is allocated per event, from the kernel's datagram to the record log, and from there to the batch for the wire and
-//! the line of a copy. What is allocated is the log's next block, once per MiB of records or per commit.
+//! Nothing is allocated per event, from the kernel's datagram to the record log, and from there to the batch for the
+//! wire and the line of a copy. Only the log's next block is allocated, once per MiB of records or per commit.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,7 +15,7 @@ use nattrail::config::{Format, Version};
 
 use pipeline::{Outputs, Pipeline, Reading};
 
-/// The system's allocator, counting what each thread takes.
+/// The system's allocator, counting the allocations of each thread.
 struct Counting;
 
 thread_local! {
@@ -23,7 +23,7 @@ thread_local! {
 }
 
 fn count(bytes: usize) {
-    // Not there any more while its thread ends.
+    // The counter no longer exists while its thread ends.
     let _ = BYTES.try_with(|counter| counter.set(counter.get() + bytes as u64));
 }
 
@@ -51,13 +51,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Sessions of a round, all of them pending at once. With these few the memory of ended sessions never needs to grow: five in
-/// one of its sets are as likely as one in 70,000.
+/// Sessions of a round, all of them pending at once. They are so few that the memory of ended sessions never needs to
+/// grow: five of them share one of its sets with a probability of one in 70,000.
 const SESSIONS: u32 = 500;
 
-/// Bytes that a round allocates per event, after rounds that made room: every session begins and ends, there is one commit,
-/// and the output gets all records. The commit is not counted: it may allocate the log's next block, of the size of the last
-/// one, and nothing more.
+/// Bytes that a round allocates per event, after rounds that made room: every session begins and ends, there is one
+/// commit, and the output gets all records. The commit is not counted: it may allocate the log's next block, of the
+/// size of the last one, and nothing more.
 fn allocated_in_steady_state(outputs: Outputs) -> u64 {
     let is_view = matches!(outputs, Outputs::View(..));
     let mut pipeline = Pipeline::new(outputs);
@@ -76,7 +76,7 @@ fn allocated_in_steady_state(outputs: Outputs) -> u64 {
         let (got, octets) = pipeline.delivered();
         assert!(got == records && octets > 10 * records, "{got} {octets}");
     }
-    // The module of the records says some 39 and 51 octets; a block has a few words beside them.
+    // By the documentation of the records, they take some 39 and 51 octets; a block has a few words beside them.
     let block = 2 * u64::from(SESSIONS) * 51 + 200;
     assert!((1..block).contains(&committed), "{committed} in a commit");
     heard + delivered

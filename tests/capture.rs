@@ -1,5 +1,5 @@
-//! Which sessions are logged, and what the daemon sees to at its start: the scope, the filters, mark and zone, its own table
-//! that keeps connection tracking on, the kernel's settings.
+//! The selection of logged sessions, and the daemon's preparations at its start: the scope, the filters, mark and zone,
+//! its own table that keeps connection tracking on, the kernel's settings.
 
 #![allow(clippy::unwrap_used)]
 
@@ -65,8 +65,8 @@ fn untranslated_connections_are_logged_only_when_asked_for() {
     }
 }
 
-/// Sends one datagram from each of two hosts to each of two ports, marked by the port, and expects those that the filter
-/// lets pass.
+/// Sends one datagram from each of two hosts to each of two ports, marked by the port, and expects those that pass the
+/// filter.
 fn filtered(filter: &str, passes: impl Fn(&Flow) -> bool, expected: usize) {
     let ruleset = format!(
         "{MASQUERADE}
@@ -131,7 +131,7 @@ fn the_own_table_keeps_connection_tracking_on_and_goes_with_the_daemon() {
     let Some(net) = Gateway::new(&[]) else {
         return;
     };
-    // No rule of the gateway's needs connection tracking: without the daemon's table nothing is tracked.
+    // No rule of the gateway needs connection tracking: without the daemon's table nothing is tracked.
     let home = Home::new(&format!("{CAPTURE}log = \"all\"\n{STDOUT_TEXT}"));
     let daemon = Daemon::start(&net.gateway, &home);
     let tables = || {

@@ -10,11 +10,11 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// The binary without the variables of whoever runs the tests.
+/// The binary without the variables of the user who runs the tests.
 fn nattrail(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nattrail"));
     command.args(arguments);
-    // Lest systemd is asked for a nattrail that is installed here.
+    // This hides a systemd that might know an installed nattrail.
     command.env("PATH", "/nonexistent");
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -256,8 +256,8 @@ fn without_privileges_the_missing_capability_is_named() {
     let file = directory.path().join("n.toml");
     fs::write(&file, "[capture]\nnamespace = \"none\"\n").unwrap();
     readable(&file);
-    // The build directory may be closed to others, so the other user gets a copy. Another process makes it: a file that
-    // was open for writing here could still be open in the child of another test, and could not be executed then.
+    // The build directory may be closed to others, so the other user gets a copy. Another process makes it: a file
+    // opened for writing here could still be open in the child of another test, and could then not be executed.
     let binary = directory.path().join("nattrail");
     let mut copy = Command::new("cp");
     copy.arg(env!("CARGO_BIN_EXE_nattrail")).arg(&binary);
@@ -428,7 +428,7 @@ fn a_converted_configuration_is_one_that_check_accepts() {
         line_about(&found, "collector 127.0.0.1:2055").starts_with("ok "),
         "{found}"
     );
-    // It is not overwritten.
+    // A second run does not overwrite it.
     let output = convert();
     assert_eq!(status(&output), 69);
     assert!(
@@ -460,7 +460,7 @@ fn strict_makes_a_warning_fail() {
     let checked = |arguments: &[&str]| {
         let mut command = nattrail(arguments);
         command.args(["check", "-c", &file]);
-        // A directory that others may read is a warning.
+        // A directory readable by others is a warning.
         command.env("STATE_DIRECTORY", directory.path());
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         command
@@ -470,12 +470,12 @@ fn strict_makes_a_warning_fail() {
     if plain == 0 {
         assert_eq!(status_of(&["--strict"]), 69);
     } else {
-        // The machine lacks more than that, which --strict does not hide.
+        // The machine lacks more than that, and --strict does not hide it.
         assert_eq!(status_of(&["--strict"]), plain);
     }
 }
 
-/// The findings of `check` where `systemctl show` prints these properties of the unit, and how it ends.
+/// The findings of `check` where `systemctl show` prints these properties of the unit, and its exit status.
 fn check_with_unit(directory: &Path, properties: &str, file: &str) -> (i32, String) {
     let programs = directory.join("bin");
     fs::create_dir_all(&programs).unwrap();

@@ -1,8 +1,8 @@
-//! From real kernel NAT to what collectors read: nfcapd with nfdump, and tshark, for every version and kind of record.
+//! From real kernel NAT to collectors: nfcapd with nfdump, and tshark, for every version and kind of record.
 //!
-//! Their records equal the words of conntrack(8) about the same sessions, field by field. tshark's records are compared
-//! whole, so that nothing is in a message that should not be; nfdump shows many fields that no message has, so of its records
-//! those fields are compared that the daemon sends. Either also finds the messages well-formed.
+//! Their records equal the output of conntrack(8) about the same sessions, field by field. tshark's records are
+//! compared whole, so that no message has surplus content; nfdump shows many fields that no message has, so only the
+//! fields that the daemon sends are compared. Both also find the messages well-formed.
 
 #![allow(clippy::unwrap_used)]
 
@@ -18,7 +18,7 @@ use support::gateway::{CLIENT, CLIENT6, Gateway, MASQUERADE, SERVER, SERVER6, WA
 use support::record;
 use support::traffic::{Tcp, Udp, loopback, ping};
 
-/// One run: what was sent, by conntrack's word, and what the collectors made of it.
+/// One run: the events according to conntrack, and the records of the collectors.
 struct Export {
     events: Vec<Event>,
     datagrams: Vec<Datagram>,
@@ -26,7 +26,7 @@ struct Export {
     nfdump: Vec<Decoded>,
 }
 
-/// Makes sessions of every kind of translation with one collector of either sort, configured alike.
+/// Makes sessions of every kind of translation with one collector of each kind, configured alike.
 fn export(collector: &str, ruleset: &str, traffic: impl FnOnce(&Gateway)) -> Option<Export> {
     let net = Gateway::new(&["nfcapd", "nfdump", "tshark"])?;
     net.nft(&format!("{MASQUERADE}{FORWARD}{ruleset}"));
@@ -44,11 +44,11 @@ fn export(collector: &str, ruleset: &str, traffic: impl FnOnce(&Gateway)) -> Opt
     traffic(&net);
     watch.wait_for_new(&net.table());
     net.end_connections();
-    // Not the daemon's own packets to the collectors.
+    // This excludes the daemon's own packets to the collectors.
     let flows = watch.wait_for_ends(|flow| flow.nat() != "none");
     let records = daemon.wait_for_records(flows.len(), record::parse_text);
     record::assert_records(&records, &flows);
-    // This sends what still waits for its message to fill.
+    // This sends the records that still wait for their message to fill.
     daemon.terminate();
 
     let pair = |(flow, record): (Flow, &record::Fields)| Event {
@@ -106,7 +106,7 @@ fn sessions_of_every_kind(net: &Gateway) {
     ping(client, CLIENT6, SERVER6, 78, 3);
 }
 
-/// Asserts that there are just the expected records, in whatever order.
+/// Asserts that exactly the expected records are there, in any order.
 fn assert_same(mut found: Vec<Decoded>, mut expected: Vec<Decoded>) {
     found.sort();
     expected.sort();
@@ -137,7 +137,7 @@ fn tshark_bare(export: &Export) -> Vec<Decoded> {
         for name in HEADER {
             bare.remove(&format!("cflow.{name}"));
         }
-        // Computed by tshark, and what says nothing.
+        // One field is computed by tshark, the other has no meaning.
         bare.remove("cflow.timedelta");
         bare.remove("cflow.padding");
         for (name, value) in &mut bare {
@@ -174,9 +174,9 @@ fn seconds_to_millis(text: &str) -> u64 {
     seconds.parse::<u64>().unwrap() * 1000 + fraction[..3].parse::<u64>().unwrap()
 }
 
-/// nfdump's records, of each only the fields that the expected record of the same place has.
+/// nfdump's records, each with only the fields of the expected record at the same index.
 ///
-/// Its order is that of the messages, which is that of the events.
+/// They are in the order of the messages, which is that of the events.
 fn nfdump_bare(export: &Export, expected: &[Decoded]) -> Vec<Decoded> {
     assert_eq!(export.nfdump.len(), expected.len());
     let pick = |(record, expected): (&Decoded, &Decoded)| {
@@ -278,7 +278,7 @@ fn templated_triplets(name: &str) {
     let events = &export.events;
     let mut expected: Vec<_> = events.iter().flat_map(decoded::tshark_triplet).collect();
     for record in expected.iter_mut().filter(|_| name == "v9") {
-        // The same times once more, in SysUptime: exact, too.
+        // The same times in SysUptime are exact, too.
         for (uptime, time) in [("timestart", "abstimestart"), ("timeend", "abstimeend")] {
             let time = record[&format!("cflow.{time}")].clone();
             record.insert(format!("cflow.{uptime}"), time);
@@ -372,7 +372,7 @@ fn many_sessions_fill_messages_up_to_the_mtu() {
         .iter()
         .map(|datagram| datagram.payload.len())
         .max();
-    // Less than one record is left free.
+    // There is no room for another record.
     assert!((1100..=1280 - 20 - 8).contains(&longest.unwrap()));
 }
 

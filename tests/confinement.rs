@@ -1,4 +1,4 @@
-//! The rights that the real daemon gives up after its start, and that it does all its work without them.
+//! The rights that the real daemon gives up after its start, and its work without them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,7 +23,7 @@ const DAC_OVERRIDE: u64 = 1 << 1;
 const NET_BIND_SERVICE: u64 = 1 << 10;
 const NET_ADMIN: u64 = 1 << 12;
 const SYS_ADMIN: u64 = 1 << 21;
-/// Of a daemon that root started by hand.
+/// The capabilities of a daemon that root started by hand.
 const HELD: u64 = NET_ADMIN | NET_BIND_SERVICE | DAC_OVERRIDE;
 
 fn scene(programs: &[&str]) -> Option<(Gateway, Home)> {
@@ -41,7 +41,7 @@ fn udp(net: &Gateway, port: u16) {
     Udp::open(client, (CLIENT, port), (SERVER, 53), server, (SERVER, 53)).exchange(1, 1);
 }
 
-/// The lines of /proc/PID/status that are about privileges: sets of capabilities, and `NoNewPrivs`.
+/// The lines of /proc/PID/status about privileges: sets of capabilities, and `NoNewPrivs`.
 fn privileges(daemon: &Daemon) -> HashMap<String, u64> {
     let text = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let line = |line: &str| {
@@ -61,8 +61,8 @@ fn assert_held(daemon: &Daemon, expected: u64) {
     assert_eq!(held["NoNewPrivs"], 1);
 }
 
-/// Starts the daemon with a read-only disk on its state directory, in a mount namespace of its own, and with a database in
-/// a directory of that disk which is missing.
+/// Starts the daemon with a read-only disk on its state directory, in its own mount namespace, and with a database in a
+/// missing directory of that disk.
 fn start_on_read_only_disk(net: &Gateway, home: &Home) -> Daemon {
     let database = home.state().join("a/b/pending.db");
     let database = format!("database = \"{}\"\n", database.display());
@@ -81,7 +81,7 @@ fn start_on_read_only_disk(net: &Gateway, home: &Home) -> Daemon {
     daemon
 }
 
-/// Mounts at the state directory as the daemon sees it.
+/// Mounts at the state directory, in the daemon's mount namespace.
 fn mount(daemon: &Daemon, home: &Home, arguments: &[&str]) {
     let mut command = Command::new("nsenter");
     command.args(["--mount", "--root", "--target", &daemon.pid().to_string()]);
@@ -134,7 +134,7 @@ fn with_a_namespace_it_keeps_the_capability_to_enter_it() {
     let daemon = Daemon::spawn(&net.server, &mut home.command());
     let _ = daemon.wait_for_message("started");
     assert_held(&daemon, HELD | SYS_ADMIN);
-    // Two ways back into the namespace: the table, and an audit.
+    // The daemon re-enters the namespace in two ways: for the table, and for an audit.
     net.nft("delete table inet nattrail");
     let _ = daemon.wait_for_message("was removed; nattrail restored it");
     let audits = || ask(&home)["sessions"]["audits"].as_u64().unwrap();

@@ -1,4 +1,4 @@
-//! `make run`: it ends well by itself, leaves nothing behind when it is interrupted, and names the compiler that it needs.
+//! `make run` ends well by itself, leaves nothing behind when it is interrupted, and names the compiler that it needs.
 
 #![allow(clippy::unwrap_used)]
 
@@ -37,7 +37,7 @@ impl Demo {
         Some(Self { child, lines })
     }
 
-    /// Waits for its end and asserts that nothing of it is left. Returns its exit status.
+    /// Waits for its end and asserts that nothing is left of it. Returns its exit status.
     fn end(mut self) -> Option<i32> {
         let status = wait_for("the demonstration to end", || {
             self.child.try_wait().unwrap()

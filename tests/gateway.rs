@@ -1,8 +1,8 @@
-//! Real traffic through real kernel NAT: what the daemon prints is what conntrack says, field by field.
+//! Real traffic through real kernel NAT: the daemon prints what conntrack(8) prints, field by field.
 //!
 //! Every test makes its own network, lets the daemon and conntrack(8) listen to the same events, sends traffic through
-//! and ends the connections. Times are the kernel's own, so they are equal to the millisecond; only the time of a create
-//! is that of the report, see `support::record`.
+//! and ends the connections. Times are the kernel's own, so they are equal to the millisecond; only the time of a
+//! create is that of its report, see `support::record`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -36,7 +36,7 @@ fn masquerade_of_tcp_udp_and_icmp() {
         (packet::TCP, "snat"),
         (packet::UDP, "snat"),
     ]);
-    // The counters are conntrack's; that conntrack counts what was sent shows that all of it went through.
+    // The counters are conntrack's; they match the sent packets, so all of these went through.
     let udp = events
         .iter()
         .find(|event| event.kind == Kind::Destroy && event.protocol == packet::UDP)
@@ -72,7 +72,7 @@ fn the_identifier_of_an_icmp_query_is_translated() {
     let Some(scene) = Scene::new(MASQUERADE, "") else {
         return;
     };
-    // Two hosts ask with one identifier: behind the masquerade one of them must get another.
+    // Two hosts use one identifier: behind the masquerade one of them must get another.
     ping(&scene.net.client, CLIENT, SERVER, 7, 1);
     ping(&scene.net.client, NEIGHBOUR, SERVER, 7, 1);
     let events = scene.compare_translated(&[(packet::ICMP, "snat"), (packet::ICMP, "snat")]);
@@ -323,7 +323,7 @@ fn every_protocol_of_the_internet() {
         unreachable!("it is an IPv4 address")
     };
     let net = &scene.net;
-    // The kernel checks a UDP-Lite checksum as if it were a UDP one, and tracks no connection with a right one.
+    // The kernel checks a UDP-Lite checksum as a UDP one, and tracks no connection with a correct one.
     net.gateway
         .sysctl("net/netfilter/nf_conntrack_checksum", "0");
     let send = |protocol: u8, payload: &[u8]| {
@@ -369,14 +369,14 @@ fn a_session_ends_when_it_expired_not_when_the_kernel_noticed() {
         .sysctl("net/netfilter/nf_conntrack_udp_timeout", "1");
     let mut udp = scene.udp((CLIENT, 40_000), (SERVER, 53), (SERVER, 53));
     udp.request(10);
-    // Reading the table makes the kernel notice what has expired.
+    // Reading the table makes the kernel notice expired entries.
     support::wait_for("the end of the connection", || {
         net.table().is_empty().then_some(())
     });
     udp.request(10);
     let events = scene.compare_translated(&[(packet::UDP, "snat"), (packet::UDP, "snat")]);
 
-    // The same tuple and often the same id, but two sessions.
+    // The sessions share a tuple and often an id, but are two.
     let ended: Vec<&Flow> = events
         .iter()
         .filter(|event| event.kind == Kind::Destroy)

@@ -1,7 +1,7 @@
-//! Manual pages and completions: what is checked in is what the program has, and renders and loads without a complaint.
+//! Manual pages and completions: the files in the tree match the program, and render and load without a complaint.
 //!
 //! `nattrail.toml.5` follows from the table of keys and the completions from the command line. After a change of either,
-//! `NATTRAIL_WRITE=1 cargo test` writes them, and `conf/nattrail.toml`, anew; look at the difference before it is committed.
+//! `NATTRAIL_WRITE=1 cargo test` rewrites them and `conf/nattrail.toml`; review the difference before the commit.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -20,7 +20,7 @@ use support::can_run;
 const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/man");
 const COMPLETIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/completions");
 
-/// How whoever regenerates says so.
+/// The variable that asks for regeneration.
 const WRITE: &str = "NATTRAIL_WRITE";
 
 #[test]
@@ -37,7 +37,7 @@ fn the_completions_are_those_of_the_command_line() {
     }
 }
 
-/// The completions with the names that `--instance` may have, of which clap knows nothing.
+/// The completions with the names for `--instance`, which clap does not know.
 fn with_instances(text: &str) -> String {
     let names = r#"ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p""#;
     let line = |line: &str| match line {
@@ -64,7 +64,7 @@ fn the_page_of_the_configuration_is_that_of_the_table_of_keys() {
     assert_current(&file, keys_page().as_bytes());
 }
 
-/// Compares a file with what it must hold, or writes it.
+/// Compares a file with its expected content, or writes it.
 fn assert_current(file: &Path, expected: &[u8]) {
     if std::env::var_os(WRITE).is_some() {
         fs::write(file, expected).unwrap();
@@ -85,8 +85,8 @@ fn the_manual_has_every_subcommand_and_every_option() {
     assert!(missing.is_empty(), "nattrail.1 lacks {missing:#?}");
 }
 
-/// Looks for the command's options in its section, and for its subcommands. Those of the program itself, which are
-/// common to all, are in the section OPTIONS.
+/// Looks for the command's options in its section, and for its subcommands. Options of the program itself, which all
+/// commands share, are in the section OPTIONS.
 fn find_missing(command: &clap::Command, name: &str, page: &str, missing: &mut Vec<String>) {
     let heading = if name == "nattrail" {
         ".SH OPTIONS\n".to_owned()
@@ -128,7 +128,7 @@ fn find_missing(command: &clap::Command, name: &str, page: &str, missing: &mut V
     }
 }
 
-/// The text without its fonts, and with the hyphens that are typed.
+/// The text without its fonts, and with plain hyphens.
 fn plain(text: &str) -> String {
     let fonts = ["\\fB", "\\fI", "\\fR"];
     let unfonted = fonts
@@ -137,7 +137,7 @@ fn plain(text: &str) -> String {
     unfonted.replace("\\-", "-")
 }
 
-/// Whether the word occurs, and not only as the beginning or the end of a longer one.
+/// Whether the word occurs other than as the beginning or the end of a longer one.
 fn has_word(text: &str, word: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     text.match_indices(word).any(|(at, _)| {
@@ -224,7 +224,7 @@ fn every_configuration_in_a_page_is_accepted() {
             {
                 continue;
             }
-            // Units and the like have sections in brackets, too, but not these.
+            // Units and the like also have sections in brackets, but not these.
             if !Section::ALL
                 .iter()
                 .any(|section| example.contains(&format!("[{}]", section.name())))
@@ -262,7 +262,7 @@ fn the_completions_load_and_complete_in_zsh() {
     if !can_run(&["zsh"]) {
         return;
     }
-    // As a user has it: found by compinit in fpath, by the name after the underscore.
+    // A user's setup: compinit finds it in fpath, by the name after the underscore.
     let script = format!(
         "fpath=({COMPLETIONS} $fpath); autoload -Uz compinit; compinit -D -u; print $_comps[nattrail]; \
          autoload -Uz +X _nattrail && functions _nattrail_commands >/dev/null; zsh -n {COMPLETIONS}/_nattrail"
@@ -323,7 +323,7 @@ fn pages() -> Vec<(String, String)> {
         .collect()
 }
 
-/// `nattrail.toml.5`, as it follows from the table of keys.
+/// The `nattrail.toml.5` that follows from the table of keys.
 fn keys_page() -> String {
     let mut page = String::from(KEYS_BEFORE);
     for section in Section::ALL {
@@ -348,7 +348,7 @@ fn write_key(key: &Key, page: &mut String) {
     if key.is_fixed() {
         writeln!(page, ".br\nA change needs a restart.").unwrap();
     }
-    // Where the default follows from something else, the sentence above says so.
+    // The sentence above states a default that follows from something else.
     let said = key.doc.contains("Default: ");
     let default = match key.preset {
         Preset::Required(example) => format!(
@@ -361,17 +361,17 @@ fn write_key(key: &Key, page: &mut String) {
     writeln!(page, ".br\n{default}").unwrap();
 }
 
-/// For an argument of a macro in quotation marks.
+/// Escapes a macro argument in quotation marks.
 fn quoted(argument: &str) -> String {
     argument.replace('"', "\"\"")
 }
 
-/// Text that is typed as it stands: a hyphen is not to become a typographic one.
+/// Escapes literal text, whose hyphens must not become typographic.
 fn typed(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }
 
-/// Running text, as it may stand at the beginning of a line.
+/// Escapes running text, which may stand at the beginning of a line.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e");
     let mut lines = String::new();

@@ -1,5 +1,5 @@
-//! The metrics that Prometheus fetches from the real daemon: their numbers, their form by promtool's word, and that no
-//! client, however slow or hostile, keeps the daemon from its work.
+//! The metrics that Prometheus fetches from the real daemon: their numbers, their form by the judgement of promtool;
+//! and no client, however slow or hostile, keeps the daemon from its work.
 
 #![allow(clippy::unwrap_used)]
 #![allow(
@@ -45,7 +45,7 @@ fn connect(net: &Gateway) -> TcpStream {
     stream
 }
 
-/// Everything until the daemon closes.
+/// Everything that the daemon sends until it closes.
 fn rest_of(stream: &mut TcpStream) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -67,7 +67,7 @@ fn make_sessions(net: &Gateway) {
     net.end_connections();
 }
 
-/// The lines that begin so, which say what there is and not how much.
+/// The lines with this beginning, which name the metrics and not their values.
 fn lines_of<'a>(page: &'a str, beginning: &str) -> Vec<&'a str> {
     let lines = page.lines();
     lines.filter(|line| line.starts_with(beginning)).collect()
@@ -121,7 +121,7 @@ fn shipped(file: &str) -> PathBuf {
         .join(file)
 }
 
-/// Two hours of a gateway with one output, a sample a minute, and what is amiss from the second hour on.
+/// Two hours of a gateway with one output, a sample a minute, with faults from the second hour on.
 const ALERTS: &str = r#"
 evaluation_interval: 1m
 tests:
@@ -174,7 +174,7 @@ fn the_alerts_fire_when_something_is_amiss_and_not_before() {
     let rules = shipped("prometheus/nattrail.rules.yml");
     promtool(["check", "rules"], &rules);
     let directory = tempfile::tempdir().unwrap();
-    // Not what they say, which is for people.
+    // The annotations are for people and not compared.
     let text = fs::read_to_string(rules).unwrap();
     let silent = text.split("        annotations:\n").map(|part| {
         let lines = part
@@ -202,7 +202,7 @@ fn the_queries_of_the_dashboard_are_ones_that_prometheus_understands() {
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let queries = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
-    // Grafana's value for the variable.
+    // This is Grafana's value for the variable.
     let rules = queries.enumerate().map(|(index, query)| {
         let query = query["expr"].as_str().unwrap();
         let query = query
@@ -233,7 +233,7 @@ fn whoever_asks_for_something_else_is_told_so() {
         ("hello\r\n\r\n", "400 Bad Request"),
         (&long, "400 Bad Request"),
     ] {
-        // The whole answer arrives, though not the whole request is read first.
+        // The whole answer arrives although the daemon does not first read the whole request.
         let answer = fetch_after_close(&net, request);
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {status}\r\n")),
@@ -261,9 +261,9 @@ fn clients_that_hold_every_place_cost_no_record_and_are_closed_in_time() {
     };
     let begun = Instant::now();
     let mut silent: Vec<_> = (0..8).map(|_| connect(&net)).collect();
-    // One that never ends its request, a bit at a time.
+    // One client sends its request bit by bit and never ends it.
     silent[0].write_all(b"GET /metrics HTTP/1.1\r\n").unwrap();
-    // Nobody else is left a place, and is told so at once.
+    // Nobody else gets a place, and the refusal is immediate.
     let mut ninth = connect(&net);
     assert_eq!(ninth.read(&mut [0; 1]).unwrap_or(0), 0);
     make_sessions(&net);

@@ -1,5 +1,5 @@
-//! The daemon under an operator's hands and in bad surroundings: signals, a damaged database, a full or read-only disk, no
-//! permission. It says what is wrong, goes on with what it can do, and recovers when it can.
+//! The daemon in an operator's hands and in bad conditions: signals, a damaged database, a full or read-only disk, no
+//! permission. It reports the fault, does what it still can, and recovers when possible.
 
 #![allow(clippy::unwrap_used)]
 
@@ -85,7 +85,7 @@ fn sighup_takes_a_right_configuration() {
     udp(&net, 40_001);
     ping(&net.client, CLIENT, SERVER, 1, 1);
     net.end_connections();
-    // The session that was open gets its delete, the one that came after is filtered out.
+    // The open session gets its delete; the later one is filtered out.
     let records = daemon.wait_for_records(4, record::parse_text);
     let mut seen: Vec<String> = records
         .iter()
@@ -145,7 +145,7 @@ fn sigusr1_logs_statistics() {
     daemon.terminate();
 }
 
-/// A daemon whose standard error is a pipe that nobody reads and that is full, as it is when journald is stopped.
+/// A daemon whose standard error is a full pipe that nobody reads, as when journald is stopped.
 fn start_unheard(net: &Gateway, home: &Home) -> (Daemon, PipeReader) {
     let (reader, writer) = io::pipe().unwrap();
     let probe = writer.try_clone().unwrap();
@@ -276,8 +276,8 @@ fn a_network_namespace_that_is_not_there_is_named_with_its_key() {
     assert!(message.contains("ip netns add"), "{message}");
 }
 
-/// Starts the daemon with its state directory on a file system of its own, which is seen in the daemon's mount namespace
-/// only and so goes with it.
+/// Starts the daemon with its state directory on a separate file system, which only the daemon's mount namespace has
+/// and which goes with it.
 fn start_on_small_disk(net: &Gateway, home: &Home, then: &str) -> Daemon {
     let script =
         format!("mount -t tmpfs -o size=512k nattrail-test \"$0\" && {then} && exec \"$@\"");
@@ -293,13 +293,13 @@ fn start_on_small_disk(net: &Gateway, home: &Home, then: &str) -> Daemon {
     daemon
 }
 
-/// The state directory as the daemon sees it.
+/// The state directory in the daemon's mount namespace.
 fn state_of(daemon: &Daemon, home: &Home) -> PathBuf {
     let root = PathBuf::from(format!("/proc/{}/root", daemon.pid()));
     root.join(home.state().strip_prefix("/").unwrap())
 }
 
-/// The list of `nattrail pending`, where the daemon's mounts are seen if there is one.
+/// The output of `nattrail pending`, in the daemon's mount namespace if there is one.
 fn pending(daemon: Option<&Daemon>, home: &Home) -> Vec<String> {
     let mut command = match daemon {
         Some(daemon) => {
@@ -324,7 +324,7 @@ fn pending(daemon: Option<&Daemon>, home: &Home) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Sessions begin while the disk is in trouble and after: all are recorded, and stored in the end.
+/// Sessions begin during the disk's trouble and afterwards: all are recorded, and stored in the end.
 fn goes_on_and_recovers(net: &Gateway, home: &Home, daemon: Daemon, recover: impl FnOnce()) {
     const SESSIONS: u16 = 200;
     for port in 0..SESSIONS {
@@ -400,7 +400,7 @@ fn without_permission_it_names_the_capability() {
     let Some((net, home)) = scene(&["setpriv"]) else {
         return;
     };
-    // Where the program was built and where the test has its files need not be open to everyone.
+    // The directories of the program and of the test need not be open to everyone.
     let program = home.path().join("nattrail");
     fs::copy(PROGRAM, &program).unwrap();
     fs::set_permissions(home.path(), Permissions::from_mode(0o755)).unwrap();

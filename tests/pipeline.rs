@@ -28,7 +28,7 @@ fn at(wall_millis: u64) -> Now {
     Now::new(Wall::from_millis(wall_millis), Uptime::from_millis(up))
 }
 
-/// Runs the script and gives the records with the moment each became known.
+/// Runs the script and returns the records with the time at which each became known.
 fn records(script: &[(Now, &str)]) -> Vec<(Now, Record)> {
     let config = Config::default();
     let filter = Filter::new(&config.capture);
@@ -125,7 +125,7 @@ fn netflow5_triplet_is_pre_nat_post_nat_and_return() {
     }
 }
 
-/// Octets of the set with the delete's template, which comes when it is first needed.
+/// Octets of the set with the delete's template, which precedes its first use.
 const DELETE_TEMPLATE: usize = 4 + 4 + 4 * 17;
 
 #[test]

@@ -1,6 +1,6 @@
-//! The daemon goes away in the middle of open connections and comes back: by a crash (kill -9) or as planned (SIGTERM).
+//! The daemon ends in the middle of open connections and comes back: after a crash (kill -9) or a planned stop (SIGTERM).
 //!
-//! conntrack(8) listens all the while; what both runs printed together is what it said.
+//! conntrack(8) listens all the while; both runs together print what it reports.
 
 #![allow(clippy::unwrap_used)]
 
@@ -50,7 +50,7 @@ impl Scene {
         Udp::open(client, (CLIENT, port), (SERVER, 53), server, (SERVER, 53))
     }
 
-    /// Waits until the store holds so many sessions: what it does not hold yet, a crash loses.
+    /// Waits until the store holds this many sessions: a crash loses later ones.
     fn wait_until_stored(&self, sessions: usize) {
         wait_for(&format!("{sessions} sessions in the store"), || {
             let mut command = Command::new(PROGRAM);
@@ -67,12 +67,12 @@ impl Scene {
         Daemon::start(&self.net.gateway, &self.home)
     }
 
-    /// Ends all connections and waits for the word of conntrack: the begins, then the ends.
+    /// Ends all connections and waits for conntrack's report: the beginnings, then the ends.
     fn end_connections(&self) -> Vec<Flow> {
         self.watch.wait_for_new(&self.net.table());
         self.net.end_connections();
         let mut events = self.watch.wait_for_ends(|_| true);
-        // A stable sort: each kind stays in the kernel's order.
+        // The sort is stable: each kind stays in the kernel's order.
         events.sort_by_key(|event| event.kind == Kind::Destroy);
         events
     }
@@ -92,7 +92,7 @@ fn wait_for_kind(daemon: &Daemon, kind: &str, count: usize) -> Vec<Fields> {
     })
 }
 
-/// Sessions stay open while the daemon is replaced; their ends are as if it had been there all the time.
+/// Sessions stay open while the daemon is replaced; their ends are as if it had never been away.
 fn open_sessions_outlive(the_daemon: impl FnOnce(Daemon) -> Ended) {
     let Some((scene, daemon)) = Scene::new() else {
         return;
@@ -158,7 +158,7 @@ fn crash_after_crash_every_delete_has_one_create() {
     record::assert_records(&[creates, deletes].concat(), &events);
 }
 
-/// Records leave after the commit that has them, and the next commit knows that they were taken.
+/// Records leave after the commit that has them, and the next commit has the outputs' progress.
 #[test]
 fn a_crash_before_the_next_flush_repeats_records_as_they_were_and_nothing_else() {
     const SESSIONS: u16 = 5;
@@ -209,7 +209,7 @@ fn a_session_that_ended_meanwhile_gets_an_inferred_delete() {
     let delete = wait_for_kind(&daemon, "delete", 1).remove(0);
     let gap = wait_for_kind(&daemon, "gap", 1).remove(0);
 
-    // Same session, as far as both records name it.
+    // It is the same session, as far as both records identify it.
     for (name, value) in &create {
         if !["event", "time"].contains(&name.as_str()) {
             assert_eq!(delete.get(name), Some(value), "{name}");
@@ -271,7 +271,7 @@ fn a_session_older_than_the_first_run_is_adopted_too() {
     assert_eq!(daemon.printed().len(), 2, "a first run has no gap");
 }
 
-/// Whatever comes to stand in the place of a database in use: the sessions are those of the daemon that runs.
+/// Whatever replaces a database in use: the sessions are those of the running daemon.
 fn a_database_is_moved(back: impl Fn(&Scene, &Daemon, &Path, &Path)) {
     let Some((scene, daemon)) = Scene::new() else {
         return;

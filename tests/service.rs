@@ -1,5 +1,5 @@
-//! `nattrail start` and the rest: what systemctl is asked where systemd runs, and elsewhere the real init script, with the real
-//! start-stop-daemon, setpriv, logger and daemon.
+//! `nattrail start` and its siblings: the requests to systemctl where systemd runs, and elsewhere the real init script,
+//! with the real start-stop-daemon, setpriv, logger and daemon.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,7 @@ const COPY: &str = "[[syslog]]\ntarget = \"file\"\npath = \"/var/log/nattrail/na
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/nattrail.init");
 
-/// A machine without systemd: the script, the user, a syslog, and directories of its own. It stays until it is killed.
+/// A machine without systemd: the script, the user, a syslog, and directories of its own. It lives until it is killed.
 const INIT: &str = r#"
 set -e
 mount -t tmpfs none /mnt
@@ -48,7 +48,7 @@ echo ready
 exec sleep infinity
 "#;
 
-/// A machine of one network namespace and one mount namespace, whose daemon is ended with it.
+/// A machine of one network namespace and one mount namespace, whose daemon ends with it.
 struct Machine {
     _namespace: Namespace,
     init: Child,
@@ -56,7 +56,7 @@ struct Machine {
     syslog: UnixDatagram,
 }
 
-/// The words of a command and its exit status.
+/// The output of a command and its exit status.
 struct Said {
     code: i32,
     stdout: String,
@@ -109,7 +109,7 @@ impl Machine {
         Some(machine)
     }
 
-    /// A path as the machine sees it.
+    /// The host's path to a path of the machine.
     fn inside(&self, path: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{path}", self.init.id()))
     }
@@ -118,7 +118,7 @@ impl Machine {
         fs::write(self.inside("/etc/nattrail/nattrail.toml"), text).unwrap();
     }
 
-    /// The pipes of the command end with it: were one left open in the daemon, this would wait for the daemon's end.
+    /// The pipes of the command end with it: if one stayed open in the daemon, this would wait for the daemon's end.
     fn run(&self, words: &[&str]) -> Said {
         let mut command = Command::new("nsenter");
         command
@@ -158,7 +158,7 @@ impl Machine {
         serde_json::from_str(&said.stdout).unwrap()
     }
 
-    /// Waits for such a line in syslog; all lines so far.
+    /// Waits for such a line in syslog; returns all lines so far.
     fn wait_for_log(&self, part: &str) -> Vec<String> {
         let mut room = [0; 2048];
         let mut lines = Vec::new();
@@ -188,7 +188,7 @@ fn said(output: Output) -> Said {
     }
 }
 
-/// A process that has ended may not have been waited for yet: its parent is not this test.
+/// A process that has ended may still be a zombie: its parent is not this test.
 fn is_alive(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     let stat = stat.unwrap_or_default();
@@ -320,7 +320,7 @@ fn a_reload_does_not_end_a_daemon_that_does_not_listen_yet() {
         let file = machine.inside("/run/nattrail.pid");
         let started = thread::scope(|scope| {
             let start = scope.spawn(|| machine.nattrail(&["start"]));
-            // Without a pause between two looks: the daemon listens some milliseconds later.
+            // There is no pause between two looks: the daemon listens only milliseconds later.
             while !start.is_finished() {
                 let text = fs::read_to_string(&file).unwrap_or_default();
                 if let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) {
@@ -379,7 +379,7 @@ fn after_a_kill_the_pid_file_is_stale_and_nobody_is_signalled() {
     let pid = machine.pid();
     kill_process(pid, Signal::KILL).unwrap();
     wait_for("its end", || (!is_alive(pid)).then_some(()));
-    // The number is now that of another process.
+    // The number now belongs to another process.
     let mut stranger = Command::new("sleep")
         .arg("600")
         .stdin(Stdio::null())
@@ -472,7 +472,7 @@ fn an_instance_has_files_of_its_own() {
     );
 }
 
-/// Runs the command where systemd seems to run and `systemctl` writes down what it was asked and ends with a status.
+/// Runs the command where systemd seems to run and `systemctl` records its arguments and exits with a status.
 fn with_systemctl(home: &Home, status: i32, arguments: &[&str]) -> (Said, String) {
     let asked = home.path().join("asked");
     let programs = home.path().join("bin");

@@ -1,5 +1,5 @@
-//! `nattrail status` and the control socket of the real daemon: its numbers are those of the sessions that were made, and no
-//! client, however slow or hostile, keeps it from its work.
+//! `nattrail status` and the control socket of the real daemon: its numbers match the sessions made, and no client,
+//! however slow or hostile, keeps it from its work.
 
 #![allow(clippy::unwrap_used)]
 #![allow(
@@ -177,7 +177,7 @@ fn a_daemon_with_another_configuration_than_the_one_given_is_mentioned() {
     assert_eq!(said("status", &home.config()), "");
     let found = said("status", &other);
     assert!(found.starts_with(&expected), "{found}");
-    // A file that is checked may be about to be installed.
+    // A file under check may be about to be installed.
     assert_eq!(said("check", &other), "");
 }
 
@@ -198,7 +198,7 @@ fn a_configuration_that_the_daemon_has_not_read_yet_is_mentioned() {
     };
     let unread = |command| said(command).contains("has changed since the daemon read it at 2");
     assert!(!unread("status") && !unread("check"));
-    // Moved there, with the date of before.
+    // The file was moved there with its old date.
     let new = home.path().join("new.toml");
     fs::write(&new, config("ttl = \"1d\"")).unwrap();
     let long_ago = fs::FileTimes::new().set_modified(std::time::SystemTime::UNIX_EPOCH);
@@ -248,7 +248,7 @@ fn check_fails_while_an_output_takes_no_records() {
         let mut program = Command::new(PROGRAM);
         program.args(["check", "--config"]).arg(home.config());
         home.dress(&mut program);
-        // Lest systemd is asked for a nattrail that is installed here.
+        // This hides a systemd that might know an installed nattrail.
         program.env("PATH", "/nonexistent").stdout(Stdio::piped());
         let child = net.gateway.spawn(&mut program).unwrap();
         let output = child.wait_with_output().unwrap();
@@ -371,7 +371,7 @@ fn clients_that_hold_every_place_cost_no_record_and_are_closed_in_time() {
     let mut silent: Vec<UnixStream> = (0..100)
         .map(|_| UnixStream::connect(socket(&home)).unwrap())
         .collect();
-    // Nobody is left a place, and is told so at once.
+    // Nobody else gets a place, and the refusal is immediate.
     let output = status(&home, &[]).output().unwrap();
     assert_fails(&output, 69, "did not answer");
     make_sessions(&net);
@@ -388,7 +388,7 @@ fn clients_that_hold_every_place_cost_no_record_and_are_closed_in_time() {
         let _ = stream.read_to_end(&mut answer);
         assert!(answer.is_empty());
     }
-    // Counted from when the daemon last looked at the clock before it accepted them.
+    // The time counts from the daemon's last look at the clock before it accepted them.
     assert!(begun.elapsed() >= Duration::from_secs(4));
     assert!(
         begun.elapsed() < Duration::from_secs(10),
@@ -456,7 +456,7 @@ fn without_permission_it_says_whose_socket_it_is() {
     fs::create_dir(home.runtime()).unwrap();
     let _listener = UnixListener::bind(socket(&home)).unwrap();
     fs::set_permissions(socket(&home), Permissions::from_mode(0o660)).unwrap();
-    // Where the program was built and where the test has its files need not be open to everyone.
+    // The directories of the program and of the test need not be open to everyone.
     let program = home.path().join("nattrail");
     fs::copy(PROGRAM, &program).unwrap();
     fs::set_permissions(home.path(), Permissions::from_mode(0o755)).unwrap();

@@ -1,6 +1,6 @@
 //! Copies as real receivers take them: rsyslog on a local socket and over UDP, journald through its native protocol.
 //!
-//! Each receiver is started for the test alone, with its own configuration, sockets and files, and ended with it.
+//! Each receiver runs for one test alone, with its own configuration, sockets and files, and ends with it.
 #![allow(clippy::unwrap_used)]
 
 #[path = "support/log.rs"]
@@ -136,12 +136,12 @@ fn a_line_that_another_user_forges_is_not_in_the_file_of_records() {
     if !rustix::process::geteuid().is_root() {
         return not_run(test, "to be another user needs root");
     }
-    // As it is shipped, but for the places.
+    // This is the shipped snippet with other paths.
     let shipped = include_str!("../conf/rsyslog.d/20-nattrail.conf");
     let place = |directory: &Path| {
         let [records, socket] = ["records", "socket"].map(|name| directory.join(name));
         for (path, mode) in [(directory, 0o755), (&records, 0o755), (&socket, 0o750)] {
-            // The first one is there already.
+            // The first one already exists.
             let _ = fs::create_dir(path);
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         }
@@ -273,7 +273,7 @@ fn event(kind: EventKind, time: Wall, totals: Option<Totals>) -> NatEvent {
     }
 }
 
-/// Has the target write and asks `poll` until it has something, for at most twenty seconds.
+/// Lets the target write and calls `poll` until it has something, for at most twenty seconds.
 fn wait_for<T>(target: &mut Followed, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
     for step in 0..400 {
         target.drain(now(20_000 + step * 1000));
@@ -285,7 +285,7 @@ fn wait_for<T>(target: &mut Followed, mut poll: impl FnMut() -> Option<T>) -> Op
     None
 }
 
-/// Says that a test did not run, and fails it where that must not happen.
+/// Reports that a test did not run, and fails it where that must not happen.
 fn not_run(test: &str, missing: &str) {
     eprintln!("NOT RUN: {test}: {missing}");
     assert!(
@@ -307,7 +307,7 @@ impl Drop for Process {
 struct Rsyslog {
     directory: tempfile::TempDir,
     address: SocketAddr,
-    /// Its configuration between inputs and rules.
+    /// The part of its configuration between inputs and rules.
     snippet: String,
     process: Option<Process>,
 }
@@ -319,13 +319,13 @@ impl Rsyslog {
         Self::start_with(test, |_| String::new())
     }
 
-    /// With a snippet that gets the directory of all files.
+    /// Starts it with a snippet that gets the directory of all files.
     fn start_with(test: &str, snippet: impl Fn(&Path) -> String) -> Option<Self> {
         if !Path::new(Self::PROGRAM).exists() {
             not_run(test, "rsyslogd is not installed (package rsyslog)");
             return None;
         }
-        // Free again for rsyslog, and no other test here asks for a port at the same address.
+        // The port is free again for rsyslog, and no other test here uses a port at the same address.
         static HOSTS: AtomicU8 = AtomicU8::new(1);
         let host = Ipv4Addr::new(127, 0, 1, HOSTS.fetch_add(1, Ordering::Relaxed));
         let socket = UdpSocket::bind((host, 0)).unwrap();
@@ -375,7 +375,7 @@ action(type="mmpstrucdata")
             .unwrap();
         self.process = Some(Process(child));
         for _ in 0..400 {
-            // Bound by someone else is what says that rsyslog listens.
+            // The bound port shows that rsyslog listens.
             if self.path("log").exists() && UdpSocket::bind(self.address).is_err() {
                 return;
             }
@@ -406,7 +406,7 @@ action(type="mmpstrucdata")
         }
     }
 
-    /// The lines that rsyslog wrote, once there are as many lines as expected.
+    /// The lines that rsyslog wrote, once there are as many as expected.
     fn lines(&self, target: &mut Followed, expected: usize) -> Vec<String> {
         self.lines_of("out", target, expected)
     }
@@ -422,7 +422,7 @@ action(type="mmpstrucdata")
     }
 }
 
-/// A journald in a mount namespace of its own, with an empty /run.
+/// A journald in its own mount namespace, with an empty /run.
 struct Journal {
     process: Process,
 }

@@ -1,5 +1,5 @@
-//! `nattrail tail` and the real daemon: viewers see what the copies have, as far as their filters and their speed go, and
-//! none of them, however slow or hostile, costs the daemon a record.
+//! `nattrail tail` and the real daemon: viewers see the records of the copies, within their filters and their speed,
+//! and none of them, however slow or hostile, costs the daemon a record.
 
 #![allow(clippy::unwrap_used)]
 
@@ -30,7 +30,7 @@ fn scene() -> Option<(Gateway, Home)> {
     Some((net, Home::new(&config)))
 }
 
-/// `nattrail tail`, without what the terminal of whoever runs the tests has to say.
+/// `nattrail tail`, without the influence of the terminal on which the tests run.
 fn tail(home: &Home, arguments: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
     command.arg("tail").args(arguments);
@@ -57,7 +57,7 @@ impl Viewer {
         }
     }
 
-    /// One that shows text, and has begun: its heading says so.
+    /// A viewer of text that has begun, as its heading shows.
     fn of_text(home: &Home, arguments: &[&str]) -> Self {
         let viewer = Self::start(tail(home, arguments));
         let _ = viewer.wait_for_lines(1);
@@ -76,7 +76,7 @@ impl Viewer {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Waits until it ends by itself: its status, what it printed and what it said.
+    /// Waits until it ends by itself: its status, its output and its messages.
     fn wait(mut self) -> (Option<i32>, Vec<String>, Vec<String>) {
         let status = wait_for("a viewer to end", || self.child.try_wait().unwrap());
         (status.code(), self.stdout.all(), self.stderr.all())
@@ -90,14 +90,14 @@ impl Drop for Viewer {
     }
 }
 
-/// A client of the socket that reads when the test says so.
+/// A client of the socket that reads on command.
 struct Raw {
     stream: UnixStream,
     read: Vec<u8>,
 }
 
 impl Raw {
-    /// One that has been told that it begins.
+    /// A client that has got its first line.
     fn start(home: &Home, request: &str) -> Self {
         let path = home.runtime().join("control.sock");
         let mut stream = UnixStream::connect(path).unwrap();
@@ -115,7 +115,7 @@ impl Raw {
         raw
     }
 
-    /// Reads what there is.
+    /// Reads everything available.
     fn read(&mut self) {
         let mut room = [0; 64 << 10];
         while let Ok(count @ 1..) = self.stream.read(&mut room) {
@@ -123,7 +123,7 @@ impl Raw {
         }
     }
 
-    /// The complete lines that have been read.
+    /// The complete lines so far.
     fn lines(&self) -> Vec<Value> {
         let end = self.read.iter().rposition(|byte| *byte == b'\n');
         let complete = &self.read[..end.map_or(0, |end| end + 1)];
@@ -143,7 +143,7 @@ fn start(net: &Gateway, home: &Home) -> Daemon {
     daemon
 }
 
-/// Sessions of two clients over UDP, TCP, ICMP and IPv6, all of which end: so many records.
+/// Sessions of two clients over UDP, TCP, ICMP and IPv6, all of which end: returns the number of records.
 fn make_sessions(net: &Gateway) -> usize {
     let (client, server) = (&net.client, &net.server);
     for from in [(CLIENT, 40_000), (CLIENT, 40_001), (NEIGHBOUR, 40_000)] {
@@ -158,11 +158,11 @@ fn make_sessions(net: &Gateway) -> usize {
     12
 }
 
-/// Makes so many sessions, and ends them.
+/// Makes `sessions` sessions, and ends them.
 fn make_many(net: &Gateway, sessions: u16) {
     let socket = net.client.run(|| UdpSocket::bind((CLIENT, 0)).unwrap());
     for port in 10_000..10_000 + sessions {
-        // The server refuses them, which shows in the next call.
+        // The server refuses them, as the next call shows.
         wait_for("a datagram to go", || {
             socket.send_to(b"x", (SERVER, port)).ok()
         });
@@ -174,7 +174,7 @@ fn make_many(net: &Gateway, sessions: u16) {
     net.end_connections();
 }
 
-/// Records that are no gaps.
+/// The records except gaps.
 fn events(lines: &[String]) -> Vec<Value> {
     let records = lines.iter().map(|line| parse(line));
     records.filter(|record| record["event"] != "gap").collect()
@@ -210,7 +210,7 @@ fn viewers_see_what_the_copies_have_as_far_as_their_filters_go() {
         }),
         (&["--mark", "1"], |_| false),
     ];
-    // Not more at a time than there are places.
+    // No more at a time than there are places.
     for some in filters.chunks(5) {
         let before = daemon.printed().len();
         let view = |(arguments, _): &(&[&str], Test)| Viewer::of_text(&home, arguments);
@@ -233,13 +233,13 @@ fn viewers_see_what_the_copies_have_as_far_as_their_filters_go() {
     daemon.terminate();
 }
 
-/// The first words of the line that people see for a record.
+/// The first words of a record's line for people.
 fn row(record: &Value) -> String {
     let words = ["time", "event", "proto"].map(|name| record[name].as_str().unwrap());
     words.join(" ")
 }
 
-/// The same of all lines after the heading.
+/// The same for all lines after the heading.
 fn rows(lines: &[String]) -> Vec<String> {
     let words = |line: &String| {
         let words: Vec<_> = line.split_whitespace().take(3).collect();
@@ -369,7 +369,7 @@ fn who_does_not_read_is_told_how_many_it_missed_and_costs_nobody_a_record() {
     wait_for("every record", || {
         (daemon.printed().len() >= count).then_some(())
     });
-    // The loop goes on, for who asks and for who sees.
+    // The loop goes on, for requests and for viewers.
     let total = count + make_sessions(&net);
     let seen = other.wait_for_lines(3);
     assert!(seen[1].contains("10.1.2.4:40000"), "{seen:#?}");

@@ -1,4 +1,4 @@
-//! Makes connections: UDP datagrams, each to an address and port that none before it went to.
+//! Makes connections: UDP datagrams, each to an address and port of its own.
 //!
 //! One socket, so one source port; connection number `n` goes to an address of 198.18.0.0/15 (RFC 2544, benchmarks) and
 //! a port that follow from `n`. Several thousand million are distinct.
@@ -22,7 +22,7 @@ const PAYLOAD: &[u8] = b"nattrail";
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rate {
-    /// As fast as the kernel goes.
+    /// As fast as the kernel can.
     Full,
     PerSecond(u64),
 }
@@ -48,14 +48,14 @@ impl std::fmt::Display for Rate {
     }
 }
 
-/// When to stop: whichever comes first.
+/// The end of the load: whichever limit comes first.
 #[derive(Clone, Copy, Debug)]
 pub struct Until {
     pub duration: Duration,
     pub count: u64,
 }
 
-/// The packets that are sent from one source port. Numbers go on from one run to the next.
+/// The packets sent from one source port. Their numbers continue from one run to the next.
 #[derive(Debug)]
 pub struct Generator {
     socket: UdpSocket,
@@ -69,7 +69,7 @@ impl Generator {
         Self { socket, next: 0 }
     }
 
-    /// Sends until the end, and returns how many datagrams, and in which time.
+    /// Sends until the end, and returns the number of datagrams and the time taken.
     pub fn run(&mut self, rate: Rate, until: Until) -> (u64, Duration) {
         let begin = Instant::now();
         let mut sent = 0;
@@ -106,7 +106,7 @@ impl Generator {
             .collect();
         let sent = match sendmmsg(&self.socket, &mut messages, SendFlags::empty()) {
             Ok(sent) => sent as u64,
-            // A packet that connection tracking drops (its table is full) comes back as this.
+            // Connection tracking reports a dropped packet (its table is full) like this.
             Err(rustix::io::Errno::PERM | rustix::io::Errno::NOBUFS) => 1,
             Err(error) => panic!("sendmmsg: {error}"),
         };

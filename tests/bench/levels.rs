@@ -1,4 +1,4 @@
-//! nattrail with more and more connections pending, and started again on the most.
+//! nattrail with more and more pending connections, and restarted on the most.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ const PROBE_RATE: Rate = Rate::PerSecond(20_000);
 const CHANGED: u64 = 1_000;
 const MEANWHILE_RATE: Rate = Rate::PerSecond(2_000);
 
-/// Measures at each of the levels, which ascend, and gives every one to `done` as it is known; then the start.
+/// Measures at each of the ascending levels, and passes every result to `done` at once; then the start.
 pub fn measure(levels: &[u64], mut done: impl FnMut(Level)) -> Startup {
     let network = Network::new(FOREVER);
     let reader = Reader::start(Kind::Nattrail, network.gateway());
@@ -78,7 +78,7 @@ fn probe(network: &Network, reader: &Reader, passing: &mut Generator, level: u64
     used.total.as_secs_f64() * 1e6 / made as f64
 }
 
-/// Waits until so many are pending, a few strays aside, and in the database.
+/// Waits until this many are pending and in the database, a few strays aside.
 fn wait_for_pending(reader: &Reader, level: u64) {
     let pending = || reader.metrics().map(|metrics| metrics.sessions.pending);
     let reached = || pending().filter(|pending| pending.abs_diff(level) < 8);

@@ -1,8 +1,8 @@
 //! Room in the kernel for the load, given back at the end.
 //!
-//! `nf_conntrack_max` and the size of its hash table are those of the whole machine. So a process that does nothing else
-//! raises them, runs the measurements in a child, and puts them back however that ends, also when it is interrupted
-//! itself; only SIGKILL it cannot answer.
+//! `nf_conntrack_max` and the size of its hash table are those of the whole machine. So a process that does nothing
+//! else raises them, runs the measurements in a child, and restores them however the child ends, even when it is
+//! interrupted itself; only SIGKILL leaves them raised.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -19,14 +19,14 @@ use crate::network;
 
 const DIRECTORY: &str = "/proc/sys/net/netfilter";
 
-/// Tells the child that it is one.
+/// The variable that marks the child.
 const CHILD: &str = "NATTRAIL_BENCH_LIMITS_RAISED";
 
-/// Returns in a process in which there is room for so many connections. The one that was started waits for it and exits
-/// with its status.
+/// Returns in a process that has room for this many connections. The first process waits for it and exits with its
+/// status.
 pub fn with_room_for(connections: u64) {
     if std::env::var_os(CHILD).is_some() {
-        // Not left behind when the parent is killed.
+        // The child must not survive a killed parent.
         let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
         return;
     }
@@ -37,7 +37,7 @@ pub fn with_room_for(connections: u64) {
     }
     let status = {
         let _max = Raised::at_least("nf_conntrack_max", connections);
-        // Four entries of two tuples each per bucket: longer chains would be what is measured.
+        // Four entries of two tuples each per bucket: longer chains would dominate the measurement.
         let _buckets = Raised::at_least("nf_conntrack_buckets", connections / 4);
         supervise(&interrupted)
     };
@@ -54,7 +54,7 @@ fn supervise(interrupted: &AtomicBool) -> i32 {
     let mut child = command.spawn().expect("this program can be started");
     let pid = child.id();
     let status = wait(&mut child, interrupted);
-    // Whatever the child had started is in its group.
+    // All processes that the child has started are in its group.
     let group = i32::try_from(pid).ok().and_then(Pid::from_raw);
     let _ = group.map(|group| kill_process_group(group, Signal::KILL));
     let _ = child.wait();
@@ -76,7 +76,7 @@ fn wait(child: &mut Child, interrupted: &AtomicBool) -> i32 {
     }
 }
 
-/// A setting that gets its earlier value back on drop.
+/// A setting whose earlier value is restored on drop.
 struct Raised {
     path: String,
     before: u64,

@@ -1,8 +1,8 @@
-//! nattrail and its peers under the same load: one-packet UDP connections through SNAT, as many as asked for.
+//! nattrail and its peers under the same load: one-packet UDP connections through SNAT, at the given rate.
 //!
 //! `make bench` runs this. Each program gets a gateway of its own (network namespaces), the same receive buffer and the
-//! same load; what it kept is compared with what the kernel made. All CPU times are those of the program alone: the load
-//! is made by this process, and forwarded on its time.
+//! same load; its records are compared with the kernel's connections. All CPU times are those of the program alone:
+//! this process makes the load, and forwarding counts as its own time.
 
 #![allow(
     clippy::unwrap_used,
@@ -58,7 +58,7 @@ struct Options {
     /// Numbers of pending connections at which nattrail is measured, ascending, with commas; "" for none
     #[arg(long, default_value = "1000,100000,1000000", value_name = "NUMBERS")]
     levels: Levels,
-    /// cargo bench says so
+    /// cargo bench sets this
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -90,9 +90,9 @@ impl std::str::FromStr for Levels {
     }
 }
 
-/// More than the kernel makes in a second here.
+/// More connections than the kernel makes in a second here.
 const MOST_PER_SECOND: u64 = 250_000;
-/// The kernel's garbage collector may take a minute to find what has expired.
+/// The kernel's garbage collector may take a minute to find expired connections.
 const PATIENCE: Duration = Duration::from_secs(180);
 const SOURCE_PORT: u16 = 40_000;
 
@@ -123,7 +123,7 @@ fn most_connections(options: &Options) -> u64 {
         Rate::PerSecond(rate) => rate,
     };
     let level = options.levels.0.last().copied().unwrap_or(0);
-    // Undelivered ends count too, as do the connections of other namespaces.
+    // Undelivered ends also count, as do the connections of other namespaces.
     (rate * options.seconds).max(level + 3 * levels::PROBES) + 100_000
 }
 
@@ -175,7 +175,7 @@ fn run(options: &Options) -> Report {
     report
 }
 
-/// One program under the load. `null` is what a connection costs the null reader, in microseconds.
+/// One program under the load. `null` is the cost of a connection for the null reader, in microseconds.
 fn measure(kind: Kind, options: &Options, null: Option<f64>) -> Row {
     let timeout = match options.end {
         End::Flush => Duration::from_secs(options.seconds + 600),

@@ -1,6 +1,6 @@
-//! The cost of each part of the way of an event by itself: decode, pair, encode, store. Nothing of it needs root.
+//! The cost of each step of an event by itself: decode, pair, encode, store. Nothing here needs root.
 //!
-//! Bytes allocated are shown beside the times; where they must be zero, `tests/allocations.rs` sees to it.
+//! Allocated bytes are shown beside the times; where they must be zero, `tests/allocations.rs` checks them.
 
 #![allow(
     clippy::unwrap_used,
@@ -52,8 +52,8 @@ fn decode_destroy(bencher: Bencher<'_, '_>) {
     bencher.bench(|| pipeline::decode(black_box(&datagram)));
 }
 
-/// One of so many pending sessions ends and begins again, each time another one: what is looked at is seldom in a cache.
-/// Decoding is included.
+/// One of `pending` sessions ends and begins again, each time another one: its memory is seldom in a cache. Decoding is
+/// included.
 #[divan::bench(args = [1_000, 10_000, 100_000, 1_000_000, 2_000_000])]
 fn pair_new_and_destroy(bencher: Bencher<'_, '_>, pending: u32) {
     let (mut new, mut destroy) = (datagram::bytes(NEW), datagram::bytes(DESTROY));
@@ -72,7 +72,7 @@ fn pair_new_and_destroy(bencher: Bencher<'_, '_>, pending: u32) {
         renumber(&mut destroy, chosen);
         let mut end = pipeline::decode(black_box(&destroy));
         if let Event::Destroy(flow) = &mut end {
-            // Otherwise it would be taken for the same end as before, when its number comes again.
+            // Otherwise it would be taken for the earlier end when its number recurs.
             start -= 1;
             flow.start = Some(Wall::from_nanos(start));
         }
@@ -92,7 +92,7 @@ fn encode_events(bencher: Bencher<'_, '_>, version: &Version) {
     encode(bencher, *version, true);
 }
 
-/// A create, which is nothing here, and a delete.
+/// A create, which the triplet does not show, and a delete.
 #[divan::bench(args = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix])]
 fn encode_triplet(bencher: Bencher<'_, '_>, version: &Version) {
     encode(bencher, *version, false);
@@ -170,7 +170,7 @@ fn show(bencher: Bencher<'_, '_>, viewer: &str) {
             if viewer != "unread" {
                 view.consume(view.contiguous().len());
             }
-            // Else there would be no more lines after those of the first second.
+            // Otherwise there would be no more lines after the first second.
             now.up = now.up.saturating_add(Duration::from_millis(1));
         }
     });

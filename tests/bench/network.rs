@@ -1,4 +1,4 @@
-//! The gateway under load: translates what the client sends, counts it, and throws it away beyond.
+//! The gateway under load: it translates the client's packets, counts them, and drops them on the far side.
 
 use std::process::{Command, Stdio};
 use std::thread;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::gateway::Gateway;
 use crate::support::netns::{Namespace, succeed};
 
-/// Entries beside those of the load that may be left in the table.
+/// The most entries that may remain in the table besides the load's.
 const STRAYS: u64 = 4;
 
 const SERVER_MAC: &str = "02:00:00:00:00:07";
@@ -55,7 +55,7 @@ impl Network {
         network
     }
 
-    /// How long connections live that are made from now on.
+    /// Sets the lifetime of connections made from now on.
     pub fn set_timeout(&self, timeout: Duration) {
         for name in ["udp_timeout", "udp_timeout_stream"] {
             let seconds = timeout.as_secs().max(1).to_string();
@@ -72,7 +72,7 @@ impl Network {
         &self.net.client
     }
 
-    /// Connections that were translated and came into the table, since the beginning.
+    /// Connections that were translated and entered the table, since the beginning.
     pub fn made(&self) -> u64 {
         let counters = self.net.gateway.succeed(
             Command::new("nft").args(["list", "counter", "ip", "bench", "made"]),
@@ -83,7 +83,7 @@ impl Network {
         translated - failed
     }
 
-    /// Entries of the table, those included whose end nobody has taken yet.
+    /// Entries of the table, including those whose end nobody has taken yet.
     pub fn entries(&self) -> u64 {
         let count = self
             .gateway()
@@ -105,7 +105,7 @@ impl Network {
         let _ = child.and_then(|mut child| child.wait());
     }
 
-    /// Waits until all connections have ended and been reported. False when some have not at the end of `patience`.
+    /// Waits until all connections have ended and been reported. Returns false if some have not after `patience`.
     pub fn wait_until_empty(&self, patience: Duration) -> bool {
         let deadline = Instant::now() + patience;
         while self.entries() > STRAYS {
@@ -118,7 +118,7 @@ impl Network {
     }
 }
 
-/// The numbers that follow `name`, each time.
+/// Each number that follows `name`.
 fn number_after<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = u64> + 'a {
     text.split(name).skip(1).filter_map(|rest| {
         let end = rest
@@ -128,12 +128,12 @@ fn number_after<'a>(text: &'a str, name: &'a str) -> impl Iterator<Item = u64> +
     })
 }
 
-/// Whether the programs run that the network needs.
+/// Whether the programs that the network needs can run.
 pub fn is_possible() -> bool {
     crate::support::can_run(&["ip", "nft", "conntrack"])
 }
 
-/// Removes the namespaces of a process that was killed.
+/// Removes the namespaces of a killed process.
 pub fn sweep(pid: u32) {
     let list = succeed(Command::new("ip").args(["netns", "list"]), "");
     let prefix = format!("nattrail-test-{pid}-");

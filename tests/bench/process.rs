@@ -57,7 +57,7 @@ pub fn memory(pid: u32, name: &str) -> u64 {
     family(pid).iter().map(of).sum()
 }
 
-/// A process and all that it has started.
+/// A process and all its descendants.
 pub fn family(pid: u32) -> Vec<u32> {
     let mut pids = vec![pid];
     let mut next = 0;
@@ -74,7 +74,7 @@ pub fn family(pid: u32) -> Vec<u32> {
     pids
 }
 
-/// Waits until the program has hardly anything to do any more. False when it still has at the end of `patience`.
+/// Waits until the program is almost idle. Returns false if it is not after `patience`.
 pub fn wait_until_idle(pid: u32, patience: Duration) -> bool {
     const LOOK: Duration = Duration::from_millis(1200);
     const IDLE: Duration = Duration::from_millis(6);

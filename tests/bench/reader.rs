@@ -1,4 +1,4 @@
-//! The programs that are compared, each started the same way and asked for what it kept.
+//! The compared programs, each started the same way, and their records counted.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -26,12 +26,12 @@ use crate::support::gateway::WAN;
 use crate::support::netns::Namespace;
 use crate::support::{find_program, wait_until};
 
-/// Makes this program the null reader.
+/// The argument that makes this program the null reader.
 pub const NULL_READER: &str = "null-reader";
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub enum Kind {
-    /// Reads and counts, nothing else.
+    /// It reads and counts, nothing else.
     Null,
     /// nattrail with its database and IPFIX events.
     Nattrail,
@@ -47,13 +47,13 @@ pub enum Kind {
     Ulogd,
     /// ulogd2 to SQLite.
     UlogdSqlite,
-    /// natlog to a file. All connections come from one address and port here, which may be why it keeps so few: that was not
-    /// looked into.
+    /// natlog to a file. All connections come from one address and port here, which may be why it keeps so few: that is not
+    /// examined.
     Natlog,
 }
 
 impl Kind {
-    /// Those that are compared if nothing else is said.
+    /// The programs compared by default.
     pub const ALL: [Self; 7] = [
         Self::Null,
         Self::Nattrail,
@@ -78,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// The programs that it needs and that are not installed.
+    /// The programs that it needs and that are missing.
     pub fn missing(self) -> Option<&'static str> {
         let needed = match self {
             Self::Null
@@ -107,7 +107,7 @@ impl Kind {
     }
 }
 
-/// The part of the load that a program says it has kept.
+/// The records that a program has kept of the load.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {
     pub creates: Option<u64>,
@@ -121,12 +121,12 @@ pub struct Reader {
     home: Home,
     child: Child,
     viewer: Option<Child>,
-    /// Takes what is sent to the collector, and throws it away when it is full.
+    /// Receives the collector's datagrams, and drops them when it is full.
     _collector: UdpSocket,
 }
 
 impl Reader {
-    /// Returns when it listens.
+    /// Starts it, and returns when it listens.
     pub fn start(kind: Kind, gateway: &Namespace) -> Self {
         let collector = gateway.run(|| UdpSocket::bind(("127.0.0.1", 0)).unwrap());
         let home = Home::new(&nattrail_configuration(&collector, None));
@@ -172,7 +172,7 @@ impl Reader {
         reader
     }
 
-    /// Ends it as a planned stop would, and starts it again where it left off.
+    /// Ends it by a planned stop, and starts it again where it stopped.
     pub fn restart(self, gateway: &Namespace, meanwhile: impl FnOnce()) -> Self {
         let (kind, home, collector) = self.stop();
         meanwhile();
@@ -183,7 +183,7 @@ impl Reader {
         self.child.id()
     }
 
-    /// The status of nattrail; nothing while it does not answer, or of another program.
+    /// The status of nattrail; `None` while it does not answer, and for other programs.
     pub fn metrics(&self) -> Option<Metrics> {
         let mut stream = UnixStream::connect(self.home.runtime().join("control.sock")).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
@@ -193,7 +193,7 @@ impl Reader {
         serde_json::from_slice(&answer).ok()
     }
 
-    /// Stops it and counts what it has kept.
+    /// Stops it and counts its records.
     pub fn finish(self) -> Kept {
         let metrics = self.metrics();
         let (kind, home, _) = self.stop();
@@ -319,7 +319,7 @@ fn nattrail_configuration(collector: &UdpSocket, csv: Option<&Path>) -> String {
     )
 }
 
-/// Where programs write that write to a file.
+/// The file of programs that write to a file.
 fn output(home: &Home) -> PathBuf {
     home.path().join("records")
 }
@@ -328,8 +328,8 @@ fn database(home: &Home) -> PathBuf {
     home.path().join("ulogd.db")
 }
 
-/// All are asked to take the same receive buffer. What they make of it is theirs: conntrack 1.4.7 enlarges another socket
-/// than the one it hears events with.
+/// All get the same receive buffer as an option. conntrack 1.4.7 enlarges the buffer of another socket than the one on
+/// which it receives events.
 fn command(kind: Kind, home: &Home) -> Command {
     let buffer = Config::default().capture.receive_buffer.to_string();
     let file = || File::create(output(home)).unwrap();
@@ -382,7 +382,7 @@ fn command(kind: Kind, home: &Home) -> Command {
     }
 }
 
-/// Events as they come, without ulogd's own table of them, as a log of translations needs it.
+/// Events as they come, without ulogd's own table of them, which a log of translations does not need.
 fn ulogd_configuration(kind: Kind, home: &Home, buffer: &str) -> String {
     let (plugins, stack, section): (&[&str], _, _) = if kind == Kind::Ulogd {
         let section = format!("[emu1]\nfile=\"{}\"\nsync=0\n", output(home).display());
@@ -414,7 +414,7 @@ fn ulogd_configuration(kind: Kind, home: &Home, buffer: &str) -> String {
         let path = ulogd_plugin(plugin).unwrap_or_default();
         text.push_str(&format!("plugin=\"{}\"\n", path.display()));
     }
-    // A size that is not below the largest is not set at all.
+    // ulogd sets only a size below the largest.
     text.push_str(&format!(
         "stack={stack}\n[ct1]\nevent_mask=0x00000005\nhash_enable=0\n\
          netlink_socket_buffer_size={buffer}\nnetlink_socket_buffer_maxsize={buffer}0\n{section}"
@@ -436,7 +436,7 @@ fn ulogd_plugin(name: &str) -> Option<PathBuf> {
     places.find(|path| path.is_file())
 }
 
-/// How many lines with `address` have each of the words.
+/// The number of lines with `address` that have each of the words.
 fn count_lines<const N: usize>(path: &Path, words: &[&str; N], address: &str) -> [u64; N] {
     let mut counts = [0; N];
     let Ok(file) = File::open(path) else {
@@ -454,7 +454,7 @@ fn count_lines<const N: usize>(path: &Path, words: &[&str; N], address: &str) ->
 }
 
 fn count_rows(home: &Home) -> Kept {
-    // ct.event as the library has it: 1 is a new one, 4 an end.
+    // ct.event of the library: 1 is a new connection, 4 an end.
     let connection = Connection::open(database(home)).unwrap();
     let count = |event: u32| -> u64 {
         let sql = "SELECT count(*) FROM ulog_ct WHERE ct_event = ?1 AND reply_ip_daddr_str = ?2";

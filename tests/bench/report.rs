@@ -6,15 +6,15 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     pub reader: &'static str,
-    /// Connections that were translated and came into the kernel's table.
+    /// Connections that were translated and entered the kernel's table.
     pub connections: u64,
     pub connections_per_second: f64,
-    /// None where the program does not write them.
+    /// `None` for a program that does not write them.
     pub creates: Option<u64>,
     pub deletes: u64,
     pub creates_percent: Option<f64>,
     pub deletes_percent: f64,
-    /// None where the program does not state them.
+    /// `None` for a program that does not state them.
     pub gaps: Option<u64>,
     pub user_seconds: f64,
     pub system_seconds: f64,
@@ -23,22 +23,22 @@ pub struct Row {
     pub ratio_to_null_reader: Option<f64>,
     pub peak_rss_octets: u64,
     pub longest_turn_microseconds: Option<u64>,
-    /// A part of some turn.
+    /// A part of one of the turns.
     pub longest_commit_microseconds: Option<u64>,
-    /// Whether all ended and the program came to rest in time.
+    /// Whether all connections ended and the program became idle in time.
     pub complete: bool,
 }
 
-/// nattrail with so many connections pending.
+/// nattrail with this many connections pending.
 #[derive(Clone, Debug, Serialize)]
 pub struct Level {
     pub pending: u64,
     pub rss_octets: u64,
-    /// Beyond what the program has with nothing pending.
+    /// Beyond the memory with nothing pending.
     pub octets_per_pending: f64,
     pub cpu_microseconds_per_connection: f64,
-    /// Each costs a wake-up, so that slow ends cost more. The kernel needs the longer to find the connections that are to
-    /// end, the more there are.
+    /// Each batch costs a wake-up, so slow ends cost more. The more connections there are, the longer the kernel takes
+    /// to find the ones to end.
     pub events_per_batch: f64,
     pub longest_turn_microseconds: u64,
 }
@@ -48,14 +48,14 @@ pub struct Level {
 pub struct Startup {
     pub kernel_entries: u64,
     pub stored: u64,
-    /// Of the stored ones, those that ended meanwhile; as many others began.
+    /// The stored sessions that ended meanwhile; as many others began.
     pub changed: u64,
-    /// From the start of the process until all of them were found.
+    /// From the start of the process until it has found all of them.
     pub seconds: f64,
     pub cpu_seconds: f64,
-    /// Connections made from when it listened until it was done.
+    /// Connections made between its first listening and the end of the search.
     pub made_meanwhile: u64,
-    /// Connections in the table, less sessions pending, afterwards.
+    /// Connections in the table less pending sessions, at the end.
     pub missing: i64,
     pub longest_turn_microseconds: u64,
 }
@@ -64,7 +64,7 @@ pub struct Startup {
 pub struct Report {
     pub kernel: String,
     pub cpus: usize,
-    /// Of the whole machine, over the last minute, before and after.
+    /// The load of the whole machine, over the last minute, before and after.
     pub load_average: [f64; 2],
     pub seconds: u64,
     pub rate: String,
@@ -138,7 +138,7 @@ fn or_dash(value: Option<impl ToString>) -> String {
 }
 
 fn percent(value: f64) -> String {
-    // Never 100 for what is not all.
+    // This never shows 100 for less than all.
     let shown = if value < 100.0 {
         value.min(99.999)
     } else {

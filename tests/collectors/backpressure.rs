@@ -1,4 +1,4 @@
-//! A socket that is really full and a network that is really gone, in a namespace of its own.
+//! A socket that is really full and a network that is really gone, in their own namespace.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -21,18 +21,18 @@ fn what_a_full_socket_cannot_take_waits() {
     namespace.enter();
     let config = config::Collector {
         address: "10.99.0.2:2055".parse().unwrap(),
-        // The kernel makes the least it knows of that: two or three messages.
+        // The kernel turns this into its minimum: two or three messages.
         send_buffer: Some(1),
         ..collector(Version::Ipfix)
     };
     let mut exporter = Followed::new(Output::to_collector(&config, BEGIN, at(0)));
     let records: Vec<_> = (0..100).flat_map(|_| events()).collect();
     exporter.push(&records);
-    // Nobody answers for the address, so that the kernel keeps the messages and the socket fills.
+    // Nobody answers for the address, so the kernel keeps the messages and the socket fills.
     exporter.drain(at(0));
     let full = exporter.metrics();
     assert!(full.messages >= 1 && full.behind > 100, "{full:?}");
-    // It might be draining; when it is not, more time passes before the next attempt.
+    // It may be draining; if it is not, more time passes before the next attempt.
     assert_eq!(exporter.poll_timeout(), Some(at(1).up));
     exporter.drain(at(1));
     assert_eq!(exporter.metrics(), full);
@@ -83,7 +83,7 @@ fn a_lost_link_and_a_new_address_cost_no_message() {
     namespace.ip("addr del 10.99.0.1/24 dev va");
     namespace.ip("addr add 10.99.0.7/24 dev va");
     namespace.resolve();
-    // Connected anew, from the port by which the collector knows it.
+    // It connects anew, from the port by which the collector knows it.
     assert_eq!(send(4000), ((4, 0, 0), port));
 }
 
@@ -93,7 +93,7 @@ struct Namespace {
 }
 
 impl Namespace {
-    /// With a link to a network on which nobody answers.
+    /// A namespace with a link to a network on which nobody answers.
     fn new(test: &str) -> Self {
         let name = format!("nattrail-{test}-{}", std::process::id());
         let namespace = Self { name };

@@ -1,7 +1,7 @@
 //! The records that independent collectors and decoders read from the messages of [`nattrail::export::output::Output`].
 //!
-//! Needs nfcapd and nfdump, tshark and text2pcap, and for one test root and ip. Where one is missing, the test says so
-//! and does nothing; with CI=true it fails.
+//! Needs nfcapd and nfdump, tshark and text2pcap, and for one test root and ip. Without one of them, the test reports
+//! that and does nothing; with CI=true it fails.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,7 +24,7 @@ use tools::{Pcap, capture, have, through_nfdump};
 
 /// 2026-11-20 20:24:48 UTC.
 const START: u64 = 1_795_206_288_000;
-/// When the sessions begin and end, as nfdump writes it.
+/// The begin and the end of the sessions, as nfdump writes them.
 const BEGIN: &str = "2026-11-20T20:24:48.123";
 const END: &str = "2026-11-20T20:24:52.567";
 const VERSIONS: [Version; 3] = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix];
@@ -54,8 +54,8 @@ fn nfdump_reads_nat_events_from_netflow_9_and_ipfix() {
             format!("5 {END} {dnat}"),
         ];
         assert_eq!(text, expected, "{version:?}");
-        // The delete records have the life of the session. Since 1.7.5 nfdump's v9 reader has the time of the event for
-        // its start.
+        // The delete records have the duration of the session. Since 1.7.5 nfdump's v9 reader takes the time of the
+        // event as its start.
         assert_eq!(lines(&flows, "last")[1], END);
         if version == Version::Ipfix {
             assert_eq!(lines(&flows, "first")[1], BEGIN);
@@ -125,7 +125,7 @@ fn nfcapd_misses_nothing_in_a_sequence_of_messages() {
         let capture = capture(&config, &events);
         // Two sessions make four NAT events and six flows.
         assert_eq!(capture.flows().len(), 500, "{version:?}");
-        // Of IPFIX, nfdump does not count the data records of options, against RFC 7011 section 3.1.
+        // Against RFC 7011 section 3.1, nfdump does not count the options data records of IPFIX.
         if version != Version::Ipfix {
             let summary = capture.nfdump(&["-I"]);
             assert!(summary.contains("Sequence failures: 0"), "{summary}");
@@ -305,7 +305,7 @@ fn tshark_reads_gaps_and_finds_nothing_wrong_with_them() {
             ("ignore_packets", "3,4"),
         ];
         pcap.check(&fields);
-        // Of four deletes and nine gaps.
+        // The times of four deletes and nine gaps.
         let times = pcap.fields(&["abstimestart", "abstimeend"]);
         assert_eq!(times[0].matches("20:24:48.123").count(), 4 + 9, "{times:?}");
         assert_eq!(times[1].matches("20:24:52.567").count(), 4 + 9, "{times:?}");
@@ -409,7 +409,7 @@ fn events() -> Vec<Record> {
     [life(snat, 4, 218), life(dnat, 1, 60)].concat()
 }
 
-/// A create that was inferred, and the end of its session with everything known and not known of it.
+/// An inferred create, and the end of its session with every value known and unknown.
 fn forms() -> Vec<Record> {
     let (Record::Event(create), Record::Event(delete)) = (events()[0], events()[1]) else {
         panic!("{:?}", events())
@@ -431,7 +431,7 @@ fn forms() -> Vec<Record> {
     forms.into_iter().map(Record::Event).collect()
 }
 
-/// One of each cause, of the time from [`BEGIN`] to [`END`]; those that are counted have their place for a count.
+/// A gap of each cause, from [`BEGIN`] to [`END`]; counted ones have their index as the count.
 fn gaps() -> Vec<Record> {
     GapCause::ALL
         .into_iter()

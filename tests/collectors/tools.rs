@@ -1,4 +1,4 @@
-//! The tools that read the messages, and what is needed to run them.
+//! The tools that read the messages, and the conditions for running them.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::log::{BEGIN, Followed};
 fn export(collector: &config::Collector, records: &[Record]) {
     let mut exporter = Followed::new(Output::to_collector(collector, BEGIN, at(0)));
     exporter.push(records);
-    // A burst of messages each time.
+    // Each call sends a burst of messages.
     for burst in 0..100 {
         exporter.drain(at(5001 + 2 * burst));
     }
@@ -32,7 +32,7 @@ pub fn through_nfdump(config: &config::Collector, records: &[Record]) -> Vec<Val
     capture(config, records).flows()
 }
 
-/// The files that nfcapd made of it.
+/// The files that nfcapd made of the messages.
 pub struct Capture {
     directory: TempDir,
 }
@@ -71,7 +71,7 @@ impl Capture {
     }
 
     pub fn flows(&self) -> Vec<Value> {
-        // Quiet, nfdump 1.7.1 prints the elements of the array without its brackets, 1.7.5 with them.
+        // With -q, nfdump 1.7.1 prints the elements of the array without its brackets, 1.7.5 with them.
         let text = self.nfdump(&["-q", "-o", "json"]);
         let elements = text.trim().trim_start_matches('[').trim_end_matches(']');
         let flows: Value = serde_json::from_str(&format!("[{elements}]")).unwrap();
@@ -189,7 +189,7 @@ impl Nfcapd {
         nfcapd
     }
 
-    /// Lets it read what has arrived and write its file.
+    /// Lets it read the received datagrams and write its file.
     fn stop(mut self) {
         wait_for("nfcapd to read", || receive_queue(self.address) == Some(0));
         let pid = Pid::from_child(&self.child);

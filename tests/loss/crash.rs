@@ -1,4 +1,4 @@
-//! kill -9 at random moments under a steady load, again and again: what the records do not say, the gaps do.
+//! kill -9 at random moments under a steady load, again and again: gaps cover whatever the records lack.
 //!
 //! About 15 s; `SOAK_SECONDS=600` makes it ten minutes.
 
@@ -17,20 +17,20 @@ use crate::support::status::number;
 use crate::{Scene, config_for};
 
 const SECONDS: u64 = 15;
-/// Sessions begun at once, and how often before some are ended.
+/// Sessions begun at once, and the number of such batches before some sessions end.
 const BATCH: u32 = 8;
 const BATCHES: u32 = 4;
 
-/// When a session began and ended, as far as the test knows, in milliseconds since 1970.
+/// The begin and the end of a session, as far as the test knows them, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 struct Life {
-    /// Not before the first, not after the second.
+    /// Not before the first time and not after the second.
     begun: (i64, i64),
     /// The same.
     ended: (i64, i64),
 }
 
-/// Makes sessions until told to stop, and ends them all. The order is that of `random`.
+/// Makes sessions until told to stop, and ends them all, in the order of `random`.
 fn load(
     net: &Gateway,
     generator: &mut Generator,
@@ -94,7 +94,7 @@ struct Entry {
 #[derive(Default)]
 struct Books {
     sessions: BTreeMap<Key, Vec<Entry>>,
-    /// With the run that stated it.
+    /// Each gap with the run that stated it.
     gaps: Vec<(u32, Gap)>,
 }
 
@@ -103,7 +103,7 @@ impl Books {
         let mut books = Self::default();
         for run in 0..runs {
             let text = fs::read_to_string(records(home, run)).unwrap_or_default();
-            // A line that a kill cut off at the end is no record.
+            // A line that a kill cut off is not a record.
             for line in text
                 .split_inclusive('\n')
                 .filter(|line| line.ends_with('\n'))
@@ -132,8 +132,8 @@ impl Books {
         self.sessions.entry(key).or_default().push(entry);
     }
 
-    /// Whether gaps say that the beginning and the end of this session may have been missed. It may have been open all the
-    /// time between two of them, if the daemon was killed before it had looked.
+    /// Whether gaps say that the beginning and the end of this session may have been missed. It may have been open
+    /// throughout the time between two gaps, if the daemon was killed before its audit.
     fn excuse(&self, life: Life) -> bool {
         let in_gap = |(earliest, latest): (i64, i64)| {
             let mut gaps = self.gaps.iter().map(|(_, gap)| gap);
@@ -142,10 +142,10 @@ impl Books {
         in_gap(life.begun) && in_gap(life.ended)
     }
 
-    /// How a session was recorded.
+    /// The way in which a session was recorded.
     ///
     /// # Panics
-    /// When that is not allowed.
+    /// When that way is not allowed.
     fn judge(&self, key: Key, life: Life) -> Outcome {
         let entries = self.sessions.get(&key).map_or(&[][..], Vec::as_slice);
         let show = || {
@@ -170,7 +170,7 @@ impl Books {
             let entries: Vec<&Entry> = of(create).collect();
             for pair in entries.windows(2) {
                 let (first, second) = (pair[0], pair[1]);
-                // The place in the log was not written down before the crash.
+                // The crash came before the place in the log was stored.
                 let is_repeated = (first.time, first.inferred) == (second.time, second.inferred);
                 let is_by_crash = first.run < second.run;
                 assert!(
@@ -191,9 +191,9 @@ impl Books {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Outcome {
     Once,
-    /// A record of it left again after a crash, as it was.
+    /// One of its records left again after a crash, unchanged.
     Repeated,
-    /// In a gap, with its create only.
+    /// In a gap, with only its create.
     NoEnd,
     /// In a gap.
     Missing,
@@ -232,7 +232,7 @@ fn killed_at_random_under_load_each_session_is_in_a_record_or_a_gap() {
         let order = Random(seed.rotate_left(32) | 1);
         let load = scope.spawn(|| load(&net, &mut generator, &stop, order));
         while Instant::now() < deadline && !load.is_finished() {
-            // Some are killed while they start.
+            // Some runs are killed while they start.
             let patience = [100, 400, 2000][random.below(3) as usize];
             sleep(random.up_to(Duration::from_millis(patience)));
             daemon.kill();
@@ -260,7 +260,7 @@ fn killed_at_random_under_load_each_session_is_in_a_record_or_a_gap() {
     }
     eprintln!("{} sessions, {runs} runs: {outcomes:?}", lives.len());
     assert!(runs > 5 && lives.len() > 500);
-    // The slower the machine, the more of a run is its last flush, which is repeated.
+    // The slower the machine, the larger is the share of the last flush in a run, and that is repeated.
     let recorded = [Outcome::Once, Outcome::Repeated].map(|one| outcomes.get(&one).unwrap_or(&0));
     assert!(
         recorded[0] + recorded[1] > 3 * lives.len() / 4,

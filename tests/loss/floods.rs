@@ -1,4 +1,4 @@
-//! Hundreds of thousands of sessions that end at once: the kernel owes their ends for a while, to us or to another listener.
+//! Hundreds of thousands of sessions end at once: the kernel owes their ends for a while, to us or to another listener.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use crate::support::wait_until;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Another program that wants reliable delivery, has a tiny buffer, and reads when it is told to.
+/// Another program that wants reliable delivery, has a tiny buffer, and reads on command.
 pub struct SlowListener {
     socket: EventSocket,
     capture: Capture,
@@ -47,20 +47,20 @@ impl SlowListener {
         }
     }
 
-    /// Has room for this from now on.
+    /// Enlarges its receive buffer.
     fn grow(&mut self, receive_buffer: usize) {
         self.capture.receive_buffer = receive_buffer;
         self.socket.configure(&self.capture).unwrap();
     }
 
-    /// Takes what is queued.
+    /// Reads all queued events.
     pub fn read(&self) {
         let mut batch = Batch::new();
         while self.socket.receive(&mut batch).is_ok() {}
     }
 }
 
-/// A gateway with the daemon on it, whose collector takes what it can.
+/// A gateway with the daemon on it, whose collector takes as much as it can.
 struct Scene {
     daemon: Daemon,
     home: Home,
@@ -89,7 +89,7 @@ impl Scene {
         })
     }
 
-    /// Begins so many sessions and returns how many the kernel has.
+    /// Begins `count` sessions and returns how many the kernel has.
     fn begin(&self, count: u64) -> u64 {
         let until = Until {
             duration: PATIENCE,
@@ -108,7 +108,7 @@ impl Scene {
         status.unwrap_or_else(|| panic!("waited for {what} in {:#}", ask(&self.home)))
     }
 
-    /// Every session has had its two records, and nothing else has happened.
+    /// Asserts that every session has had its two records, and that nothing else has happened.
     fn assert_exact(&self, made: u64) {
         let status = self.wait_for_status("all ends, and an audit after them", |status| {
             number(status, "/sessions/pending") == 0 && number(status, "/sessions/unkept") == 0
@@ -141,7 +141,7 @@ fn a_flush_of_far_more_than_are_kept_into_a_small_buffer_makes_no_record_too_man
 
 #[test]
 fn ends_that_the_kernel_repeats_for_another_listener_make_no_record_however_many_they_are() {
-    // All ends fit: what did not would come again only after the other listener has had the ends before.
+    // All ends fit: those that do not would only come again after the other listener has had the earlier ones.
     let configuration = "[capture]
          set-sysctls = true
          receive-buffer = \"512MiB\"
@@ -168,7 +168,7 @@ fn ends_that_the_kernel_repeats_for_another_listener_make_no_record_however_many
     let status = scene.wait_for_status("the repetitions", |status| {
         number(status, "/sessions/duplicates") >= made - 1000
     });
-    // The NEW of one that the first audit found is a repetition as well.
+    // The NEW of a session that the first audit found is also a repetition.
     assert_eq!(
         number(&status, "/sessions/duplicates") + made,
         number(&status, "/events/destroy") + number(&status, "/sessions/adopted"),

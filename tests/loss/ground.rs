@@ -1,4 +1,4 @@
-//! The ground that the daemon stands on: connections from before it, its nftables table, its network namespace.
+//! The environment of the daemon: connections from before it, its nftables table, its network namespace.
 
 use std::process::Command;
 
@@ -12,7 +12,7 @@ use crate::support::traffic::Udp;
 use crate::{Scene, home};
 
 /// Connections are made before the daemon, with this value of `nf_conntrack_events`. Returns how many ends the kernel
-/// reported.
+/// reports.
 fn made_before(events: &str) -> Option<u64> {
     const COUNT: u64 = 300;
     let net = Gateway::new(&[])?;
@@ -50,7 +50,7 @@ fn connections_whose_end_the_kernel_never_reports_are_closed_by_an_audit() {
 
 #[test]
 fn connections_made_while_the_kernel_reported_only_to_listeners_are_complete() {
-    // Whether somebody listens is asked of the whole machine: beside other tests, the ends may be reported.
+    // A listener anywhere on the machine counts: beside other tests, the ends may be reported.
     made_before("2");
 }
 
@@ -60,7 +60,7 @@ fn after_the_ttl_what_the_kernel_no_longer_has_is_closed_and_what_it_has_stays()
         return;
     };
     net.nft(MASQUERADE);
-    // Neither beginning nor end is reported: both are found by audits, here the first and that of the TTL.
+    // Neither beginning nor end is reported: audits find both, here the first one and the one at the TTL.
     net.gateway.sysctl("net/netfilter/nf_conntrack_events", "0");
     let (client, server) = (&net.client, &net.server);
     let open = |port| Udp::open(client, (CLIENT, port), (SERVER, 53), server, (SERVER, 53));
@@ -103,9 +103,7 @@ fn a_ruleset_that_is_flushed_is_a_gap_and_tracking_is_on_again() {
         .gateway
         .succeed(Command::new("nft").args(["list", "tables"]), "");
     assert_eq!(listed, "table inet nattrail\n");
-    let message = scene
-        .daemon
-        .wait_for_message("was removed; nattrail restored it");
+    let message = scene.daemon.wait_for_message("nattrail restored it");
     assert!(message.contains("\"inet nattrail\""), "{message}");
 
     scene.net.end_connections();
@@ -124,7 +122,7 @@ fn a_rule_that_is_flushed_from_its_table_is_a_gap_and_made_again() {
     let Some(scene) = Scene::new("") else {
         return;
     };
-    // Only ours keeps tracking on: the addresses are translated by nobody now.
+    // Only the daemon's rule keeps tracking on: nobody translates the addresses now.
     scene.net.nft("flush table inet nattrail");
     scene.wait_for_status("the gap", |metrics| {
         number(metrics, "/gaps/tracking-off/count") == 1
@@ -199,7 +197,7 @@ fn a_namespace_that_is_made_anew_ends_the_daemon_with_a_message() {
         assert!(!ended.status.success(), "{:?}", ended.status);
         assert_eq!(ended.status.code(), Some(71), "{:#?}", ended.stderr);
         if !again {
-            // For the end of the test to delete.
+            // The end of the test deletes it.
             succeed(Command::new("ip").args(["netns", "add", other.name()]), "");
         }
         let message = ended.stderr.join("\n");

@@ -1,4 +1,4 @@
-//! The two sides of the conservation check: the sessions that were made, and the records that the daemon wrote of them.
+//! The two sides of the conservation check: the sessions made, and the records that the daemon wrote of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,7 +36,7 @@ impl Generator {
         Self { sockets, made: 0 }
     }
 
-    /// From the server comes no answer, not even that nobody listens: it would be one more packet of the session.
+    /// The server sends no answer, not even that nobody listens: it would be one more packet of the session.
     pub fn silence(net: &Gateway) {
         let ruleset = "table inet silent {
             chain input { type filter hook input priority 0; meta l4proto udp drop; }
@@ -69,7 +69,7 @@ impl Generator {
         }
     }
 
-    /// Begins sessions, and returns when the kernel has them all beside `others`.
+    /// Begins sessions, and returns when the kernel has them all besides `others`.
     pub fn begin_all(&mut self, net: &Gateway, count: u32, others: usize) -> Vec<Key> {
         let mut keys = Vec::new();
         while keys.len() < count as usize {
@@ -80,8 +80,8 @@ impl Generator {
         keys
     }
 
-    /// Sends again what did not get through, until the kernel has these sessions beside `others`. Returns whether that was
-    /// necessary.
+    /// Repeats datagrams that did not get through, until the kernel has these sessions besides `others`. Returns
+    /// whether that was necessary.
     pub fn confirm(&self, net: &Gateway, keys: &[Key], others: usize) -> bool {
         let mut repeated = false;
         wait_for("the kernel to have every session", || {
@@ -110,7 +110,7 @@ pub fn open(net: &Gateway) -> usize {
     net.conntrack(&["-L"]).lines().count()
 }
 
-/// How many have ended, and wait to be reported.
+/// How many sessions have ended and wait to be reported.
 pub fn dying(net: &Gateway) -> usize {
     net.conntrack(&["-L", "dying"]).lines().count()
 }
@@ -166,10 +166,10 @@ impl Ledger {
         self.gaps.iter().filter(|gap| gap.cause == cause).collect()
     }
 
-    /// Sessions recorded, each by one create and one delete after it, and no others.
+    /// Asserts that each recorded session has one create and one delete after it, and was made.
     ///
     /// # Panics
-    /// When one is not recorded so, or was never made.
+    /// When one has other records, or was never made.
     pub fn assert_each_once(&self, made: &[Key]) {
         let made: BTreeSet<Key> = made.iter().copied().collect();
         for (key, records) in &self.sessions {
@@ -181,7 +181,7 @@ impl Ledger {
         }
     }
 
-    /// All sessions recorded, and no others.
+    /// Asserts that all sessions are recorded, and no others.
     ///
     /// # Panics
     /// When one is missing, is recorded in part or twice, or was never made.

@@ -1,10 +1,10 @@
-//! Nothing is lost silently: the sessions that the kernel made are those in the records, and what is missing is in a gap.
+//! Nothing is lost silently: the records hold every session that the kernel made, and gaps cover those that are missing.
 //!
-//! The real daemon stands on a gateway in namespaces, and everything that can make it miss an event is done to it: a receive
-//! buffer that is too small, a reader that is stopped, another listener that is slow, connections that nobody was told of,
-//! ports that run out, tuples that come again, a ruleset or a namespace that goes away, and kill -9 at random. Each test
-//! counts what it made (no two sessions have the same tuple, or their number is known) against the records, and against
-//! the counters of `nattrail status`.
+//! The real daemon stands on a gateway in namespaces, and the tests do everything that can make it miss an event: a
+//! receive buffer that is too small, a stopped reader, another slow listener, connections that were never announced,
+//! exhausted ports, reused tuples, a removed ruleset or namespace, and kill -9 at random. Each test compares the
+//! sessions that it made (no two have the same tuple, or their number is known) with the records, and with the counters
+//! of `nattrail status`.
 
 #![allow(clippy::unwrap_used)]
 #![allow(
@@ -38,26 +38,26 @@ use support::gateway::{Gateway, MASQUERADE};
 use support::status::{ask, assert_conserved, number};
 use support::wait_until;
 
-/// How long a test waits for what the kernel does slowly, like delivering out of its dying list.
+/// The time that a test waits for slow work of the kernel, such as delivering out of its dying list.
 const LONG: Duration = Duration::from_secs(60);
 
 /// A masquerading gateway with the daemon on it, which writes its records to a file.
 struct Scene {
-    // Dropped in this order: the daemon goes before what it stands on.
+    // Dropped in this order: the daemon before its environment.
     daemon: Daemon,
     home: Home,
     net: Gateway,
 }
 
 impl Scene {
-    /// `capture` are further keys of that section.
+    /// `capture` holds further keys of that section.
     fn new(capture: &str) -> Option<Self> {
         let net = Gateway::new(&[])?;
         net.nft(MASQUERADE);
         Some(Self::on(net, capture))
     }
 
-    /// The same, with so few sessions kept at a time.
+    /// The same, with at most `max_pending` sessions kept.
     fn keeping(max_pending: usize, capture: &str) -> Option<Self> {
         let net = Gateway::new(&[])?;
         net.nft(MASQUERADE);
@@ -77,7 +77,7 @@ impl Scene {
         Self { daemon, home, net }
     }
 
-    /// The daemon's status, once that is so.
+    /// The daemon's status, once `is_so` holds.
     fn wait_for_status(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let answer = wait_until(Instant::now() + LONG, || {
             let metrics = ask(&self.home);
@@ -87,7 +87,7 @@ impl Scene {
         answer.unwrap_or_else(|| panic!("waited {LONG:?} for {what} in {:#}", ask(&self.home)))
     }
 
-    /// Waits for so many ends, with nothing left open.
+    /// Waits for this many ends, with nothing left open.
     fn wait_for_deletes(&self, count: u64) -> Value {
         self.wait_for_status(&format!("{count} deletes"), |metrics| {
             number(metrics, "/sessions/deletes") >= count
@@ -95,7 +95,7 @@ impl Scene {
         })
     }
 
-    /// Ends the daemon as planned, and reads what it wrote.
+    /// Ends the daemon by a planned stop, and reads its records.
     fn finish(self) -> Ledger {
         self.daemon.terminate();
         Ledger::read(&records(&self.home))
@@ -108,7 +108,7 @@ fn home(capture: &str) -> Home {
     home
 }
 
-/// Records go to this file.
+/// A configuration that writes records to this file.
 fn config_for(records: &Path, capture: &str) -> String {
     format!(
         "{CAPTURE}{capture}

@@ -1,4 +1,4 @@
-//! More events than the receive buffer holds, and a reader that does not read.
+//! More events than the receive buffer holds, and a reader that stands still.
 
 use rustix::process::Signal;
 
@@ -12,7 +12,7 @@ use crate::support::wait_for;
 const SESSIONS: u32 = 1500;
 const ROUNDS: u32 = 2;
 
-/// Sessions begin and end, thousands of them, while the daemon is stopped. `others` were open before, and end as well.
+/// Thousands of sessions begin and end while the daemon is stopped. `others` were open before, and end as well.
 fn unheard(scene: &Scene, generator: &mut Generator, mut others: usize) -> Vec<Key> {
     let mut made = Vec::new();
     scene.daemon.signal(Signal::STOP);
@@ -31,7 +31,7 @@ fn with_reliable_delivery_a_stopped_reader_with_a_tiny_buffer_loses_nothing() {
         return;
     };
     let made = unheard(&scene, &mut Generator::new(&scene.net), 0);
-    // A handful fits the buffer.
+    // The buffer holds a handful.
     assert!(dying(&scene.net) > made.len() - 20);
     scene.daemon.signal(Signal::CONT);
     let count = made.len() as u64;
@@ -63,13 +63,13 @@ fn another_reliable_listener_that_is_slow_repeats_events_and_no_record() {
     let mut generator = Generator::new(&scene.net);
     let made = generator.begin_all(&scene.net, COUNT, 0);
     scene.net.end_connections();
-    // An event that the other one cannot take stays in the dying list, and is sent to both again and again.
+    // An event that the other listener cannot take stays in the dying list, and is sent to both again and again.
     let metrics = scene.wait_for_status("repeated events and the dying list", |metrics| {
         number(metrics, "/sessions/duplicates") > 100 && number(metrics, "/kernel/dying") > 0
     });
     assert_eq!(number(&metrics, "/sessions/deletes"), u64::from(COUNT));
     catch_up(&slow, &scene);
-    // The events after it are not taken for a repetition.
+    // Later events are not taken for repetitions.
     let more = generator.begin_all(&scene.net, 10, 0);
     scene.net.end_connections();
     catch_up(&slow, &scene);
@@ -90,7 +90,7 @@ fn without_reliable_delivery_each_overflow_is_a_gap_with_the_number_of_lost_even
     let Some(scene) = Scene::new(capture) else {
         return;
     };
-    // Open before, so that only an audit can tell that they ended in the gap.
+    // These were open before, so only an audit can find that they ended in the gap.
     let mut generator = Generator::new(&scene.net);
     let mut made = Vec::new();
     for count in 1..=EARLY {
@@ -109,7 +109,7 @@ fn without_reliable_delivery_each_overflow_is_a_gap_with_the_number_of_lost_even
             && number(metrics, "/sessions/pending") == 0
     });
 
-    // The events after it are recorded again.
+    // Later events are recorded again.
     let late = generator.begin_all(&scene.net, LATE, 0);
     let before = number(&ask(&scene.home), "/sessions/deletes");
     scene.net.end_connections();
@@ -120,7 +120,7 @@ fn without_reliable_delivery_each_overflow_is_a_gap_with_the_number_of_lost_even
     ledger.assert_each_once(&made);
     let missing = made.len() - ledger.sessions.len();
     let lost: u64 = ledger.gaps.iter().map(|gap| gap.lost.unwrap()).sum();
-    // Each session is two events, and each event was heard or lost.
+    // Each session has two events, and each event was heard or lost.
     let events = 2 * made.len() as u64;
     assert_eq!(number(&metrics, "/events/messages") + lost, events);
     assert!(

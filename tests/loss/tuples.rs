@@ -1,4 +1,4 @@
-//! The same tuple again and again, tuples that are all taken, marks that change, and zones.
+//! The same tuple again and again, exhausted tuples, changing marks, and zones.
 
 use std::net::UdpSocket;
 
@@ -17,10 +17,10 @@ fn socket(net: &Gateway, port: u16) -> UdpSocket {
     })
 }
 
-/// Sends a datagram of so many octets until the table has `count` entries.
+/// Sends a datagram of `octets` octets until the table has `count` entries.
 fn begin(net: &Gateway, socket: &UdpSocket, octets: usize, count: usize) {
     wait_for("the session", || {
-        // That nobody listens is what the server may say.
+        // The server may answer that nobody listens.
         let _ = socket.send(&vec![0x5a; octets]);
         (open(net) == count).then_some(())
     });
@@ -126,7 +126,7 @@ fn a_mark_that_changes_costs_no_end_and_a_late_one_no_session() {
     let Some(net) = Gateway::new(&[]) else {
         return;
     };
-    // By the length of the latest datagram: 1 octet is the mark that is logged, 2 is another.
+    // The length of the latest datagram decides: 1 octet is the logged mark, 2 another.
     net.nft(
         "table inet nat {
            chain postrouting {
@@ -150,7 +150,7 @@ fn a_mark_that_changes_costs_no_end_and_a_late_one_no_session() {
             begin(net, &socket, octets, number + 1);
         }
     }
-    // Audits take place meanwhile: a session whose mark is another now is still the one that was announced.
+    // Audits take place meanwhile: a session whose mark has changed is still the one that was announced.
     let audits = number(&crate::ask(&scene.home), "/sessions/audits");
     scene.wait_for_status("an audit", |metrics| {
         number(metrics, "/sessions/audits") > audits + 1
@@ -168,7 +168,7 @@ fn the_same_tuple_in_two_zones_is_two_sessions() {
     let Some(net) = Gateway::new(&[]) else {
         return;
     };
-    // By the length of the datagram.
+    // The length of the datagram decides.
     net.nft(
         "table inet nat {
            chain raw {

@@ -20,17 +20,17 @@ impl Built {
         BUILT.get_or_init(|| Self::build("package"))
     }
 
-    /// Another build, in another directory and from the beginning.
+    /// Another build from scratch, in another directory.
     pub fn again() -> Self {
         let name = "package-again";
-        // A directory that is not there need not be removed.
+        // A missing directory need not be removed.
         let _ = fs::remove_dir_all(Self::directory(name));
         Self::build(name)
     }
 
     fn build(name: &str) -> Self {
         let directory = Self::directory(name);
-        // Of a version before.
+        // These are packages of an earlier version.
         for old in Self::names(&directory) {
             if old.starts_with("nattrail_") || old.starts_with("nattrail-dbgsym_") {
                 fs::remove_file(directory.join(old)).unwrap();
@@ -97,7 +97,7 @@ impl Built {
     }
 }
 
-/// A command of the user who compiled this test, also when sudo runs it: with the same cargo, and files of the same owner.
+/// A command as the user who compiled this test, even under sudo: with the same cargo, and files of the same owner.
 fn as_who_compiles() -> Command {
     let toolchain = Path::new(env!("CARGO")).parent().unwrap().display();
     let path = format!("PATH={toolchain}:/usr/sbin:/usr/bin:/sbin:/bin");

@@ -1,5 +1,5 @@
-//! A Debian system with its own systemd, booted in a container: made once by mmdebstrap from where this machine has its
-//! packages, kept as an archive, unpacked into memory for each boot.
+//! A Debian system with its own systemd, booted in a container: made once by mmdebstrap from this machine's package
+//! archive, kept as an archive file, unpacked into memory for each boot.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -14,11 +14,11 @@ use crate::support::lines::Lines;
 use crate::support::netns::{succeed, unique};
 use crate::support::{can_run, wait_until};
 
-/// The packages that these tests need, beside those that mmdebstrap calls minimal: systemd; the dependencies of the
-/// package, as the container has no network to fetch them from; and those that it works with if they are there.
+/// The packages that these tests need, beyond mmdebstrap's minimal set: systemd; the dependencies of the package, as
+/// the container has no network to fetch them; and the optional ones that it works with.
 const PACKAGES: &str = "dbus,iproute2,jq,libmnl0,libnftnl11,libsqlite3-0,logrotate,nftables,rsyslog,systemd,systemd-sysv";
 
-/// How long a boot, a shutdown or dpkg may take on a busy machine.
+/// The time that a boot, a shutdown or dpkg may take on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
 
 /// Whether containers can be made here; see [`can_run`].
@@ -34,7 +34,7 @@ pub fn is_possible() -> bool {
     ])
 }
 
-/// A release of Debian and where this machine gets its packages from.
+/// A release of Debian and this machine's source of packages.
 #[derive(Debug)]
 pub struct Release {
     pub codename: String,
@@ -42,7 +42,7 @@ pub struct Release {
 }
 
 impl Release {
-    /// The one that this machine runs.
+    /// The release that this machine runs.
     ///
     /// # Panics
     /// When apt knows no archive of it.
@@ -66,7 +66,7 @@ impl Release {
         }
     }
 
-    /// The archive of a minimal system, made if there is none from the last week.
+    /// The archive of a minimal system, made unless there is one from the last week.
     pub fn archive(&self) -> PathBuf {
         const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -93,7 +93,7 @@ impl Release {
 pub struct Container {
     unshare: Child,
     console: Lines,
-    /// Its own first process, as this machine numbers it.
+    /// Its own first process, by its pid on this machine.
     init: u32,
 }
 
@@ -101,10 +101,10 @@ impl Container {
     /// Boots and waits until systemd has started everything.
     ///
     /// # Panics
-    /// When that does not happen.
+    /// When that fails.
     pub fn boot(archive: &Path) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/package/boot.sh");
-        // However this process ends, the container goes with it: with the first process of a PID namespace goes every other.
+        // The container ends with this process in any case: the first process of a PID namespace takes all others with it.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "unshare", "--mount", "--mount-proc"]);
         command.args(["--pid", "--fork", "--kill-child", script]);
@@ -131,7 +131,7 @@ impl Container {
         succeed(&mut self.command("bash", ["-euc", script]), "")
     }
 
-    /// The same, whatever comes of it.
+    /// The same, with any outcome.
     pub fn attempt(&self, script: &str) -> Output {
         self.command("bash", ["-euc", script]).output().unwrap()
     }
@@ -144,7 +144,7 @@ impl Container {
     /// Waits until a script succeeds.
     ///
     /// # Panics
-    /// When it does not within the time that the slowest thing here may take; with what the journal says.
+    /// When the script does not succeed within the time of the slowest action here; with the journal's messages.
     pub fn wait_for(&self, script: &str) {
         let done = wait_until(Instant::now() + LONG, || self.holds(script).then_some(()));
         assert!(
@@ -162,7 +162,7 @@ impl Container {
         succeed(&mut command, "")
     }
 
-    /// Runs `work` in a thread that has entered a network namespace of the container, by its name there.
+    /// Runs `work` in a thread inside a network namespace of the container, given by its name there.
     pub fn within<T: Send>(&self, namespace: &str, work: impl FnOnce() -> T + Send) -> T {
         let file = File::open(self.path(&format!("/run/netns/{namespace}"))).unwrap();
         thread::scope(|scope| {
@@ -176,14 +176,14 @@ impl Container {
         })
     }
 
-    /// Where this machine sees a path of the container.
+    /// This machine's path to a path of the container.
     pub fn path(&self, inside: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/root{inside}", self.init))
     }
 
     /// Reboots as an administrator does.
     pub fn reboot(&mut self) {
-        // The connection goes with the system: its outcome says nothing.
+        // The connection ends with the system: its outcome means nothing.
         let _ = self.attempt("systemctl reboot");
         let before = self.init;
         let gone = wait_until(Instant::now() + LONG, || {
@@ -211,8 +211,8 @@ impl Container {
         assert_eq!(failed, "", "units that failed at boot");
     }
 
-    /// The first process of the innermost PID namespace: a child of nspawn, which is a child of the script that unshare
-    /// started.
+    /// The first process of the innermost PID namespace: a child of nspawn, which is a child of the script started by
+    /// unshare.
     fn find_init(&self) -> Option<u32> {
         let script = children(self.unshare.id());
         let nspawn = script.into_iter().flat_map(children);
@@ -245,10 +245,10 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        // Its child dies with it, and with that all the rest. The memory that the system was in is free then.
+        // Its child dies with it, and so does everything else. This frees the memory of the system.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
-        // Its control groups, once its last processes are gone, and those of tests that were killed.
+        // This removes its control groups once its last processes are gone, and those of killed tests.
         let sweep = "mount -t cgroup2 cgroup2 /mnt
             for try in 1 2 3 4 5 6 7 8 9; do
                 find /mnt/nattrail-test-* -depth -type d -exec rmdir {} + 2>/dev/null && break

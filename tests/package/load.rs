@@ -1,4 +1,4 @@
-//! Sessions that begin and end all the time on the container's gateway, and the records of them in its journal.
+//! Sessions that continually begin and end on the container's gateway, and their records in its journal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, UdpSocket};
@@ -10,7 +10,7 @@ use crate::container::Container;
 use crate::support::conntrack::Flow;
 use crate::support::record::{Fields, parse_json};
 
-/// A client behind the gateway, and beyond it a network from which nobody answers.
+/// A client behind the gateway, and beyond it a silent network.
 pub const NETWORK: &str = r"
 ip netns add client
 ip netns add server
@@ -34,19 +34,18 @@ nft 'table ip nat {
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 1, 2, 3);
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
-/// So many sessions have the same destination port.
+/// The number of sessions with the same destination port.
 const SOURCES: u16 = 16;
 const FIRST_SOURCE: u16 = 40_000;
-/// Sessions of one destination port begin each time.
+/// The pause between the sessions of two destination ports.
 const PAUSE: Duration = Duration::from_millis(10);
-/// So many destination ports after its beginning, a session is ended.
+/// The number of destination ports after which a session ends.
 const LIFE: u16 = 100;
 
-/// The key of a session here: source and destination port as the client sent them, and the source port after
-/// translation.
+/// The key of a session here: source and destination port as sent by the client, and the source port after translation.
 pub type Key = (u16, u16, u16);
 
-/// The sessions that the kernel made while something was done, and those that the journal has.
+/// The sessions that the kernel made during an action, and those in the journal.
 #[derive(Debug, Default)]
 pub struct Account {
     pub made: BTreeSet<Key>,
@@ -56,10 +55,10 @@ pub struct Account {
 }
 
 impl Account {
-    /// Begins and ends sessions while `act` is at it and for a second before and after, then ends all.
+    /// Begins and ends sessions during `act` and for a second before and after, then ends all.
     ///
     /// # Panics
-    /// When the journal does not come to have each session's end.
+    /// When the journal never gets each session's end.
     pub fn of(container: &Container, act: impl FnOnce()) -> Self {
         let cursor = container.run("journalctl --quiet --lines=0 --show-cursor");
         let cursor = cursor.trim().trim_start_matches("-- cursor: ").to_owned();
@@ -80,28 +79,28 @@ impl Account {
         account
     }
 
-    /// Each session has one create and one delete, and nothing says that anything is missing.
+    /// Asserts that each session has one create and one delete, and that nothing reports a loss.
     ///
     /// # Panics
-    /// When that is not so.
+    /// When that does not hold.
     pub fn assert_lossless(&self) {
         assert!(self.gaps.is_empty(), "{:#?}", self.gaps);
         self.assert_each_once();
     }
 
-    /// Each session has one create and one delete.
+    /// Asserts that each session has one create and one delete.
     ///
     /// # Panics
-    /// When that is not so.
+    /// When that does not hold.
     pub fn assert_each_once(&self) {
         self.assert_recorded(|records| records.len() == 1);
     }
 
-    /// The crash is stated, and each session is recorded nevertheless. What the last second before it had not brought into
-    /// the database may be recorded twice, in words by which it can be told: the session's id, or that it was concluded.
+    /// Asserts that the crash is stated, and that each session is recorded nevertheless. Records that had not reached
+    /// the database may come twice, recognisable by the session's id, or as inferred.
     ///
     /// # Panics
-    /// When that is not so.
+    /// When that does not hold.
     pub fn assert_crash_is_stated(&self) {
         let stated = self.gaps.iter().any(|gap| gap["cause"] == "restart");
         assert!(stated, "{:#?}", self.gaps);
@@ -134,7 +133,7 @@ impl Account {
     }
 
     fn wait_for_records(&mut self, container: &Container, cursor: &str) {
-        // Not with a match as well: together with one, journalctl passes over the first entry after the cursor.
+        // This uses no match: with one, journalctl skips the first entry after the cursor.
         let command = format!(
             "journalctl --sync; journalctl --quiet --output=json --after-cursor='{cursor}' | grep '\"NAT_EVENT\"'"
         );
@@ -173,7 +172,7 @@ impl Account {
                 self.gaps.push(record);
                 continue;
             }
-            // The session of an earlier step may end now.
+            // A session of an earlier step may end now.
             if record["pre_src"] != CLIENT.to_string() {
                 continue;
             }
@@ -188,7 +187,7 @@ impl Account {
     }
 }
 
-/// Begins sessions, and ends each a second later. Returns those that were ended.
+/// Begins sessions, and ends each a second later. Returns the ended ones.
 fn make_sessions(container: &Container, stop: &AtomicBool) -> BTreeSet<Key> {
     let bind = |number| UdpSocket::bind((CLIENT, FIRST_SOURCE + number)).unwrap();
     let sockets: Vec<UdpSocket> = container.within("client", || (0..SOURCES).map(bind).collect());
@@ -209,7 +208,7 @@ fn make_sessions(container: &Container, stop: &AtomicBool) -> BTreeSet<Key> {
     ended
 }
 
-/// The client's sessions in what conntrack lists.
+/// The client's sessions in the output of conntrack.
 fn keys(listing: &str) -> impl Iterator<Item = Key> {
     let flows = listing.lines().filter_map(Flow::parse);
     let flows = flows.filter(|flow| flow.original.src == CLIENT);

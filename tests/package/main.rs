@@ -1,7 +1,7 @@
-//! The Debian package on a real system: built twice, looked at by Debian's own tools, and installed in a container with its
-//! own systemd, where it is upgraded under load, killed, starved, rebooted and removed.
+//! The Debian package on a real system: built twice, examined by Debian's own tools, and installed in a container with
+//! its own systemd, where it is upgraded under load, killed, starved, rebooted and removed.
 //!
-//! The sessions that the kernel made there are held against the records in the journal.
+//! The sessions that the kernel made there are compared with the records in the journal.
 
 #![allow(clippy::unwrap_used)]
 #![allow(
@@ -57,7 +57,7 @@ fn installed_upgraded_and_purged_it_leaves_nothing_behind() {
     piuparts.args(["--distribution", &release.codename]);
     piuparts.args(["--mirror", &format!("{} main", release.mirror)]);
     piuparts.args(["--no-eatmydata", "--warn-on-others"]);
-    // It tries the package's logrotate snippet, by which logrotate makes a file of its own.
+    // It tries the package's logrotate snippet, which makes logrotate write a state file.
     piuparts.args(["--ignore", "/var/lib/logrotate/status"]);
     succeed(piuparts.arg(Built::shared().deb()), "");
 }
@@ -87,7 +87,7 @@ fn it_serves_and_goes_on_a_real_system() {
     goes_cleanly(&container);
 }
 
-/// As an operator does, without a network: what it depends on is there.
+/// Installs as an operator does, without a network: the dependencies are there.
 fn install(container: &Container, deb: &Path) {
     let name = deb.file_name().unwrap().to_str().unwrap();
     fs::copy(deb, container.path("/root").join(name)).unwrap();
@@ -96,7 +96,7 @@ fn install(container: &Container, deb: &Path) {
     ));
 }
 
-/// The service runs, nothing is wrong, and a translation is in the journal: what the autopkgtest looks at.
+/// The service runs, nothing is wrong, and a translation is in the journal: the autopkgtest checks this.
 fn logs_at_once(container: &Container) {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/tests");
     fs::copy(
@@ -112,7 +112,7 @@ fn logs_at_once(container: &Container) {
     assert_eq!(container.run(owner), "nattrail 750\nnattrail 750\n");
 }
 
-/// With the unit that systemd has for real.
+/// This uses the real unit of systemd.
 fn check_knows_the_sandbox(container: &Container) {
     container.run(
         r#"nattrail check | grep '^ok *rights to files: .*nattrail.service.* user nattrail, ProtectSystem=strict'
@@ -134,7 +134,7 @@ fn units_are_tight_and_sound(container: &Container) {
     let verified = container.attempt(&format!("systemd-analyze verify --man=no {units}"));
     assert_eq!(String::from_utf8_lossy(&verified.stderr), "");
     assert!(verified.status.success());
-    // In tenths.
+    // The threshold is in tenths.
     let threshold = "systemd-analyze security --no-pager --offline=true --threshold=19";
     for unit in ["nattrail.service", "nattrail@.service"] {
         container.run(&format!("{threshold} {unit}"));
@@ -150,8 +150,8 @@ fn shipped_configurations_are_accepted(container: &Container) {
     }
 }
 
-/// One file has what came through the socket that only root and nattrail can reach, one what came as everybody's lines do, one
-/// the records in RFC 5424 as they were sent.
+/// One file has the lines from the socket that only root and nattrail can reach, one those from the socket open to
+/// everybody, one the RFC 5424 records as sent.
 fn rsyslog_has_files_of_its_own(container: &Container) {
     container.run("rsyslogd -N1");
     let port = "ss --udp --listening --numeric --no-header 'sport = 5514'";
@@ -197,7 +197,7 @@ systemctl reload nattrail
     assert_eq!(warnings(container), "");
 }
 
-/// What another user writes in nattrail's name is in no file and no answer that is nattrail's.
+/// No file and no answer of nattrail's contains lines that another user writes in its name.
 fn forged_records_are_told_apart(container: &Container) {
     let other = "setpriv --reuid nobody --regid nogroup --clear-groups";
     container.run(&format!(
@@ -220,8 +220,8 @@ fn forged_records_are_told_apart(container: &Container) {
     assert!(container.holds("journalctl --quiet --unit nattrail NAT_PRE_SRC=192.0.2.2 | grep ."));
 }
 
-/// Its lines are in files of their own: those of the syslog by rsyslog, those of a file where the sandbox lets the service
-/// write, with the rules for logrotate that the notes have.
+/// Its lines are in files of their own: rsyslog writes the syslog lines, and the file is where the sandbox lets the
+/// service write, with the logrotate rules from the notes.
 fn a_converted_nfflowd_has_files_of_its_own(container: &Container) {
     container.run(
         r#"cd /root; cat >nfflowd.conf <<'EOF'
@@ -252,7 +252,7 @@ nattrail restart
 ip netns exec client bash -c 'echo x >/dev/udp/203.0.113.7/7776'"#,
     );
     container.with_network("conntrack", &["--delete", "--orig-src", "10.1.2.3"]);
-    // Before translation, after it, and the answer's way.
+    // Before translation, after it, and on the return path.
     for tuple in [
         "10.1.2.3,203.0.113.7",
         "203.0.113.9,203.0.113.7",
@@ -270,7 +270,7 @@ ip netns exec client bash -c 'echo x >/dev/udp/203.0.113.7/7776'"#,
         stat --format '%U %a' /var/log/nattrail/flows.csv-2*",
     );
     assert_eq!(rotated, "nattrail 600\n");
-    // Begun anew at the signal.
+    // The signal makes nattrail begin it anew.
     container.wait_for("test -e /var/log/nattrail/flows.csv");
     container.run(
         "rm /etc/logrotate.d/local-nattrail
@@ -278,7 +278,7 @@ ip netns exec client bash -c 'echo x >/dev/udp/203.0.113.7/7776'"#,
     );
 }
 
-/// One in the same network, one for a namespace from outside, one inside of a namespace, by the drop-ins that are shipped.
+/// One in the same network, one for a namespace from outside, one inside a namespace, by the shipped drop-ins.
 fn instances_stand_beside_it(container: &Container) {
     container.run(
         "ip netns add red; ip netns add blue
@@ -362,7 +362,7 @@ fn crashes_are_stated(container: &Container) {
     container.run("rm -r /run/systemd/system/nattrail.service.d; systemctl daemon-reload");
 }
 
-/// The records go on while the database cannot, also when the service starts like that; it is back once there is room.
+/// The records go on while the database cannot, even when the service starts like that; it recovers once there is room.
 fn a_full_disk_does_not_end_it(container: &Container) {
     container.run(
         "systemctl stop nattrail
@@ -382,15 +382,15 @@ fn a_full_disk_does_not_end_it(container: &Container) {
         nattrail status | grep '^Database: *not available'"
     ));
     let free = || drop(container.run("rm /var/lib/nattrail/fill"));
-    // The gap between the two runs is stated once the database is there.
+    // The gap between the two runs is stated once the database is available.
     Account::of(container, free).assert_each_once();
     container.wait_for("nattrail status | grep '^Database: *available'");
     container.run("systemctl stop nattrail; umount /var/lib/nattrail; systemctl start nattrail");
-    // More than its usual limit has gone to the journal within its usual interval.
+    // The journal has received more than its usual limit within its usual interval.
     assert!(!container.holds("journalctl --unit=systemd-journald | grep Suppressed"));
 }
 
-/// A connection that was open before is closed, once, as concluded; the service and the kernel's settings are there again.
+/// A connection from before is closed once, as inferred; the service and the kernel's settings are restored.
 fn a_reboot_ends_what_was_open(container: &mut Container) {
     container.run("ip netns exec client bash -c 'echo x >/dev/udp/203.0.113.7/7777'");
     container.wait_for(
@@ -411,7 +411,7 @@ fn goes_cleanly(container: &Container) {
     container.run("systemctl start nattrail@green; apt-get remove --quiet --yes nattrail");
     assert!(!container.holds("systemctl is-active nattrail nattrail@green"));
     assert_eq!(container.run("nft list tables inet"), "");
-    // The files that are left of the package must not make logrotate fail.
+    // The remaining files of the package must not make logrotate fail.
     container.run(
         "rm /var/log/nattrail*-2*
         setpriv --reuid nattrail --regid nattrail --clear-groups sh -c 'echo x >/var/log/nattrail/nat.csv'
@@ -422,7 +422,7 @@ fn goes_cleanly(container: &Container) {
     let said = container.run("apt-get purge --quiet --yes nattrail");
     let find = "find / -xdev -name '*nattrail*' -not -path '/root/*' -not -path '/proc/*' -not -path '/tmp/*'";
     let left = container.run(find);
-    // The records, and nothing else; and it says where they are.
+    // Only the records remain, and the message names their place.
     for path in left.lines() {
         assert!(path.starts_with("/var/log/nattrail"), "{path}");
         let named = said.lines().any(|line| line.trim() == path);

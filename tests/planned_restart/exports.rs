@@ -1,4 +1,4 @@
-//! A restart as collectors see it: headers read as the RFCs lay them out, without the code that wrote them.
+//! A restart as collectors see it: headers read by the RFCs' layout, without the code that wrote them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,18 +9,18 @@ use crate::support::store::{next_sequence, wait_until_all_is_taken};
 use crate::support::wait_for;
 use crate::{Scene, wait_for_kind};
 
-/// One message in the words of its header.
+/// The header of one message.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Header {
     version: u16,
     from: SocketAddr,
     sequence: u32,
-    /// By how much it moves the sequence on: flows (v5), messages (v9), data records (IPFIX).
+    /// Its increment of the sequence: flows (v5), messages (v9), data records (IPFIX).
     counts: u32,
     begins_with_templates: bool,
 }
 
-/// Reads messages as RFC 7011 section 3, RFC 3954 section 5 and NetFlow v5 lay them out.
+/// Reads messages in the layout of RFC 7011 section 3, RFC 3954 section 5 and NetFlow v5.
 fn headers(receiver: &Receiver, lengths: &mut BTreeMap<u16, usize>) -> Vec<Header> {
     let datagrams = receiver.so_far();
     datagrams
@@ -51,7 +51,7 @@ fn headers(receiver: &Receiver, lengths: &mut BTreeMap<u16, usize>) -> Vec<Heade
         .collect()
 }
 
-/// The data records of an IPFIX message by its templates, which are remembered.
+/// The data records of an IPFIX message by its templates, which this remembers.
 fn ipfix_records(bytes: &[u8], sets: usize, lengths: &mut BTreeMap<u16, usize>) -> u32 {
     let half = |at: usize| u16::from_be_bytes(bytes[at..at + 2].try_into().unwrap());
     if half(0) != 10 {
@@ -108,7 +108,7 @@ fn collectors_see_one_exporter_that_goes_on() {
         scene.net.end_connections();
         wait_for_kind(daemon, "delete", sessions.into());
     };
-    // As the database counts, which knows by now.
+    // The numbers are those of the database, which is up to date.
     let mut wait_until_read = || {
         for (index, address) in addresses.into_iter().enumerate() {
             let expected = next_sequence(&scene.home, address);
@@ -136,7 +136,7 @@ fn collectors_see_one_exporter_that_goes_on() {
         }
     }
 
-    // After a crash it is not known how far the sequence got: a new transport session begins.
+    // After a crash the progress of the sequence is unknown: a new transport session begins.
     let daemon = scene.start();
     serve(&daemon, 5);
     wait_until_all_is_taken(&scene.home);
@@ -156,7 +156,7 @@ fn collectors_see_one_exporter_that_goes_on() {
     }
 }
 
-/// All from one port, and no number is left out or comes twice.
+/// All messages come from one port, and no number is missing or repeated.
 fn assert_one_session(headers: &[Header]) {
     for pair in headers.windows(2) {
         let next = pair[0].sequence + pair[0].counts;

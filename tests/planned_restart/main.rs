@@ -1,7 +1,7 @@
 //! The daemon under a service manager that keeps its event socket: a planned restart loses nothing.
 //!
-//! The events while no daemon ran are in the records as if one had: observed, with its true times, once. Collectors see
-//! one exporter that goes on.
+//! The records hold the events of the time without a daemon as if one had run: observed, with their true times, once.
+//! Collectors see one continuous exporter.
 
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods, reason = "traffic for some seconds")]
@@ -39,7 +39,7 @@ struct Scene {
 }
 
 impl Scene {
-    /// A masquerading gateway, and a daemon that prints what it sees. `capture` goes on with that section.
+    /// A masquerading gateway, and a daemon that prints its records. `capture` continues that section.
     fn new(capture: &str, rest: &str) -> Option<Self> {
         let net = Gateway::new(&[])?;
         net.nft(MASQUERADE);
@@ -62,7 +62,7 @@ impl Scene {
         Udp::open(client, (CLIENT, port), (SERVER, 53), server, (SERVER, 53))
     }
 
-    /// Whether the daemon's table is there.
+    /// Whether the daemon's table exists.
     fn is_pinned(&self) -> bool {
         let mut command = Command::new("nft");
         let tables = self
@@ -109,7 +109,7 @@ fn what_begins_and_ends_while_no_daemon_runs_is_observed() {
     wait_for_kind(&daemon, "create", 2);
 
     let first = daemon.terminate();
-    // Nobody reads. One ends that had begun before, one begins and ends, one begins and goes on.
+    // Nobody reads. One session from before ends, one begins and ends, one begins and stays open.
     tcp.exchange(1, 1);
     ping(client, CLIENT, SERVER, 4711, 2);
     watch.wait_for_new(&scene.net.table());
@@ -132,7 +132,7 @@ fn what_begins_and_ends_while_no_daemon_runs_is_observed() {
     assert_eq!(scene.manager.stored(), ["nattrail-events"]);
 }
 
-/// One-packet sessions, each with a port of its own, and the end of all that are open every now and then.
+/// One-packet sessions, each with its own port, and now and then the end of all open ones.
 fn make_sessions(net: &Gateway, per_second: u32, done: &AtomicBool) -> u16 {
     let socket = net
         .client
@@ -148,7 +148,7 @@ fn make_sessions(net: &Gateway, per_second: u32, done: &AtomicBool) -> u16 {
     port - 1000
 }
 
-/// Ends what other threads do, also while a panic unwinds.
+/// Ends the work of other threads, even while a panic unwinds.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -184,7 +184,7 @@ fn restarts_under_load(capture: &str) {
         drop(guard);
         (maker.join().unwrap(), daemon)
     });
-    // The last packet may be on its way yet.
+    // The last packet may still be on its way.
     wait_for("the last sessions to end", || {
         scene.net.end_connections();
         let text = daemon.printed().join("\n");
@@ -254,7 +254,7 @@ fn an_overflow_between_two_runs_is_a_gap_where_delivery_is_not_reliable() {
     let gaps = records(&ended, "gap");
     assert_eq!(gaps.len(), 1, "{gaps:#?}");
     assert_eq!(gaps[0]["cause"], "overflow");
-    // NEW events of all the sessions that did not fit, or found the socket congested.
+    // The NEW events that did not fit, or found the socket congested.
     let lost: usize = gaps[0]["lost"].parse().unwrap();
     let observed = records(&ended, "create");
     let observed = observed
@@ -278,7 +278,7 @@ fn a_crash_is_a_gap_though_the_socket_was_kept() {
     let ended = [daemon.terminate()];
     let gap = &records(&ended, "gap")[0];
     assert_eq!(gap["cause"], "restart");
-    // The events that the crash took with it are not known; those that were queued since are.
+    // The events that the crash destroyed are not known; those queued since then are.
     assert_eq!(records(&ended, "delete")[0].get("inferred"), None);
 }
 
@@ -293,8 +293,8 @@ fn without_a_manager_the_table_goes_with_the_daemon() {
     assert!(!scene.is_pinned());
 }
 
-/// The daemon is handed a descriptor that is not its event socket: it says why it does not use it, has the manager throw it
-/// away, and runs.
+/// The daemon gets a descriptor that is not its event socket: it logs why it does not use it, has the manager discard
+/// it, and runs.
 fn is_refused(scene: &Scene, descriptor: impl Into<OwnedFd>, reason: &str) {
     scene.manager.replace_store("nattrail-events", descriptor);
     let daemon = scene.start();
@@ -357,7 +357,7 @@ fn a_socket_that_a_later_run_did_not_use_is_refused() {
         return;
     };
     let _ = scene.start().terminate();
-    // This one hears the same events with a socket of its own.
+    // This daemon receives the same events on a socket of its own.
     let daemon = Daemon::start(&scene.net.gateway, &scene.home);
     scene.udp(40_001).exchange(1, 1);
     wait_for_kind(&daemon, "create", 1);

@@ -1,4 +1,4 @@
-//! The records that must have arrived, held against those that did.
+//! Compares the records that must have arrived with those that did.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use crate::scene::{OUTPUTS, Scene};
 use crate::support::gateway::CLIENT;
 use crate::support::wait_until;
 
-/// Whether a record may be there twice.
+/// Whether a record may occur twice.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Twice {
     Never,
-    /// With the same time and id.
+    /// Yes, with the same time and id.
     Alike,
-    /// The same, and so many records at most.
+    /// The same, for at most this many records.
     AlikeAtMost(usize),
 }
 
-/// How often each record of each session is there.
+/// The occurrences of each record of each session.
 type Tally<'a> = BTreeMap<(Key, Event), Vec<&'a str>>;
 
 fn tally(items: &[Item]) -> Tally<'_> {
@@ -42,7 +42,7 @@ fn tally(items: &[Item]) -> Tally<'_> {
     tally
 }
 
-/// The records of these sessions that are not among the items.
+/// The records of these sessions that the items lack.
 pub fn missing(items: &[Item], made: &[Key]) -> Vec<(Key, Event)> {
     let tally = tally(items);
     let wanted = made
@@ -54,7 +54,7 @@ pub fn missing(items: &[Item], made: &[Key]) -> Vec<(Key, Event)> {
 /// Waits until every output has every create and every delete, and no other records.
 ///
 /// # Panics
-/// When one has not, or has one twice that may not be.
+/// When one has not, or has a record twice that may not be.
 pub fn assert_complete(scene: &Scene, twice: Twice) {
     for (index, output) in OUTPUTS.iter().enumerate() {
         let deadline = std::time::Instant::now() + crate::support::PATIENCE;
@@ -83,7 +83,7 @@ pub fn assert_each(output: &str, items: &[Item], made: &[Key], twice: Twice) {
 }
 
 /// # Panics
-/// When a record is there twice that may not be.
+/// When a record occurs twice that may not.
 pub fn assert_alike(output: &str, items: &[Item], twice: Twice) {
     let mut repeated = 0;
     for (record, identities) in tally(items) {
@@ -115,10 +115,10 @@ pub fn gaps(items: &[Item]) -> Vec<(String, usize)> {
     gaps
 }
 
-/// One exporter that goes on: the same port, and each sequence number after the one before.
+/// Asserts one continuous exporter: the same port, and sequence numbers without a break.
 ///
 /// # Panics
-/// When it does not go on.
+/// When there is a break.
 pub fn assert_continued(headers: &[Header]) {
     for pair in headers.windows(2) {
         assert_eq!(pair[0].from, pair[1].from, "another exporter: {pair:?}");

@@ -1,4 +1,4 @@
-//! Far receivers are away while sessions begin and end, and the daemon does not stay the same meanwhile.
+//! Far receivers are away while sessions begin and end, and the daemon changes meanwhile.
 
 use rustix::process::Signal;
 
@@ -13,7 +13,7 @@ const AFTER: u32 = 200;
 const COLLECTOR: &str = "export-delay = \"100ms\"";
 const CHANGED: &str = "export-delay = \"50ms\"\nmtu = 1300\nsend-buffer = \"1MiB\"";
 
-/// How the receivers are away.
+/// The way in which the receivers are away.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Away {
     NoRoute,
@@ -27,7 +27,7 @@ enum Change {
     Managed,
     Terminated,
     Reloaded,
-    /// Once the database knows what the outputs have taken.
+    /// Killed once the database knows the outputs' progress.
     Killed,
 }
 
@@ -103,7 +103,7 @@ fn replace(scene: &mut Scene, change: Change) {
     }
 }
 
-/// The gap between two runs is between the records of the one and those of the other.
+/// The gap between two runs separates the records of the one from those of the other.
 fn assert_gaps(scene: &Scene, change: Change) {
     let between = usize::try_from(2 * (BEFORE + WHILE_AWAY)).unwrap();
     for (index, output) in OUTPUTS.iter().enumerate() {
@@ -118,7 +118,7 @@ fn assert_gaps(scene: &Scene, change: Change) {
     }
 }
 
-/// As a collector knows them: by address and port, sequence numbers and templates.
+/// The sessions as a collector knows them: by address and port, sequence numbers and templates.
 fn assert_wire_sessions(scene: &Scene, index: usize, first: usize, change: Change) {
     let headers = scene.far(index).0;
     assert!(first > 0);
@@ -174,7 +174,7 @@ fn a_crash_without_a_listener() {
     survive(Away::NoListener, Change::Killed);
 }
 
-/// Killed as soon as the database has the records, wherever the outputs are.
+/// The kill comes as soon as the database has the records, wherever the outputs are.
 #[test]
 fn a_crash_while_records_leave_repeats_them_at_most() {
     const ROUND: u32 = 1_000;
@@ -196,7 +196,7 @@ fn a_crash_while_records_leave_repeats_them_at_most() {
         let items = scene.items(index);
         let restarts = gaps(&items).len();
         let events = items.len() - restarts;
-        // Every record of every round came twice at most.
+        // Every record of every round came at most twice.
         assert!(events <= 2 * 2 * scene.made.len(), "{output}: {events}");
     }
     let status = ask(&scene.home);

@@ -1,6 +1,6 @@
-//! A backlog of very many records: it costs no memory, leaves fast, and delays nothing that is new.
+//! A backlog of very many records: it costs no memory, leaves fast, and delays no new record.
 //!
-//! How many is said by `RECORD_LOG_BACKLOG`; what was measured is printed.
+//! `RECORD_LOG_BACKLOG` sets the number of records; the test prints its measurements.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const USUAL: u64 = 200_000;
 const BATCH: u64 = 50_000;
 const CATCHING_UP: Duration = Duration::from_secs(600);
 
-/// Kilobytes in memory that are the process's own: pages of the database file may come and go with the page cache.
+/// The process's own memory in kilobytes: pages of the database file may come and go with the page cache.
 fn resident(scene: &Scene) -> u64 {
     let pid = scene.daemon().pid();
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -78,7 +78,7 @@ fn a_backlog_takes_no_memory_leaves_fast_and_delays_nothing() {
     while number(&ask(&scene.home), "/log/serial") < wanted {
         batch(&scene);
         highest = highest.max(resident(&scene));
-        // It has had them all, and would only be long.
+        // It has had all lines, and would only be long.
         fs::File::create(scene.file()).unwrap();
     }
     let behind = number(&ask(&scene.home), "/outputs/0/behind");
@@ -126,9 +126,9 @@ fn a_backlog_takes_no_memory_leaves_fast_and_delays_nothing() {
     assert_eq!(items.len() as u64, records);
     assert!(!items.iter().any(|item| matches!(item, Item::Gap { .. })));
     assert_eq!(number(&status, "/outputs/0/lost"), 0);
-    // The newest blocks (16 MiB), what is encoded ahead, and SQLite's cache.
+    // The newest blocks (16 MiB), the messages encoded ahead, and SQLite's cache.
     assert!(highest < before + (64 << 10), "{before} kB, then {highest}");
     assert!(rate > 10_000.0, "{rate}");
-    // Of a machine that has other things to do; where nothing else runs it is a tenth of a second.
+    // The bound allows for a busy machine; on an idle one it is a tenth of a second.
     assert!(turn < 5_000_000, "{turn} µs");
 }

@@ -1,4 +1,4 @@
-//! How much may wait: up to `log.size` for as long as it takes, and nothing beyond it goes unsaid.
+//! The bound of waiting records: up to `log.size` they wait as long as it takes, and no loss beyond it is silent.
 
 use std::fs;
 use std::io::Read as _;
@@ -19,7 +19,7 @@ use crate::support::status::number;
 
 /// Sessions of one flush: fewer than the kernel's table holds.
 const FLUSH: u32 = 47_000;
-/// As many as it takes for more records than 16 MiB hold.
+/// Enough of them for more records than 16 MiB hold.
 const FLUSHES: u64 = 4;
 
 #[test]
@@ -27,7 +27,7 @@ fn beyond_the_size_of_the_log_one_gap_says_how_much_each_output_lost() {
     let Some(mut scene) = Scene::new() else {
         return;
     };
-    // Nobody is there: ports that are closed, no sockets, and a directory in the place of the file.
+    // All receivers are missing: closed ports, no sockets, and a directory in the place of the file.
     (scene.local, scene.journal) = (None, None);
     scene.configure("export-delay = \"50ms\"", "[log]\nsize = \"16MiB\"");
     let parked = scene.home.path().join("parked");
@@ -37,7 +37,7 @@ fn beyond_the_size_of_the_log_one_gap_says_how_much_each_output_lost() {
     for _ in 0..FLUSHES {
         scene.make(FLUSH);
     }
-    // A probe that was out as its records went is counted once it is answered.
+    // A probe in flight while its records were evicted counts once it is answered.
     let lost_by = |status: &Value, index: usize| number(status, &format!("/outputs/{index}/lost"));
     let status = scene.wait_for_status("all outputs to have lost as much", |status| {
         let lost = lost_by(status, 0);
@@ -52,7 +52,7 @@ fn beyond_the_size_of_the_log_one_gap_says_how_much_each_output_lost() {
         lost.iter().sum::<u64>()
     );
 
-    // A loss that was not stated yet is known to the next run.
+    // The next run knows a loss that was not stated yet.
     scene.take_daemon().terminate();
     fs::rename(scene.file(), parked).unwrap();
     scene.local = Some(Mailbox::bind(scene.home.path().join("local.sock")));
@@ -63,7 +63,7 @@ fn beyond_the_size_of_the_log_one_gap_says_how_much_each_output_lost() {
         let behind = |index: usize| number(status, &format!("/outputs/{index}/behind"));
         (0..OUTPUTS.len()).all(|index| behind(index) == 0)
     });
-    // With the gap of the restart.
+    // This includes the gap of the restart.
     assert_eq!(number(&status, "/log/serial"), records + 1);
     scene.take_daemon().terminate();
     scene.close();
@@ -104,7 +104,7 @@ fn beyond_the_age_of_the_log_nothing_is_delivered_that_counts_as_lost() {
     scene.journal = Some(Mailbox::bind(scene.home.path().join("journal.sock")));
     scene.listen();
     scene.add_route();
-    // They have all that is not lost; this waits for the gap.
+    // They have every record that is not lost; this waits for the gap.
     scene.wait_until_committed(&[""]);
     scene.take_daemon().terminate();
     for (index, output) in OUTPUTS.iter().enumerate() {
@@ -161,7 +161,7 @@ fn a_flush_of_47_000_sessions_costs_slow_readers_nothing() {
     }
 }
 
-/// Ends what another thread does, also while a panic unwinds.
+/// Ends the work of another thread, even while a panic unwinds.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -170,9 +170,9 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Reads a fifo a page at a time.
+/// Reads a fifo page by page.
 fn read_slowly(path: PathBuf, pause: Duration, stop: &AtomicBool) -> String {
-    // Without waiting for the writer.
+    // This does not wait for the writer.
     let mut options = fs::OpenOptions::new();
     let mut fifo = options
         .read(true)

@@ -1,4 +1,4 @@
-//! A configuration that changes, and files that go, while records wait.
+//! A changed configuration, and removed files, while records wait.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn reload(scene: &Scene) {
     scene.wait_for_status("the reload", |_| said() > before);
 }
 
-/// Two copies to one syslog server; `first` stands before the one that has been there.
+/// Two copies to one syslog server; `first` precedes the one from before.
 fn copies(scene: &Scene, first: &str) {
     let copy =
         "[[syslog]]\ntarget = \"udp\"\naddress = \"192.0.2.129:514\"\nformat = \"rfc5424\"\n";
@@ -47,7 +47,7 @@ fn an_output_beside_another_does_not_take_its_place() {
     reload(&scene);
     let early: Vec<Key> = scene.made.clone();
     scene.make(200);
-    // Gone with what it had not taken, and there again as a new one; so too over a restart.
+    // The copy goes with its untaken records, and comes back as a new one; the same happens over a restart.
     copies(&scene, "");
     reload(&scene);
     scene.make(200);
@@ -93,7 +93,7 @@ fn a_file_that_is_rotated_while_records_wait_goes_on_where_it_was() {
     let rotated = |number: u32| scene.home.path().join(format!("records.json.{number}"));
     let rotated = [0, 1, 2, 3].map(rotated);
     for path in &rotated {
-        // In the middle of what is written.
+        // This happens in the middle of writing.
         scene.begin(2_000);
         scene.net.end_connections();
         scene.wait_for_status("the file", |_| scene.file().exists());

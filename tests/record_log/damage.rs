@@ -1,4 +1,4 @@
-//! A damaged database, and one that is not this program's: logging goes on, and nobody is named who was not there.
+//! A damaged database, and one of another program: logging goes on, and no record names a bystander.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -34,7 +34,7 @@ fn database(scene: &Scene) -> PathBuf {
     scene.home.state().join("pending.db")
 }
 
-/// Lets the file be written, and not before.
+/// Blocks writing to the file, or allows it again.
 fn block_file(scene: &Scene, is_blocked: bool) {
     if is_blocked {
         fs::create_dir(scene.file()).unwrap();
@@ -43,7 +43,7 @@ fn block_file(scene: &Scene, is_blocked: bool) {
     }
 }
 
-/// A database with pending sessions, and with records that no output has taken. Returns the sessions that have ended.
+/// A database with pending sessions, and with records that no output has taken. Returns the ended sessions.
 fn prepare(scene: &mut Scene) -> BTreeSet<Key> {
     (scene.local, scene.journal) = (None, None);
     scene.configure("", "");
@@ -57,8 +57,8 @@ fn prepare(scene: &mut Scene) -> BTreeSet<Key> {
     ended
 }
 
-/// Starts with a database of these octets, and waits until the sessions were held against the kernel's table. Returns what
-/// the daemon said.
+/// Starts with a database of these octets, and waits until the sessions were compared with the kernel's table. Returns
+/// the daemon's records and log.
 fn run_with(scene: &mut Scene, octets: &[u8]) -> (Vec<Item>, String, u64) {
     for entry in fs::read_dir(scene.home.state()).unwrap() {
         fs::remove_file(entry.unwrap().path()).unwrap();
@@ -88,7 +88,7 @@ fn a_flipped_bit_anywhere_names_nobody_who_was_not_there() {
     let sound = fs::read(database(&scene)).unwrap();
     let made: BTreeSet<Key> = scene.made.iter().copied().collect();
     let mut random = Random(8);
-    // Where there is something: most of a small database is free.
+    // Only used octets count: most of a small database is free.
     let used = |offset: &usize| sound[*offset] != 0;
     let random = std::iter::repeat_with(|| random.below(sound.len())).filter(used);
     let random: Vec<_> = random.take(RANDOM).collect();
@@ -141,7 +141,7 @@ fn a_flipped_bit_anywhere_names_nobody_who_was_not_there() {
     assert!(aside > 0);
 }
 
-/// A database that is not for this program to write stays as it is, and logging goes on.
+/// A database that this program must not write stays as it is, and logging goes on.
 fn is_left_alone(make: impl Fn(&Path), reason: &str) {
     let Some(mut scene) = Scene::new() else {
         return;

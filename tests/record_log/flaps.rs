@@ -1,4 +1,4 @@
-//! Far receivers whose host is there and which do not listen for a while, in the middle of sessions.
+//! Far receivers on a live host that do not listen for a while, in the middle of sessions.
 
 use crate::account::{Twice, assert_alike, gaps, missing};
 use crate::read::Decoder;
@@ -23,7 +23,7 @@ fn flap(scene: &mut Scene) {
     scene.wait_until_taken();
 }
 
-/// Nothing but so many datagrams is missing.
+/// Asserts that at most this many datagrams are missing.
 fn assert_nearly_complete(scene: &Scene, datagrams: usize, twice: fn(usize) -> Twice) {
     for (index, output) in OUTPUTS.iter().enumerate() {
         let items = scene.items(index);
@@ -40,7 +40,7 @@ fn assert_nearly_complete(scene: &Scene, datagrams: usize, twice: fn(usize) -> T
     }
 }
 
-/// How often each far output has said so.
+/// Asserts how often each far output has logged this.
 fn assert_said(scene: &Scene, what: &str, times: usize) {
     let status = scene.wait_until_taken();
     let logged = scene.daemon().logged();
@@ -63,18 +63,18 @@ fn a_port_that_is_closed_for_a_while_costs_at_most_what_was_on_the_wire() {
     scene.start();
     scene.make(500);
     flap(&mut scene);
-    // The ports are not closed at one moment: an output that heeds the alarm of another sends again what had just arrived.
+    // The ports close one by one: an output that heeds the alarm of another repeats datagrams that had just arrived.
     assert_nearly_complete(&scene, 1, Twice::AlikeAtMost);
     for index in 0..3 {
         for pair in scene.far(index).0.windows(2) {
             assert_eq!(pair[0].from, pair[1].from, "another exporter");
-            // One that is sent again has the number that it had.
+            // A repeated message keeps its number.
             let [before, next] = [pair[0].sequence, pair[0].sequence + pair[0].counts];
             let is_near = (before..=next + 30).contains(&pair[1].sequence);
             assert!(is_near, "{pair:?}");
         }
     }
-    // Again, before anybody could know that it is back for good.
+    // This happens again before anybody could know that it is back for good.
     flap(&mut scene);
     assert_nearly_complete(&scene, 2, |_| Twice::Alike);
     assert_said(&scene, "refuses datagrams", 2);
@@ -84,7 +84,7 @@ fn a_port_that_is_closed_for_a_while_costs_at_most_what_was_on_the_wire() {
     scene.take_daemon().terminate();
 }
 
-/// The router says so once it has dropped a message, and the kernel then tells it of the next one.
+/// The router reports it after dropping a message, and the kernel then reports it for the next one.
 #[test]
 fn a_way_that_is_narrower_than_the_mtu_costs_nothing() {
     let Some(mut scene) = Scene::new() else {
@@ -101,7 +101,7 @@ fn a_way_that_is_narrower_than_the_mtu_costs_nothing() {
     scene.take_daemon().terminate();
 }
 
-/// A Linux host answers six times, and then once a second: of most of these outputs it says nothing.
+/// A Linux host answers six times, and then once a second: most of these outputs get no answer.
 #[test]
 fn more_outputs_to_one_host_than_it_answers_lose_no_more() {
     const PORTS: std::ops::Range<u16> = 3001..3010;

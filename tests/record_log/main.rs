@@ -1,7 +1,7 @@
-//! The record log and the outputs that follow it: what waits for a receiver survives whatever becomes of the daemon.
+//! The record log and the outputs that follow it: records that wait for a receiver survive whatever happens to the daemon.
 //!
-//! The real daemon on real NAT, with IPFIX, NetFlow v9 and v5, syslog over UDP and to a local socket, a file and a journal at
-//! once. Every session that was made is held against what each of the seven took.
+//! The real daemon on real NAT, with IPFIX, NetFlow v9 and v5, syslog over UDP and to a local socket, a file and a
+//! journal at once. Every session is compared with the records that each of the seven took.
 
 #![allow(clippy::unwrap_used)]
 #![allow(

@@ -1,4 +1,4 @@
-//! The records that arrived at each output, read as the RFCs and the manual lay it out, without the code that wrote it.
+//! The records that arrived at each output, read by the RFCs and the manual, without the code that wrote them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,7 +13,7 @@ pub enum Event {
     Delete,
 }
 
-/// A record as one output gave it.
+/// A record as one output delivered it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Item {
     Event {
@@ -21,7 +21,7 @@ pub enum Item {
         protocol: u8,
         source: IpAddr,
         key: Key,
-        /// All that a second copy of the record has to repeat: its time, and the id where the format has one.
+        /// The data that a second copy of the record must repeat: its time, and the id where the format has one.
         identity: String,
         inferred: bool,
     },
@@ -37,7 +37,7 @@ pub struct Header {
     pub version: u16,
     pub from: SocketAddr,
     pub sequence: u32,
-    /// By how much it moves the sequence on: flows (v5), messages (v9), data records (IPFIX).
+    /// Its increment of the sequence: flows (v5), messages (v9), data records (IPFIX).
     pub counts: u32,
     pub begins_with_templates: bool,
 }
@@ -54,7 +54,7 @@ pub enum Lines {
 const UDP: u8 = 17;
 
 /// # Panics
-/// When it is no line of the format.
+/// When it is not a line of the format.
 pub fn line(format: Lines, line: &str) -> Item {
     let told = |line: &str, mark: &str| line.split_once(mark).unwrap().1.to_owned();
     match format {
@@ -126,7 +126,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// # Panics
-    /// When the message is malformed, or has a set whose template did not come before it.
+    /// When the message is malformed, or has a set without an earlier template.
     pub fn message(&mut self, datagram: &Datagram, items: &mut Vec<Item>) -> Header {
         let bytes = datagram.payload.as_slice();
         let version = half(bytes, 0);
@@ -139,7 +139,7 @@ impl Decoder {
         let counts = match sets {
             None => netflow5(bytes, items),
             Some(sets) => {
-                // A collector of a new session knows no template of the one before.
+                // A collector in a new session knows no template of the one before.
                 if sequence == 0 {
                     self.templates.clear();
                 }
@@ -230,7 +230,7 @@ fn of_elements(fields: &BTreeMap<u16, u64>) -> Option<Item> {
         "undelivered",
         "tracking-off",
         "undecoded",
-        // An inference, and no gap.
+        // This is an inference and not a gap.
         "",
         "expired",
     ];
@@ -279,7 +279,7 @@ fn netflow5(bytes: &[u8], items: &mut Vec<Item>) -> u32 {
     count.into()
 }
 
-/// Milliseconds since 1970 of an uptime, as collectors reckon it from the header's two clocks.
+/// Milliseconds since 1970 of an uptime, as collectors compute it from the header's two clocks.
 fn event_time(header: &[u8], uptime: u32) -> u64 {
     let unix = u64::from(word(header, 8)) * 1000 + u64::from(word(header, 12)) / 1_000_000;
     unix - u64::from(word(header, 4).wrapping_sub(uptime))

@@ -28,18 +28,18 @@ use crate::support::netns::{Namespace, unique};
 use crate::support::status::{ask, number};
 use crate::support::wait_until;
 
-/// How long a test waits for the record log to have done something.
+/// The time that a test waits for the record log.
 pub const LONG: Duration = Duration::from_secs(120);
 
 const FAR: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 129));
 
-/// The outputs that are beyond the network, in the order of the configuration.
+/// The outputs beyond the network, in the order of the configuration.
 pub const FAR_OUTPUTS: [(&str, u16); 4] =
     [("ipfix", 4739), ("v9", 2055), ("v5", 2056), ("syslog", 514)];
 /// All outputs, in the order of the status.
 pub const OUTPUTS: [&str; 7] = ["ipfix", "v9", "v5", "syslog", "local", "file", "journal"];
 
-/// The daemon's own packets are not tracked, so that the table has the sessions that a test makes and no others.
+/// The daemon's own packets are not tracked, so the table has only the sessions that a test makes.
 const UNTRACKED: &str = "
 table ip untracked {
   chain output { type filter hook output priority raw; oifname { mgt, lo } notrack; }
@@ -48,7 +48,7 @@ table ip untracked {
 ";
 
 pub struct Scene {
-    // Dropped in this order: the daemon goes before what it stands on.
+    // Dropped in this order: the daemon before its environment.
     pub daemon: Option<Daemon>,
     pub manager: Manager,
     pub home: Home,
@@ -56,7 +56,7 @@ pub struct Scene {
     far: Namespace,
     router: Option<Namespace>,
     receivers: Vec<Receiver>,
-    /// The messages of receivers that are closed by now.
+    /// The messages of closed receivers.
     earlier: [Vec<Datagram>; 4],
     pub local: Option<Mailbox>,
     pub journal: Option<Mailbox>,
@@ -98,7 +98,7 @@ impl Scene {
         })
     }
 
-    /// Every kind of output; `collector` are further keys of each collector, `rest` is the end of the file.
+    /// Configures every kind of output; `collector` holds further keys of each collector, `rest` ends the file.
     pub fn configure(&self, collector: &str, rest: &str) {
         let mut config = format!("{CAPTURE}\n[pending]\nflush = \"100ms\"\n{rest}\n");
         for (version, port) in &FAR_OUTPUTS[..3] {
@@ -125,7 +125,7 @@ impl Scene {
         self.daemon = Some(daemon);
     }
 
-    /// The same, with what the service manager has kept.
+    /// The same, with the descriptors that the service manager has kept.
     pub fn start_managed(&mut self) {
         let daemon = self.manager.start(&self.net.gateway, &self.home);
         let _ = daemon.wait_for_message("started: ");
@@ -146,7 +146,7 @@ impl Scene {
             .ip("route add 192.0.2.129/32 via 192.0.2.2");
     }
 
-    /// The far host is behind a router from now on, and the way from there takes no more than 1280 octets at once.
+    /// Puts the far host behind a router, whose link takes at most 1280 octets at once.
     pub fn narrow_way(&mut self) {
         let behind = Namespace::new(unique(), "behind");
         let router = std::mem::replace(&mut self.far, behind);
@@ -168,7 +168,7 @@ impl Scene {
         self.net.gateway.ip("route del 192.0.2.129/32");
     }
 
-    /// The far receivers are there from now on.
+    /// Starts the far receivers.
     pub fn listen(&mut self) {
         assert!(self.receivers.is_empty());
         for (_, port) in FAR_OUTPUTS {
@@ -181,14 +181,14 @@ impl Scene {
         Receiver::bind(&self.far, SocketAddr::new(FAR, port))
     }
 
-    /// They are gone: their host answers that the port is unreachable.
+    /// Closes them: their host answers that the port is unreachable.
     pub fn close(&mut self) {
         for (index, receiver) in self.receivers.drain(..).enumerate() {
             self.earlier[index].extend(receiver.finish());
         }
     }
 
-    /// Makes sessions and waits until the daemon has announced them, ends them, and waits until it has said so.
+    /// Makes sessions and waits until the daemon has announced them, then ends them and waits for their ends.
     pub fn make(&mut self, count: u32) {
         self.begin(count);
         self.end();
@@ -223,7 +223,7 @@ impl Scene {
         answer.unwrap_or_else(|| panic!("waited {LONG:?} for {what} in {:#}", ask(&self.home)))
     }
 
-    /// Waits until every output has taken all there is.
+    /// Waits until every output has taken every record.
     pub fn wait_until_taken(&self) -> Value {
         self.wait_for_status("all outputs to take all", |status| {
             let outputs = status["outputs"].as_array().unwrap();
@@ -232,7 +232,7 @@ impl Scene {
         })
     }
 
-    /// Waits until the database says that these outputs have taken all records but so many, and which it has.
+    /// Waits until the database has every record, and has noted that these outputs (by parts of their keys) took all.
     pub fn wait_until_committed(&self, outputs: &[&str]) {
         let committed = wait_until(Instant::now() + LONG, || {
             let (next, places) = self.committed()?;
@@ -246,7 +246,7 @@ impl Scene {
         assert!(committed.is_some(), "{:?}", self.committed());
     }
 
-    /// The serial of the next record, and where each output stands, as the database has them.
+    /// The serial of the next record, and the place of each output, as of the database.
     pub fn committed(&self) -> Option<(i64, Vec<(String, i64)>)> {
         let path = self.home.state().join("pending.db");
         let connection =
@@ -266,7 +266,7 @@ impl Scene {
         datagrams
     }
 
-    /// The messages that came to a far output, and their contents.
+    /// The messages that reached a far output, and their contents.
     pub fn far(&self, index: usize) -> (Vec<Header>, Vec<Item>) {
         let datagrams = self.datagrams(index);
         let mut items = Vec::new();
@@ -298,7 +298,7 @@ impl Scene {
         self.home.path().join("records.json")
     }
 
-    /// The items of an output, by its place in [`OUTPUTS`].
+    /// The items of an output, by its index in [`OUTPUTS`].
     pub fn items(&self, index: usize) -> Vec<Item> {
         let texts = |mailbox: &Option<Mailbox>, format| {
             let texts = mailbox.as_ref().unwrap().so_far();
@@ -316,7 +316,7 @@ impl Scene {
         }
     }
 
-    /// How many events an output has, and its gaps: for so many that reading each would take long.
+    /// The number of events of an output, and its gaps: for so many events that reading each would take long.
     pub fn counts(&self, index: usize) -> (u64, Vec<Item>) {
         let of_lines = |format, texts: &mut dyn Iterator<Item = String>| {
             let (gaps, events): (Vec<_>, Vec<_>) = texts.partition(|text| text.contains("cause"));
@@ -353,7 +353,7 @@ impl Scene {
     }
 }
 
-/// A local datagram socket that keeps what comes.
+/// A local datagram socket that keeps its messages.
 pub struct Mailbox {
     texts: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
@@ -365,9 +365,9 @@ impl Mailbox {
         Self::slow(path, Duration::ZERO)
     }
 
-    /// One that takes its time after each ten datagrams, which is as many as the kernel queues for it.
+    /// A slow one, which pauses after each ten datagrams, as many as the kernel queues for it.
     pub fn slow(path: PathBuf, pause: Duration) -> Self {
-        // As a receiver that is started again does.
+        // A restarted receiver does this.
         let _ = fs::remove_file(&path);
         let socket = UnixDatagram::bind(path).unwrap();
         socket

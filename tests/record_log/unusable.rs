@@ -1,4 +1,4 @@
-//! A database that cannot be used for a whole run: the records leave from memory, and what nobody can know is in a gap.
+//! A database that is unusable for a whole run: the records leave from memory, and gaps cover the unknown.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::scene::Scene;
 use crate::support::netns::succeed;
 use crate::support::status::{ask, number};
 
-/// A file system of its own for the state directory, gone on drop.
+/// A separate file system for the state directory, gone on drop.
 struct Disk(std::path::PathBuf);
 
 impl Disk {
@@ -55,7 +55,7 @@ fn a_run_without_its_database_is_a_gap_since_the_last_commit_before_it() {
     disk.remount("ro");
     scene.start_managed();
     let _ = scene.daemon().wait_for_message("is not available");
-    // With the socket that the manager kept it would not be known how far it was read.
+    // With the kept socket, nobody would know how far it was read.
     let _ = scene
         .daemon()
         .wait_for_message("which records how far it was read, cannot be used");
@@ -107,7 +107,7 @@ fn what_a_database_held_that_is_opened_late_is_stated_once_however_often_that_fa
     fs::create_dir(&database).unwrap();
     scene.start();
     let _ = scene.daemon().wait_for_message("is not available");
-    // It can be opened, but not be written to.
+    // It can be opened, but not written.
     let other = Connection::open(&parked).unwrap();
     let mode = other.query_row("PRAGMA journal_mode", [], |row| row.get::<_, String>(0));
     assert_eq!(mode.unwrap(), "wal");
@@ -145,7 +145,7 @@ fn a_full_disk_costs_nothing_as_long_as_the_daemon_runs() {
     fill.args(["-c", "cat /dev/zero > \"$0\" 2>/dev/null; true"])
         .arg(&filler);
     succeed(&mut fill, "");
-    // More than the log's file has room for without growing.
+    // The log's file has no room for these without growing.
     let made = scene.sessions.begin_all(&scene.net, 3_000, 0);
     scene.made.extend(made);
     let _ = scene.daemon().wait_for_message("is not available");

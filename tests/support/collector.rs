@@ -1,7 +1,7 @@
-//! Collectors: a plain UDP receiver, and what nfdump and tshark make of the daemon's datagrams.
+//! Collectors: a plain UDP receiver, and the readings of nfdump and tshark of the daemon's datagrams.
 //!
-//! nfcapd is a collector of its own; tshark decodes the datagrams that the plain receiver took, written to a capture file
-//! as they came.
+//! nfcapd is a collector of its own; tshark decodes the datagrams of the plain receiver, written unchanged to a capture
+//! file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,8 +23,7 @@ use time::macros::format_description;
 use super::netns::{Namespace, succeed};
 use super::{packet, wait_for};
 
-/// The ports in a capture file. tshark has its own thoughts about some of those that the system chooses: it takes them for
-/// a traceroute.
+/// The ports in a capture file. tshark takes some of the ports that the system chooses for a traceroute.
 const CAPTURED_PORT: u16 = 2055;
 
 /// Octets that a receiver's socket holds.
@@ -50,7 +49,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Receives at `address` of the namespace; port 0 for any. There is room for what comes while the reader does not run.
+    /// Receives at `address` of the namespace; port 0 for any. There is room for datagrams that nobody reads yet.
     #[must_use]
     pub fn bind(namespace: &Namespace, address: SocketAddr) -> Self {
         let socket = namespace.run(|| UdpSocket::bind(address).unwrap());
@@ -70,7 +69,7 @@ impl Receiver {
                         from,
                         payload: buffer[..length].to_vec(),
                     }),
-                    // Only when nothing is queued.
+                    // This ends only when nothing is queued.
                     Err(_) if stopped.load(Ordering::Relaxed) => return,
                     Err(_) => {}
                 }
@@ -89,13 +88,13 @@ impl Receiver {
         self.address
     }
 
-    /// The messages that have come so far.
+    /// The datagrams so far.
     #[must_use]
     pub fn so_far(&self) -> Vec<Datagram> {
         self.datagrams.lock().unwrap().clone()
     }
 
-    /// All that was sent before this call.
+    /// Everything sent before this call.
     #[must_use]
     pub fn finish(mut self) -> Vec<Datagram> {
         self.stop();
@@ -156,7 +155,7 @@ pub fn tshark(datagrams: &[Datagram]) -> Vec<Decoded> {
     records
 }
 
-/// Milliseconds since 1970 of a time as tshark prints it: in words up to version 4.0, RFC 3339 since.
+/// Milliseconds since 1970 of a time as tshark prints it: in words up to version 4.0, in RFC 3339 since then.
 #[must_use]
 pub fn tshark_millis(text: &str) -> u64 {
     let words = format_description!(
@@ -171,8 +170,8 @@ pub fn tshark_millis(text: &str) -> u64 {
     u64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap()
 }
 
-/// A data record is an object named "Flow 1" or, in version 5, "pdu 1/2". One with a scope is options data. Every record
-/// gets the fields of the message's header too.
+/// A data record is an object named "Flow 1" or, in version 5, "pdu 1/2". One with a scope is options data. Every
+/// record also gets the fields of the message's header.
 fn data_records(header: &Decoded, value: &Value, records: &mut Vec<Decoded>) {
     for (name, inner) in value.as_object().into_iter().flatten() {
         if name.starts_with("Flow ") || name.starts_with("pdu ") {
@@ -197,7 +196,7 @@ fn flatten(name: &str, value: &Value, record: &mut Decoded) {
                 flatten(name, value, record);
             }
         }
-        // A name that comes more than once.
+        // This name occurs more than once.
         Value::Array(values) => {
             for value in values {
                 flatten(name, value, record);
@@ -237,7 +236,7 @@ pub struct Nfcapd {
 }
 
 impl Nfcapd {
-    /// Returns when it has bound its port.
+    /// Starts it, and returns when it has bound its port.
     #[must_use]
     pub fn start(namespace: &Namespace, address: SocketAddr) -> Self {
         let directory = TempDir::with_prefix("nattrail-test-").unwrap();
@@ -263,10 +262,10 @@ impl Nfcapd {
         this
     }
 
-    /// Ends it, which makes it write its file, and returns what nfdump reads there.
+    /// Ends it, which makes it write its file, and returns the records that nfdump reads there.
     #[must_use]
     pub fn finish(mut self) -> Vec<Decoded> {
-        // It would leave unread what is queued.
+        // Otherwise it would leave queued datagrams unread.
         wait_for("nfcapd to read its socket", || {
             (self.receive_queue() == Some(0)).then_some(())
         });

@@ -1,7 +1,7 @@
-//! The words of conntrack(8): the reference that the daemon's records are compared with.
+//! The output of conntrack(8): the reference for the daemon's records.
 //!
 //! Neither of its output formats has everything: the text has no fractions of a second, the XML has no ICMP fields. So
-//! two of them listen, and their reports of one event are brought together by kind and conntrack id.
+//! two of them listen, and their reports of one event are matched by kind and conntrack id.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ pub enum Kind {
     Destroy,
 }
 
-/// One connection in conntrack's own words.
+/// One connection as conntrack prints it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Flow {
     pub kind: Kind,
@@ -64,7 +64,7 @@ pub struct Icmp {
 }
 
 impl Flow {
-    /// Parses a line of `-o extended,id`. `None` for what is no connection, like the closing summary.
+    /// Parses a line of `-o extended,id`. `None` for any other line, such as the closing summary.
     #[must_use]
     pub fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -79,7 +79,7 @@ impl Flow {
                 sides.push(Side::from_fields(&side)?);
                 side.clear();
             }
-            // ICMP has an id of its own in either direction, before the connection's.
+            // ICMP has an id in each direction, before the connection's.
             let of_icmp = key == "id" && side.contains_key("type") && !side.contains_key("id");
             if of_icmp || Side::KEYS.contains(&key) {
                 side.insert(key, value);
@@ -111,7 +111,7 @@ impl Flow {
         })
     }
 
-    /// The packet as it came. NetFlow's ports for ICMP are the query identifier and type * 256 + code.
+    /// The packet as it arrived. NetFlow's ports for ICMP are the query identifier and type * 256 + code.
     #[must_use]
     pub fn pre_nat(&self) -> Packet {
         let Side { src, dst, .. } = self.original;
@@ -124,7 +124,7 @@ impl Flow {
         }
     }
 
-    /// The same packet as it left: what the answer comes back for.
+    /// The same packet as it left, and which the answer is for.
     #[must_use]
     pub fn post_nat(&self) -> Packet {
         let (src_port, dst_port) = match (self.original.icmp, self.reply.icmp) {
@@ -152,7 +152,7 @@ impl Flow {
         }
     }
 
-    /// `snat`, `dnat`, both or `none`, by the comparison that conntrack's own `-n` and `-g` make.
+    /// `snat`, `dnat`, both or `none`, by the same comparison as conntrack's `-n` and `-g`.
     #[must_use]
     pub fn nat(&self) -> &'static str {
         let (original, reply) = (&self.original, &self.reply);
@@ -240,7 +240,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Returns when both listeners have joined their netlink groups.
+    /// Starts it, and returns when both listeners have joined their netlink groups.
     #[must_use]
     pub fn start(namespace: &Namespace) -> Self {
         Self {
@@ -281,7 +281,7 @@ impl Watch {
         });
     }
 
-    /// The events that `logged` picks, once every NEW among them has its DESTROY.
+    /// The events that `logged` selects, once every NEW among them has its DESTROY.
     #[must_use]
     pub fn wait_for_ends(&self, logged: impl Fn(&Flow) -> bool) -> Vec<Flow> {
         wait_for("a DESTROY of conntrack -E for every NEW", || {
@@ -357,8 +357,7 @@ impl Drop for Listener {
     }
 }
 
-/// Start and stop in nanoseconds from the XML, by kind and id, each the first of those not yet taken: an id can come
-/// again.
+/// Start and stop in nanoseconds from the XML, by kind and id, each the first of those not yet taken: an id can recur.
 #[derive(Default)]
 struct Times(HashMap<(Kind, u32), Vec<StartStop>>);
 

@@ -19,7 +19,7 @@ use super::wait_for;
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_nattrail");
 
-/// The configuration's beginning in most tests: the daemon switches on what the records need.
+/// The configuration's beginning in most tests: the daemon switches on the settings that the records need.
 pub const CAPTURE: &str = "
 [capture]
 set-sysctls = true
@@ -71,7 +71,7 @@ impl Home {
         self.path().join("state")
     }
 
-    /// Made by the daemon.
+    /// The runtime directory, which the daemon makes.
     #[must_use]
     pub fn runtime(&self) -> PathBuf {
         self.path().join("run")
@@ -113,7 +113,7 @@ pub struct Daemon {
     stderr: Lines,
 }
 
-/// How a daemon ended.
+/// The end of a daemon.
 #[derive(Debug)]
 pub struct Ended {
     pub status: ExitStatus,
@@ -122,7 +122,7 @@ pub struct Ended {
 }
 
 impl Daemon {
-    /// Starts the daemon and returns when it hears the kernel's events and the kernel keeps what the records need.
+    /// Starts the daemon and returns when it receives the kernel's events and the kernel keeps the data that the records need.
     ///
     /// # Panics
     /// When it ends instead, with its messages.
@@ -133,8 +133,8 @@ impl Daemon {
         daemon
     }
 
-    /// Starts a command in the namespace, whatever becomes of it. Where its standard error is not the pipe that it has by
-    /// default, what it logs is not seen here.
+    /// Starts a command in the namespace, whatever its outcome. Its log is seen here only if its standard error is the
+    /// default pipe.
     #[must_use]
     pub fn spawn(namespace: &Namespace, command: &mut Command) -> Self {
         let mut child = namespace.spawn(command).unwrap();
@@ -182,7 +182,7 @@ impl Daemon {
         self.stderr.so_far()
     }
 
-    /// The records on the standard output, once there are as many as asked for.
+    /// The records on the standard output, once there are `count` of them.
     #[must_use]
     pub fn wait_for_records(&self, count: usize, parse: fn(&str) -> Fields) -> Vec<Fields> {
         wait_for(
@@ -262,7 +262,7 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            // libtest shows this for a failed test only.
+            // libtest shows this only for a failed test.
             for (did, lines) in [("printed", &self.stdout), ("logged", &self.stderr)] {
                 let lines = lines.so_far();
                 let last = &lines[lines.len().saturating_sub(20)..];

@@ -1,4 +1,4 @@
-//! Datagrams of the event socket: what a 6.18 kernel said of one UDP packet through masquerade, with accounting and
+//! Datagrams of the event socket: a 6.18 kernel's events for one UDP packet through masquerade, with accounting and
 //! timestamps.
 
 #![allow(dead_code, reason = "every test program uses its own part of this")]
@@ -28,7 +28,7 @@ pub fn bytes(hex: &str) -> Vec<u8> {
 const FAR_END: [usize; 2] = [40, 84];
 const ID: usize = 128;
 
-/// Makes the datagram that of session number `number`: another far end and another id.
+/// Turns the datagram into that of session number `number`: another far end and another id.
 pub fn renumber(datagram: &mut [u8], number: u32) {
     let far_end = (10 << 24 | number & 0x00ff_ffff).to_be_bytes();
     for at in FAR_END {

@@ -1,10 +1,10 @@
-//! The records that tshark and nfdump must read in the daemon's messages, by conntrack's word.
+//! The records that tshark and nfdump must read in the daemon's messages, according to conntrack.
 //!
-//! Names and spellings are the decoders' own: tshark's display filter fields, nfdump's JSON members. nfdump says less than
-//! tshark; what it leaves out or gets wrong, it does with every exporter:
+//! Names and spellings are the decoders' own: tshark's display filter fields, nfdump's JSON members. nfdump shows less
+//! than tshark; it omits the same fields, or gets them wrong, with every exporter:
 //!
-//! - ICMP has no ports there, and its type is taken from the source port (v5, IPFIX) or not at all (v9)
-//! - its v9 reader has the time of the event for the start of the session (since 1.7.5)
+//! - ICMP has no ports there, and its type comes from the source port (v5, IPFIX) or is missing (v9)
+//! - its v9 reader takes the time of the event as the start of the session (since 1.7.5)
 //! - its IPFIX reader knows neither the post-NAT addresses of IPv6 nor the counters of both directions
 
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use super::collector::Decoded;
 use super::conntrack::{Flow, Kind, Packet, Side};
 use super::packet;
 
-/// An event of conntrack's, and when the daemon says it happened: that is verified elsewhere.
+/// An event of conntrack's, and the daemon's time for it, which is verified elsewhere.
 #[derive(Clone, Debug)]
 pub struct Event {
     pub flow: Flow,
@@ -235,7 +235,7 @@ pub fn nfdump_v5_dummies(event: &Event) -> Vec<Decoded> {
         .collect()
 }
 
-/// The fields that a dummy flow has beside its times.
+/// The fields of a dummy flow besides its times.
 struct Dummy {
     packet: Packet,
     next_hop: IpAddr,
@@ -282,7 +282,7 @@ fn triplet(event: &Event) -> Vec<(Packet, &Side)> {
     ]
 }
 
-/// RFC 8158 has values for sessions of NAT44 only.
+/// RFC 8158 has values only for sessions of NAT44.
 fn nat_event(event: &Event) -> u8 {
     match (event.is_ipv4(), event.is_end()) {
         (true, false) => 4,
@@ -297,7 +297,7 @@ fn tshark_v5(packet: &Packet, event: &Event, flags: &str) -> Decoded {
     tshark_packet(&mut record, packet);
     put(&mut record, "cflow.protocol", event.flow.protocol);
     put(&mut record, "cflow.tcpflags", flags);
-    // Fields that conntrack knows nothing of.
+    // These fields are unknown to conntrack.
     for name in ["inputint", "outputint", "srcmask", "dstmask"] {
         put(&mut record, &format!("cflow.{name}"), 0);
     }

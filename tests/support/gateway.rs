@@ -24,7 +24,7 @@ pub const CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 1, 2, 0, 0, 0, 0, 3
 pub const WAN6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 9));
 pub const SERVER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 7));
 
-/// The ruleset of a test that says nothing else.
+/// The default ruleset of a test.
 pub const MASQUERADE: &str = "
 table inet nat {
   chain postrouting {
@@ -34,18 +34,18 @@ table inet nat {
 }
 ";
 
-/// Three namespaces that are a network with a gateway in the middle. Nothing translates until a ruleset does.
+/// Three namespaces that are a network with a gateway in the middle. Nothing is translated until a ruleset does it.
 #[derive(Debug)]
 pub struct Gateway {
-    // Dropped in this order: the interfaces of all go with the gateway.
+    // Dropped in this order: all interfaces go with the gateway.
     pub gateway: Namespace,
     pub client: Namespace,
     pub server: Namespace,
 }
 
 impl Gateway {
-    /// `None`, after saying so, where the test cannot run: see [`can_run`](super::can_run). `programs` are those that
-    /// the test needs beside the ones used here.
+    /// `None`, with a message, where the test cannot run: see [`can_run`](super::can_run). `programs` are those that
+    /// the test needs besides the ones used here.
     pub fn new(programs: &[&str]) -> Option<Self> {
         let programs = [&["ip", "nft", "conntrack"], programs].concat();
         super::can_run(&programs).then(Self::build)
@@ -95,7 +95,7 @@ impl Gateway {
             .succeed(Command::new("nft").args(["-f", "-"]), ruleset);
     }
 
-    /// Makes the kernel account and keep timestamps, where no daemon does.
+    /// Makes the kernel account and keep timestamps when no daemon does.
     pub fn keep_accounts(&self) {
         for name in ["events", "acct", "timestamp"] {
             self.gateway

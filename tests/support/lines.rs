@@ -1,4 +1,4 @@
-//! The output of a child process, line by line, as it comes.
+//! The output of a child process, line by line, as it arrives.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::sync::{Arc, Mutex};
@@ -30,13 +30,13 @@ impl Lines {
         }
     }
 
-    /// The lines that have come so far.
+    /// The lines so far.
     #[must_use]
     pub fn so_far(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// All there will be, once the writer is gone.
+    /// All lines, once the writer is gone.
     #[must_use]
     pub fn all(&mut self) -> Vec<String> {
         if let Some(reader) = self.reader.take() {

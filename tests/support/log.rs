@@ -1,4 +1,4 @@
-//! The record log without a database, for an output that is driven by hand.
+//! The record log without a database, for an output driven by hand.
 
 #![allow(dead_code, reason = "every program uses its own part of this")]
 
@@ -10,7 +10,7 @@ use nattrail::session::Record;
 use nattrail::store::record_log::{Reading, RecordLog};
 use nattrail::time::{Now, Uptime};
 
-/// Where an output to an empty log begins.
+/// The place at which an output to an empty log begins.
 pub const BEGIN: Place = Place {
     position: Position::before(Serial(1)),
     port: 0,
@@ -42,7 +42,7 @@ impl Followed {
         assert_eq!(evicted, None, "the log has room for what a test needs");
     }
 
-    /// Writes what goes without waiting, unfinished messages too.
+    /// Writes as much as goes without waiting, unfinished messages included.
     pub fn drain(&mut self, now: Now) {
         let mut reading = Reading {
             log: &mut self.log,
@@ -55,7 +55,7 @@ impl Followed {
         self.output.metrics(self.log.readable())
     }
 
-    /// Whether all was taken.
+    /// Whether every record was taken.
     pub fn is_through(&self) -> bool {
         self.metrics().behind == 0
     }

@@ -1,7 +1,7 @@
 //! A service manager as the daemon sees it: a socket for its messages, and a store for its descriptors.
 //!
-//! It does with them as systemd does by sd_notify(3) and sd_listen_fds(3), as far as the daemon uses it: a descriptor is
-//! kept once, however often it is sent, until its name is removed; it is not watched.
+//! It handles them as systemd does by sd_notify(3) and sd_listen_fds(3), as far as the daemon uses it: it keeps a
+//! descriptor once, however often it is sent, until its name is removed, and does not watch it.
 
 use std::io::{IoSliceMut, Read as _};
 use std::mem::MaybeUninit;
@@ -21,7 +21,7 @@ use super::daemon::{Daemon, Home, PROGRAM};
 use super::netns::Namespace;
 use super::wait_for;
 
-/// One message, and when it came.
+/// One message, and the time of its arrival.
 #[derive(Clone, Debug)]
 pub struct Message {
     pub at: Instant,
@@ -83,7 +83,7 @@ impl Manager {
         self.directory.path().join("notify")
     }
 
-    /// Starts the daemon with what is in the store and returns when it says that it is ready.
+    /// Starts the daemon with the content of the store and returns when it reports that it is ready.
     #[must_use]
     pub fn start(&self, namespace: &Namespace, home: &Home) -> Daemon {
         self.start_with(namespace, home, &[])
@@ -103,7 +103,7 @@ impl Manager {
         daemon
     }
 
-    /// The store's only descriptor reaches the daemon as its standard input, which the shell in between makes number 3.
+    /// The store's only descriptor reaches the daemon as its standard input, which the shell in between turns into number 3.
     fn command(&self, home: &Home) -> Command {
         let heard = self.heard.lock().unwrap();
         let mut command = match heard.store.as_slice() {
@@ -188,7 +188,7 @@ impl Heard {
     }
 }
 
-/// Tells sockets apart.
+/// The number that identifies a socket.
 fn inode(descriptor: impl AsFd) -> u64 {
     rustix::fs::fstat(descriptor).unwrap().st_ino
 }

@@ -1,8 +1,8 @@
-//! The tests on a real kernel share these: network namespaces, a throw-away gateway, traffic, the daemon as a child
-//! process, and the tools whose word is compared with the daemon's.
+//! The common parts of tests on a real kernel: network namespaces, a throw-away gateway, traffic, the daemon as a child
+//! process, and the tools whose output is compared with the daemon's.
 //!
-//! Everything made here is unique to the test that made it, so that tests run side by side, and goes away when its
-//! value is dropped, also while a panic unwinds. What a killed test process left behind is swept by the next one.
+//! Everything made here is unique to its test, so that tests run side by side, and goes away when its value is dropped,
+//! even while a panic unwinds. The next test process removes the leavings of a killed one.
 
 #![allow(dead_code, reason = "every test program uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -31,13 +31,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test waits for something that takes milliseconds on an idle machine.
+/// The time that a test waits for something that takes milliseconds on an idle machine.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether a test that needs root and these programs can run.
 ///
-/// Where it cannot, this says so past libtest's capture of the output, because a test that did not run must not look
-/// like one that passed.
+/// Where it cannot, this prints a message past libtest's capture of the output, because a test that did not run must
+/// not look like one that passed.
 ///
 /// # Panics
 /// Under `CI=true`, where every test has to run.
@@ -66,7 +66,7 @@ pub fn can_run(programs: &[&str]) -> bool {
     false
 }
 
-/// Where a program is, looking also where Debian keeps the administrator's.
+/// The path of a program, also in the directories where Debian keeps the administrator's.
 #[must_use]
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -76,7 +76,7 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// Asks `probe` again and again until it has an answer.
+/// Calls `probe` again and again until it has an answer.
 ///
 /// # Panics
 /// After [`PATIENCE`], naming what it waited for.
@@ -85,7 +85,7 @@ pub fn wait_for<T>(what: &str, probe: impl FnMut() -> Option<T>) -> T {
         .unwrap_or_else(|| panic!("waited {PATIENCE:?} in vain for {what}"))
 }
 
-/// Asks `probe` again and again until it has an answer or the time is over.
+/// Calls `probe` again and again until it has an answer or the time is over.
 pub fn wait_until<T>(deadline: Instant, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     loop {
         if let Some(answer) = probe() {

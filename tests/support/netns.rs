@@ -1,7 +1,7 @@
 //! Network namespaces of a test: made with `ip netns`, entered by a thread with setns(2), gone on drop.
 //!
-//! A socket belongs to the namespace of the thread that made it and stays there; a child process inherits the
-//! namespace of the thread that forked it. So a closure run inside a namespace may hand out sockets and children.
+//! A socket belongs for good to the namespace of the thread that made it; a child process inherits the namespace of the
+//! thread that forked it. So a closure run inside a namespace may hand out sockets and children.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -13,13 +13,13 @@ use std::{io, process, thread};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Names are `nattrail-test-PID-NUMBER-ROLE`: unique on the machine, and they tell whose they are.
+/// Names are `nattrail-test-PID-NUMBER-ROLE`: unique on the machine, with the pid of their owner.
 const PREFIX: &str = "nattrail-test-";
 const DIRECTORY: &str = "/run/netns";
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
-/// A number of its own for whatever a test names.
+/// A unique number for the names of a test.
 pub fn unique() -> u32 {
     COUNTER.fetch_add(1, Ordering::Relaxed)
 }
@@ -50,7 +50,7 @@ impl Namespace {
         &self.name
     }
 
-    /// The file that stands for it.
+    /// The file that represents it.
     pub fn path(&self) -> PathBuf {
         Path::new(DIRECTORY).join(&self.name)
     }
@@ -78,7 +78,7 @@ impl Namespace {
         self.run(|| command.spawn())
     }
 
-    /// Runs a program inside the namespace and returns what it wrote to its standard output.
+    /// Runs a program inside the namespace and returns its standard output.
     ///
     /// # Panics
     /// When the program fails.
@@ -113,14 +113,14 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // Not asserted: a panic here while another one unwinds would abort the whole test program.
+        // This asserts nothing: a panic here while another one unwinds would abort the whole test program.
         let _ = Command::new("ip")
             .args(["netns", "delete", &self.name])
             .status();
     }
 }
 
-/// Runs a program and returns what it wrote to its standard output.
+/// Runs a program and returns its standard output.
 ///
 /// # Panics
 /// When the program cannot be started or fails.
@@ -156,7 +156,7 @@ fn load_modules() {
         .status();
 }
 
-/// Removes the namespaces of test processes that are no more, and ends what still runs in them.
+/// Removes the namespaces of test processes that have ended, and ends the programs in them.
 fn sweep() {
     let Ok(entries) = fs::read_dir(DIRECTORY) else {
         return;

@@ -1,6 +1,6 @@
-//! Packets that no ordinary socket sends: what is behind the IP header, checksums included.
+//! Packets that no ordinary socket sends: everything behind the IP header, checksums included.
 //!
-//! ICMP (RFC 792, RFC 4443), GRE (RFC 2784, and version 1 of RFC 2637), SCTP (RFC 9260), DCCP (RFC 4340) and UDP-Lite (RFC 3828).
+//! ICMP (RFC 792, 4443), GRE (RFC 2784, and version 1 of RFC 2637), SCTP (RFC 9260), DCCP (RFC 4340) and UDP-Lite (RFC 3828).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -56,7 +56,7 @@ pub fn gre_pptp(call_id: u16, octets: u16) -> Vec<u8> {
     message
 }
 
-/// An SCTP packet with an INIT chunk. conntrack looks at the checksum.
+/// An SCTP packet with an INIT chunk. conntrack verifies the checksum.
 #[must_use]
 pub fn sctp_init(src_port: u16, dst_port: u16) -> Vec<u8> {
     let mut message = Vec::new();

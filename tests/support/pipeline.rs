@@ -1,4 +1,4 @@
-//! The way of an event from the datagram to the bytes of one output, in memory: no socket, no file, no clock.
+//! The path of an event from the datagram to the bytes of one output, in memory: no socket, no file, no clock.
 
 #![allow(dead_code, reason = "every program uses its own part of this")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -23,16 +23,16 @@ use super::datagram::{self, DESTROY, NEW, STOP};
 
 pub const NOW: Now = Now::new(Wall::from_millis(STOP), Uptime::from_millis(100_000));
 
-/// The form that the records take.
+/// The form of the records.
 pub enum Outputs {
-    /// Events, or else triplets.
+    /// Events if true, otherwise triplets.
     Collector(Version, bool),
     Copy(Format),
     /// The lines of a viewer with this filter.
     View(&'static str, Reading),
 }
 
-/// The behaviour of a viewer with its lines.
+/// The way in which a viewer reads its lines.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Reading {
     Everything,
@@ -40,9 +40,9 @@ pub enum Reading {
 }
 
 enum Sink {
-    /// Follows the log.
+    /// It follows the log.
     Output(Encoder, Queue<Load>),
-    /// Gets records as they come.
+    /// It gets records as they arise.
     View(Box<View>, Line, Reading),
 }
 
@@ -50,13 +50,13 @@ pub struct Pipeline {
     engine: Engine,
     log: RecordLog,
     sink: Sink,
-    /// The first record that the output has not got.
+    /// The first record that the output has not received.
     delivered: Serial,
     octets: u64,
     new: Vec<u8>,
     destroy: Vec<u8>,
     now: Now,
-    /// Numbers do not come again: with one time of start for all of them, that would be a repeated end.
+    /// Numbers never recur: as all sessions have one start time, a recurrence would be a repeated end.
     next: u32,
 }
 
@@ -84,8 +84,8 @@ impl Pipeline {
         }
     }
 
-    /// Begins so many sessions and a second later ends them, all in the log and not yet readable there. Takes all changes
-    /// for the store in between and at last.
+    /// Begins `sessions` sessions and ends them a second later; all are in the log and not yet readable there. Takes
+    /// all changes for the store in between and at the end.
     pub fn hear(&mut self, sessions: u32) {
         let first = self.next;
         self.next += sessions;
@@ -117,7 +117,7 @@ impl Pipeline {
         assert_eq!(evicted, None);
     }
 
-    /// Encodes what the log has for the output, and throws away the messages that are complete.
+    /// Encodes the log's records for the output, and throws away finished messages.
     pub fn deliver(&mut self) {
         let Sink::Output(encoder, queue) = &mut self.sink else {
             return;
@@ -136,12 +136,12 @@ impl Pipeline {
         }
     }
 
-    /// Records that came into the log.
+    /// Records that entered the log.
     pub fn records(&self) -> u64 {
         self.log.next().0 - 1
     }
 
-    /// Records that the output has got, and the octets of the messages that they made.
+    /// Records that the output has received, and the octets of their messages.
     pub fn delivered(&self) -> (u64, u64) {
         (self.delivered.0 - 1, self.octets)
     }
@@ -159,7 +159,7 @@ impl Sink {
     }
 }
 
-/// Encodes the record and throws away the messages that are complete. Returns their octets.
+/// Encodes the record and throws away finished messages. Returns their octets.
 pub fn encode(
     encoder: &mut Encoder,
     record: &Record,

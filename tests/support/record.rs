@@ -1,4 +1,4 @@
-//! Records of the daemon beside what they must say by conntrack's word.
+//! Records of the daemon, compared with their expected content according to conntrack.
 //!
 //! The expectation is built from conntrack's text and from the documented names of the fields, without any code of the
 //! program under test.
@@ -14,8 +14,8 @@ use super::packet;
 /// The fields of one record, by name.
 pub type Fields = BTreeMap<String, String>;
 
-/// How far the time of a create may be from the start of the session. The kernel takes the one when it reports the
-/// connection, the other when it enters it in its table, microseconds before: unless the CPU is taken away in between.
+/// The most that the time of a create may differ from the start of the session. The kernel takes the former when it reports
+/// the connection, the latter microseconds before, on entering it in its table: unless the CPU is taken away in between.
 const REPORTING: i64 = 250;
 
 /// A line of the format `text`.
@@ -105,7 +105,7 @@ pub fn expected(flow: &Flow) -> Fields {
     fields
 }
 
-/// Asserts that the records are those of the events, each field for field, and each in its place.
+/// Asserts that the records are those of the events, field by field and in order.
 ///
 /// # Panics
 /// At the first difference.
@@ -129,7 +129,7 @@ fn assert_record(record: &Fields, event: &Flow, from_here: &[Flow]) {
     let mut rest = record.clone();
     if event.kind == Kind::New {
         let time = rest.remove("time").expect("a create has its time");
-        // Only the end of a connection tells the kernel's own start time.
+        // Only the end of a connection has the kernel's own start time.
         let start = from_here
             .iter()
             .find(|other| other.kind == Kind::Destroy && other.original == counted(event, other))

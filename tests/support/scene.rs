@@ -11,7 +11,7 @@ use super::traffic::{Tcp, Udp};
 
 /// A gateway with a ruleset, and the daemon and conntrack listening.
 pub struct Scene {
-    // Dropped in this order: the daemon goes before what it stands on.
+    // Dropped in this order: the daemon before its environment.
     daemon: Daemon,
     watch: Watch,
     home: Home,
@@ -43,7 +43,7 @@ impl Scene {
         })
     }
 
-    /// Ends all connections and compares the records with those of conntrack's events that `logged` picks: as text
+    /// Ends all connections and compares the records with those of conntrack's events that `logged` selects: as text
     /// while the daemon runs, as JSON when it has finished. Returns the events.
     pub fn compare(self, logged: impl Fn(&Flow) -> bool) -> Vec<Flow> {
         self.watch.wait_for_new(&self.net.table());
@@ -63,7 +63,7 @@ impl Scene {
         events
     }
 
-    /// The same for what is translated, which must be just these sessions, by protocol and translation.
+    /// The same for translated sessions, which must be exactly these, by protocol and translation.
     pub fn compare_translated(self, sessions: &[(u8, &str)]) -> Vec<Flow> {
         let events = self.compare(|flow| flow.nat() != "none");
         let kinds = |kind: Kind| -> Vec<(u8, &str)> {

@@ -1,4 +1,4 @@
-//! `nattrail status --json` of a running daemon, and what always holds of its numbers.
+//! `nattrail status --json` of a running daemon, and the invariants of its numbers.
 
 use std::process::Command;
 
@@ -41,7 +41,7 @@ pub fn sum(value: &Value, ways: &[&str]) -> u64 {
     ways.iter().map(|way| number(value, way)).sum()
 }
 
-/// Holds of every daemon at every moment.
+/// Asserts the invariants of every daemon at every moment.
 pub fn assert_conserved(metrics: &Value) {
     let ends = [
         "/sessions/deletes",

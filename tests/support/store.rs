@@ -11,8 +11,8 @@ use super::wait_for;
 /// Every output has taken every record, as of the last commit.
 const ALL_TAKEN: &str = "SELECT (SELECT min(serial) FROM output) = (SELECT serial FROM run)";
 
-/// Waits until the database knows that every output has taken all: records that are known to be taken are not repeated after
-/// a crash.
+/// Waits until the database knows that every output has taken every record: records known to be taken are not repeated
+/// after a crash.
 pub fn wait_until_all_is_taken(home: &Home) {
     wait_for("the database to know that all is taken", || {
         matches!(query(home, ALL_TAKEN, []), Ok(true)).then_some(())

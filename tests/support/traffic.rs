@@ -1,6 +1,6 @@
 //! Real traffic between namespaces: TCP and UDP exchanges of known size, ICMP echo, and any IP protocol by number.
 //!
-//! Every function returns when the far side has received what was sent, so that the kernel's counters are final.
+//! Every function returns when the far side has received the data, so that the kernel's counters are final.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
 use super::netns::Namespace;
 use super::{PATIENCE, packet, wait_for};
 
-/// An open TCP connection, both ends of it.
+/// Both ends of an open TCP connection.
 #[derive(Debug)]
 pub struct Tcp {
     client: TcpStream,
@@ -31,7 +31,7 @@ impl Tcp {
         let listener = server.run(|| bind(|| TcpListener::bind(listen)));
         let client = client.run(|| {
             let socket = socket(from.0, SocketType::STREAM, None);
-            // A source port of an earlier connection is in TIME-WAIT.
+            // The source port of an earlier connection is in TIME-WAIT.
             rustix::net::sockopt::set_socket_reuseaddr(&socket, true).unwrap();
             rustix::net::bind(&socket, &SocketAddr::from(from)).unwrap();
             rustix::net::sockopt::set_tcp_user_timeout(&socket, PATIENCE.as_millis() as u32)
@@ -53,7 +53,7 @@ impl Tcp {
         transfer(&mut self.server, &mut self.client, reply);
     }
 
-    /// Where the connection comes from, as the server sees it.
+    /// The source of the connection, as the server sees it.
     pub fn seen_by_server(&self) -> SocketAddr {
         self.server.peer_addr().unwrap()
     }
@@ -64,7 +64,7 @@ fn transfer(from: &mut TcpStream, to: &mut TcpStream, octets: usize) {
     to.read_exact(&mut vec![0; octets]).unwrap();
 }
 
-/// A UDP socket on either side. The server answers where the client's datagrams come from.
+/// A UDP socket on either side. The server answers to the source of the client's datagrams.
 #[derive(Debug)]
 pub struct Udp {
     client: UdpSocket,
@@ -96,7 +96,7 @@ impl Udp {
         }
     }
 
-    /// Sends one datagram of so many octets.
+    /// Sends one datagram of `octets` octets.
     pub fn request(&mut self, octets: usize) {
         self.client.send(&vec![0x5a; octets]).unwrap();
         let (received, peer) = uninterrupted(|| self.server.recv_from(&mut [0; 65_535]));
@@ -104,7 +104,7 @@ impl Udp {
         self.peer = Some(peer);
     }
 
-    /// Answers the latest request with one datagram of so many octets.
+    /// Answers the latest request with one datagram of `octets` octets.
     pub fn reply(&mut self, octets: usize) {
         let peer = self.peer.unwrap();
         self.server.send_to(&vec![0xa5; octets], peer).unwrap();
@@ -117,8 +117,8 @@ impl Udp {
     }
 }
 
-/// Binds, waiting while the port is in use: a socket that was closed lives on for a moment in a child process that another
-/// thread is just about to start.
+/// Binds, and waits while the port is in use: a closed socket lives on for a moment in a child process that another
+/// thread is about to start.
 fn bind<T>(attempt: impl Fn() -> io::Result<T>) -> T {
     wait_for("a port to be free", || match attempt() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => None,
@@ -126,7 +126,7 @@ fn bind<T>(attempt: impl Fn() -> io::Result<T>) -> T {
     })
 }
 
-/// A call with a timeout is not restarted when the process was stopped in it (signal(7)).
+/// A call with a timeout is not restarted after the process was stopped in it (signal(7)).
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> T {
     loop {
         match call() {
@@ -168,7 +168,7 @@ pub fn send_ip(
     });
 }
 
-/// Reads packets until one is accepted. A raw socket for IPv4 gets the header too; `accept` does not.
+/// Reads packets until one is accepted. A raw socket for IPv4 also gets the header, which `accept` does not.
 fn receive(socket: &UdpSocket, what: &str, accept: impl Fn(&[u8]) -> bool) {
     let local = socket.local_addr().unwrap().ip();
     let deadline = Instant::now() + PATIENCE;
