@@ -4,7 +4,7 @@
 #   client 10.1.2.3 ── lan 10.1.2.1 [gateway] wan 203.0.113.9 ── 203.0.113.7 server
 #
 # nattrail runs with its built-in configuration: events as text on its standard output. Its database is in a directory of
-# this run. Nothing outside of the namespaces is touched, and all is gone in the end, also when interrupted.
+# this run. It touches nothing outside the namespaces and removes everything at the end, even when interrupted.
 #
 # Usage: tests/demo.sh PROGRAM      (as root)
 # Exits 0 when every session had its create and its delete record, 1 when one is missing.
@@ -32,7 +32,7 @@ clean_up() {
   trap - EXIT
   for namespace in "$client" "$gateway" "$server"; do
     [ -e "/run/netns/$namespace" ] || continue
-    # Whatever runs in these namespaces was started here.
+    # All processes in these namespaces were started here.
     for pid in $(ip netns pids "$namespace"); do
       kill -KILL "$pid" 2>/dev/null || :
     done
@@ -128,7 +128,7 @@ in_client() { ip netns exec "$client" "$@"; }
 in_gateway() { ip netns exec "$gateway" "$@"; }
 in_server() { ip netns exec "$server" "$@"; }
 
-# Every server answers with what it was sent.
+# Every server echoes what it receives.
 start_servers() {
   ip netns exec "$server" socat TCP-LISTEN:443,fork,reuseaddr PIPE &
   ip netns exec "$server" socat UDP-RECVFROM:53,fork PIPE &
@@ -144,7 +144,7 @@ servers_listen() {
 
 start_nattrail() {
   mkdir "$directory/state"
-  # An empty file and a bare environment, lest this machine's own configuration has a say.
+  # An empty file and a bare environment keep this machine's own configuration out.
   : >"$directory/nattrail.toml"
   env -i PATH="$PATH" STATE_DIRECTORY="$directory/state" RUNTIME_DIRECTORY="$directory/run" \
     NATTRAIL_CAPTURE_SET_SYSCTLS=true ip netns exec "$gateway" "$program" run --config "$directory/nattrail.toml" \
@@ -160,7 +160,7 @@ nattrail_listens() {
   in_gateway awk '$2 == 12 && $4 != "00000000" { found = 1 } END { exit !found }' /proc/net/netlink
 }
 
-# Prints the records that have come since, each with what it says.
+# Prints the records that have come since, each with its meaning.
 show_records() {
   total=$(wc -l <"$directory/records")
   [ "$total" -gt "$shown" ] || return 0
@@ -194,7 +194,7 @@ explain() {
     }'
 }
 
-# expect EVENT NAT PROTOCOL: whether there is just one such record.
+# expect EVENT NAT PROTOCOL: whether there is exactly one such record.
 expect() {
   [ "$(grep -c "event=$1 nat=$2 proto=$3 " "$directory/records")" -eq 1 ]
 }

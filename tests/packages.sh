@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs those of the given Debian packages that are missing; does nothing at all when none is.
+# Installs the missing ones of the given Debian packages; does nothing when none is missing.
 #
-# Uses sudo when it is not run by root. Asks no questions. Exits 69 where it cannot install what is missing.
+# Uses sudo when it is not run by root. Asks no questions. Exits 69 when it cannot install a missing package.
 set -eu
 
 if ! command -v dpkg-query >/dev/null; then
-  echo "this is not a Debian system: see to it that there is what these packages have: $*" >&2
+  echo "this is not a Debian system: install the equivalents of these packages: $*" >&2
   exit 0
 fi
 

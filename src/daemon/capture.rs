@@ -66,7 +66,7 @@ pub struct Capture {
     overflow_since: Option<Wall>,
     /// Whether the queue has been read to its end since.
     overflow_over: bool,
-    /// The time before which overflows are in no gap.
+    /// No gap of overflows is stated before this.
     next_gap: Uptime,
     /// When events were last lost; `None` once losses are over.
     losing: Option<Uptime>,

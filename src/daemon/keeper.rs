@@ -23,7 +23,7 @@ use crate::store::{self, Commit, Error, Heartbeat, LastRun, Places, Store, Store
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::record::Block;
 
-/// Records whose number brings a commit forward: it must not hold up the loop for long, and a commit in pieces would
+/// This many waiting records bring a commit forward: it must not hold up the loop for long, and a commit in pieces would
 /// not be of one moment.
 const MANY_RECORDS: u64 = 1 << 17;
 /// The same for changed pending sessions.

@@ -101,7 +101,7 @@ impl Notifier {
 
     /// Gives the manager a descriptor to keep until the next start. A manager keeps the same descriptor only once.
     pub fn store(&mut self, name: &str, descriptor: BorrowedFd<'_>, now: Now) {
-        // The manager must not poll it: it would close it at an overflow, which is an error on the socket.
+        // The manager must not watch it: at an overflow, which is an error on the socket, it would close the socket.
         let text = format!("FDSTORE=1\nFDPOLL=0\nFDNAME={name}");
         match descriptor.try_clone_to_owned() {
             Ok(copy) => self.send(&text, Some(copy), now),

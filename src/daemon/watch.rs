@@ -39,7 +39,7 @@ pub struct Watch {
     next: Uptime,
     /// When connections were last known to be tracked and reported.
     on: Wall,
-    /// The time before which that interval is in no gap.
+    /// No gap of the time since then is stated before this.
     next_gap: Uptime,
     /// Whether events are switched off.
     silent: bool,

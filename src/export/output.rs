@@ -70,7 +70,7 @@ pub struct Output {
     known: Serial,
     /// Records that are too large for the path.
     unsendable: Range<Serial>,
-    /// Set after a refusal, until a probe is accepted: when the probe in flight was sent.
+    /// `Some` from a refusal until a probe succeeds; within, when the probe in flight was sent.
     probing: Option<Option<Uptime>>,
     /// The host, to which other outputs may send, too.
     peer: Option<Rc<Peer>>,
