@@ -182,6 +182,30 @@ fn a_daemon_with_another_configuration_than_the_one_given_is_mentioned() {
 }
 
 #[test]
+fn a_configuration_that_has_become_wrong_keeps_nobody_from_asking_the_daemon() {
+    let Some((net, home)) = scene() else {
+        return;
+    };
+    let daemon = Daemon::start(&net.gateway, &home);
+    let _ = daemon.wait_for_message("started");
+    home.configure("[capture");
+    let mut program = Command::new(PROGRAM);
+    program
+        .args(["status", "--json", "--config"])
+        .arg(home.config());
+    home.dress(&mut program);
+    let child = net.gateway.spawn(&mut program).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.stdout.starts_with(b"{"), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("line 1") && said.contains("the file is not used"),
+        "{said}"
+    );
+    daemon.terminate();
+}
+
+#[test]
 fn a_configuration_that_the_daemon_has_not_read_yet_is_mentioned() {
     let Some((net, home)) = scene() else {
         return;

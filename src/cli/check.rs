@@ -5,7 +5,7 @@
 mod control;
 mod files;
 mod health;
-mod rights;
+pub(super) mod rights;
 
 use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Write};
@@ -16,7 +16,7 @@ use std::path::Path;
 use rustix::thread::{CapabilitySet, capabilities};
 use serde_json::json;
 
-use self::rights::Rights;
+use self::rights::{READ_ADVICE, Rights};
 use super::color::{ALARM, Choice, GREEN, YELLOW};
 use super::{Exit, Failure, Origin, exit_of};
 use crate::config::{Capture, Loaded, Problem, Target};
@@ -156,6 +156,10 @@ fn findings(loaded: &Loaded, config_only: bool) -> Vec<Finding> {
         return findings;
     }
     let rights = Rights::of_service(loaded.file.as_deref());
+    if let Some(Err(found)) = loaded.file.as_deref().map(|file| rights.may_read(file)) {
+        let judgement = error(Exit::NoPermission, found, READ_ADVICE);
+        findings.push(Finding::new("configuration", judgement));
+    }
     findings.push(Finding::new("rights to files", Ok(rights.to_string())));
     let database = &config.pending.database;
     // The path is absolute, so it has a parent unless it is the root itself.

@@ -41,7 +41,12 @@ pub(super) fn run(options: &Options, out: &mut impl Write) -> Result<Exit, Failu
     let Conversion { toml, notes } =
         converted.map_err(|note| Failure::new(Exit::Data, format!("{name}: {note}")))?;
     for note in &notes {
-        tell("warning", &format!("{name}: {note}"));
+        // Lines below the first are for another file; the result has them in a comment.
+        let note = note.to_string();
+        tell(
+            "warning",
+            &format!("{name}: {}", note.lines().next().unwrap_or_default()),
+        );
     }
     let Some(output) = &options.output else {
         out.write_all(toml.as_bytes())?;

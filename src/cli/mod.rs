@@ -78,6 +78,10 @@ struct Origin {
 
 impl Origin {
     fn load(&self) -> Result<Loaded, config::Error> {
+        Config::load(self.config.as_deref(), self.environment())
+    }
+
+    fn environment(&self) -> impl Iterator<Item = (String, String)> {
         // The directories that systemd and the init script give to the instance.
         let own = self.instance.iter().flat_map(|name| {
             let roots = [
@@ -86,7 +90,7 @@ impl Origin {
             ];
             roots.map(|(variable, root)| (variable.to_owned(), format!("{root}/nattrail@{name}")))
         });
-        Config::load(self.config.as_deref(), environment().chain(own))
+        environment().chain(own)
     }
 }
 
@@ -217,9 +221,23 @@ fn printed(command: impl FnOnce(&mut io::StdoutLock<'_>) -> Result<Exit, Failure
     })
 }
 
-/// The configuration, with the variables of this process.
+/// The configuration, with the variables of this process. A daemon goes on while its file is wrong, and can be asked: most
+/// often by the default socket and database.
 fn configuration(origin: &Origin) -> Result<Config, Failure> {
-    Ok(origin.load()?.config)
+    let error = match origin.load() {
+        Ok(loaded) => return Ok(loaded.config),
+        Err(error) => error,
+    };
+    let presets = Config::of_environment(origin.environment());
+    if let (Exit::Config, Ok(config)) = (Exit::from(&error), presets) {
+        tell("warning", &error.to_string());
+        tell(
+            "warning",
+            "the file is not used, but the default socket and database",
+        );
+        return Ok(config);
+    }
+    Err(error.into())
 }
 
 /// Writes a message to the standard error, in one write: an "error" prevents the command, a "warning" does not.

@@ -9,8 +9,9 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use super::check::rights::{READ_ADVICE, Rights};
 use super::{Exit, Failure, Origin, tell};
-use crate::config::{Config, Target, values};
+use crate::config::{Config, Loaded, Target, values};
 
 /// Exists while systemd is the init of this machine (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
@@ -101,7 +102,14 @@ fn attempt(action: &Action, origin: &Origin) -> Result<u8, Failure> {
 
 /// The faults of the service's configuration. The caller's environment, which is not that of the service, does not count.
 fn check(instance: Option<&str>, systemd: bool) -> Result<(), Failure> {
-    let config = Config::load(instance.map(file).as_deref(), iter::empty())?.config;
+    let Loaded { config, file, .. } = Config::load(instance.map(file).as_deref(), iter::empty())?;
+    if let Some(file) = file.filter(|_| systemd) {
+        let readable = Rights::of_service(Some(&file)).may_read(&file);
+        readable.map_err(|found| {
+            let message = format!("configuration {}: {found}: {READ_ADVICE}", file.display());
+            Failure::new(Exit::NoPermission, message)
+        })?;
+    }
     let absent = |target: &Target| matches!(target, Target::Journal { path } if !path.exists());
     let mut targets = config.syslog.iter().map(|syslog| &syslog.target);
     if !systemd && config.collectors.is_empty() && targets.all(absent) {
@@ -161,6 +169,9 @@ pub(super) fn file(instance: &str) -> PathBuf {
 
 /// A name that a unit and a directory can have.
 pub(super) fn instance(text: &str) -> Result<String, String> {
+    if text == "nattrail" {
+        return Err("expected an instance beside the main one, which needs no option".to_owned());
+    }
     let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
     values::named(text, begins, LONGEST_NAME, "_.-").map_err(|_| {
         format!(
@@ -178,7 +189,17 @@ mod tests {
         for name in ["blue", "vrf-7", "a.b_c", "0"] {
             assert_eq!(instance(name).as_deref(), Ok(name));
         }
-        for name in ["", "-x", ".", "..", "a/b", "a b", "a\n", &"x".repeat(65)] {
+        for name in [
+            "nattrail",
+            "",
+            "-x",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a\n",
+            &"x".repeat(65),
+        ] {
             assert!(instance(name).is_err(), "{name}");
         }
     }

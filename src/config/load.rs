@@ -75,12 +75,19 @@ impl Config {
             warnings: file.and_then(mode_warning).into_iter().collect(),
         })
     }
+
+    /// The configuration as [`load`](Self::load) gives it without a file.
+    pub fn of_environment(
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, Error> {
+        assemble(HashMap::new(), EMBEDDED, environment).map_err(Error)
+    }
 }
 
 impl Default for Config {
     /// The configuration without file and environment: NAT events as text on the standard output.
     fn default() -> Self {
-        assemble(HashMap::new(), EMBEDDED, std::iter::empty())
+        Self::of_environment(std::iter::empty())
             .expect("the table's presets are valid and do not contradict each other")
     }
 }

@@ -305,10 +305,15 @@ fn instances_stand_beside_it(container: &Container) {
     }
     container.run(
         "echo 'capture.tabel = \"green\"' >/etc/nattrail/green.toml
-        ! systemctl reload nattrail@green
+        if systemctl reload nattrail@green; then exit 1; fi
         journalctl --quiet --boot --unit=nattrail@green | grep 'did you mean \"table\"'
         echo 'capture.table = \"green\"' >/etc/nattrail/green.toml
-        systemctl reload nattrail@green",
+        systemctl reload nattrail@green
+        chmod 600 /etc/nattrail/green.toml
+        if nattrail restart --instance green; then exit 1; fi
+        systemctl is-active nattrail@green
+        chmod 644 /etc/nattrail/green.toml
+        nattrail restart --instance green",
     );
     container.run(
         "systemctl stop nattrail@red nattrail@blue; ip netns delete red; ip netns delete blue

@@ -123,6 +123,10 @@ impl Scene {
         let daemon = Daemon::start(&self.net.gateway, &self.home);
         let _ = daemon.wait_for_message("started: ");
         self.daemon = Some(daemon);
+        // A session that the first audit finds is not announced by its own event.
+        self.wait_for_status("the first audit", |status| {
+            number(status, "/sessions/audits") > 0
+        });
     }
 
     /// The same, with the descriptors that the service manager has kept.

@@ -18,9 +18,12 @@ use rustix::process::geteuid;
 const PROPERTIES: &str = "LoadState,User,ProtectSystem,ProtectHome,PrivateTmp,ReadWritePaths,StateDirectory,LogsDirectory,\
      CacheDirectory,RuntimeDirectory";
 
+pub(in crate::cli) const READ_ADVICE: &str =
+    "give it to root and the group nattrail, with mode 0640";
+
 /// The service; without one, the caller's rights apply.
 #[derive(Debug, Default)]
-pub(super) struct Rights(Option<Service>);
+pub(in crate::cli) struct Rights(Option<Service>);
 
 /// The settings of a unit that decide which files its service may write.
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -44,7 +47,7 @@ struct Identity {
 
 impl Rights {
     /// The rights of the service with this configuration file: an instance for one in `/etc/nattrail`, else the main service.
-    pub(super) fn of_service(file: Option<&Path>) -> Self {
+    pub(in crate::cli) fn of_service(file: Option<&Path>) -> Self {
         let unit = unit_of(file);
         let property = format!("--property={PROPERTIES}");
         let shown = said("systemctl", &["show", &property, &unit]);
@@ -62,6 +65,22 @@ impl Rights {
         let service = self.0.as_ref();
         let identity = service.and_then(|service| Identity::of(&service.user));
         identity.map_or_else(|| geteuid().as_raw(), |identity| identity.user)
+    }
+
+    /// Whether the service may read a configuration file of its own; otherwise the expectation and the finding. A file that
+    /// is elsewhere is only tried out.
+    pub(in crate::cli) fn may_read(&self, file: &Path) -> Result<(), String> {
+        let reaches = |service: &Service| match fs::canonicalize(file) {
+            Ok(file) => service.reaches(&file, 0o4),
+            Err(error) => Err(error.to_string()),
+        };
+        let service = self
+            .0
+            .as_ref()
+            .filter(|_| file.starts_with("/etc/nattrail"));
+        let judged = service.map_or(Ok(()), reaches);
+        judged
+            .map_err(|found| format!("expected the service to be able to read it, found: {found}"))
     }
 
     /// Whether a file may be written, or made with its missing directories; otherwise the expectation and the finding.
@@ -119,6 +138,11 @@ impl Service {
         if own.any(|own| path.starts_with(own) && own.starts_with(existing)) {
             return Ok(());
         }
+        self.reaches(existing, if existing.is_dir() { 0o3 } else { 0o2 })
+    }
+
+    /// Whether owner and mode give its user these rights to what exists there.
+    fn reaches(&self, existing: &Path, needed: u32) -> Result<(), String> {
         let user = self.user();
         let Some(identity) = Identity::of(&self.user) else {
             return Err(format!("there is no {user}, which {} needs", self.unit));
@@ -127,7 +151,6 @@ impl Service {
         if let Some(closed) = above.find(|directory| !identity.may(directory, 0o1)) {
             return Err(format!("{} is closed to {user}", closed.display()));
         }
-        let needed = if existing.is_dir() { 0o3 } else { 0o2 };
         match identity.may(existing, needed) {
             true => Ok(()),
             false => Err(format!("owner and mode, which exclude {user}")),

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::super::draft::Draft;
 use super::super::{Note, Setting, Settings, destination};
@@ -232,10 +232,13 @@ impl<'a> Dispatcher<'a> {
         let (_, rules) = LOGROTATE.rsplit_once("{\n").unwrap_or_default();
         let rules = rules.replace("\tdaily\n", &format!("\t{when}\n"));
         let rules = rules.replace("\trotate 90\n", &format!("\trotate {kept}\n"));
-        let path = path.display();
+        let path = path.display().to_string();
+        if path.contains(['"', '\\', '*', '?', '[', '{']) {
+            return "nattrail does not rotate files, and logrotate cannot name this one: choose a plainer name".to_owned();
+        }
         format!(
             "nattrail does not rotate files, logrotate does, which looks once a day: write the following lines to \
-             /etc/logrotate.d/local-nattrail, which comes before the package's rules (rotate 90, daily)\n\"{path}\" {{\n{}",
+             /etc/logrotate.d/local-nattrail, which comes before the package's rules (rotate 90, daily):\n\"{path}\" {{\n{}",
             rules.trim_end().replace('\t', "  ")
         )
     }
@@ -265,7 +268,9 @@ impl<'a> Dispatcher<'a> {
 /// A path where the service may write, and where the package's rules for logrotate find the file.
 fn within_reach(path: &Path) -> PathBuf {
     let own = Path::new(DIRECTORY);
-    let (Some(name), false) = (path.file_name(), path.starts_with(own)) else {
+    let is_within =
+        path.starts_with(own) && !path.components().any(|it| it == Component::ParentDir);
+    let (Some(name), false) = (path.file_name(), is_within) else {
         return path.to_owned();
     };
     let mut path = own.join(name);

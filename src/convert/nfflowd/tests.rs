@@ -144,6 +144,7 @@ fn a_file_is_where_the_service_may_write_and_logrotate_finds_it() {
         ("/srv/flows/nat.csv", "/var/log/nattrail/nat.csv"),
         ("/srv/flows/nat", "/var/log/nattrail/nat.csv"),
         ("/var/log/nattrail/flows", "/var/log/nattrail/flows"),
+        ("/var/log/nattrail/../x.csv", "/var/log/nattrail/x.csv"),
     ];
     for (from, to) in cases {
         let (path, notes) = file(&format!("class Log::Dispatch::File\nfilename {from}"));
@@ -174,6 +175,8 @@ fn a_file_that_rotates_comes_with_rules_for_logrotate() {
         assert!(note.contains(&expected), "{note}");
         assert!(note.ends_with("  endscript\n}"), "{note}");
     }
+    let (_, notes) = file(&rotate.replace("nat.csv", "n*t.csv"));
+    assert!(notes[0].ends_with("choose a plainer name"), "{notes:#?}");
     let (_, notes) = file(&format!("{rotate}max many"));
     let notes = notes.join("\n");
     assert!(
