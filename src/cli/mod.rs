@@ -12,7 +12,7 @@ mod tail;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand, ValueHint};
@@ -99,7 +99,7 @@ Exit status: that of the worst line.
   0   all is well, or there are warnings only: the daemon can do its work, the records may lack something
   69  something is not there: a route, a socket, events of the kernel; or the running daemon loses records; with
       --strict also for warnings
-  71  the system refused to say
+  71  the system gave no answer
   77  a permission is missing
   78  the configuration is wrong";
 
@@ -109,14 +109,14 @@ enum Command {
     Run,
     #[command(flatten)]
     Service(service::Action),
-    /// Check configuration, permissions, kernel settings, collectors, syslog targets, and how the daemon fares if it runs
+    /// Check configuration, permissions, kernel settings, collectors, syslog targets, and a running daemon
     #[command(after_help = CHECK_STATUSES)]
     Check(check::Form),
     /// List the connections that were open at the daemon's last flush
     Pending(pending::Form),
-    /// Ask the running daemon what it has counted
+    /// Show the counters of the running daemon
     Status(status::Options),
-    /// Write the configuration of another program as nattrail's, and name what has no equivalent
+    /// Write the configuration of another program as nattrail's, and name the settings without an equivalent
     Convert(convert::Options),
     /// Show events as they happen, from the running daemon
     #[command(after_help = tail::AFTER_HELP)]
@@ -228,8 +228,9 @@ fn configuration(origin: &Origin) -> Result<Config, Failure> {
         Ok(loaded) => return Ok(loaded.config),
         Err(error) => error,
     };
+    let is_there = origin.config.as_deref().is_none_or(Path::exists);
     let presets = Config::of_environment(origin.environment());
-    if let (Exit::Config, Ok(config)) = (Exit::from(&error), presets) {
+    if let (true, Exit::Config, Ok(config)) = (is_there, Exit::from(&error), presets) {
         tell("warning", &error.to_string());
         tell(
             "warning",

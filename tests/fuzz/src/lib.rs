@@ -1,4 +1,4 @@
-//! What the fuzz targets share. `make fuzz` runs them with libFuzzer, each on the directory of its corpus. A target that
+//! The common parts of the fuzz targets. `make fuzz` runs them with libFuzzer, each on the directory of its corpus. A target that
 //! failed names the file with the input; run with that file in place of the directory, it fails again.
 
 #![allow(clippy::unwrap_used, reason = "a target that cannot begin has failed")]

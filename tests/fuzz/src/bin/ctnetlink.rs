@@ -20,7 +20,7 @@ const NLM_F_CREATE: u16 = 0x400;
 /// `NLA_F_NESTED`
 const NESTED: u16 = 0x8000;
 
-/// What a kernel said, and all that an entry can have beside.
+/// A message of the kernel, and everything else that an entry can have.
 fn seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<_> = [datagram::NEW, datagram::DESTROY]
         .map(datagram::bytes)
