@@ -83,6 +83,7 @@ fn it_serves_and_goes_on_a_real_system() {
     restarts_and_upgrades_lose_nothing(&container, built);
     crashes_are_stated(&container);
     a_full_disk_does_not_end_it(&container);
+    a_wrong_configuration_changes_nothing(&container);
     a_reboot_ends_what_was_open(&mut container);
     goes_cleanly(&container);
 }
@@ -304,7 +305,16 @@ fn instances_stand_beside_it(container: &Container) {
         ));
     }
     container.run(
-        "echo 'capture.tabel = \"green\"' >/etc/nattrail/green.toml
+        "systemctl stop nattrail@red nattrail@blue; ip netns delete red; ip netns delete blue
+        rm -r /etc/systemd/system/nattrail@*.d; systemctl daemon-reload",
+    );
+    assert_eq!(warnings(container), "");
+}
+
+fn a_wrong_configuration_changes_nothing(container: &Container) {
+    container.run(
+        "systemctl start nattrail@green
+        echo 'capture.tabel = \"green\"' >/etc/nattrail/green.toml
         if systemctl reload nattrail@green; then exit 1; fi
         journalctl --quiet --boot --unit=nattrail@green | grep 'did you mean \"table\"'
         echo 'capture.table = \"green\"' >/etc/nattrail/green.toml
@@ -315,11 +325,6 @@ fn instances_stand_beside_it(container: &Container) {
         chmod 644 /etc/nattrail/green.toml
         nattrail restart --instance green",
     );
-    container.run(
-        "systemctl stop nattrail@red nattrail@blue; ip netns delete red; ip netns delete blue
-        rm -r /etc/systemd/system/nattrail@*.d; systemctl daemon-reload",
-    );
-    assert_eq!(warnings(container), "");
 }
 
 fn restarts_and_upgrades_lose_nothing(container: &Container, built: &Built) {
