@@ -13,10 +13,11 @@ shift 2
 mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Label: Debian' 'Component: main' | head -n 1)
 [ -n "$mirror" ] || { echo "$0: apt names no archive of Debian: add one to its sources" >&2; exit 69; }
 
-# fresh SCRIPT: on the fresh machine, in its home directory.
+# fresh SCRIPT: on the fresh machine, in its home directory. Whether it builds does not depend on how much the compiler
+# optimizes.
 fresh() {
   printf '\n*** %s, second %s: %s\n' "$release" "$(($(date +%s) - start))" "$1"
-  env -i HOME=/root LC_ALL=C.UTF-8 PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+  env -i HOME=/root LC_ALL=C.UTF-8 CARGO_PROFILE_RELEASE_OPT_LEVEL=0 PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     chroot "$root" sh -euc "cd; $1" </dev/null
 }
 
@@ -53,7 +54,6 @@ done
 release=$1 root=/mnt/$1
 fresh 'cd nattrail; dpkg --add-architecture arm64; tests/packages.sh \
   crossbuild-essential-arm64 qemu-user-static libmnl-dev:arm64 libnftnl-dev:arm64 libsqlite3-dev:arm64'
-# Whether it builds does not depend on how much the compiler optimizes.
-fresh 'cd nattrail; CARGO_PROFILE_RELEASE_OPT_LEVEL=0 DEB_HOST_ARCH=arm64 make deb'
+fresh 'cd nattrail; DEB_HOST_ARCH=arm64 make deb'
 fresh 'dpkg-deb --extract nattrail/target/deb/nattrail_*_arm64.deb arm64
   qemu-aarch64-static arm64/usr/sbin/nattrail --version'
