@@ -320,7 +320,8 @@ fn a_wrong_configuration_changes_nothing(container: &Container) {
         echo 'capture.table = \"green\"' >/etc/nattrail/green.toml
         systemctl reload nattrail@green
         chmod 600 /etc/nattrail/green.toml
-        if nattrail restart --instance green; then exit 1; fi
+        if nattrail restart --instance green 2>refusal; then exit 1; fi
+        grep 'expected the service to be able to read it' refusal
         systemctl is-active nattrail@green
         chmod 644 /etc/nattrail/green.toml
         nattrail restart --instance green",
