@@ -51,9 +51,14 @@ fn export(collector: &str, ruleset: &str, traffic: impl FnOnce(&Gateway)) -> Opt
     // This sends the records that still wait for their message to fill.
     daemon.terminate();
 
-    let pair = |(flow, record): (Flow, &record::Fields)| Event {
-        flow,
-        time: u64::try_from(record::parse_millis(&record["time"])).unwrap(),
+    let pair = |(mut flow, record): (Flow, &record::Fields)| {
+        let millis = |name: &str| u64::try_from(record::parse_millis(&record[name])).unwrap();
+        // It is the time of the create when that is at most a millisecond off.
+        if record.contains_key("start") {
+            flow.start = Some(millis("start") * 1_000_000);
+        }
+        let time = millis("time");
+        Event { flow, time }
     };
     let datagrams = receiver.finish();
     Some(Export {
