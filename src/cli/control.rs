@@ -1,13 +1,15 @@
 //! A connection to the running daemon's control socket, and the messages for its failures.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use serde_json::Value;
 
 use super::{Exit, Failure, exit_of};
 use crate::config::Config;
@@ -16,6 +18,9 @@ use crate::time::Uptime;
 
 /// The time that a daemon has to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longer than any answer of a daemon.
+const ANSWER_LIMIT: usize = 16 << 20;
 
 /// The path of the daemon's socket.
 pub(super) fn socket(config: &Config) -> Result<&Path, Failure> {
@@ -65,6 +70,38 @@ pub(super) fn ask(path: &Path, request: &str, deadline: Uptime) -> io::Result<Un
     stream.set_write_timeout(Some(left(deadline)?))?;
     stream.write_all(request.as_bytes())?;
     Ok(stream)
+}
+
+/// The answer of the daemon on `path` to a request of one line.
+pub(super) fn request(path: &Path, line: &str) -> io::Result<Vec<u8>> {
+    let deadline = clock::uptime().saturating_add(PATIENCE);
+    let mut stream = ask(path, line, deadline)?;
+    let mut answer = Vec::new();
+    let mut room = [0; 16 << 10];
+    loop {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        match stream.read(&mut room) {
+            Ok(0) if answer.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Ok(answer),
+            Ok(_) if answer.len() > ANSWER_LIMIT => return Err(ErrorKind::FileTooLarge.into()),
+            Ok(count) => answer.extend_from_slice(&room[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The object in an answer, or a message about its content.
+pub(super) fn value(answer: &[u8]) -> Result<Value, String> {
+    let value: Value = serde_json::from_slice(answer).map_err(wrong)?;
+    match value["error"].as_str() {
+        Some(message) => Err(printable(message)),
+        None => Ok(value),
+    }
+}
+
+pub(super) fn wrong(error: serde_json::Error) -> String {
+    format!("expected a JSON object, found: {error}")
 }
 
 /// The remaining time; an error when there is none.

@@ -79,7 +79,7 @@ pub(super) fn run(
         let message = format!("database \"{}\": {error}: {advice}", database.display());
         Failure::new(exit_of(&error), message)
     })?;
-    let read = store::read(database, |stored| {
+    let read = store::reading::sessions(database, |stored| {
         // The store cannot be stopped; after the first failure it reads the rest for nothing.
         if printed.is_ok() {
             printed = print(Some(stored));

@@ -3,24 +3,19 @@
 //! It waits no longer than five seconds for an answer, whatever the daemon does.
 
 use std::fs;
-use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use serde::Deserialize as _;
-use serde_json::Value;
 
 use super::color::{ALARM, BOLD, Choice, Paint, YELLOW};
-use super::control::{self, PATIENCE, left, printable};
+use super::control::{self, printable};
 use super::{Exit, Failure, Origin, configuration, tell};
-use crate::kernel::clock;
 use crate::metrics::Metrics;
 use crate::time::Wall;
-
-/// Longer than any answer of a daemon.
-const ANSWER_LIMIT: usize = 16 << 20;
 
 /// An empty screen, from the upper left corner on (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -147,33 +142,15 @@ fn colored(text: &str, paint: Paint) -> String {
         })
 }
 
-/// The answer of the daemon on `path`.
+/// The metrics of the daemon on `path`, as it sends them.
 pub(super) fn ask(path: &Path) -> io::Result<Vec<u8>> {
-    let deadline = clock::uptime().saturating_add(PATIENCE);
-    let mut stream = control::ask(path, "status\n", deadline)?;
-    let mut answer = Vec::new();
-    let mut room = [0; 16 << 10];
-    loop {
-        stream.set_read_timeout(Some(left(deadline)?))?;
-        match stream.read(&mut room) {
-            Ok(0) if answer.is_empty() => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(0) => return Ok(answer),
-            Ok(_) if answer.len() > ANSWER_LIMIT => return Err(ErrorKind::FileTooLarge.into()),
-            Ok(count) => answer.extend_from_slice(&room[..count]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    control::request(path, "status\n")
 }
 
 /// The metrics in an answer, or a message about its content.
 pub(super) fn parse(answer: &[u8]) -> Result<Metrics, String> {
-    let wrong = |error| format!("expected a JSON object, found: {error}");
-    let value: Value = serde_json::from_slice(answer).map_err(wrong)?;
-    match value["error"].as_str() {
-        Some(message) => Err(printable(message)),
-        None => Metrics::deserialize(&value).map_err(wrong),
-    }
+    let value = control::value(answer)?;
+    Metrics::deserialize(&value).map_err(control::wrong)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 //! - `status`: the client reads one JSON object and a line feed, and the daemon closes.
 //! - `tail`, followed by the words of a filter ([`Filter::parse`]): the client gets `{"tail":"begin"}` and then the records
 //!   as they come, each a line of the format `json`, until it closes. A daemon that stops sends `{"tail":"end"}`.
+//! - `archived` and a serial: the archive says that it has all records before it, and the client reads `{"archived":N}`.
+//!   `archived never` makes the daemon forget the archive.
 //!
 //! There are at most 16 clients, each with 1024 bytes for its request ([`super::exchange`]) and a bounded answer. At
 //! most 8 of them are viewers, who have unlimited time and whose memory and share of the work
@@ -24,6 +26,7 @@ use self::viewer::Viewer;
 use super::exchange::{Protocol, Server};
 use crate::export::view::Line;
 use crate::export::view::filter::Filter;
+use crate::place::Serial;
 use crate::session::Record;
 use crate::time::{Now, Uptime};
 
@@ -42,6 +45,8 @@ type Phase = super::exchange::Phase<Wanted>;
 #[derive(Debug)]
 enum Wanted {
     Status,
+    /// The archive says how far it is; `None` when the log need not keep anything for it.
+    Archived(Option<Serial>),
     /// A place among the viewers.
     View(Filter),
     /// Records, until the client goes.
@@ -87,7 +92,7 @@ impl Control {
     pub fn poll_timeout(&self) -> Option<Uptime> {
         let viewers = self.server.waiting().filter_map(|wanted| match wanted {
             Wanted::Records(viewer) => viewer.view.poll_timeout(),
-            Wanted::Status | Wanted::View(_) => None,
+            Wanted::Status | Wanted::Archived(_) | Wanted::View(_) => None,
         });
         viewers.chain(self.server.poll_timeout()).min()
     }
@@ -116,6 +121,22 @@ impl Control {
                 failing("the answer would be longer than 1 MiB")
             }
         });
+    }
+
+    /// Hands over the words of the archive, and answers that they were heard, or why they make no sense.
+    pub fn handle_archived(&mut self, mut hear: impl FnMut(Option<Serial>) -> Result<(), String>) {
+        for place in 0..CLIENTS {
+            if let Some(client) = &self.server.clients[place]
+                && let Phase::Waiting(Wanted::Archived(next)) = &client.phase
+            {
+                let answer = json!({ "archived": next.map(|next| next.0) });
+                let phase = match hear(*next) {
+                    Ok(()) => answering(&answer.to_string()),
+                    Err(reason) => failing(&reason),
+                };
+                self.server.advance(place, phase);
+            }
+        }
     }
 
     /// Whether any viewer waits for records.
@@ -213,7 +234,14 @@ fn next_phase(request: &[u8]) -> Phase {
         None if line.trim_ascii() == "status" => return Phase::Waiting(Wanted::Status),
         None if line.trim_ascii() == "tail" => Ok(Filter::default()),
         Some(("tail", words)) => Filter::parse(words),
-        _ => Err(format!("expected \"status\" or \"tail\", found \"{line}\"")),
+        Some(("archived", "never")) => return Phase::Waiting(Wanted::Archived(None)),
+        Some(("archived", next)) => match next.parse() {
+            Ok(next) => return Phase::Waiting(Wanted::Archived(Some(Serial(next)))),
+            Err(_) => Err(format!("expected a serial or \"never\", found \"{next}\"")),
+        },
+        _ => Err(format!(
+            "expected \"status\", \"tail\" or \"archived\", found \"{line}\""
+        )),
     };
     filter.map_or_else(
         |error| failing(&error),

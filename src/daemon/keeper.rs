@@ -52,6 +52,8 @@ pub struct Keeper {
     /// No commit is tried before this time, as a checkpoint is under way.
     not_before: Uptime,
     listening: Listening,
+    /// When this run began.
+    run: Wall,
     statistics: metrics::Store,
 }
 
@@ -120,6 +122,7 @@ impl Keeper {
             last_flush: now.up,
             not_before: now.up,
             listening,
+            run: now.wall,
             statistics: metrics::Store::default(),
         };
         let places = match opened.store {
@@ -317,6 +320,7 @@ impl Keeper {
             places: &places,
             needed: outputs.needed(next),
             next,
+            run: self.run,
             heard,
             socket: self.listening.socket,
             // A stop is planned only once the database holds everything: the next run must not rely on one that was cut

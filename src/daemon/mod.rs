@@ -334,6 +334,14 @@ impl Daemon {
         let (registry, now) = (self.poll.registry(), self.now);
         if let Some(control) = &mut self.control {
             control.handle_timeout(registry, now);
+            let (outputs, end) = (&mut self.outputs, self.keeper.log().readable());
+            control.handle_archived(|next| match next {
+                Some(next) => outputs.handle_archived(next, end, now),
+                None => {
+                    outputs.forget_archive();
+                    Ok(())
+                }
+            });
         }
         if let Some(scrape) = &mut self.scrape {
             scrape.handle_timeout(registry, now);

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use crate::config::{self, Config, Target};
+use crate::export::follower::{self, Follower};
 use crate::export::output::Output;
 use crate::export::peer::Peer;
 use crate::export::source::Source;
+use crate::metrics;
 use crate::place::{Missing, Place, Position, Serial, Span};
 use crate::store::Places;
 use crate::time::{Now, Uptime};
@@ -19,6 +21,7 @@ const BESIDE: &str = " as ";
 pub struct Outputs {
     host: Host,
     outputs: Vec<Configured>,
+    archive: Option<Follower>,
 }
 
 /// An output and the configuration it was made from.
@@ -48,14 +51,17 @@ impl Outputs {
     pub fn new(
         config: &Config,
         host: Host,
-        places: Places,
+        mut places: Places,
         session: WireSession,
         next: Serial,
         now: Now,
     ) -> Self {
+        let archive = places.extract_if(.., |(key, _)| key == follower::NAME);
+        let archive = archive.last().map(|(_, place)| Follower::new(&place, now));
         let mut this = Self {
             host,
             outputs: Vec::new(),
+            archive,
         };
         let places = places.into_iter().map(|(key, place)| match session {
             WireSession::Continued => (key, place),
@@ -145,13 +151,42 @@ impl Outputs {
         for configured in &mut self.outputs {
             configured.output.pump(source, now);
         }
+        if let Some(archive) = &mut self.archive {
+            archive.handle_timeout(now);
+        }
+    }
+
+    /// The archive says that it has all records before `next`. `end` is that of the source.
+    ///
+    /// # Errors
+    /// A message for its operator, when there are no such records yet.
+    pub fn handle_archived(&mut self, next: Serial, end: Serial, now: Now) -> Result<(), String> {
+        if next > end {
+            return Err(format!(
+                "expected the archive to follow this log, which has records before {}; found it at {}",
+                end.0, next.0
+            ));
+        }
+        let archive = self.archive.get_or_insert_with(|| {
+            log::info!("{}: the log keeps what it has not taken", follower::NAME);
+            Follower::new(&at(next), now)
+        });
+        archive.handle_taken(next, now);
+        Ok(())
+    }
+
+    /// The log no longer keeps records for the archive.
+    pub fn forget_archive(&mut self) {
+        if self.archive.take().is_some() {
+            log::info!("{}: the log no longer keeps records for it", follower::NAME);
+        }
     }
 
     /// The losses of each output since the last call, and in how many gaps.
     pub fn take_lost(&mut self) -> impl Iterator<Item = (Missing, u64)> {
-        self.outputs
-            .iter_mut()
-            .filter_map(|it| it.output.take_lost())
+        let outputs = self.outputs.iter_mut().map(|it| it.output.take_lost());
+        let archive = self.archive.as_mut().map(Follower::take_lost);
+        outputs.chain(archive).flatten()
     }
 
     /// Also writes the records that wait for their message to fill, at the end of the daemon.
@@ -176,21 +211,26 @@ impl Outputs {
 
     /// The place of each output, by the key that identifies it.
     pub fn places(&self) -> impl Iterator<Item = (&str, Place)> {
-        self.outputs
-            .iter()
-            .map(|configured| (configured.key.as_str(), configured.output.place()))
+        let outputs = self.outputs.iter();
+        let outputs = outputs.map(|it| (it.key.as_str(), it.output.place()));
+        let archive = self.archive.as_ref();
+        outputs.chain(archive.map(|archive| (follower::NAME, archive.place())))
     }
 
     /// The first record that an output still needs or may have to go back to; `next` when none does.
     pub fn needed(&self, next: Serial) -> Serial {
         let needed = self.outputs.iter().filter_map(|it| it.output.needed());
-        needed.min().unwrap_or(next).min(next)
+        let archive = self.archive.as_ref().map(Follower::needed);
+        needed.chain(archive).min().unwrap_or(next).min(next)
     }
 
     /// Takes note that the log no longer has some records.
     pub fn handle_evicted(&mut self, span: &Span) {
         for configured in &mut self.outputs {
             configured.output.handle_evicted(span);
+        }
+        if let Some(archive) = &mut self.archive {
+            archive.handle_evicted(span);
         }
     }
 
@@ -202,8 +242,11 @@ impl Outputs {
         })
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Configured> {
-        self.outputs.iter()
+    /// The counters of each output. `end` is that of the log.
+    pub fn metrics(&self, end: Serial) -> Vec<metrics::Output> {
+        let outputs = self.outputs.iter().map(|it| it.output.metrics(end));
+        let archive = self.archive.as_ref().map(|archive| archive.metrics(end));
+        outputs.chain(archive).collect()
     }
 }
 

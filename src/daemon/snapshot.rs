@@ -10,8 +10,7 @@ impl Daemon {
         let namespace = self.config.capture.namespace.as_ref();
         let (tracking, memory) = (self.watch.statistics(), self.capture.memory());
         let log = self.keeper.log();
-        let outputs = self.outputs.iter();
-        let outputs = outputs.map(|it| it.output.metrics(log.next())).collect();
+        let outputs = self.outputs.metrics(log.next());
         Metrics {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -3,6 +3,7 @@
 
 pub mod encoder;
 pub(crate) mod file;
+pub mod follower;
 mod losses;
 pub mod output;
 mod packer;

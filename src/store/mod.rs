@@ -22,6 +22,7 @@ mod blocks;
 mod checkpoint;
 pub mod codec;
 mod files;
+pub mod reading;
 pub mod record_log;
 mod run;
 mod schema;
@@ -45,7 +46,7 @@ use self::codec::{Sessions, seal, unseal};
 pub use self::files::{Heartbeat, heartbeat, is_foreign, set_aside};
 use self::files::{create, identity, lock, set_heartbeat, suffixed};
 use self::run::malformed;
-pub use self::run::{LastRun, Places};
+pub use self::run::{LastRun, Origin, Places};
 use self::segment::{Directory, Merged, Segment};
 use crate::engine::{Changes, Row, StoredSession};
 use crate::place::{Place, Serial, Span};
@@ -119,6 +120,8 @@ pub struct Commit<'a> {
     pub needed: Serial,
     /// The serial of the next record.
     pub next: Serial,
+    /// See [`Origin::run`].
+    pub run: Wall,
     /// The end of the time in which the daemon listened to the kernel.
     pub heard: Wall,
     /// See [`LastRun::socket`].
@@ -142,6 +145,8 @@ pub struct Store {
     blob: Vec<u8>,
     /// Where the outputs stood at the last commit of this run.
     places: Option<Places>,
+    /// Whether the database has the origin of this run.
+    has_origin: bool,
     /// Octets of the record log.
     log_octets: u64,
     /// Device and inode of the file.
@@ -180,6 +185,7 @@ impl Store {
             directory: Directory::default(),
             blob: Vec::new(),
             places: None,
+            has_origin: false,
             log_octets,
             identity,
             lock,
@@ -273,6 +279,14 @@ impl Store {
         if self.places.as_deref() != Some(commit.places) {
             run::write_places(&transaction, commit.places)?;
         }
+        if !self.has_origin {
+            let first = commit
+                .blocks
+                .first()
+                .map_or(commit.next, |block| block.first);
+            let run = commit.run;
+            run::write_origin(&transaction, Origin { run, first })?;
+        }
         let begun: usize = fresh.iter().map(Segment::live).sum();
         let run = LastRun {
             heard: Some(commit.heard),
@@ -285,22 +299,12 @@ impl Store {
         transaction.commit()?;
         self.directory.handle_committed(merged, fresh);
         self.log_octets = log_octets;
+        self.has_origin = true;
         let places = self.places.get_or_insert_default();
         places.clear();
         places.extend_from_slice(commit.places);
         Ok(untaken)
     }
-}
-
-/// Reads the sessions of a database that a daemon may be using, without changing anything.
-pub fn read(path: &Path, each: impl FnMut(StoredSession)) -> Result<(), Error> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    if schema::is_empty(&connection)? {
-        let reason = "it is empty: no nattrail has written to it yet";
-        return Err(Error::Refused(reason.to_owned()));
-    }
-    load(&connection, &mut Directory::default(), each)
 }
 
 fn load(

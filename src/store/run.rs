@@ -72,6 +72,43 @@ pub(super) fn write(connection: &Connection, run: &LastRun) -> rusqlite::Result<
     execute(connection, schema::WRITE_RUN, values)
 }
 
+/// The beginning of a run in the log. A later run may number its records from below the last of an earlier one, where
+/// that had not written them, or a loss of power took them back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Origin {
+    /// When the run began, which tells it from others.
+    pub run: Wall,
+    pub first: Serial,
+}
+
+/// Origins that are kept.
+const ORIGINS: u32 = 1000;
+
+/// The latest runs, in their order.
+pub(super) fn read_origins(connection: &Connection) -> rusqlite::Result<Vec<Origin>> {
+    let mut statement = connection.prepare_cached(schema::SELECT_ORIGINS)?;
+    let rows = statement.query_map([], |row| {
+        let numbers: [i64; 2] = [row.get(0)?, row.get(1)?];
+        verify(row.get(2)?, checksum(&[], &numbers))?;
+        Ok(Origin {
+            run: Wall::from_nanos(numbers[0].cast_unsigned()),
+            first: Serial(numbers[1].cast_unsigned()),
+        })
+    })?;
+    rows.collect()
+}
+
+pub(super) fn write_origin(connection: &Connection, origin: Origin) -> rusqlite::Result<()> {
+    let numbers = [nanos(origin.run), origin.first.0.cast_signed()];
+    let sum = checksum(&[], &numbers);
+    execute(
+        connection,
+        schema::INSERT_ORIGIN,
+        params![numbers[0], numbers[1], sum],
+    )?;
+    execute(connection, schema::DELETE_ORIGINS, [ORIGINS])
+}
+
 /// The place of each output, by the key that identifies the output.
 pub type Places = Vec<(String, Place)>;
 

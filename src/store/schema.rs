@@ -14,7 +14,7 @@ use super::Error;
 /// "ntrl"
 pub(super) const APPLICATION_ID: i64 = 0x6e74_726c;
 /// The version that this nattrail writes.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const TABLES: &str = "
 CREATE TABLE segment (
@@ -56,6 +56,12 @@ CREATE TABLE run (
     serial INTEGER NOT NULL, -- of the next record
     checksum INTEGER NOT NULL
 ) STRICT;
+CREATE TABLE origin ( -- the latest runs
+    number INTEGER PRIMARY KEY, -- in their order
+    run INTEGER NOT NULL, -- when it began, nanoseconds since 1970, which tells it from the others
+    first INTEGER NOT NULL, -- serial of its first record
+    checksum INTEGER NOT NULL
+) STRICT;
 ";
 
 pub(super) const INSERT_SEGMENT: &str = "INSERT OR REPLACE INTO segment VALUES (?, ?)";
@@ -81,7 +87,12 @@ pub(super) const DELETE_OUTPUTS: &str = "DELETE FROM output";
 pub(super) const INSERT_OUTPUT: &str = "INSERT INTO output VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 pub(super) const SELECT_RUN: &str =
     "SELECT heard, socket, stopped, sessions, serial, checksum FROM run";
-pub(super) const WRITE_RUN: &str = "INSERT OR REPLACE INTO run VALUES (1, 3, ?, ?, ?, ?, ?, ?)";
+pub(super) const WRITE_RUN: &str = "INSERT OR REPLACE INTO run VALUES (1, 4, ?, ?, ?, ?, ?, ?)";
+pub(super) const SELECT_ORIGINS: &str = "SELECT run, first, checksum FROM origin ORDER BY number";
+pub(super) const INSERT_ORIGIN: &str =
+    "INSERT INTO origin SELECT coalesce(max(number), 0) + 1, ?, ?, ? FROM origin";
+pub(super) const DELETE_ORIGINS: &str =
+    "DELETE FROM origin WHERE number <= (SELECT max(number) FROM origin) - ?";
 
 /// Whether the database is still empty, without changing it. A database of another program is an error.
 pub(super) fn is_empty(connection: &Connection) -> Result<bool, Error> {
@@ -93,7 +104,7 @@ pub(super) fn is_empty(connection: &Connection) -> Result<bool, Error> {
     }
     let is_marked = count("SELECT count(*) FROM pragma_table_info('run') WHERE name = 'version'")?;
     let version = match (is_marked, application) {
-        (1, _) => count("SELECT coalesce(max(version), 3) FROM run")?,
+        (1, _) => count("SELECT coalesce(max(version), 4) FROM run")?,
         (_, APPLICATION_ID) => version,
         _ => {
             let reason = "it is the database of another program";

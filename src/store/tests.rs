@@ -92,7 +92,7 @@ fn loaded(store: &mut Store) -> Vec<StoredSession> {
     sessions
 }
 
-fn database(directory: &TempDir) -> PathBuf {
+pub(crate) fn database(directory: &TempDir) -> PathBuf {
     directory.path().join("state/pending.db")
 }
 
@@ -105,6 +105,7 @@ pub(crate) fn only<'a>(changes: &'a Changes<'a>) -> Commit<'a> {
         places: &[],
         needed: Serial(1),
         next: Serial(1),
+        run: NOW.wall,
         heard: NOW.wall,
         socket: None,
         stopped: None,
@@ -113,31 +114,41 @@ pub(crate) fn only<'a>(changes: &'a Changes<'a>) -> Commit<'a> {
 }
 
 /// The database of a record log.
-pub(super) struct Scene {
-    directory: TempDir,
+pub(crate) struct Scene {
+    pub(crate) directory: TempDir,
     pub(super) store: Store,
     engine: Engine,
+    /// Those of the next commit.
+    pub(crate) run: Wall,
+    pub(crate) heard: Wall,
+    pub(crate) places: Places,
 }
 
 impl Scene {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let store = Store::open(&database(&directory)).unwrap();
         Self {
             directory,
             store,
             engine: engine(),
+            run: NOW.wall,
+            heard: NOW.wall,
+            places: Places::new(),
         }
     }
 
     /// Writes the new records of the log; `needed` is the first that a follower still needs.
-    pub(super) fn commit(&mut self, log: &mut RecordLog, needed: Serial) {
+    pub(crate) fn commit(&mut self, log: &mut RecordLog, needed: Serial) {
         log.close_block();
         let changes = self.engine.changes();
         let commit = Commit {
             blocks: log.unstored().collect(),
             needed,
             next: log.next(),
+            run: self.run,
+            heard: self.heard,
+            places: &self.places,
             ..only(&changes)
         };
         self.store.commit(&commit).unwrap();
@@ -150,7 +161,7 @@ impl Scene {
     }
 
     /// Reopens it as a later run does.
-    pub(super) fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         let path = database(&self.directory);
         let elsewhere = Store::open(&self.directory.path().join("other.db")).unwrap();
         drop(std::mem::replace(&mut self.store, elsewhere));
@@ -293,7 +304,7 @@ fn places_are_replaced_by_those_of_the_latest_commit() {
 fn a_database_of_another_program_or_of_a_newer_version_is_refused_and_left_as_it_is() {
     for schema in [
         "CREATE TABLE theirs (a); PRAGMA user_version = 3",
-        "CREATE TABLE run (version); INSERT INTO run VALUES (4); PRAGMA user_version = 4",
+        "CREATE TABLE run (version); INSERT INTO run VALUES (5); PRAGMA user_version = 5",
     ] {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("theirs.db");
@@ -331,7 +342,7 @@ fn a_second_daemon_is_refused_and_a_reader_is_not() {
         "{error}"
     );
     let mut count = 0;
-    read(&path, |_| count += 1).unwrap();
+    reading::sessions(&path, |_| count += 1).unwrap();
     assert_eq!(count, 2);
 }
 

@@ -204,6 +204,7 @@ fn commit(bencher: Bencher<'_, '_>) {
                 places: &[],
                 needed: block.first,
                 next: block.end(),
+                run: NOW.wall,
                 heard: NOW.wall,
                 socket: None,
                 stopped: None,

@@ -190,10 +190,10 @@ fn the_database_of_a_newer_version_is_left_as_it_is() {
     is_left_alone(
         |path| {
             let connection = Connection::open(path).unwrap();
-            let schema = "PRAGMA application_id = 0x6e74726c; PRAGMA user_version = 4;
-                 CREATE TABLE run (version INTEGER, more TEXT); INSERT INTO run VALUES (4, 'x');";
+            let schema = "PRAGMA application_id = 0x6e74726c; PRAGMA user_version = 5;
+                 CREATE TABLE run (version INTEGER, more TEXT); INSERT INTO run VALUES (5, 'x');";
             connection.execute_batch(schema).unwrap();
         },
-        "its schema is version 4",
+        "its schema is version 5",
     );
 }

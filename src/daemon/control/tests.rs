@@ -137,11 +137,37 @@ fn garbage_is_answered_with_an_error() {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let message = value["error"].as_str().unwrap();
         assert!(
-            message.starts_with("expected \"status\" or \"tail\", found "),
+            message.starts_with("expected \"status\", \"tail\" or \"archived\", found "),
             "{message}"
         );
         assert!(ended);
     }
+    assert_eq!(scene.clients(), 0);
+}
+
+#[test]
+fn the_archive_says_how_far_it_is_and_hears_that_it_was_understood() {
+    let mut scene = Scene::new();
+    for (request, next, answer) in [
+        ("archived 7\n", Some(Serial(7)), "{\"archived\":7}\n"),
+        ("archived never\n", None, "{\"archived\":null}\n"),
+    ] {
+        let mut peer = scene.connect();
+        peer.write_all(request.as_bytes()).unwrap();
+        scene.turn("{}");
+        let mut heard_by_daemon = Vec::new();
+        scene.control.handle_archived(|next| {
+            heard_by_daemon.push(next);
+            Ok(())
+        });
+        assert_eq!(heard_by_daemon, [next]);
+        assert_eq!(heard(&peer), (answer.to_owned(), true));
+    }
+    let mut peer = scene.connect();
+    peer.write_all(b"archived 8\n").unwrap();
+    scene.turn("{}");
+    scene.control.handle_archived(|_| Err("too far".to_owned()));
+    assert_eq!(heard(&peer).0, "{\"error\":\"too far\"}\n");
     assert_eq!(scene.clients(), 0);
 }
 

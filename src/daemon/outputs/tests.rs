@@ -218,8 +218,7 @@ fn a_reload_that_changes_an_output_keeps_its_place_port_and_sequence() {
     scene.push(1);
     scene.pump(2_003);
     scene.pump(3_000);
-    let metrics = scene.outputs.iter().next().unwrap();
-    let metrics = metrics.output.metrics(scene.log.readable());
+    let metrics = &scene.outputs.metrics(scene.log.readable())[0];
     assert_eq!((metrics.records, metrics.behind, metrics.lost), (5, 0, 0));
     assert_eq!(metrics.flow_records, 5);
     let mut expected = 4;
@@ -267,4 +266,54 @@ fn the_log_is_needed_from_the_place_of_the_last_output_on() {
     let mut scene = Scene::new(IPFIX);
     scene.push(3);
     assert_eq!(scene.outputs.needed(scene.log.next()), NEXT);
+}
+
+#[test]
+fn the_log_keeps_what_the_archive_has_not_taken_until_it_is_forgotten() {
+    let mut outputs = outputs("", Places::new(), WireSession::New);
+    let taken = |outputs: &mut Outputs, serial| {
+        outputs.handle_archived(Serial(serial), Serial(200), at_millis(0))
+    };
+    let copies = outputs.places().count();
+    taken(&mut outputs, 150).unwrap();
+    let (key, archive) = outputs.places().last().unwrap();
+    assert_eq!(
+        (key, archive.position),
+        ("archive", Position::before(Serial(150)))
+    );
+    taken(&mut outputs, 50).unwrap();
+    assert_eq!(outputs.needed(Serial(200)), Serial(50));
+    let refused = taken(&mut outputs, 201).unwrap_err();
+    assert!(
+        refused.contains("records before 200; found it at 201"),
+        "{refused}"
+    );
+    outputs.forget_archive();
+    assert_eq!(outputs.places().count(), copies);
+    assert_eq!(outputs.needed(Serial(200)), NEXT);
+}
+
+#[test]
+fn the_archive_goes_on_after_a_restart_and_counts_what_the_log_gave_up() {
+    let places = vec![("archive".to_owned(), place(40))];
+    let mut outputs = outputs("", places, WireSession::New);
+    let (_, archive) = outputs.places().last().unwrap();
+    assert_eq!(archive.position, Position::before(Serial(40)));
+    assert_eq!(archive.missing.unwrap().count, 40);
+    outputs.handle_evicted(&Span {
+        first: Serial(70),
+        end: Serial(90),
+        since: Wall::from_secs(3),
+        until: Wall::from_secs(4),
+    });
+    let (_, archive) = outputs.places().last().unwrap();
+    let missing = archive.missing.unwrap();
+    assert_eq!((missing.count, missing.until), (50, Wall::from_secs(4)));
+    let lost: u64 = outputs.take_lost().map(|(missing, _)| missing.count).sum();
+    assert_eq!(lost, 10);
+    outputs
+        .handle_archived(Serial(95), Serial(100), at_millis(0))
+        .unwrap();
+    let metrics = outputs.metrics(Serial(100)).pop().unwrap();
+    assert_eq!((metrics.records, metrics.behind, metrics.lost), (5, 5, 10));
 }
