@@ -22,6 +22,7 @@ pub enum Section {
     Capture,
     Pending,
     Log,
+    Archive,
     Control,
     Metrics,
     Collector,
@@ -29,10 +30,11 @@ pub enum Section {
 }
 
 impl Section {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Capture,
         Self::Pending,
         Self::Log,
+        Self::Archive,
         Self::Control,
         Self::Metrics,
         Self::Collector,
@@ -71,6 +73,12 @@ impl Section {
                  these bounds. Beyond them the oldest records are deleted, and an output that had not taken them \
                  states one gap with their exact number.",
                 Log::KEYS,
+            ),
+            Self::Archive => (
+                "archive",
+                "The archive keeps finished connections for years (\"nattrail archive run\"), and \"nattrail who\" answers \
+                 from it.",
+                Archive::KEYS,
             ),
             Self::Control => (
                 "control",
@@ -337,6 +345,19 @@ section! {
         /// At this age (ms, s, m, h, d), a record no longer waits, whether it was taken or not.
         live "age" age: Duration = one(values::at_least_a_second),
             Value("\"7d\""), "a duration of at least 1s, such as \"7d\"";
+    }
+}
+
+section! {
+    /// `[archive]`: finished connections, for years.
+    archive: Archive {
+        /// The archive has this directory for itself.
+        live "directory" directory: PathBuf = one(values::absolute_path),
+            Value("\"/var/lib/nattrail-archive\""), "an absolute path";
+        /// This name is in every file of the archive, so that those of several gateways may lie side by side. If empty,
+        /// it is the host's name.
+        live "gateway" gateway: Option<String> = optional(values::output_name),
+            Unset, OUTPUT_NAME;
     }
 }
 

@@ -16,7 +16,7 @@ use super::keys::Section;
 use super::problem::Problem;
 use super::syntax;
 use super::tree::every;
-use super::{Capture, Config, Control, Log, Metrics, Pending};
+use super::{Archive, Capture, Config, Control, Log, Metrics, Pending};
 
 /// Read when no other file is named, if it exists.
 const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
@@ -121,6 +121,7 @@ fn assemble(
         capture: Capture::take(document.single(Section::Capture)),
         pending: Pending::take(document.single(Section::Pending)),
         log: Log::take(document.single(Section::Log)),
+        archive: Archive::take(document.single(Section::Archive)),
         control: Control::take(document.single(Section::Control)),
         metrics: Metrics::take(document.single(Section::Metrics)),
         collectors: Some(build::collectors(document.list(Section::Collector))),

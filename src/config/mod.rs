@@ -14,7 +14,7 @@ mod units;
 pub(crate) mod values;
 
 pub(crate) use document::FILE_VARIABLE;
-pub use keys::{Capture, Control, Log, Metrics, Pending};
+pub use keys::{Archive, Capture, Control, Log, Metrics, Pending};
 pub use load::{Error, Loaded};
 pub use problem::Problem;
 pub(crate) use problem::quoted;
@@ -34,6 +34,7 @@ pub struct Config {
     pub capture: Capture,
     pub pending: Pending,
     pub log: Log,
+    pub archive: Archive,
     pub control: Control,
     pub metrics: Metrics,
     pub collectors: Vec<Collector>,

@@ -6,10 +6,10 @@ use std::fmt::{Display, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
+use nattrail::config::{Archive, Log, Severity, Syslog, Target};
 use nattrail::config::{
     Capture, Collector, Config, Control, Facility, LogScope, Metrics, NatEventValues, Pending,
 };
-use nattrail::config::{Log, Severity, Syslog, Target};
 use nattrail_fuzz::{Scratch, check_message, words};
 
 libfuzzer_sys::fuzz_target!(init: nattrail_fuzz::prepare(seeds(), words()), |data: &[u8]| run(data));
@@ -82,6 +82,7 @@ fn printed(config: &Config) -> String {
         capture,
         pending,
         log,
+        archive,
         control,
         metrics,
         collectors,
@@ -137,6 +138,10 @@ fn printed(config: &Config) -> String {
     let Log { size, age } = log;
     out.set("size", Some(size));
     out.set("age", Some(duration(*age)));
+    out.0 += "[archive]\n";
+    let Archive { directory, gateway } = archive;
+    out.set("directory", Some(text(directory)));
+    out.set("gateway", gateway.as_ref());
     out.0 += "[control]\n";
     let Control { socket } = control;
     out.set("socket", Some(socket.as_deref().map_or("", text)));
