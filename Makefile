@@ -5,8 +5,8 @@
 BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-config
 RUN_PACKAGES := conntrack iproute2 iputils-ping nftables socat
 DEB_PACKAGES := build-essential debhelper dpkg-dev
-TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) fish lintian man-db mandoc mmdebstrap nfdump piuparts prometheus rsyslog strace \
-  systemd systemd-container tshark util-linux zsh
+TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) fish golang-go golang-golang-x-mod-dev lintian man-db mandoc mmdebstrap \
+  nfdump openssl piuparts prometheus python3 rsyslog strace systemd systemd-container tshark util-linux zsh
 BENCH_PACKAGES := conntrack iproute2 nftables
 # The programs with which nattrail is compared; the row of a missing one is left out.
 PEER_PACKAGES := natlog ulogd2 ulogd2-sqlite3
@@ -45,7 +45,7 @@ endif
 help:
 	@echo 'make run     show nattrail on a throw-away gateway made of network namespaces'
 	@echo 'make test    run all tests'
-	@echo 'make bench   measure nattrail and its peers under load; BENCH=--help says with which options'
+	@echo 'make bench   measure nattrail and its peers under load; BENCH=--help says with which options; BENCH=archive the archive'
 	@echo 'make fuzz    look for input that the parsers cannot take; FUZZ=config SECONDS=600 takes one of them, and its time'
 	@echo 'make build   build $(TARGET)/release/nattrail'
 	@echo 'make deb     build the Debian package, in $(TARGET)/deb'
@@ -76,10 +76,17 @@ fresh: sudo cargo
 	$(AS_ROOT) unshare --mount --pid --fork --kill-child tests/fresh.sh '$(TARGET)/nattrail.bundle' \
 	  "$$($(AS_USER) rustc --print sysroot)" bookworm trixie
 
-# This measures programs of the release profile, so it takes some minutes. BENCH goes to tests/bench/load.rs.
+# This measures programs of the release profile, so it takes some minutes. BENCH goes to tests/bench/load.rs, and after
+# the word `archive` to tests/bench/archive.rs, which needs a gigabyte of disk for each of its --files.
+ifeq ($(firstword $(BENCH)),archive)
+bench: build-packages cargo
+	$(AS_USER) cargo bench --locked --target-dir '$(TARGET)' --bench archive -- \
+	  --dir '$(TARGET)' $(wordlist 2,$(words $(BENCH)),$(BENCH))
+else
 bench: sudo build-packages bench-packages cargo
 	$(AS_USER) cargo bench --locked --target-dir '$(TARGET)' --bench micro
 	$(AS_USER) cargo bench --locked --target-dir '$(TARGET)' --bench load $(RUNNER) -- $(BENCH)
+endif
 
 # Each finds its corpus again in $(TARGET)/fuzz. With --target, build scripts and macros stay without the flags.
 fuzz: build-packages deb-packages cargo

@@ -22,6 +22,7 @@
 //! scripts of (time, event) test them. `daemon` and `cli` read the clocks, in one place of `kernel`, which alone has
 //! unsafe code.
 
+pub mod archive;
 pub mod cli;
 pub mod config;
 pub mod convert;

@@ -76,7 +76,7 @@ fn help_names_the_commands_on_the_standard_output() {
         assert_eq!(status(&output), 0);
         for command in [
             "run", "start", "stop", "restart", "reload", "install", "check", "pending", "status",
-            "tail", "convert", "version", "help", "--config",
+            "tail", "convert", "who", "version", "help", "--config",
         ] {
             assert!(stdout(&output).contains(command), "{command}");
         }

@@ -209,7 +209,7 @@ fn the_script_starts_a_daemon_that_answers_as_its_own_user_with_one_capability()
     for line in [
         "Uid:\t970\t970\t970\t970",
         "Gid:\t970\t970\t970\t970",
-        "Umask:\t0077",
+        "Umask:\t0027",
         "CapBnd:\t0000000000001000",
         "CapEff:\t0000000000001000",
         "NoNewPrivs:\t1",

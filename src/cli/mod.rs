@@ -1,5 +1,6 @@
 //! The command line: arguments in, a subcommand called, its outcome as an exit status of sysexits(3).
 
+mod archive;
 mod check;
 mod color;
 mod control;
@@ -9,6 +10,8 @@ mod run;
 mod service;
 mod status;
 mod tail;
+mod verify;
+mod who;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -20,11 +23,19 @@ use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 use crate::config::{self, Config, FILE_VARIABLE, Loaded};
 use crate::kernel::clock;
 
-/// The exit status of the program, by the numbers of sysexits(3).
+/// The exit status of the program, by the numbers of sysexits(3), which begin with 64.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[repr(u8)]
 pub enum Exit {
     Success = 0,
+    /// `nattrail who`: nobody, by complete records.
+    NoneComplete = 1,
+    /// `nattrail who`: several candidates.
+    Several = 2,
+    /// `nattrail who`: nobody, but records may be missing.
+    NoneGap = 3,
+    /// `nattrail verify`: something is wrong.
+    Unsound = 4,
     /// The command line is wrong.
     Usage = 64,
     /// A file to convert is not in the expected format.
@@ -112,6 +123,9 @@ enum Command {
     /// Check configuration, permissions, kernel settings, collectors, syslog targets, and a running daemon
     #[command(after_help = CHECK_STATUSES)]
     Check(check::Form),
+    /// Keep finished connections for years
+    #[command(subcommand)]
+    Archive(archive::Action),
     /// List the connections that were open at the daemon's last flush
     Pending(pending::Form),
     /// Show the counters of the running daemon
@@ -121,6 +135,12 @@ enum Command {
     /// Show events as they happen, from the running daemon
     #[command(after_help = tail::AFTER_HELP)]
     Tail(tail::Options),
+    /// Find out who was behind a public address and port at some time
+    #[command(after_help = who::AFTER_HELP)]
+    Who(Box<who::Options>),
+    /// Check an archive against its evidence log, or a proof of one session, without the daemon
+    #[command(after_help = verify::AFTER_HELP)]
+    Verify(verify::Options),
     /// Print the version
     Version,
 }
@@ -156,12 +176,19 @@ fn dispatch(arguments: Arguments) -> ExitCode {
         Command::Service(action) => return service::run(&action, &given),
         Command::Run => run::run(&origin),
         Command::Check(form) => printed(|out| check::run(&origin, form, out)),
+        Command::Archive(action) => printed(|out| archive::run(&origin, &action, out)),
         Command::Pending(form) => {
             printed(|out| pending::run(&origin, form, clock::read().wall, out))
         }
         Command::Status(options) => printed(|out| status::run(&origin, options, out)),
         Command::Convert(options) => printed(|out| convert::run(&options, out)),
         Command::Tail(options) => printed(|out| tail::run(&origin, options, out)),
+        Command::Who(options) => {
+            printed(|out| who::run(&origin, *options, clock::read().wall, out))
+        }
+        Command::Verify(options) => {
+            printed(|out| verify::run(&origin, &options, clock::read().wall, out))
+        }
         Command::Version => printed(|out| {
             writeln!(out, "nattrail {}", env!("CARGO_PKG_VERSION"))?;
             Ok(Exit::Success)
@@ -176,6 +203,18 @@ fn exit_of(error: &io::Error) -> Exit {
         io::ErrorKind::PermissionDenied => Exit::NoPermission,
         _ => Exit::Unavailable,
     }
+}
+
+/// `what` is like "be read".
+fn cannot(path: &Path, what: &str, error: &io::Error) -> Failure {
+    let exit = match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::NoPermission,
+        _ => Exit::Os,
+    };
+    Failure::new(
+        exit,
+        format!("\"{}\" cannot {what}: {error}", path.display()),
+    )
 }
 
 /// The reason why a command ends early, and its exit status.

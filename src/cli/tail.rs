@@ -3,7 +3,7 @@
 //! The daemon filters and drops excess events ([`crate::export::view`]); this command reads the lines as fast as the
 //! standard output takes them, and shows them. It ends when the output is closed, even while nothing happens.
 
-mod print;
+pub(super) mod print;
 
 use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
 use std::mem;

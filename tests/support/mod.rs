@@ -20,6 +20,7 @@ pub mod lines;
 pub mod manager;
 pub mod netns;
 pub mod packet;
+pub mod recipe;
 pub mod record;
 pub mod scene;
 pub mod status;

@@ -35,10 +35,13 @@ complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "restart" -d 'Stop
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "reload" -d 'Let the running service read its configuration again and reopen its files'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "install" -d 'Start the service now and whenever the machine starts'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors, syslog targets, and a running daemon'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "archive" -d 'Keep finished connections for years'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "status" -d 'Show the counters of the running daemon'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name the settings without an equivalent'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "tail" -d 'Show events as they happen, from the running daemon'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "who" -d 'Find out who was behind a public address and port at some time'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "verify" -d 'Check an archive against its evidence log, or a proof of one session, without the daemon'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "version" -d 'Print the version'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nattrail -n "__fish_nattrail_using_subcommand run" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
@@ -68,6 +71,26 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l strict -d 'F
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l json -d 'Print an array of JSON objects'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l config-only -d 'Check the configuration only'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -f -a "run" -d 'Follow the daemon\'s record log and keep finished connections, until a signal ends it'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -f -a "key" -d 'Print the first public key of each gateway\'s evidence log, to publish it: with it, others can check proofs'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -f -a "forget" -d 'Tell the daemon that there is no archive any more: its log keeps no records for one'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from run" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from run" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from key" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from key" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from key" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from forget" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from forget" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from forget" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "run" -d 'Follow the daemon\'s record log and keep finished connections, until a signal ends it'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "key" -d 'Print the first public key of each gateway\'s evidence log, to publish it: with it, others can check proofs'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "forget" -d 'Tell the daemon that there is no archive any more: its log keeps no records for one'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -l json -d 'Print one JSON object per line'
@@ -102,19 +125,56 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s c -l config -
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l json -d 'Print one JSON object per line, with the names of the copies\' format json'
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l subscriber -d 'List the sessions of this subscriber or network' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l server -d 'List the sessions with this server' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l batch -d 'Answer each request in this file ("-": standard input)' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l at -d 'The time' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l from -d 'The beginning of an interval' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l until -d 'The end of the interval' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l skew -d 'Look this much before and after the time as well, since clocks differ' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l proto -d 'Only this protocol, by name or number' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l to -d 'Only sessions with this other side, which the public address reached or was reached by' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l archive -d 'Ask this archive too, such as a copy of another gateway\'s; may be given several times' -r -f -a "(__fish_complete_directories)"
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l html -d 'Also write the answer into this file, as one page to print or attach' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l proof -d 'Write a proof of the session into this file; the answer has to be one session that is sealed' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l case -d 'The case that the request belongs to' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l reason -d 'The reason for the request' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l subscribers -d 'Name the subscribers out of this file: CSV with address or prefix, from, until and identifier' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l color -d 'Use colours: auto is on a terminal, unless NO_COLOR is set or TERM is dumb' -r -f -a "auto\t''
+always\t''
+never\t''"
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l json -d 'Print JSON, one object for each request'
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l csv -d 'Print comma-separated values, the first line the names of the columns'
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand verify" -l key -d 'The first public key, as "nattrail archive key" printed it when the log began; may be given several times' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand verify" -l key-file -d 'A file of such keys, one a line' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand verify" -l witness -d 'A copy of the log\'s file "checkpoint" that was kept elsewhere; may be given several times' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand verify" -l bundle -d 'Check this proof of one session, as "nattrail who --proof" writes it, and print the session' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand verify" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand verify" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand verify" -l json -d 'Print one JSON object'
+complete -c nattrail -n "__fish_nattrail_using_subcommand verify" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand version" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand version" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "start" -d 'Start the service, by systemctl where systemd runs, else by the init script, and wait until it is ready'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "stop" -d 'Stop the service, and wait until it has ended'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "restart" -d 'Stop the service if it runs, and start it'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "reload" -d 'Let the running service read its configuration again and reopen its files'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "install" -d 'Start the service now and whenever the machine starts'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors, syslog targets, and a running daemon'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "status" -d 'Show the counters of the running daemon'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name the settings without an equivalent'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "tail" -d 'Show events as they happen, from the running daemon'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "version" -d 'Print the version'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check pending status convert tail version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "run" -d 'Log translations until a signal ends it (SIGHUP: read the configuration again, SIGUSR1: log statistics)'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "start" -d 'Start the service, by systemctl where systemd runs, else by the init script, and wait until it is ready'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "stop" -d 'Stop the service, and wait until it has ended'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "restart" -d 'Stop the service if it runs, and start it'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "reload" -d 'Let the running service read its configuration again and reopen its files'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "install" -d 'Start the service now and whenever the machine starts'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "check" -d 'Check configuration, permissions, kernel settings, collectors, syslog targets, and a running daemon'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "archive" -d 'Keep finished connections for years'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "status" -d 'Show the counters of the running daemon'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name the settings without an equivalent'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "tail" -d 'Show events as they happen, from the running daemon'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "who" -d 'Find out who was behind a public address and port at some time'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "verify" -d 'Check an archive against its evidence log, or a proof of one session, without the daemon'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "version" -d 'Print the version'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and __fish_seen_subcommand_from archive" -f -a "run" -d 'Follow the daemon\'s record log and keep finished connections, until a signal ends it'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and __fish_seen_subcommand_from archive" -f -a "key" -d 'Print the first public key of each gateway\'s evidence log, to publish it: with it, others can check proofs'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and __fish_seen_subcommand_from archive" -f -a "forget" -d 'Tell the daemon that there is no archive any more: its log keeps no records for one'

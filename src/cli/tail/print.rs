@@ -191,35 +191,52 @@ fn explain(gap: &Record) -> String {
     let [name, from, to] = ["cause", "from", "to"].map(|name| gap.text(name));
     let mut causes = GapCause::ALL.into_iter();
     let (what, lost) = match causes.find(|cause| cause.name() == name) {
-        Some(GapCause::Restart) => (
+        Some(GapCause::Undelivered) => ("too much for this viewer", "events not shown here"),
+        Some(cause) => describe(cause),
+        None => ("a cause that this version does not know", "lost"),
+    };
+    let lost = gap
+        .number("lost")
+        .map(|number| format!(", {}", counted(number, lost)));
+    format!(
+        "{name}: {what}{}, from {from} to {to}",
+        lost.unwrap_or_default()
+    )
+}
+
+/// A cause in words, and the unit of its losses.
+pub(in crate::cli) const fn describe(cause: GapCause) -> (&'static str, &'static str) {
+    match cause {
+        GapCause::Restart => (
             "nattrail did not run, or ended before it had sent all it knew",
             "events lost",
         ),
-        Some(GapCause::Overflow) => ("the kernel's queue was full", "events lost"),
-        Some(GapCause::TableFull) => ("the connection table was full", "packets dropped"),
-        Some(GapCause::InsertFailed) => (
+        GapCause::Overflow => ("the kernel's queue was full", "events lost"),
+        GapCause::TableFull => ("the connection table was full", "packets dropped"),
+        GapCause::InsertFailed => (
             "all ports of the NAT pool were in use, or packets raced for one",
             "packets dropped",
         ),
-        Some(GapCause::ClockStep) => ("the clock was set", "lost"),
-        Some(GapCause::TrackingOff) => ("connection tracking may have been off", "events lost"),
-        Some(GapCause::Undecoded) => (
+        GapCause::ClockStep => ("the clock was set", "lost"),
+        GapCause::TrackingOff => ("connection tracking may have been off", "events lost"),
+        GapCause::Undecoded => (
             "the kernel sent messages that nattrail cannot decode",
             "messages lost",
         ),
-        Some(GapCause::Expired) => (
+        GapCause::Expired => (
             "too many ends waited for a slow listener: these sessions were closed without the kernel's report",
             "ends lost",
         ),
-        Some(GapCause::Undelivered) => ("too much for this viewer", "events not shown here"),
-        None => ("a cause that this version does not know", "lost"),
-    };
-    let lost = match (gap.number("lost"), lost.split_once("s ")) {
-        (None, _) => String::new(),
-        (Some(1), Some((noun, fate))) => format!(", 1 {noun} {fate}"),
-        (Some(number), _) => format!(", {number} {lost}"),
-    };
-    format!("{name}: {what}{lost}, from {from} to {to}")
+        GapCause::Undelivered => ("the receiver could not take these records", "records lost"),
+    }
+}
+
+/// A number of a unit such as "events lost".
+pub(in crate::cli) fn counted(number: u64, unit: &str) -> String {
+    match unit.split_once("s ") {
+        Some((noun, fate)) if number == 1 => format!("1 {noun} {fate}"),
+        _ => format!("{number} {unit}"),
+    }
 }
 
 #[cfg(test)]

@@ -297,8 +297,8 @@ fn write(
              facility, severity and app-name.",
         );
         draft.remark(
-            "Queries of the journal by field (journalctl -u nattrail NAT_POST_SRC=...) need one more [[syslog]] with \
-             target = \"journal\".",
+            "Queries of the journal by field (journalctl --namespace=nattrail NAT_POST_SRC=...) need one more [[syslog]] with \
+             target = \"journal\" and path = \"/run/systemd/journal.nattrail/socket\".",
         );
     }
     draft.set("target", target.kind());

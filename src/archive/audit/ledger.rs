@@ -1,0 +1,155 @@
+//! The entries of one log: whether they agree with each other, and which files and records they name.
+
+use std::fs;
+
+use super::{Check, is_plain};
+use crate::archive::evidence::{Digest, Entry};
+use crate::archive::proof::hex;
+use crate::archive::proof::merkle::Hash;
+use crate::archive::row::Millis;
+use crate::archive::seal::tells_of_records;
+use crate::archive::tree::{Seal, encoded};
+
+/// What the entries of one log have said so far.
+pub(super) struct Ledger {
+    gateway: String,
+    /// The last seal's number, and the end of its interval.
+    pub(super) number: Option<u64>,
+    pub(super) until: Millis,
+    /// Sessions in the spool after the last seal; `None` when its record has to be read for that.
+    kept: Option<u64>,
+    pub(super) seals: u64,
+    pub(super) lost: u64,
+}
+
+impl Ledger {
+    pub(super) fn new(gateway: &str) -> Self {
+        Self {
+            gateway: gateway.to_owned(),
+            number: None,
+            until: Millis::default(),
+            kept: None,
+            seals: 0,
+            lost: 0,
+        }
+    }
+
+    pub(super) fn take(&mut self, check: &mut Check<'_>, index: u64, entry: &[u8]) {
+        match Entry::read(entry) {
+            Entry::Seal(seal) => {
+                let record = hex(&Hash::of(entry));
+                check.records.insert(seal.path(), record);
+                self.seal(check, index, &seal);
+            }
+            Entry::Digest(digest) => self.digest(check, index, digest),
+            Entry::Other(_) => {}
+        }
+    }
+
+    /// The record is read, since the entry has only its hash; that is compared later.
+    fn digest(&mut self, check: &mut Check<'_>, index: u64, digest: Digest) {
+        let record = is_plain(&digest.record).then(|| fs::read(check.root.join(&digest.record)));
+        let record = record.and_then(Result::ok);
+        let seal = record.and_then(|record| serde_json::from_slice::<Seal>(&record).ok());
+        match seal.filter(|seal| seal.number == digest.number && seal.path() == digest.record) {
+            Some(seal) => self.seal(check, index, &seal),
+            // A finding about the record says why.
+            None => (self.number, self.kept) = (Some(digest.number), None),
+        }
+        check.records.insert(digest.record, digest.sha256);
+    }
+
+    fn seal(&mut self, check: &mut Check<'_>, index: u64, seal: &Seal) {
+        for reason in self.contradictions(check, seal) {
+            check.find(seal.path(), format!("entry {index} of its log: {reason}"));
+        }
+        if seal.replaces.is_empty() {
+            (self.until, self.kept) = (seal.until, Some(seal.kept));
+        }
+        self.lost = self.lost.saturating_add(seal.lost);
+        self.number = Some(seal.number);
+        self.seals += 1;
+        check.expect(seal, true);
+    }
+
+    /// The points in which a seal contradicts itself or those before.
+    fn contradictions(&self, check: &Check<'_>, seal: &Seal) -> Vec<String> {
+        let mut found = Vec::new();
+        let number = seal.number;
+        if encoded(&seal.gateway) != self.gateway {
+            found.push(format!(
+                "it is of the gateway {}, not of this log's",
+                seal.gateway
+            ));
+        }
+        match self.number {
+            Some(last) if number <= last => {
+                found.push(format!("seal {number} comes after seal {last}"))
+            }
+            Some(last) if number - last > 1 => {
+                found.push(format!(
+                    "seals {} to {} are missing before it",
+                    last + 1,
+                    number - 1
+                ));
+            }
+            _ => {}
+        }
+        let paths = seal
+            .files
+            .iter()
+            .map(|file| &file.path)
+            .chain(&seal.replaces);
+        for path in paths.filter(|path| !is_plain(path)) {
+            found.push(format!("\"{path}\" is not a path below the archive"));
+        }
+        let rows = total(seal.files.iter().map(|file| file.rows));
+        if !seal.replaces.is_empty() {
+            let known = |path: &String| check.expected.get(path).map(|file| file.rows);
+            let merged: Option<Vec<_>> = seal.replaces.iter().map(known).collect();
+            if let Some(merged) = merged
+                .map(|rows| total(rows.into_iter()))
+                .filter(|&it| it != rows)
+            {
+                found.push(format!(
+                    "the counters do not add up: {merged} sessions were merged, {rows} are in files"
+                ));
+            }
+            return found;
+        }
+        if self.number.is_some() && seal.from != self.until {
+            let (from, until) = (seal.from.wall(), self.until.wall());
+            found.push(format!(
+                "it tells of the time from {from} on, and the seal before until {until}"
+            ));
+        }
+        // A log may begin later than its archive.
+        let before = if number == 1 { Some(0) } else { self.kept };
+        let goes = total([rows, seal.kept, seal.damaged].into_iter());
+        if let Some(before) = before.filter(|before| before.saturating_add(seal.ended) != goes) {
+            let Seal {
+                ended,
+                kept,
+                damaged,
+                ..
+            } = seal;
+            found.push(format!(
+                "the counters do not add up: {before} sessions were kept before and {ended} ended, but {rows} are in \
+                 files, {kept} are kept, and {damaged} were damaged"
+            ));
+        }
+        let gaps = seal.gaps.iter().filter(|gap| tells_of_records(&gap.cause));
+        let lost = total(gaps.filter_map(|gap| gap.lost));
+        if lost != seal.lost {
+            found.push(format!(
+                "the counters do not add up: {} records were lost, and {lost} by its gaps",
+                seal.lost
+            ));
+        }
+        found
+    }
+}
+
+fn total(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
+}

@@ -1,0 +1,80 @@
+//! What `nattrail who` asks: the database of the daemon beside it, and archive directories.
+
+mod database;
+mod directory;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use self::directory::Directory;
+use super::answer::Source;
+use crate::config::Config;
+
+/// The database and the directories, to be opened for each question.
+#[derive(Debug)]
+pub struct Sources {
+    database: Option<PathBuf>,
+    /// The first one is that of the database's daemon.
+    directories: Vec<PathBuf>,
+    gateway: Rc<str>,
+}
+
+impl Sources {
+    /// Those of this host, as far as they are there, and `others`.
+    ///
+    /// # Errors
+    /// When there is none: the objects, what was expected, and what to do.
+    pub fn new(config: &Config, others: &[PathBuf]) -> Result<Self, String> {
+        let database = &config.pending.database;
+        let own = &config.archive.directory;
+        for path in others {
+            if !path.is_dir() {
+                let path = path.display();
+                return Err(format!(
+                    "archive \"{path}\": expected a directory, found none; see --archive"
+                ));
+            }
+        }
+        let is_there = |path: &Path| path.symlink_metadata().is_ok();
+        let database = Some(database.clone()).filter(|path| is_there(path));
+        let mut directories = vec![own.clone()];
+        directories.extend(others.iter().filter(|path| *path != own).cloned());
+        if database.is_none() && others.is_empty() && !is_there(own) {
+            return Err(format!(
+                "expected the database \"{}\" or the archive \"{}\", found neither: ask where the daemon runs, or name a copy of \
+                 an archive (--archive)",
+                config.pending.database.display(),
+                own.display()
+            ));
+        }
+        let host = || {
+            rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned()
+        };
+        let gateway = config.archive.gateway.clone().unwrap_or_else(host);
+        Ok(Self {
+            database,
+            directories,
+            gateway: gateway.into(),
+        })
+    }
+
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.directories
+    }
+
+    /// All of them, for one question.
+    pub fn open(&self) -> Vec<Box<dyn Source + '_>> {
+        let database = self.database.as_deref().map(|path| (path, &self.gateway));
+        let databases = std::iter::once(database).chain(std::iter::repeat(None));
+        let directories = self.directories.iter().zip(databases);
+        let opened = directories.map(|(root, database)| Directory::new(root, database));
+        opened
+            .map(|source| Box::new(source) as Box<dyn Source>)
+            .collect()
+    }
+}

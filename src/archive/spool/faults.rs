@@ -1,0 +1,182 @@
+//! Faults of the disk, for tests: the n-th operation fails, or it and all after it do, as if the program had ended there;
+//! and what was not synced can be taken away, as by a loss of power. The state belongs to the thread.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use super::disk::Step;
+
+thread_local! {
+    static DISK: RefCell<Disk> = RefCell::default();
+}
+
+#[derive(Default)]
+struct Disk {
+    steps: u64,
+    fault: Option<(u64, Fault)>,
+    /// Files with writes that were not synced, by inode: what the disk has.
+    unsynced: HashMap<u64, Vec<u8>>,
+    /// Names that were not synced, in the order of the operations.
+    names: Vec<Undo>,
+    watch: Option<Box<dyn FnMut()>>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// The operation fails, and the next succeeds.
+    Once,
+    /// No operation succeeds any more.
+    End,
+}
+
+struct Undo {
+    /// Whose sync makes it durable.
+    directory: PathBuf,
+    operation: Operation,
+}
+
+enum Operation {
+    Create(PathBuf),
+    CreateDirectory(PathBuf),
+    Remove(PathBuf, Vec<u8>),
+    Rename(PathBuf, PathBuf, Option<Vec<u8>>),
+}
+
+/// Forgets all that was, and makes operation `at` (from 1 on) fail.
+pub fn begin(at: u64, fault: Fault) {
+    DISK.set(Disk {
+        fault: Some((at, fault)),
+        ..Disk::default()
+    });
+}
+
+/// No further operation fails. Whether one did.
+pub fn end() -> bool {
+    DISK.with_borrow_mut(|disk| {
+        let fault = disk.fault.take();
+        fault.is_some_and(|(at, _)| disk.steps >= at)
+    })
+}
+
+/// Calls `watch` before each operation.
+pub fn watch(watch: impl FnMut() + 'static) {
+    DISK.set(Disk {
+        watch: Some(Box::new(watch)),
+        ..Disk::default()
+    });
+}
+
+pub fn unwatch() {
+    DISK.set(Disk::default());
+}
+
+/// Takes from the files below `root` what was not synced, and all but the first `kept` changes of names.
+pub fn lose_power(root: &Path, kept: impl Fn(usize) -> usize) {
+    let Disk {
+        mut unsynced,
+        mut names,
+        ..
+    } = DISK.take();
+    restore(root, &mut unsynced);
+    let kept = kept(names.len());
+    for undo in names.drain(kept..).rev() {
+        match undo.operation {
+            Operation::Create(path) => drop(fs::remove_file(path)),
+            Operation::CreateDirectory(path) => drop(fs::remove_dir_all(path)),
+            Operation::Remove(path, octets) => drop(fs::write(path, octets)),
+            Operation::Rename(from, to, old) => {
+                let _ = fs::rename(&to, from);
+                old.map(|octets| fs::write(to, octets));
+            }
+        }
+    }
+}
+
+pub fn step(step: Step<'_>) -> io::Result<()> {
+    let watch = DISK.with_borrow_mut(|disk| disk.watch.take());
+    if let Some(mut watch) = watch {
+        watch();
+        DISK.with_borrow_mut(|disk| disk.watch = Some(watch));
+    }
+    DISK.with_borrow_mut(|disk| disk.step(step))
+}
+
+impl Disk {
+    fn step(&mut self, step: Step<'_>) -> io::Result<()> {
+        self.steps += 1;
+        let is_fault = self.fault.is_some_and(|(at, fault)| match fault {
+            Fault::Once => self.steps == at,
+            Fault::End => self.steps >= at,
+        });
+        // A part of a write that fails is written.
+        if let Step::Write(file) | Step::Cut(file) = step {
+            let inode = file.metadata()?.ino();
+            self.unsynced.entry(inode).or_insert_with(|| contents(file));
+        }
+        if is_fault {
+            return Err(io::Error::other("fault"));
+        }
+        match step {
+            Step::Write(_) | Step::Cut(_) => {}
+            Step::Sync(file) => {
+                self.unsynced.remove(&file.metadata()?.ino());
+            }
+            Step::SyncDirectory(path) => self.names.retain(|undo| undo.directory != path),
+            Step::Create(path) if path.exists() => {
+                let file = File::open(path)?;
+                let inode = file.metadata()?.ino();
+                self.unsynced
+                    .entry(inode)
+                    .or_insert_with(|| contents(&file));
+            }
+            Step::Create(path) => self.note(path, Operation::Create(path.into())),
+            Step::CreateDirectory(path) => {
+                self.note(path, Operation::CreateDirectory(path.into()));
+            }
+            Step::Remove(path) => {
+                if let Ok(octets) = fs::read(path) {
+                    self.note(path, Operation::Remove(path.into(), octets));
+                }
+            }
+            Step::Rename(from, to) => {
+                let old = fs::read(to).ok();
+                self.note(to, Operation::Rename(from.into(), to.into(), old));
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, path: &Path, operation: Operation) {
+        let directory = path.parent().unwrap_or(path).to_owned();
+        self.names.push(Undo {
+            directory,
+            operation,
+        });
+    }
+}
+
+fn contents(file: &File) -> Vec<u8> {
+    let length = file.metadata().map_or(0, |metadata| metadata.len());
+    let mut octets = vec![0; length as usize];
+    drop(file.read_exact_at(&mut octets, 0));
+    octets
+}
+
+fn restore(directory: &Path, unsynced: &mut HashMap<u64, Vec<u8>>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            restore(&path, unsynced);
+        } else if let Some(octets) = entry
+            .metadata()
+            .ok()
+            .and_then(|it| unsynced.remove(&it.ino()))
+        {
+            drop(fs::write(path, octets));
+        }
+    }
+}

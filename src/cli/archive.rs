@@ -1,0 +1,171 @@
+//! `nattrail archive`: the process that keeps finished connections for years, and its operator's commands.
+//!
+//! It needs no signal handler: whatever ends it, the next run goes on.
+
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use clap::ValueHint;
+
+use super::{Exit, Failure, Origin, cannot, control};
+use crate::archive::evidence;
+use crate::archive::follow::{Error, Follow};
+use crate::archive::proof::tiles::Reader;
+use crate::archive::spool;
+use crate::daemon;
+use crate::kernel::clock;
+use crate::time::Uptime;
+
+/// Between looks at a log that has nothing new.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A failure is logged when it has lasted for so long.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Action {
+    /// Follow the daemon's record log and keep finished connections, until a signal ends it
+    Run,
+    /// Print the first public key of each gateway's evidence log, to publish it: with it, others can check proofs
+    Key {
+        /// The archive, or a copy of one [default: archive.directory]
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: Option<PathBuf>,
+    },
+    /// Tell the daemon that there is no archive any more: its log keeps no records for one
+    Forget,
+}
+
+pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Result<Exit, Failure> {
+    if let Action::Key { directory } = action {
+        return print_keys(
+            &super::verify::directory(origin, directory.as_deref())?,
+            out,
+        );
+    }
+    let config = origin.load()?.config;
+    let socket = control::socket(&config)?;
+    match action {
+        Action::Key { .. } => Ok(Exit::Success),
+        Action::Forget => {
+            tell(socket, "never")?;
+            writeln!(out, "the daemon keeps no records for the archive any more")?;
+            Ok(Exit::Success)
+        }
+        Action::Run => {
+            daemon::log::install();
+            let host = || {
+                rustix::system::uname()
+                    .nodename()
+                    .to_string_lossy()
+                    .into_owned()
+            };
+            let gateway = config.archive.gateway.clone().unwrap_or_else(host);
+            let root = config.archive.directory.clone();
+            log::info!("archive \"{}\" of the gateway {gateway}", root.display());
+            follow(
+                Follow::new(config.pending.database.clone(), root, gateway),
+                socket,
+            )
+        }
+    }
+}
+
+fn print_keys(root: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
+    let refuse = |error: &dyn fmt::Display| Failure::new(Exit::Unavailable, error);
+    let logs = evidence::logs(root).map_err(|error| cannot(root, "be read", &error))?;
+    if logs.is_empty() {
+        let root = root.display();
+        return Err(refuse(&format!(
+            "archive \"{root}\": expected an evidence log in \"log\", found none; it begins when \"nattrail archive run\" starts"
+        )));
+    }
+    for (_, log) in logs {
+        let key = Reader::open(&log).and_then(|log| log.first_key());
+        writeln!(out, "{}", key.map_err(|error| refuse(&error))?)?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Goes on for ever, unless another process writes to the archive or its spool is damaged. Failures are logged when they
+/// begin and when they are over.
+fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
+    let mut trouble = [const { Trouble::new() }; 3];
+    let mut told = None;
+    loop {
+        let step = archive.step(clock::read().wall);
+        if let Err(Error::Spool(error @ (spool::Error::Locked(_) | spool::Error::Damaged(..)))) =
+            &step
+        {
+            return Err(Failure::new(Exit::Unavailable, error));
+        }
+        let has_more = step.as_ref().is_ok_and(|step| step.has_more);
+        if let Ok(step) = &step {
+            // Also without anything new: the daemon knows by this that somebody is there.
+            if !has_more || told != Some(step.taken) {
+                let heard = tell(socket, &step.taken.0.to_string());
+                trouble[1].note(
+                    heard.map_err(|failure| failure.message),
+                    "the daemon hears how far the archive is",
+                );
+                told = Some(step.taken);
+            }
+        }
+        trouble[0].note(
+            step.map_err(|error| error.to_string()),
+            "records are archived again; none is lost",
+        );
+        if !has_more {
+            let signed = archive.sign(clock::read().wall);
+            trouble[2].note(
+                signed.map_err(|error| format!("the proof of the archive: {error}")),
+                "the proof of the archive goes on",
+            );
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// A failure that goes on. That a daemon restarts is none.
+struct Trouble {
+    since: Option<Uptime>,
+    told: Option<String>,
+}
+
+impl Trouble {
+    const fn new() -> Self {
+        Self {
+            since: None,
+            told: None,
+        }
+    }
+
+    fn note<T>(&mut self, result: Result<T, String>, relief: &str) {
+        let now = clock::uptime();
+        match result {
+            Err(error) => {
+                let since = *self.since.get_or_insert(now);
+                if now.saturating_since(since) >= PATIENCE && self.told.as_ref() != Some(&error) {
+                    log::warn!("{error}; trying again");
+                    self.told = Some(error);
+                }
+            }
+            Ok(_) => {
+                self.since = None;
+                if self.told.take().is_some() {
+                    log::info!("{relief}");
+                }
+            }
+        }
+    }
+}
+
+/// Tells the daemon how far the archive is.
+fn tell(socket: &Path, place: &str) -> Result<(), Failure> {
+    let answer = control::request(socket, &format!("archived {place}\n"));
+    let answer = answer.map_err(|error| control::explain(socket, error))?;
+    let understood = control::value(&answer).map(drop);
+    understood.map_err(|message| control::refused(socket, message))
+}

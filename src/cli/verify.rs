@@ -1,0 +1,395 @@
+//! `nattrail verify`: checks an archive against its evidence logs, or a proof of one session, offline.
+
+use std::fs;
+use std::io::{self, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueHint};
+use serde_json::{Value, json};
+
+use super::{Exit, Failure, Origin, cannot, configuration, control, tell};
+use crate::archive::audit::{self, Audit, Finding, Known, LogState};
+use crate::archive::evidence::Entry;
+use crate::archive::proof::bundle::{Bundle, Shown};
+use crate::archive::proof::note::PublicKey;
+use crate::archive::proof::tiles::read_checkpoint;
+use crate::archive::row::Row;
+use crate::kernel::clock;
+use crate::session::Provenance;
+use crate::time::{Uptime, Wall};
+
+/// Paragraphs are wrapped by clap.
+pub const AFTER_HELP: &str = "\
+An archive is sound when its log is whole and signed, every sealed file and seal record is the one that the log names, no \
+other file was added, and the counters of the seals add up. Without a key, the first key is taken from the log itself: then \
+nothing shows that somebody has not written all of it anew.
+
+Exit status:
+  0   sound
+  4   not sound: each finding names a file and the reason
+  64  the command line is wrong
+  65  a key or a checkpoint cannot be understood
+  69  there is no archive
+  71  a file cannot be read
+  77  a permission is missing
+  78  the configuration is wrong
+
+Examples:
+  nattrail verify
+  nattrail verify /srv/nat --key-file keys.txt --witness checkpoint-of-june
+  nattrail verify --bundle session.proof --key nattrail/gw1+…";
+
+/// Between two lines of progress.
+const REFRESH: Duration = Duration::from_millis(200);
+
+#[derive(Args, Debug)]
+pub struct Options {
+    /// The archive, or a copy of one [default: archive.directory]
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "bundle")]
+    directory: Option<PathBuf>,
+    /// The first public key, as "nattrail archive key" printed it when the log began; may be given several times
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    key: Vec<PublicKey>,
+    /// A file of such keys, one a line
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    key_file: Option<PathBuf>,
+    /// A copy of the log's file "checkpoint" that was kept elsewhere; may be given several times
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "bundle")]
+    witness: Vec<PathBuf>,
+    /// Check this proof of one session, as "nattrail who --proof" writes it, and print the session
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    bundle: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// The directory that was given, or that of the configuration.
+pub(super) fn directory(origin: &Origin, given: Option<&Path>) -> Result<PathBuf, Failure> {
+    let root = match given {
+        Some(given) => given.to_owned(),
+        None => configuration(origin)?.archive.directory,
+    };
+    match fs::read_dir(&root) {
+        Ok(_) => Ok(root),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let message = format!(
+                "archive \"{}\": expected a directory, found none",
+                root.display()
+            );
+            Err(Failure::new(Exit::Unavailable, message))
+        }
+        Err(error) => Err(cannot(&root, "be read", &error)),
+    }
+}
+
+pub(super) fn run(
+    origin: &Origin,
+    options: &Options,
+    now: Wall,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let keys = keys(options)?;
+    if let Some(path) = &options.bundle {
+        return bundle(path, &keys, options.json, out);
+    }
+    let witness =
+        |path: &PathBuf| read_checkpoint(path).map_err(|error| Failure::new(Exit::Data, error));
+    let witnesses = options
+        .witness
+        .iter()
+        .map(witness)
+        .collect::<Result<_, _>>()?;
+    let root = directory(origin, options.directory.as_deref())?;
+    let known = Known { keys, witnesses };
+    let mut progress = Progress::new();
+    let audit = audit::audit(&root, &known, now, &mut |done, all| {
+        progress.show(done, all)
+    });
+    progress.clear();
+    let audit = audit.map_err(|error| Failure::new(Exit::Os, error))?;
+    let is_sound = audit.findings.is_empty() && !audit.logs.is_empty();
+    if options.json {
+        writeln!(out, "{}", json(&audit, is_sound))?;
+    } else {
+        print(&root, &audit, is_sound, out)?;
+    }
+    Ok(if is_sound {
+        Exit::Success
+    } else {
+        Exit::Unsound
+    })
+}
+
+fn keys(options: &Options) -> Result<Vec<PublicKey>, Failure> {
+    let mut keys = options.key.clone();
+    if let Some(path) = &options.key_file {
+        let text = fs::read_to_string(path).map_err(|error| cannot(path, "be read", &error))?;
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        for line in lines {
+            let key = line.parse().map_err(|error| {
+                Failure::new(Exit::Data, format!("\"{}\": {error}", path.display()))
+            })?;
+            keys.push(key);
+        }
+    }
+    Ok(keys)
+}
+
+fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io::Result<()> {
+    for LogState {
+        gateway,
+        entries,
+        seals,
+        lost,
+        until,
+        first_key,
+        is_given,
+        newest_key,
+    } in &audit.logs
+    {
+        write!(
+            out,
+            "gateway {gateway}: {entries} entries, {seals} seals until {}",
+            until.wall()
+        )?;
+        if let Some(made) = newest_key {
+            write!(out, ", newest key of {made}")?;
+        }
+        if *lost > 0 {
+            write!(
+                out,
+                "; {lost} records were lost before they came to the archive"
+            )?;
+        }
+        writeln!(out)?;
+        if let Some(key) = first_key.as_ref().filter(|_| !is_given) {
+            writeln!(
+                out,
+                "  no key was given: this trusts the first key of the log itself, {key}"
+            )?;
+        }
+    }
+    writeln!(
+        out,
+        "{} files with {} sessions are as they were sealed",
+        audit.files, audit.rows
+    )?;
+    if audit.unsigned > 0 {
+        writeln!(
+            out,
+            "{} files are sealed, and not signed yet",
+            audit.unsigned
+        )?;
+    }
+    if audit.replaced > 0 {
+        writeln!(
+            out,
+            "{} files were replaced by others with the same sessions, and are still there: other programs find these twice",
+            audit.replaced
+        )?;
+    }
+    for Finding { file, reason } in &audit.findings {
+        let line = format!("{}: {reason}", file.display());
+        writeln!(out, "WRONG {}", control::printable(&line))?;
+    }
+    let root = root.display();
+    match audit.findings.len() {
+        _ if is_sound => writeln!(out, "archive \"{root}\" is sound"),
+        0 => writeln!(
+            out,
+            "archive \"{root}\" has no evidence log: nothing shows that it is sound"
+        ),
+        number => writeln!(out, "archive \"{root}\" is NOT SOUND: {number} findings"),
+    }
+}
+
+fn json(audit: &Audit, is_sound: bool) -> Value {
+    let log = |log: &LogState| {
+        json!({
+            "gateway": log.gateway,
+            "entries": log.entries,
+            "seals": log.seals,
+            "until": log.until,
+            "lost": log.lost,
+            "first_key": log.first_key.as_ref().map(ToString::to_string),
+            "key_given": log.is_given,
+            "newest_key": log.newest_key,
+        })
+    };
+    let finding = |it: &Finding| json!({"file": it.file.to_string_lossy(), "reason": it.reason});
+    json!({
+        "sound": is_sound,
+        "files": audit.files,
+        "octets": audit.octets,
+        "sessions": audit.rows,
+        "unsigned": audit.unsigned,
+        "replaced": audit.replaced,
+        "logs": audit.logs.iter().map(log).collect::<Vec<_>>(),
+        "findings": audit.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+/// Checks a proof of one session.
+fn bundle(
+    path: &Path,
+    keys: &[PublicKey],
+    is_json: bool,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let text = fs::read(path).map_err(|error| cannot(path, "be read", &error))?;
+    let read = || {
+        let text = String::from_utf8(text).ok()?;
+        text.parse::<Bundle>().ok()
+    };
+    let Some(bundle) = read() else {
+        return refuse(path, "not a proof as nattrail writes it", is_json, out);
+    };
+    let Some(own) = bundle.first_key() else {
+        return refuse(path, "it names no first key", is_json, out);
+    };
+    let given = keys
+        .iter()
+        .find(|key| key.name() == own.name())
+        .or(keys.first());
+    if given.is_none() {
+        let message =
+            format!("no key was given: this trusts the first key of the proof itself, {own}");
+        tell("warning", &message);
+    }
+    match bundle.check(given.unwrap_or(&own)) {
+        Err(flaw) => refuse(path, &flaw.to_string(), is_json, out),
+        Ok(shown) => {
+            let facts = facts(&shown);
+            if is_json {
+                let facts = facts
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value.into()));
+                let mut object = Value::Object(facts.collect());
+                object["sound"] = true.into();
+                writeln!(out, "{object}")?;
+            } else {
+                for (name, value) in facts {
+                    writeln!(out, "{name:<28}{}", control::printable(&value))?;
+                }
+            }
+            Ok(Exit::Success)
+        }
+    }
+}
+
+fn refuse(path: &Path, reason: &str, is_json: bool, out: &mut impl Write) -> Result<Exit, Failure> {
+    let file = path.display();
+    if is_json {
+        let object =
+            json!({"sound": false, "findings": [{"file": file.to_string(), "reason": reason}]});
+        writeln!(out, "{object}")?;
+    } else {
+        writeln!(out, "WRONG {file}: {reason}")?;
+    }
+    Ok(Exit::Unsound)
+}
+
+/// What a proof shows, for people.
+fn facts(shown: &Shown) -> Vec<(&'static str, String)> {
+    let mut facts = vec![
+        ("log", shown.origin.clone()),
+        ("entry", shown.index.to_string()),
+        ("key made", shown.since.to_string()),
+    ];
+    if let Entry::Seal(seal) = Entry::read(&shown.entry) {
+        facts.push(("gateway", seal.gateway));
+        facts.push(("seal", seal.number.to_string()));
+        facts.push(("sealed until", seal.until.wall().to_string()));
+    }
+    if let Some(row) = &shown.row {
+        facts.extend(row_facts(row));
+    }
+    facts
+}
+
+fn row_facts(row: &Row) -> Vec<(&'static str, String)> {
+    let end = |address, port| std::net::SocketAddr::new(address, port).to_string();
+    let start = row.start.map(|start| start.wall().to_string());
+    let mut facts = vec![
+        ("protocol", row.protocol.to_string()),
+        ("start", start.unwrap_or_else(|| "unknown".to_owned())),
+        ("end", row.end.wall().to_string()),
+        (
+            "end was",
+            match row.provenance {
+                Provenance::Inferred => "inferred",
+                _ => "observed",
+            }
+            .to_owned(),
+        ),
+        (
+            "source before translation",
+            end(row.pre.src, row.pre.src_port),
+        ),
+        (
+            "source after translation",
+            end(row.post.src, row.post.src_port),
+        ),
+        ("destination before it", end(row.pre.dst, row.pre.dst_port)),
+        ("destination after it", end(row.post.dst, row.post.dst_port)),
+    ];
+    if let Some(totals) = row.totals {
+        for (name, counters) in [("sent", totals.original), ("received", totals.reply)] {
+            facts.push((
+                name,
+                format!("{} packets, {} octets", counters.packets, counters.octets),
+            ));
+        }
+    }
+    if row.mark != 0 {
+        facts.push(("mark", row.mark.to_string()));
+    }
+    if row.zone != 0 {
+        facts.push(("zone", row.zone.to_string()));
+    }
+    facts
+}
+
+/// Tells how far the work is, on a terminal.
+struct Progress {
+    shown: Uptime,
+    is_terminal: bool,
+    has_line: bool,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            shown: clock::read().up,
+            is_terminal: io::stderr().is_terminal(),
+            has_line: false,
+        }
+    }
+
+    fn show(&mut self, done: u64, all: u64) {
+        if !self.is_terminal {
+            return;
+        }
+        let now = clock::read().up;
+        if now.saturating_since(self.shown) >= REFRESH {
+            self.shown = now;
+            self.has_line = true;
+            let mega = |octets: u64| octets / 1_000_000;
+            // With the standard error gone, nobody is left to be told.
+            let line = format!("\r{} of {} MB", mega(done), mega(all));
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+    }
+
+    fn clear(&self) {
+        if self.has_line {
+            let _ = io::stderr().write_all(b"\r\x1b[K");
+        }
+    }
+}
+
+fn parse_key(text: &str) -> Result<PublicKey, String> {
+    text.parse().map_err(|error: &str| error.to_owned())
+}

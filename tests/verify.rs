@@ -1,0 +1,595 @@
+//! `nattrail verify` and `nattrail who --proof` as a user runs them: a sound archive is accepted, and each kind of damage is
+//! found and named.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::SystemTime;
+
+use nattrail::archive::evidence::Evidence;
+use nattrail::archive::row::{Millis, Row};
+use nattrail::archive::spool::{Place, Spool};
+use nattrail::session::{Counters, Gap, GapCause, Protocol, Provenance, Totals, Tuple};
+use nattrail::time::Wall;
+use serde_json::Value;
+use support::can_run;
+use support::recipe::recipe;
+use tempfile::TempDir;
+
+/// 2026-11-20T20:00:00Z.
+const START: u64 = 1_795_204_800_000;
+const MINUTE: u64 = 60_000;
+const HOUR: u64 = 60 * MINUTE;
+
+/// The archive of a gateway, six hours over a midnight. Each hour has three sessions that ended, and one that ends after
+/// its end and waits in the spool.
+struct Archive {
+    directory: TempDir,
+    spool: Spool,
+    hours: u64,
+}
+
+impl Archive {
+    /// Sealed and signed.
+    fn new() -> Self {
+        let mut archive = Self::empty();
+        for _ in 0..6 {
+            archive.hour();
+            archive.sign();
+        }
+        archive
+    }
+
+    fn empty() -> Self {
+        let directory = TempDir::new().unwrap();
+        let root = directory.path().join("archive");
+        Self {
+            spool: Spool::open(&root, "gw1", Millis::new(START)).unwrap(),
+            directory,
+            hours: 0,
+        }
+    }
+
+    /// Seals an hour.
+    fn hour(&mut self) {
+        let hour = START + self.hours * HOUR;
+        let port = 1_000 * (self.hours as u16 + 1);
+        for number in 0..4 {
+            let end = hour + u64::from(number) * 20 * MINUTE + MINUTE;
+            self.spool.push_begun();
+            self.spool.push(&row(port + number, end - MINUTE, end));
+        }
+        self.spool.push_gap(&Gap {
+            cause: GapCause::Overflow,
+            from: Wall::from_millis(hour),
+            to: Wall::from_millis(hour + MINUTE),
+            lost: Some(12),
+        });
+        self.hours += 1;
+        let next = self.hours;
+        self.spool.commit(Place { run: 1, next }).unwrap();
+        self.spool.seal(Millis::new(hour + HOUR)).unwrap();
+    }
+
+    fn sign(&mut self) {
+        let now = Wall::from_millis(START + self.hours * HOUR + MINUTE);
+        // A process of its own each time.
+        let mut evidence = Evidence::new(&self.root(), "gw1");
+        assert!(evidence.append(self.spool.sealed_number(), now).unwrap());
+    }
+
+    fn root(&self) -> PathBuf {
+        self.directory.path().join("archive")
+    }
+
+    /// The files below a directory of the archive, sorted.
+    fn files(&self, below: &str) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut directories = vec![self.root().join(below)];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true => directories.push(path),
+                    false => files.push(path),
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let config = self.directory.path().join("n.toml");
+        let text = format!(
+            "[pending]\ndatabase = \"/nonexistent/pending.db\"\n[archive]\ndirectory = \"{}\"\n",
+            self.root().display()
+        );
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nattrail"));
+        command.arg("-c").arg(config).args(arguments);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("NATTRAIL_") {
+                command.env_remove(name);
+            }
+        }
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn key(&self) -> String {
+        let output = self.run(&["archive", "key"]);
+        assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+        text(&output.stdout).trim_end().to_owned()
+    }
+
+    fn verify(&self, arguments: &[&str]) -> (i32, Value) {
+        let output = self.run(&[&["verify", "--json"], arguments].concat());
+        let object = serde_json::from_slice(&output.stdout);
+        let why = text(&output.stderr);
+        (status(&output), object.unwrap_or_else(|_| panic!("{why}")))
+    }
+
+    fn assert_sound(&self) {
+        let (status, audit) = self.verify(&["--key", &self.key()]);
+        assert_eq!((status, &audit["sound"]), (0, &true.into()), "{audit:#}");
+    }
+
+    /// Expects exactly these findings: files, and a part of each reason.
+    fn assert_found(&self, arguments: &[&str], expected: &[(&Path, &str)]) {
+        let (status, audit) = self.verify(arguments);
+        assert_eq!((status, &audit["sound"]), (4, &false.into()), "{audit:#}");
+        let found = audit["findings"].as_array().unwrap();
+        assert_eq!(found.len(), expected.len(), "{audit:#}");
+        for (file, reason) in expected {
+            let file = file.strip_prefix(self.root()).unwrap_or(file);
+            let is_it = |finding: &&Value| {
+                finding["file"] == file.to_str().unwrap()
+                    && finding["reason"].as_str().unwrap().contains(reason)
+            };
+            assert!(
+                found.iter().any(|it| is_it(&it)),
+                "{file:?} {reason}: {audit:#}"
+            );
+        }
+    }
+}
+
+fn row(port: u16, start: u64, end: u64) -> Row {
+    let tuple = |src: &str, src_port| Tuple {
+        src: src.parse().unwrap(),
+        dst: "198.51.100.7".parse().unwrap(),
+        src_port,
+        dst_port: 443,
+    };
+    let counters = |octets| Counters { packets: 3, octets };
+    Row {
+        pre: tuple("10.1.2.3", 40_356),
+        post: tuple("203.0.113.9", port),
+        protocol: Protocol::UDP,
+        start: Some(Millis::new(start)),
+        end: Millis::new(end),
+        totals: Some(Totals {
+            original: counters(274),
+            reply: counters(180),
+        }),
+        mark: 0,
+        zone: 0,
+        provenance: Provenance::Kernel,
+    }
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8_lossy(octets).into_owned()
+}
+
+/// Changes one octet in the middle.
+fn flip(path: &Path) {
+    let mut octets = fs::read(path).unwrap();
+    let at = octets.len() / 2;
+    octets[at] ^= 1;
+    fs::write(path, octets).unwrap();
+}
+
+fn age(path: &Path) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+}
+
+/// Edits a record before it is signed, as a false gateway would.
+fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
+    let mut record = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    change(&mut record);
+    fs::write(path, serde_json::to_vec_pretty(&record).unwrap()).unwrap();
+}
+
+#[test]
+fn a_sound_archive_is_accepted_and_says_what_it_has() {
+    let archive = Archive::new();
+    let output = archive.run(&["verify"]);
+    assert_eq!(status(&output), 0, "{}", text(&output.stdout));
+    let (shown, key) = (text(&output.stdout), archive.key());
+    assert!(key.starts_with("nattrail/gw1+"), "{key}");
+    assert!(
+        shown.starts_with("gateway gw1: 8 entries, 6 seals until 2026-11-21T02:00:00"),
+        "{shown}"
+    );
+    assert!(
+        shown.contains(&format!(
+            "this trusts the first key of the log itself, {key}\n"
+        )),
+        "{shown}"
+    );
+    // 23 of 24 sessions: the last one ends later.
+    assert!(
+        shown.contains("files with 23 sessions are as they were sealed\n"),
+        "{shown}"
+    );
+    let output = archive.run(&["verify", "--key", &key]);
+    assert!(
+        !text(&output.stdout).contains("trusts"),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+#[test]
+fn an_archive_is_sound_after_its_files_were_merged_and_in_a_copy() {
+    let mut archive = Archive::new();
+    for day in [START, START + 24 * HOUR] {
+        assert!(!archive.spool.compact(Millis::new(day)).unwrap().is_empty());
+    }
+    archive.sign();
+    archive.assert_sound();
+    let (_, audit) = archive.verify(&[]);
+    assert_eq!(
+        (&audit["sessions"], &audit["files"]),
+        (&23.into(), &2.into()),
+        "{audit:#}"
+    );
+    let copy = archive.directory.path().join("copy");
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(archive.root())
+        .arg(&copy)
+        .status();
+    assert!(copied.unwrap().success());
+    fs::remove_dir_all(copy.join("spool")).unwrap();
+    let (status, audit) = archive.verify(&[copy.to_str().unwrap()]);
+    assert_eq!(status, 0, "{audit:#}");
+}
+
+#[test]
+fn a_file_that_was_changed_cut_short_deleted_or_added_is_named() {
+    let archive = Archive::new();
+    let file = archive.files("sessions").remove(2);
+    let whole = fs::read(&file).unwrap();
+    flip(&file);
+    archive.assert_found(&[], &[(&file, "the file was changed: its SHA-256 is ")]);
+    fs::write(&file, &whole[..whole.len() - 9]).unwrap();
+    archive.assert_found(&[], &[(&file, "it is damaged")]);
+    fs::remove_file(&file).unwrap();
+    archive.assert_found(
+        &[],
+        &[(
+            &file,
+            "the file is missing, and with it 4 sessions: seal 3 of gw1",
+        )],
+    );
+    fs::write(&file, &whole).unwrap();
+    archive.assert_sound();
+    let added = file.with_file_name("other.parquet");
+    fs::write(&added, &whole).unwrap();
+    archive.assert_found(&[], &[(&added, "the file was added")]);
+    fs::create_dir(archive.root().join("sessions2")).unwrap();
+    let elsewhere = archive.root().join("sessions2/other.parquet");
+    fs::rename(&added, &elsewhere).unwrap();
+    archive.assert_found(&[], &[(&elsewhere, "the file was added")]);
+}
+
+#[test]
+fn a_seal_record_that_was_changed_deleted_or_added_is_named() {
+    let archive = Archive::new();
+    let records = archive.files("seals");
+    let whole = fs::read(&records[1]).unwrap();
+    flip(&records[1]);
+    archive.assert_found(&[], &[(&records[1], "the seal record was changed")]);
+    fs::remove_file(&records[1]).unwrap();
+    archive.assert_found(&[], &[(&records[1], "the seal record is missing")]);
+    fs::write(&records[1], &whole).unwrap();
+    let added = records[1].with_file_name("other.json");
+    fs::write(&added, &whole).unwrap();
+    archive.assert_found(&[], &[(&added, "does not belong here")]);
+    let mut other = Archive::empty();
+    other.hour();
+    let false_one = archive.root().join("seals/date=2026-11-20/false.json");
+    fs::copy(&other.files("seals")[0], &false_one).unwrap();
+    fs::remove_file(&added).unwrap();
+    edit(&false_one, |seal| {
+        seal["until"] = "2026-11-20T21:30:00.000Z".into()
+    });
+    let name = "gw1-20261120T200000Z-20261120T213000Z-1-0.json";
+    let named = false_one.with_file_name(name);
+    fs::rename(&false_one, &named).unwrap();
+    archive.assert_found(&[], &[(&named, "the seal record was added: no entry")]);
+}
+
+#[test]
+fn a_log_that_was_changed_cut_off_or_taken_away_is_named() {
+    let mut archive = Archive::new();
+    let key = archive.key();
+    let (log, away) = (
+        archive.root().join("log/gw1"),
+        archive.directory.path().join("away"),
+    );
+    let tile = log.join("tile/0/000.p/8");
+    let whole = fs::read(&tile).unwrap();
+    flip(&tile);
+    archive.assert_found(&[], &[(&tile, "was changed")]);
+    fs::write(&tile, whole).unwrap();
+    let copied = Command::new("cp").arg("-a").arg(&log).arg(&away).status();
+    assert!(copied.unwrap().success());
+    archive.hour();
+    archive.sign();
+    let witness = archive.directory.path().join("witness");
+    fs::copy(log.join("checkpoint"), &witness).unwrap();
+    let witness = ["--witness", witness.to_str().unwrap()];
+    assert_eq!(archive.verify(&witness).0, 0);
+    // The log as it was before the last seal, whose record and files go, too.
+    for below in ["sessions", "seals"] {
+        fs::remove_file(archive.files(below).last().unwrap()).unwrap();
+    }
+    fs::remove_dir_all(&log).unwrap();
+    fs::rename(&away, &log).unwrap();
+    archive.assert_found(&witness, &[(&log.join("checkpoint"), "the log is cut off")]);
+    fs::remove_dir_all(archive.root().join("log")).unwrap();
+    let missing = [(Path::new("log"), "the log \"nattrail/gw1\", of which a key")];
+    let records = (
+        Path::new("log/gw1"),
+        "there are seal records of this gateway",
+    );
+    archive.assert_found(&["--key", &key], &[missing[0], records]);
+    archive.assert_found(&[], &[records]);
+}
+
+#[test]
+fn a_log_that_was_written_anew_has_another_key() {
+    let (archive, other) = (Archive::new(), Archive::new());
+    let (status, audit) = archive.verify(&["--key", &other.key()]);
+    assert_eq!(status, 4);
+    let reason = audit["findings"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("the key that was given"), "{audit:#}");
+}
+
+#[test]
+fn a_seal_that_was_not_signed_for_an_hour_is_named() {
+    let mut archive = Archive::new();
+    archive.hour();
+    let (status, audit) = archive.verify(&[]);
+    assert_eq!((status, &audit["unsigned"]), (0, &1.into()), "{audit:#}");
+    let record = archive.files("seals").pop().unwrap();
+    age(&record);
+    archive.assert_found(
+        &[],
+        &[(
+            &record,
+            "written over an hour ago, and its log does not have it",
+        )],
+    );
+    // The process that comes next makes up for it.
+    archive.sign();
+    archive.assert_sound();
+}
+
+#[test]
+fn counters_that_do_not_add_up_are_named() {
+    for (name, expected) in [
+        (
+            "ended",
+            "1 sessions were kept before and 5 ended, but 4 are in files",
+        ),
+        ("kept", "the counters do not add up"),
+        ("damaged", "the counters do not add up"),
+        ("lost", "13 records were lost, and 12 by its gaps"),
+    ] {
+        let mut archive = Archive::new();
+        archive.hour();
+        let record = archive.files("seals").pop().unwrap();
+        edit(&record, |seal| {
+            seal[name] = (seal[name].as_u64().unwrap() + 1).into()
+        });
+        archive.sign();
+        archive.assert_found(&[], &[(&record, expected)]);
+    }
+}
+
+#[test]
+fn a_seal_that_says_another_number_of_rows_is_named() {
+    let mut archive = Archive::new();
+    archive.hour();
+    let record = archive.files("seals").pop().unwrap();
+    edit(&record, |seal| {
+        seal["files"][0]["rows"] = 3.into();
+        seal["kept"] = 2.into();
+    });
+    archive.sign();
+    let file = archive.files("sessions").pop().unwrap();
+    archive.assert_found(
+        &[],
+        &[(
+            &file,
+            "the file has 4 sessions of gw1, seal 7 of gw1 says 3",
+        )],
+    );
+}
+
+#[test]
+fn a_seal_that_the_log_lacks_is_a_hole() {
+    let mut archive = Archive::new();
+    archive.hour();
+    fs::remove_file(archive.files("seals").pop().unwrap()).unwrap();
+    let file = archive.files("sessions").pop().unwrap();
+    archive.hour();
+    archive.sign();
+    let record = archive.files("seals").pop().unwrap();
+    archive.assert_found(
+        &[],
+        &[
+            (&file, "the file was added"),
+            (&record, "seals 7 to 7 are missing before it"),
+            (&record, "it tells of the time from 2026-11-21T03:00:00"),
+        ],
+    );
+}
+
+/// The session of the third hour that begins with it.
+const QUESTION: [&str; 6] = [
+    "who",
+    "203.0.113.9:3000",
+    "--proto",
+    "udp",
+    "--at",
+    "2026-11-20 22:00:30",
+];
+
+impl Archive {
+    fn proof(&self) -> PathBuf {
+        self.directory.path().join("session.proof")
+    }
+
+    /// Asks the question with a proof.
+    fn prove(&self, question: &[&str]) -> Output {
+        let file = self.proof();
+        self.run(&[question, &["--proof", file.to_str().unwrap()]].concat())
+    }
+
+    fn verify_proof(&self, key: &str) -> Output {
+        self.run(&[
+            "verify",
+            "--bundle",
+            self.proof().to_str().unwrap(),
+            "--key",
+            key,
+        ])
+    }
+}
+
+#[test]
+fn the_proof_of_an_answer_shows_the_session_and_nothing_else() {
+    let archive = Archive::new();
+    let output = archive.prove(&QUESTION);
+    assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+    let output = archive.verify_proof(&archive.key());
+    assert_eq!(status(&output), 0, "{}", text(&output.stdout));
+    let shown = text(&output.stdout);
+    for line in [
+        "log                         nattrail/gw1\n",
+        "gateway                     gw1\n",
+        "end                         2026-11-20T22:01:00.000Z\n",
+        "source before translation   10.1.2.3:40356\n",
+        "source after translation    203.0.113.9:3000\n",
+        "sent                        3 packets, 274 octets\n",
+    ] {
+        assert!(shown.contains(line), "{line}{shown}");
+    }
+    let other = Archive::new().key();
+    let output = archive.verify_proof(&other);
+    assert_eq!(status(&output), 4);
+    assert!(text(&output.stdout).contains("is not the one that was given"));
+}
+
+#[test]
+fn a_proof_is_refused_after_any_octet_of_it_was_changed() {
+    let archive = Archive::new();
+    archive.prove(&QUESTION);
+    let (key, whole) = (archive.key(), fs::read(archive.proof()).unwrap());
+    for at in (0..whole.len()).step_by(whole.len() / 30) {
+        let mut octets = whole.clone();
+        octets[at] ^= 1;
+        fs::write(archive.proof(), octets).unwrap();
+        let output = archive.verify_proof(&key);
+        assert_eq!(status(&output), 4, "octet {at}: {}", text(&output.stdout));
+        assert!(text(&output.stdout).starts_with("WRONG "));
+    }
+}
+
+#[test]
+fn the_recipe_of_the_manual_takes_the_proof_of_an_answer() {
+    if !can_run(&["python3", "openssl"]) {
+        return;
+    }
+    let mut archive = Archive::new();
+    // The file and the entry after a day was merged, too.
+    for _ in 0..2 {
+        assert_eq!(status(&archive.prove(&QUESTION)), 0);
+        let program = archive.directory.path().join("check.py");
+        fs::write(&program, recipe()).unwrap();
+        let mut python = Command::new("python3");
+        let python = python.arg(&program).arg(archive.proof()).arg(archive.key());
+        let output = python
+            .current_dir(archive.directory.path())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let shown = text(&output.stdout);
+        assert!(
+            shown.contains("source before translation 10.1.2.3 40356\n"),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("source after translation 203.0.113.9 3000\n"),
+            "{shown}"
+        );
+        archive.spool.compact(Millis::new(START)).unwrap();
+        archive.sign();
+    }
+}
+
+#[test]
+fn an_answer_without_a_proof_is_given_and_says_why() {
+    let mut archive = Archive::new();
+    archive.hour();
+    let no_proof = |question: &[&str], reason: &str| {
+        let output = archive.prove(question);
+        assert_eq!(status(&output), 69);
+        let (answer, said) = (text(&output.stdout), text(&output.stderr));
+        assert!(answer.contains("10.1.2.3"), "{answer}");
+        assert!(said.contains(reason), "{said}");
+        assert!(!archive.proof().exists());
+    };
+    let at = |address: &'static str, time: &'static str| ["who", address, "--at", time];
+    no_proof(
+        &at("203.0.113.9:7001", "2026-11-21 02:20:30"),
+        "no entry of its evidence log names the file",
+    );
+    no_proof(
+        &at("203.0.113.9:7003", "2026-11-21 03:00:30"),
+        "that is done after the end of its hour, at 2026-11-21T04:01:00",
+    );
+    let day = [
+        "who",
+        "--subscriber",
+        "10.1.2.3",
+        "--from",
+        "2026-11-20",
+        "--until",
+        "2026-11-20",
+    ];
+    no_proof(&day, "a proof is of one session, and the answer has 17");
+    // A file with the session, and with one that nobody sealed.
+    let mut other = Archive::empty();
+    (0..2).for_each(|_| other.hour());
+    let begin = START + 2 * HOUR;
+    other.spool.push(&row(9_999, begin, begin + MINUTE));
+    other.hour();
+    let file = archive.files("sessions").remove(2);
+    fs::copy(other.files("sessions").remove(2), file).unwrap();
+    no_proof(&QUESTION, "is not the file that its evidence log names");
+}
