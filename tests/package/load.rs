@@ -60,7 +60,8 @@ impl Account {
     /// # Panics
     /// When the journal never gets each session's end.
     pub fn of(container: &Container, act: impl FnOnce()) -> Self {
-        let cursor = container.run("journalctl --quiet --lines=0 --show-cursor");
+        let cursor =
+            container.run("journalctl --namespace=nattrail --quiet --lines=0 --show-cursor");
         let cursor = cursor.trim().trim_start_matches("-- cursor: ").to_owned();
         let stop = AtomicBool::new(false);
         let mut account = Self::default();
@@ -135,7 +136,7 @@ impl Account {
     fn wait_for_records(&mut self, container: &Container, cursor: &str) {
         // This uses no match: with one, journalctl skips the first entry after the cursor.
         let command = format!(
-            "journalctl --sync; journalctl --quiet --output=json --after-cursor='{cursor}' | grep '\"NAT_EVENT\"'"
+            "journalctl --namespace=nattrail --sync; journalctl --namespace=nattrail --quiet --output=json --after-cursor='{cursor}' | grep '\"NAT_EVENT\"'"
         );
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
@@ -150,7 +151,7 @@ impl Account {
                 "no delete of {missing:?}, among others; gaps: {:#?}\n{}",
                 self.gaps,
                 container.run(
-                    "nattrail status; journalctl --no-pager --unit=systemd-journald --lines=20"
+                    "nattrail status; journalctl --no-pager --unit='systemd-journald*' --lines=20"
                 )
             );
             thread::sleep(Duration::from_millis(200));

@@ -72,6 +72,7 @@ fn it_serves_and_goes_on_a_real_system() {
     install(&container, &built.deb());
 
     logs_at_once(&container);
+    the_archive_answers(&container);
     check_knows_the_sandbox(&container);
     units_are_tight_and_sound(&container);
     shipped_configurations_are_accepted(&container);
@@ -113,6 +114,33 @@ fn logs_at_once(container: &Container) {
     assert_eq!(container.run(owner), "nattrail 750\nnattrail 750\n");
 }
 
+/// The archive is on, belongs to a user of its own, and answers those who may ask, and nobody else.
+fn the_archive_answers(container: &Container) {
+    container.run("systemctl is-active nattrail-archive");
+    let owner = "stat --format '%U %G %a' /var/lib/nattrail-archive";
+    assert_eq!(
+        container.run(owner),
+        "nattrail-archive nattrail-audit 2750\n"
+    );
+    // The session has ended by now.
+    let ask =
+        "nattrail who 198.51.100.1 --proto udp --from @$(($(date +%s) - 60)) --until @$(date +%s)";
+    container.wait_for("nattrail status | grep 'Output: *archive,.* behind 0,'");
+    container.run(&format!("{ask} | grep '192.0.2.2'"));
+    let other = "setpriv --reuid nobody --regid nogroup";
+    container.run(&format!(
+        "{other} --groups nattrail,nattrail-audit {ask} | grep '192.0.2.2'"
+    ));
+    assert!(!container.holds(&format!("{other} --clear-groups {ask}")));
+    let daemon = "setpriv --reuid nattrail --regid nattrail --init-groups";
+    assert!(!container.holds(&format!("{daemon} ls /var/lib/nattrail-archive")));
+    // An archive that is stopped for a while lacks nothing.
+    container
+        .run("systemctl stop nattrail-archive; /root/traffic; systemctl start nattrail-archive");
+    container.wait_for("nattrail status | grep 'Output: *archive,.* behind 0,'");
+    assert_eq!(warnings(container), "");
+}
+
 /// This uses the real unit of systemd.
 fn check_knows_the_sandbox(container: &Container) {
     container.run(
@@ -131,13 +159,17 @@ fn warnings(container: &Container) -> String {
 }
 
 fn units_are_tight_and_sound(container: &Container) {
-    let units = "/lib/systemd/system/nattrail.service /lib/systemd/system/nattrail@.service";
+    let units = "/lib/systemd/system/nattrail.service /lib/systemd/system/nattrail@.service /lib/systemd/system/nattrail-archive.service";
     let verified = container.attempt(&format!("systemd-analyze verify --man=no {units}"));
     assert_eq!(String::from_utf8_lossy(&verified.stderr), "");
     assert!(verified.status.success());
     // The threshold is in tenths.
     let threshold = "systemd-analyze security --no-pager --offline=true --threshold=19";
-    for unit in ["nattrail.service", "nattrail@.service"] {
+    for unit in [
+        "nattrail.service",
+        "nattrail@.service",
+        "nattrail-archive.service",
+    ] {
         container.run(&format!("{threshold} {unit}"));
     }
 }
@@ -179,11 +211,8 @@ systemctl reload nattrail
     let line =
         r#"^<182>1 [^ ]+Z gateway nattrail [0-9]+ SADD \[nsess ISADDR="192.0.2.2" .*PROTO="17"\]$"#;
     container.wait_for(&format!("grep -E '{line}' /var/log/nattrail-rfc5424.log"));
-    for name in ["nattrail", "nattrail-unverified"] {
-        container.wait_for(&format!(
-            "grep 'nattrail.* event=create .* pre_src=192.0.2.2 ' /var/log/{name}.log"
-        ));
-    }
+    container
+        .wait_for("grep 'nattrail.* event=create .* pre_src=192.0.2.2 ' /var/log/nattrail.log");
     forged_records_are_told_apart(container);
     let modes = "stat --format '%U %G %a' /run/nattrail-rsyslog /var/log/nattrail*.log";
     let file = "root adm 640\n";
@@ -201,9 +230,12 @@ systemctl reload nattrail
 /// No file and no answer of nattrail's contains lines that another user writes in its name.
 fn forged_records_are_told_apart(container: &Container) {
     let other = "setpriv --reuid nobody --regid nogroup --clear-groups";
+    let journal = "/run/systemd/journal";
     container.run(&format!(
         "{other} logger -t nattrail -p local6.info 'event=create post_src=203.0.113.66'
-        printf 'MESSAGE=x\nSYSLOG_IDENTIFIER=nattrail\nNAT_POST_SRC=203.0.113.66\n' | {other} logger --journald"
+        printf 'MESSAGE=x\nSYSLOG_IDENTIFIER=nattrail\nNAT_POST_SRC=203.0.113.66\n' >entry
+        unshare --mount sh -c 'mount --bind {journal}.nattrail/socket {journal}/socket; {other} logger --journald <entry'
+        rm entry"
     ));
     let socket = "/run/nattrail-rsyslog/socket";
     assert!(!container.holds(&format!(
@@ -213,12 +245,14 @@ fn forged_records_are_told_apart(container: &Container) {
     assert!(!container.holds("grep 203.0.113.66 /var/log/nattrail.log"));
     let asked = |of: &str| {
         container.run(&format!(
-            "journalctl --quiet {of} NAT_POST_SRC=203.0.113.66"
+            "journalctl --namespace=nattrail --quiet {of} NAT_POST_SRC=203.0.113.66"
         ))
     };
     assert_ne!(asked("--identifier nattrail"), "");
     assert_eq!(asked("--unit nattrail"), "");
-    assert!(container.holds("journalctl --quiet --unit nattrail NAT_PRE_SRC=192.0.2.2 | grep ."));
+    assert!(container.holds(
+        "journalctl --namespace=nattrail --quiet --unit nattrail NAT_PRE_SRC=192.0.2.2 | grep ."
+    ));
 }
 
 /// Its lines are in files of their own: rsyslog writes the syslog lines, and the file is where the sandbox lets the
@@ -270,7 +304,7 @@ ip netns exec client bash -c 'echo x >/dev/udp/203.0.113.7/7776'"#,
         logrotate --force /etc/logrotate.conf
         stat --format '%U %a' /var/log/nattrail/flows.csv-2*",
     );
-    assert_eq!(rotated, "nattrail 600\n");
+    assert_eq!(rotated, "nattrail 640\n");
     // The signal makes nattrail begin it anew.
     container.wait_for("test -e /var/log/nattrail/flows.csv");
     container.run(
@@ -398,20 +432,20 @@ fn a_full_disk_does_not_end_it(container: &Container) {
     container.wait_for("nattrail status | grep '^Database: *available'");
     container.run("systemctl stop nattrail; umount /var/lib/nattrail; systemctl start nattrail");
     // The journal has received more than its usual limit within its usual interval.
-    assert!(!container.holds("journalctl --unit=systemd-journald | grep Suppressed"));
+    assert!(!container.holds("journalctl | grep Suppressed"));
 }
 
 /// A connection from before is closed once, as inferred; the service and the kernel's settings are restored.
 fn a_reboot_ends_what_was_open(container: &mut Container) {
     container.run("ip netns exec client bash -c 'echo x >/dev/udp/203.0.113.7/7777'");
     container.wait_for(
-        "journalctl --quiet --identifier=nattrail NAT_EVENT=create NAT_PRE_DPORT=7777 | grep .",
+        "journalctl --namespace=nattrail --quiet NAT_EVENT=create NAT_PRE_DPORT=7777 | grep .",
     );
     container.wait_for("nattrail pending | grep 203.0.113.7:7777");
     container.reboot();
     container.run("systemctl is-active nattrail; nattrail check");
     let find =
-        "journalctl --quiet --output=cat --identifier=nattrail NAT_PRE_DPORT=7777 NAT_EVENT=delete";
+        "journalctl --namespace=nattrail --quiet --output=cat NAT_PRE_DPORT=7777 NAT_EVENT=delete";
     container.wait_for(&format!("{find} | grep inferred=yes"));
     assert_eq!(container.run(find).lines().count(), 1);
     container.wait_for("! nattrail pending | grep 203.0.113.7:7777");
@@ -420,11 +454,11 @@ fn a_reboot_ends_what_was_open(container: &mut Container) {
 
 fn goes_cleanly(container: &Container) {
     container.run("systemctl start nattrail@green; apt-get remove --quiet --yes nattrail");
-    assert!(!container.holds("systemctl is-active nattrail nattrail@green"));
+    assert!(!container.holds("systemctl is-active nattrail nattrail@green nattrail-archive"));
     assert_eq!(container.run("nft list tables inet"), "");
     // The remaining files of the package must not make logrotate fail.
     container.run(
-        "rm /var/log/nattrail*-2*
+        "rm -f /var/log/nattrail*-2*
         setpriv --reuid nattrail --regid nattrail --clear-groups sh -c 'echo x >/var/log/nattrail/nat.csv'
         logrotate --force /etc/logrotate.d/nattrail
         test -e /var/log/nattrail/nat.csv-*",
@@ -435,7 +469,12 @@ fn goes_cleanly(container: &Container) {
     let left = container.run(find);
     // Only the records remain, and the message names their place.
     for path in left.lines() {
-        assert!(path.starts_with("/var/log/nattrail"), "{path}");
+        let kept = [
+            "/var/log/nattrail",
+            "/var/log/journal",
+            "/var/lib/nattrail-archive",
+        ];
+        assert!(kept.iter().any(|kept| path.starts_with(kept)), "{path}");
         let named = said.lines().any(|line| line.trim() == path);
         assert!(named, "{path}: {said}");
     }
