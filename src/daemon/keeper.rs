@@ -31,6 +31,8 @@ const MANY_CHANGES: usize = (1 << 16) - 4096;
 /// How long a commit waits for a checkpoint before records leave without it, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BUSY_RETRY: Duration = Duration::from_millis(5);
+/// How long the start waits for a database that cannot be opened.
+const OPENING: Duration = Duration::from_secs(1);
 /// The least time between attempts while the database cannot be written: each also bounds the records that wait in memory.
 const FAILING_PAUSE: Duration = Duration::from_secs(1);
 /// Blocks that one commit evicts for want of room, beyond as many as it writes.
@@ -72,7 +74,17 @@ impl Opened {
     pub fn open(config: &config::Pending) -> Result<Self, super::Error> {
         let path = &config.database;
         let heartbeat = store::heartbeat(path);
-        match find(path) {
+        let begun = clock::uptime();
+        let found = loop {
+            match find(path) {
+                // After a crash, whoever opens the database first has it locked while reading its write-ahead log.
+                Err(Error::Unavailable(_)) if clock::uptime().saturating_since(begun) < OPENING => {
+                    thread::sleep(BUSY_RETRY);
+                }
+                found => break found,
+            }
+        };
+        match found {
             Err(error @ Error::Locked) => {
                 let path = path.display();
                 Err(super::Error::Busy(format!("database \"{path}\" {error}")))

@@ -31,7 +31,9 @@ fn whatever_is_killed_the_archive_has_every_record_once() {
             scene.net.end_connections();
         }
         if kills_daemon {
-            scene.daemon.take().unwrap().kill();
+            let ended = scene.daemon.take().unwrap().kill();
+            let is_locked = |line: &String| line.contains("database is locked");
+            assert!(!ended.stderr.iter().any(is_locked), "{:#?}", ended.stderr);
             scene.start_daemon();
         }
         if kills_archiver {
@@ -47,7 +49,13 @@ fn whatever_is_killed_the_archive_has_every_record_once() {
     assert!(doubles.is_empty(), "{rounds} rounds: {doubles:?}");
     let archived: BTreeSet<_> = rows.into_keys().collect();
     let missing: Vec<_> = expected.difference(&archived).collect();
-    assert!(missing.is_empty(), "{rounds} rounds: {missing:?}");
+    let gaps = scene.gaps();
+    assert!(
+        missing.is_empty(),
+        "{rounds} rounds: {} missing, {:?}; gaps: {gaps:#?}",
+        missing.len(),
+        missing.iter().take(3).collect::<Vec<_>>()
+    );
     let others: Vec<_> = archived.difference(&expected).collect();
     assert!(others.is_empty(), "{rounds} rounds: {others:?}");
     assert!(

@@ -8,6 +8,7 @@ use std::process::Command;
 use nattrail::archive::row::{Millis, Row};
 use nattrail::archive::spool::Reader;
 use nattrail::archive::table::Table;
+use nattrail::archive::tree::ArchivedGap;
 use nattrail::archive::wanted::Wanted;
 use serde_json::Value;
 
@@ -120,6 +121,15 @@ impl Scene {
             Table::open(&path).unwrap().for_each(&mut count).unwrap();
         }
         found
+    }
+
+    /// The gaps in the archive.
+    pub fn gaps(&self) -> Vec<ArchivedGap> {
+        let reader = Reader::open(&self.root()).unwrap();
+        let all = Millis::default()..=Millis::MAX;
+        let seals = reader.seals(&all).unwrap().into_iter();
+        let sealed = seals.flat_map(|seal| seal.gaps);
+        sealed.chain(reader.gaps().iter().cloned()).collect()
     }
 
     /// The sessions in the copy that ended. A kill may leave a line torn, which the next run repeats.
