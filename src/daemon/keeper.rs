@@ -31,8 +31,9 @@ const MANY_CHANGES: usize = (1 << 16) - 4096;
 /// How long a commit waits for a checkpoint before records leave without it, and how often it looks.
 const PATIENCE: Duration = Duration::from_secs(10);
 const BUSY_RETRY: Duration = Duration::from_millis(5);
-/// How long the start waits for a database that cannot be opened.
-const OPENING: Duration = Duration::from_secs(1);
+/// How long the start waits for a database that is locked. After a crash, whoever opens it first has it locked while
+/// reading the write-ahead log, and that may be a reader.
+const OPENING: Duration = Duration::from_secs(5);
 /// The least time between attempts while the database cannot be written: each also bounds the records that wait in memory.
 const FAILING_PAUSE: Duration = Duration::from_secs(1);
 /// Blocks that one commit evicts for want of room, beyond as many as it writes.
@@ -74,17 +75,7 @@ impl Opened {
     pub fn open(config: &config::Pending) -> Result<Self, super::Error> {
         let path = &config.database;
         let heartbeat = store::heartbeat(path);
-        let begun = clock::uptime();
-        let found = loop {
-            match find(path) {
-                // After a crash, whoever opens the database first has it locked while reading its write-ahead log.
-                Err(Error::Unavailable(_)) if clock::uptime().saturating_since(begun) < OPENING => {
-                    thread::sleep(BUSY_RETRY);
-                }
-                found => break found,
-            }
-        };
-        match found {
+        match find(path, OPENING) {
             Err(error @ Error::Locked) => {
                 let path = path.display();
                 Err(super::Error::Busy(format!("database \"{path}\" {error}")))
@@ -99,8 +90,8 @@ impl Opened {
     }
 }
 
-fn find(path: &Path) -> Result<Found, Error> {
-    let store = Store::open(path)?;
+fn find(path: &Path, patience: Duration) -> Result<Found, Error> {
+    let store = Store::open_within(path, patience)?;
     let (last_run, places) = (store.last_run()?, store.places()?);
     Ok((store, last_run, places))
 }
@@ -356,7 +347,7 @@ impl Keeper {
         }
         // Its serials are not those of this run: this run's records replace its own.
         let cleared = |mut found: Found| found.0.clear_log().map(|()| found);
-        match find(&self.pending.database).and_then(cleared) {
+        match find(&self.pending.database, Duration::ZERO).and_then(cleared) {
             Ok((store, last_run, places)) => {
                 if let Some(gap) = untaken(&last_run, &places) {
                     engine.state_gap(gap);

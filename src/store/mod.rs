@@ -157,6 +157,11 @@ pub struct Store {
 impl Store {
     /// Opens the database, makes a missing one, and brings its schema up to date.
     pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::open_within(path, Duration::ZERO)
+    }
+
+    /// The same, and waits so long while another connection has it locked.
+    pub fn open_within(path: &Path, patience: Duration) -> Result<Self, Error> {
         let directory = path.parent().unwrap_or(path);
         DirBuilder::new()
             .recursive(true)
@@ -168,7 +173,7 @@ impl Store {
         let identity = create(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.busy_timeout(patience.max(BUSY_TIMEOUT))?;
         // Nothing may change until it is known to be ours: closing the connection would make SQLite merge the log.
         let has_log = fs::metadata(suffixed(path, "-wal")).is_ok_and(|log| log.len() > 0);
         let keep_log = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
@@ -177,6 +182,7 @@ impl Store {
         schema::prepare(&connection, is_empty)?;
         connection.set_db_config(keep_log, false)?;
         let log_octets = blocks::octets(&connection)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
         let checkpointer = Checkpointer::new(path, &connection)?;
         Ok(Self {
             path: path.to_owned(),
