@@ -11,7 +11,7 @@ use super::evidence::Evidence;
 use super::proof;
 use super::row::{Millis, Row};
 use super::spool::{self, Place, Spool};
-use crate::place::{Position, Serial, Span};
+use crate::place::{Missing, Position, Serial, Span};
 use crate::session::Record;
 use crate::store;
 use crate::store::reading::{self, Bookmark, Piece};
@@ -179,8 +179,10 @@ impl Follow {
 /// Pushes all of a piece, and returns the serial after it. Records that nobody can read any more become gaps.
 fn push(piece: &Piece, spool: &mut Spool) -> Serial {
     let mut next = piece.at.next;
-    if let Some(missing) = &piece.missing {
-        spool.push_gap(&missing.gap());
+    if let Some(missing) = piece.missing {
+        // Everything before that is in the archive.
+        let since = missing.since.max(spool.sealed_until().wall());
+        spool.push_gap(&Missing { since, ..missing }.gap());
     }
     for block in &piece.blocks {
         for record in reading::unread(block, next) {

@@ -11,6 +11,7 @@ use super::*;
 use crate::archive::audit::{self, Known};
 use crate::archive::spool::Reader;
 use crate::archive::table::Table;
+use crate::archive::tree::ArchivedGap;
 use crate::archive::wanted::Wanted;
 use crate::session::{Gap, GapCause, NatEvent};
 use crate::store::Places;
@@ -256,6 +257,8 @@ fn records_that_the_log_gave_up_are_a_gap_with_their_number() {
     gateway.session();
     gateway.pass(Duration::from_secs(1));
     let reader = Reader::open(gateway.root.path()).unwrap();
+    let before_the_archive = |gap: &&ArchivedGap| gap.from.wall() < Wall::from_secs(START);
+    assert_eq!(reader.gaps().iter().find(before_the_archive), None);
     let lost: Vec<_> = reader
         .gaps()
         .iter()
