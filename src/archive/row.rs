@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::{Counters, EventKind, NatEvent, Protocol, Provenance, Totals, Tuple};
 use crate::time::Wall;
-use crate::wire::record::Malformed;
+use crate::wire::record::{Malformed, Reader, put_number};
 
 /// A time in milliseconds since 1970, below 2^48. In JSON it is that of [`Wall`].
 #[derive(
@@ -172,20 +172,24 @@ impl Row {
     /// # Errors
     /// When the octets there are not those of a row. `octets` is then somewhere within them.
     pub fn decode(octets: &mut &[u8]) -> Result<Self, Malformed> {
-        let [flags, protocol] = take(octets)?;
+        let mut reader = Reader(octets);
+        let row = Self::read(&mut reader);
+        *octets = reader.0;
+        row
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let [flags, protocol] = reader.take()?;
         let has = |flag| flags & flag != 0;
-        let mut reader = Reader {
-            octets,
-            ipv6: has(IPV6),
-        };
-        let end = reader.time()?;
-        let start = has(HAS_START).then(|| reader.time()).transpose()?;
-        let post_src = reader.endpoint()?;
-        let pre_src = reader.endpoint()?;
-        let pre_dst = reader.endpoint()?;
-        let dnat = has(HAS_DNAT).then(|| reader.endpoint()).transpose()?;
-        let mark = has(HAS_MARK).then(|| take(reader.octets)).transpose()?;
-        let zone = has(HAS_ZONE).then(|| take(reader.octets)).transpose()?;
+        let endpoint = |reader: &mut Reader<'_>| endpoint(reader, has(IPV6));
+        let end = time(reader)?;
+        let start = has(HAS_START).then(|| time(reader)).transpose()?;
+        let post_src = endpoint(reader)?;
+        let pre_src = endpoint(reader)?;
+        let pre_dst = endpoint(reader)?;
+        let dnat = has(HAS_DNAT).then(|| endpoint(reader)).transpose()?;
+        let mark = has(HAS_MARK).then(|| reader.take()).transpose()?;
+        let zone = has(HAS_ZONE).then(|| reader.take()).transpose()?;
         let (mark, zone) = (mark.map(u32::from_be_bytes), zone.map(u16::from_be_bytes));
         let totals = has(HAS_TOTALS).then(|| reader.totals()).transpose()?;
         if flags > 127 || dnat == Some(pre_dst) || mark == Some(0) || zone == Some(0) {
@@ -209,38 +213,18 @@ impl Row {
     }
 }
 
-struct Reader<'a, 'b> {
-    octets: &'a mut &'b [u8],
-    ipv6: bool,
+fn time(reader: &mut Reader<'_>) -> Result<Millis, Malformed> {
+    let [a, b, c, d, e, f] = reader.take()?;
+    Ok(Millis(u64::from_be_bytes([0, 0, a, b, c, d, e, f])))
 }
 
-impl Reader<'_, '_> {
-    fn time(&mut self) -> Result<Millis, Malformed> {
-        let [a, b, c, d, e, f] = take(self.octets)?;
-        Ok(Millis(u64::from_be_bytes([0, 0, a, b, c, d, e, f])))
-    }
-
-    fn endpoint(&mut self) -> Result<(IpAddr, u16), Malformed> {
-        let address = if self.ipv6 {
-            IpAddr::from(take::<16>(self.octets)?)
-        } else {
-            IpAddr::from(take::<4>(self.octets)?)
-        };
-        Ok((address, u16::from_be_bytes(take(self.octets)?)))
-    }
-
-    fn totals(&mut self) -> Result<Totals, Malformed> {
-        let mut counters = || {
-            Ok(Counters {
-                packets: take_number(self.octets)?,
-                octets: take_number(self.octets)?,
-            })
-        };
-        Ok(Totals {
-            original: counters()?,
-            reply: counters()?,
-        })
-    }
+fn endpoint(reader: &mut Reader<'_>, ipv6: bool) -> Result<(IpAddr, u16), Malformed> {
+    let address = if ipv6 {
+        IpAddr::from(reader.take::<16>()?)
+    } else {
+        IpAddr::from(reader.take::<4>()?)
+    };
+    Ok((address, u16::from_be_bytes(reader.take()?)))
 }
 
 const fn tuple(src: (IpAddr, u16), dst: (IpAddr, u16)) -> Tuple {
@@ -262,37 +246,6 @@ fn put_endpoint(address: IpAddr, port: u16, out: &mut Vec<u8>) {
         IpAddr::V6(address) => out.extend_from_slice(&address.octets()),
     }
     out.extend_from_slice(&port.to_be_bytes());
-}
-
-fn take<const N: usize>(octets: &mut &[u8]) -> Result<[u8; N], Malformed> {
-    let (first, rest) = octets.split_first_chunk().ok_or(Malformed("too short"))?;
-    *octets = rest;
-    Ok(*first)
-}
-
-/// LEB128: seven bits an octet, the lowest first, and no octet more than needed.
-fn put_number(mut number: u64, out: &mut Vec<u8>) {
-    while number > 0x7f {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn take_number(octets: &mut &[u8]) -> Result<u64, Malformed> {
-    let mut number = 0_u64;
-    for shift in (0..u64::BITS).step_by(7) {
-        let [octet] = take(octets)?;
-        let bits = u64::from(octet & 0x7f);
-        number |= bits << shift;
-        if octet & 0x80 == 0 {
-            let is_shortest = (octet != 0 || shift == 0) && bits << shift >> shift == bits;
-            return is_shortest
-                .then_some(number)
-                .ok_or(Malformed("a number in another form"));
-        }
-    }
-    Err(Malformed("a number that is too long"))
 }
 
 #[cfg(test)]

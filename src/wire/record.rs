@@ -174,8 +174,8 @@ fn put_time(time: Wall, out: &mut Vec<u8>) {
     out.extend_from_slice(&time.as_nanos().to_le_bytes());
 }
 
-/// LEB128: seven bits an octet, the lowest first.
-fn put_number(mut number: u64, out: &mut Vec<u8>) {
+/// LEB128: seven bits an octet, the lowest first, and no octet more than needed.
+pub fn put_number(mut number: u64, out: &mut Vec<u8>) {
     while number > 0x7f {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -289,7 +289,7 @@ impl Reader<'_> {
         })
     }
 
-    fn totals(&mut self) -> Result<Totals, Malformed> {
+    pub fn totals(&mut self) -> Result<Totals, Malformed> {
         let mut counters = || {
             Ok(Counters {
                 packets: self.number()?,
@@ -302,13 +302,18 @@ impl Reader<'_> {
         })
     }
 
-    fn number(&mut self) -> Result<u64, Malformed> {
+    /// The reverse of [`put_number`], which takes nothing that it does not write.
+    pub fn number(&mut self) -> Result<u64, Malformed> {
         let mut number = 0;
         for shift in (0..u64::BITS).step_by(7) {
             let [octet] = self.take()?;
-            number |= u64::from(octet & 0x7f) << shift;
+            let bits = u64::from(octet & 0x7f);
+            number |= bits << shift;
             if octet & 0x80 == 0 {
-                return Ok(number);
+                let is_shortest = (octet != 0 || shift == 0) && bits << shift >> shift == bits;
+                return is_shortest
+                    .then_some(number)
+                    .ok_or(Malformed("a number in another form"));
             }
         }
         Err(Malformed("a number that is too long"))
