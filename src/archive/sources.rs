@@ -11,6 +11,7 @@ use std::rc::Rc;
 use self::directory::Directory;
 use super::answer::Source;
 use crate::config::Config;
+use crate::kernel::host_name;
 
 /// The database and the directories, to be opened for each question.
 #[derive(Debug)]
@@ -49,13 +50,7 @@ impl Sources {
                 own.display()
             ));
         }
-        let host = || {
-            rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned()
-        };
-        let gateway = config.archive.gateway.clone().unwrap_or_else(host);
+        let gateway = config.archive.gateway.clone().unwrap_or_else(host_name);
         Ok(Self {
             database,
             directories,

@@ -16,7 +16,7 @@ use crate::archive::follow::{Error, Follow};
 use crate::archive::proof::tiles::Reader;
 use crate::archive::spool;
 use crate::daemon;
-use crate::kernel::clock;
+use crate::kernel::{clock, host_name};
 use crate::time::Uptime;
 
 /// Between looks at a log that has nothing new.
@@ -56,13 +56,7 @@ pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Res
         }
         Action::Run => {
             daemon::log::install();
-            let host = || {
-                rustix::system::uname()
-                    .nodename()
-                    .to_string_lossy()
-                    .into_owned()
-            };
-            let gateway = config.archive.gateway.clone().unwrap_or_else(host);
+            let gateway = config.archive.gateway.clone().unwrap_or_else(host_name);
             let root = config.archive.directory.clone();
             log::info!("archive \"{}\" of the gateway {gateway}", root.display());
             follow(

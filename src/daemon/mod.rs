@@ -49,7 +49,7 @@ use self::takeover::Offered;
 use self::watch::Watch;
 use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Policy};
-use crate::kernel::{clock, inherited};
+use crate::kernel::{clock, host_name, inherited};
 use crate::metrics;
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Host;
@@ -183,10 +183,7 @@ impl Daemon {
         let watch = Watch::new(&config.capture, &mut engine, now)
             .map_err(|error| explain("cannot watch connection tracking", &error))?;
         let host = Host {
-            hostname: rustix::system::uname()
-                .nodename()
-                .to_string_lossy()
-                .into_owned(),
+            hostname: host_name(),
             pid: std::process::id(),
         };
         let next = keeper.log().next();

@@ -17,6 +17,12 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
+/// As the host calls itself.
+pub(crate) fn host_name() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
+
 fn borrow(socket: &mnl::Socket) -> BorrowedFd<'_> {
     // SAFETY: the descriptor belongs to `socket`, which the borrow cannot outlive.
     unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }
