@@ -1,3 +1,4 @@
+//! Answers out of sources in memory: verdicts, ranks, what decides, and what may be missing.
 #![allow(clippy::unwrap_used)]
 
 mod property;

@@ -1,3 +1,4 @@
+//! Questions to a real database, spool and sealed files.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;

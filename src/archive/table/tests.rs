@@ -1,3 +1,4 @@
+//! Tables against the rows that went in, against questions, and with cut or flipped octets.
 #![allow(clippy::unwrap_used)]
 
 use std::net::IpAddr;

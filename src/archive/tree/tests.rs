@@ -1,3 +1,4 @@
+//! Names and folders, and the files that a listing finds for an interval.
 #![allow(clippy::unwrap_used)]
 
 use tempfile::TempDir;

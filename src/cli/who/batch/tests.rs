@@ -1,3 +1,4 @@
+//! Requests in the spellings in which they arrive, and those that cannot be read.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
