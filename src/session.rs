@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use crate::time::Wall;
 
 /// A transport protocol by its IANA number. All 256 values are valid; the ones conntrack knows have names.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(
+    Clone, Copy, Debug, serde::Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, serde::Serialize,
+)]
 pub struct Protocol(pub u8);
 
 impl Protocol {

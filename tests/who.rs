@@ -43,6 +43,8 @@ impl Archive {
         spool.seal(Millis::new(HOUR + 60 * MINUTE)).unwrap();
         drop(spool);
         fs::remove_dir_all(root.join("spool")).unwrap();
+        // That of the host, where an archiver takes lookups.
+        fs::create_dir_all(directory.path().join("own/inbox")).unwrap();
         Self(directory)
     }
 
@@ -57,9 +59,18 @@ impl Archive {
     }
 
     fn who(&self, arguments: &[&str]) -> Command {
+        self.who_with("", arguments)
+    }
+
+    /// `keys` are more lines of the section `[archive]`.
+    fn who_with(&self, keys: &str, arguments: &[&str]) -> Command {
+        let own = self.path("own");
         let config = self.write(
             "n.toml",
-            "[pending]\ndatabase = \"/nonexistent/pending.db\"\n[archive]\ndirectory = \"/nonexistent/archive\"\n",
+            &format!(
+                "[pending]\ndatabase = \"/nonexistent/pending.db\"\n[archive]\ndirectory = \"{}\"\n{keys}",
+                own.display()
+            ),
         );
         let mut command = Command::new(env!("CARGO_BIN_EXE_nattrail"));
         command
@@ -458,4 +469,82 @@ fn a_file_of_the_archive_that_is_damaged_is_named() {
             .any(|line| line.contains("May be missing: ") && line.contains(name)),
         "{text}"
     );
+}
+
+impl Archive {
+    /// The lookups in the inbox of the host's own archive.
+    fn noted(&self) -> Vec<Value> {
+        let entries = fs::read_dir(self.path("own/inbox")).unwrap();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        let read = paths.into_iter().map(|path| fs::read(path).unwrap());
+        read.map(|text| serde_json::from_slice(&text).unwrap())
+            .collect()
+    }
+}
+
+#[test]
+fn a_lookup_is_in_the_access_log_with_case_reason_question_and_number_of_answers() {
+    let archive = Archive::new();
+    let asked = at(&["203.0.113.9:50520", "--case", "4711", "--reason", "abuse"]);
+    assert_eq!(status(&archive.ask(&asked)), 2);
+    let noted = archive.noted();
+    assert_eq!(noted.len(), 1);
+    assert_eq!(
+        (&noted[0]["act"], &noted[0]["case"], &noted[0]["reason"]),
+        (&"lookup".into(), &"4711".into(), &"abuse".into())
+    );
+    let lookup = &noted[0]["lookups"][0];
+    assert_eq!(lookup["question"]["address"], "203.0.113.9");
+    assert_eq!(lookup["question"]["port"], 50520);
+    assert_eq!(
+        (&lookup["verdict"], &lookup["answers"]),
+        (&"several".into(), &2.into())
+    );
+}
+
+#[test]
+fn a_batch_is_in_the_access_log_with_every_question() {
+    let archive = Archive::new();
+    let lines = "203.0.113.9:50521 2026-11-20T14:30:00Z\n".repeat(600);
+    let batch = archive.write("batch", &lines);
+    let output = archive.ask(&["--batch", &batch, "--csv"]);
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
+    assert_eq!(stdout(&output).lines().count(), 601);
+    let lookups = archive.noted().into_iter();
+    let numbers: Vec<_> = lookups
+        .map(|it| it["lookups"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(numbers, [256, 256, 88]);
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_down_is_not_given() {
+    let archive = Archive::new();
+    // A link to a place in which nobody can make a file, root included.
+    fs::remove_dir(archive.path("own/inbox")).unwrap();
+    std::os::unix::fs::symlink("/sys", archive.path("own/inbox")).unwrap();
+    let output = archive.ask(&at(&["203.0.113.9:50521"]));
+    assert!(stdout(&output).is_empty(), "{}", stdout(&output));
+    assert!(stderr(&output).contains("inbox"), "{}", stderr(&output));
+    assert_ne!(status(&output), 0);
+}
+
+#[test]
+fn a_case_is_required_where_the_configuration_says_so() {
+    let archive = Archive::new();
+    let ask = |rest: &[&str]| {
+        let asked = at(&[&["203.0.113.9:50521"], rest].concat());
+        archive
+            .who_with("require-case = true\n", &asked)
+            .output()
+            .unwrap()
+    };
+    let refused = ask(&[]);
+    assert_eq!(status(&refused), 64);
+    assert!(stderr(&refused).contains("expected --case"));
+    assert!(stdout(&refused).is_empty() && archive.noted().is_empty());
+    assert_eq!(status(&ask(&["--case", " "])), 64);
+    assert_eq!(status(&ask(&["--case", "4711"])), 0);
+    assert_eq!(archive.noted().len(), 1);
 }

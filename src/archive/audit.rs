@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use ring::digest::{Context, SHA256};
 
 use self::ledger::Ledger;
+use super::acts::{self, Leaf};
 use super::evidence::{logs, origin};
 use super::proof::merkle::Hash;
 use super::proof::note::{Checkpoint, Note, PublicKey};
@@ -54,6 +55,8 @@ pub struct LogState {
     pub seals: u64,
     /// Records that were lost before they came to the archive, as far as gaps tell.
     pub lost: u64,
+    /// Lookups, holds and the like.
+    pub acts: u64,
     /// Until when the seals tell.
     pub until: Millis,
     pub first_key: Option<PublicKey>,
@@ -118,8 +121,16 @@ struct Check<'a> {
     expected: BTreeMap<String, Expected>,
     /// The seal records that are to be there: the SHA-256 of each.
     records: BTreeMap<String, String>,
+    /// The records of acts, by their paths.
+    acts: BTreeMap<String, ExpectedAct>,
     /// The number of the last seal in the log of each gateway; `None` for one without a log that a finding has named.
     last: BTreeMap<String, Option<u64>>,
+}
+
+struct ExpectedAct {
+    leaf: Leaf,
+    /// A later act deletes it.
+    is_expired: bool,
 }
 
 struct Expected {
@@ -148,10 +159,11 @@ impl<'a> Check<'a> {
             audit: Audit::default(),
             expected: BTreeMap::new(),
             records: BTreeMap::new(),
+            acts: BTreeMap::new(),
             last: BTreeMap::new(),
         };
         // What is found before the logs are read is in them, or not signed yet.
-        let (mut tables, mut records) = (BTreeMap::new(), BTreeMap::new());
+        let (mut tables, mut records, mut acts) = Default::default();
         for entry in fs::read_dir(root).map_err(io)? {
             let entry = entry.map_err(io)?;
             let name = PathBuf::from(entry.file_name());
@@ -164,12 +176,14 @@ impl<'a> Check<'a> {
             }
         }
         list(root, Path::new("seals"), "json", &mut records).map_err(io)?;
+        list(root, Path::new("acts"), "json", &mut acts).map_err(io)?;
         let logs = logs(root).map_err(io)?;
         for (gateway, path) in &logs {
             check.log(gateway, path, known)?;
         }
         check.expect_logs(known);
         check.records(&records);
+        check.acts(&acts);
         check.tables(&tables, progress);
         let audit = &mut check.audit;
         audit.findings.sort_by(|a, b| a.file.cmp(&b.file));
@@ -213,6 +227,7 @@ impl<'a> Check<'a> {
             entries: report.size,
             seals: ledger.seals,
             lost: ledger.lost,
+            acts: ledger.acts,
             until: ledger.until,
             first_key,
             is_given: first.is_some(),
@@ -286,13 +301,61 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// Compares the records of acts with the entries.
+    fn acts(&mut self, found: &BTreeMap<String, SystemTime>) {
+        let expected = std::mem::take(&mut self.acts);
+        for (path, act) in &expected {
+            let record = fs::read(self.root.join(path));
+            match record {
+                Ok(record) if hex(&Hash::of(&record)) == act.leaf.sha256 => {}
+                Ok(_) => self.find(
+                    path,
+                    "the record of an act was changed: it is not that of the log",
+                ),
+                Err(_) if act.is_expired => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let name = &act.leaf.act;
+                    let reason =
+                        format!("the record of act {} ({name}) is missing", act.leaf.number);
+                    self.find(path, reason);
+                }
+                Err(error) => self.find(path, format!("cannot be read: {error}")),
+            }
+        }
+        for (path, changed) in found
+            .iter()
+            .filter(|(path, _)| !expected.contains_key(*path))
+        {
+            let reason = match acts::read(&self.root.join(path)) {
+                Err(error) => format!("not the record of an act: {error}"),
+                Ok(record) if record.path() != *path => {
+                    "the record does not belong here: its content has another name".to_owned()
+                }
+                Ok(record) => {
+                    let last = self.audit.logs.iter();
+                    let last = last.filter(|log| log.gateway == encoded(&record.gateway));
+                    let last = last.map(|log| log.acts).max().unwrap_or_default();
+                    if record.number > last && self.age(*changed) <= TAIL {
+                        continue;
+                    }
+                    "the record was added: no entry of its log names it".to_owned()
+                }
+            };
+            self.find(path, reason);
+        }
+    }
+
+    /// How long ago a file was changed. A clock may have gone back, though not by years.
+    fn age(&self, changed: SystemTime) -> Duration {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_nanos(self.now.as_nanos());
+        let age = now.duration_since(changed);
+        age.unwrap_or_else(|error| error.duration())
+    }
+
     /// Judges a seal record that no log has.
     fn unsigned(&mut self, seal: &Seal, changed: SystemTime) {
         let gateway = encoded(&seal.gateway);
-        let now = SystemTime::UNIX_EPOCH + Duration::from_nanos(self.now.as_nanos());
-        // A clock may have gone back, though not by years.
-        let age = now.duration_since(changed);
-        let age = age.unwrap_or_else(|error| error.duration());
+        let age = self.age(changed);
         match self.last.get(&gateway) {
             Some(Some(last)) if seal.number <= *last => {
                 self.find(

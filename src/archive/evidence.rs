@@ -1,4 +1,4 @@
-//! The archive's evidence logs: the record of each seal becomes an entry, exactly once and in order.
+//! The archive's evidence logs: the record of each seal and of each act becomes an entry, exactly once and in order.
 //!
 //! | below the root | |
 //! |---|---|
@@ -7,8 +7,10 @@
 //!
 //! An entry is the octets of the seal record's file, so that the file can be compared with it. A record that is longer than
 //! an entry may be is named by a [`Digest`]; only a seal of hundreds of files or gaps has one. A record that is not in the
-//! log yet is found by its number, whatever ended the process in between.
+//! log yet is found by its number, whatever ended the process in between. A record of an [act](super::acts) may be deleted
+//! some day, so that its entry is a [`Leaf`] with its hash.
 
+mod acts;
 mod prove;
 
 use std::fs;
@@ -17,7 +19,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use self::acts::LastAct;
 pub use self::prove::{Proof, Unproved, prove};
+use super::acts::Leaf;
 use super::proof::log::Log;
 use super::proof::merkle::Hash;
 use super::proof::tiles::{MAX_ENTRY, Reader};
@@ -36,6 +40,7 @@ const WIDTH: u64 = 256;
 #[serde(untagged)]
 pub enum Entry {
     Seal(Box<Seal>),
+    Act(Box<Leaf>),
     Digest(Digest),
     /// Of a later version of this program, or one that names a key.
     Other(serde::de::IgnoredAny),
@@ -60,6 +65,8 @@ pub struct Evidence {
     log: Option<Log>,
     /// The last seal in the log; `None` when that has to be looked up.
     last: Option<Last>,
+    /// The same of acts.
+    last_act: Option<LastAct>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +120,7 @@ impl Evidence {
             gateway: gateway.to_owned(),
             log: None,
             last: None,
+            last_act: None,
         }
     }
 
@@ -198,25 +206,34 @@ impl Evidence {
 
 /// The last seal in the log: that with the highest number, which is the last one there.
 fn last_seal(log: &Reader) -> Result<Last, proof::Error> {
+    let found = last(log, |entry| match entry {
+        Entry::Seal(seal) => Some((seal.number, seal.until)),
+        // Its record's name tells the time; all of them will do.
+        Entry::Digest(digest) => Some((digest.number, Millis::default())),
+        Entry::Act(_) | Entry::Other(_) => None,
+    })?;
+    let (number, until) = found.unwrap_or_default();
+    Ok(Last { number, until })
+}
+
+/// Looks for the last entry of a kind, tile by tile from the end.
+fn last<T>(
+    log: &Reader,
+    mut select: impl FnMut(Entry) -> Option<T>,
+) -> Result<Option<T>, proof::Error> {
     let mut end = log.size();
     while end > 0 {
         let begin = (end - 1) / WIDTH * WIDTH;
         let mut last = None;
-        log.for_each(begin..end, &mut |_, entry| match Entry::read(entry) {
-            Entry::Seal(seal) => last = Some((seal.number, seal.until)),
-            // Its record's name tells the time; all of them will do.
-            Entry::Digest(digest) => last = Some((digest.number, Millis::default())),
-            Entry::Other(_) => {}
+        log.for_each(begin..end, &mut |_, entry| {
+            last = select(Entry::read(entry)).or(last.take());
         })?;
-        if let Some((number, until)) = last {
-            return Ok(Last { number, until });
+        if last.is_some() {
+            return Ok(last);
         }
         end = begin;
     }
-    Ok(Last {
-        number: 0,
-        until: Millis::default(),
-    })
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -4,9 +4,12 @@
 //! with the first record that the archive does not have. The daemon hears of a place only once that is on the disk.
 
 use std::fmt;
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::acts;
 use super::evidence::Evidence;
 use super::proof;
 use super::row::{Millis, Row};
@@ -117,11 +120,43 @@ impl Follow {
         self.evidence.append(spool.sealed_number(), now).map(drop)
     }
 
+    /// Takes what people left in the inbox. `own` is the user of this process.
+    ///
+    /// # Errors
+    /// Then the same call later goes on.
+    pub fn act(&mut self, own: u32, now: Wall) -> Result<(), proof::Error> {
+        if self.spool.is_none() {
+            return Ok(());
+        }
+        let inbox = |error| proof::Error::Io(self.root.join("inbox"), error);
+        for waiting in acts::waiting(&self.root).map_err(inbox)? {
+            let (path, uid) = (waiting.path.clone(), waiting.uid);
+            match waiting.granted(own) {
+                Ok(notice) => drop(self.evidence.record(notice, Some(uid), now)?),
+                Err(reason) => {
+                    let path = path.display();
+                    log::warn!("the notice \"{path}\" of the user {uid} {reason}; it is deleted");
+                }
+            }
+            // Its owner may have been faster.
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(proof::Error::Io(path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn open(&self, now: Wall) -> Result<Spool, Error> {
         if !Spool::exists(&self.root) && self.read(None)?.is_expected {
             return Err(Error::Missing(self.root.clone()));
         }
-        Ok(Spool::open(&self.root, &self.gateway, now.into())?)
+        let spool = Spool::open(&self.root, &self.gateway, now.into())?;
+        let inbox = |error| spool::Error::Io(self.root.join("inbox"), error);
+        acts::open(&self.root).map_err(inbox)?;
+        Ok(spool)
     }
 
     fn read(&self, bookmark: Option<Bookmark>) -> Result<Piece, Error> {

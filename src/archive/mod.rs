@@ -4,8 +4,9 @@
 //! [`spool`] what is not sealed yet. [`follow`] brings records from the daemon's log to there. [`question`] and [`answer`]
 //! are `nattrail who` without its command line, [`wanted`] the selection of rows that a question asks for, [`sources`] the
 //! places that it asks. [`proof`] is the signed log that shows what was archived, and [`evidence`] puts the seals into it;
-//! [`audit`] checks all of it.
+//! [`acts`] are what people did with the archive, and [`audit`] checks all of it.
 
+pub mod acts;
 pub mod answer;
 pub mod audit;
 pub mod evidence;

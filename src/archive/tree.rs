@@ -9,6 +9,7 @@
 //! | `seals/date=YYYY-MM-DD/` | seal records, by the day of their end |
 //! | `seals/long/` | seal records that tell about more than a day |
 //! | `log/GATEWAY/` | the evidence log ([`super::evidence`]) |
+//! | `inbox/`, `acts/` | what people did with the archive ([`super::acts`]) |
 //! | `spool/` | what is not sealed yet ([`super::spool`]) |
 //!
 //! Dates and hours are those of UTC. A file's name is `GATEWAY-SINCE-UNTIL-NUMBER-PART`: the time that its rows, or the
@@ -428,7 +429,12 @@ fn read_seal(path: &Path) -> io::Result<Seal> {
 }
 
 fn seal_folder(until: Millis) -> String {
-    format!("seals/date={}", format(until, DATE))
+    format!("seals/date={}", date(until))
+}
+
+/// As names of directories have it, in UTC.
+pub(super) fn date(time: Millis) -> String {
+    format(time, DATE)
 }
 
 fn format(time: Millis, format: &[BorrowedFormatItem<'_>]) -> String {

@@ -3,28 +3,39 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use serde::{Deserialize, Serialize};
+
 use super::row::{Millis, Row};
 use crate::config::Prefix;
 use crate::session::Protocol;
 
-/// A selection of rows. Every part that is `Some` has to match.
-#[derive(Clone, Debug, PartialEq)]
+/// A selection of rows. Every part that is `Some` has to match. Holds keep it as JSON.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Wanted {
     /// The session was alive at some moment of it, bounds included. One without a start may have begun at any time.
     pub alive: RangeInclusive<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// The public side of SNAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post_src: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post_sport: Option<u16>,
     /// The subscriber.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre_src: Option<Prefix>,
     /// The public side of DNAT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre_dst: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre_dport: Option<u16>,
     /// The server, as it sees itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post_dst: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub post_dport: Option<u16>,
     /// Only sessions whose destination is translated as well, which many files have none of.
+    #[serde(default)]
     pub has_dnat: bool,
 }
 

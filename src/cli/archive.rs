@@ -2,6 +2,8 @@
 //!
 //! It needs no signal handler: whatever ends it, the next run goes on.
 
+mod orders;
+
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,37 +36,47 @@ pub(super) enum Action {
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         directory: Option<PathBuf>,
     },
+    /// Keep the sessions that a pending order needs, whatever archive.keep says, until they are released
+    Hold(orders::Hold),
+    /// List the holds that last
+    Holds,
+    /// End the holds of a case
+    Release(orders::Release),
     /// Tell the daemon that there is no archive any more: its log keeps no records for one
     Forget,
 }
 
 pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Result<Exit, Failure> {
-    if let Action::Key { directory } = action {
-        return print_keys(
-            &super::verify::directory(origin, directory.as_deref())?,
-            out,
-        );
-    }
-    let config = origin.load()?.config;
-    let socket = control::socket(&config)?;
+    let now = clock::read().wall;
     match action {
-        Action::Key { .. } => Ok(Exit::Success),
+        Action::Run => run_archiver(origin),
+        Action::Key { directory } => {
+            let root = super::verify::directory(origin, directory.as_deref())?;
+            print_keys(&root, out)
+        }
+        Action::Hold(options) => orders::hold(origin, options, now, out),
+        Action::Holds => orders::holds(origin, out),
+        Action::Release(options) => orders::release(origin, options, now, out),
         Action::Forget => {
-            tell(socket, "never")?;
+            let config = origin.load()?.config;
+            tell(control::socket(&config)?, "never")?;
             writeln!(out, "the daemon keeps no records for the archive any more")?;
             Ok(Exit::Success)
         }
-        Action::Run => {
-            daemon::log::install();
-            let gateway = config.archive.gateway.clone().unwrap_or_else(host_name);
-            let root = config.archive.directory.clone();
-            log::info!("archive \"{}\" of the gateway {gateway}", root.display());
-            follow(
-                Follow::new(config.pending.database.clone(), root, gateway),
-                socket,
-            )
-        }
     }
+}
+
+fn run_archiver(origin: &Origin) -> Result<Exit, Failure> {
+    let config = origin.load()?.config;
+    let socket = control::socket(&config)?;
+    daemon::log::install();
+    let gateway = config.archive.gateway.clone().unwrap_or_else(host_name);
+    let root = config.archive.directory.clone();
+    log::info!("archive \"{}\" of the gateway {gateway}", root.display());
+    follow(
+        Follow::new(config.pending.database.clone(), root, gateway),
+        socket,
+    )
 }
 
 fn print_keys(root: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -86,7 +98,8 @@ fn print_keys(root: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
 /// Goes on for ever, unless another process writes to the archive or its spool is damaged. Failures are logged when they
 /// begin and when they are over.
 fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
-    let mut trouble = [const { Trouble::new() }; 3];
+    let mut trouble = [const { Trouble::new() }; 4];
+    let own = rustix::process::geteuid().as_raw();
     let mut told = None;
     loop {
         let step = archive.step(clock::read().wall);
@@ -116,6 +129,11 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
             trouble[2].note(
                 signed.map_err(|error| format!("the proof of the archive: {error}")),
                 "the proof of the archive goes on",
+            );
+            let acted = archive.act(own, clock::read().wall);
+            trouble[3].note(
+                acted.map_err(|error| format!("the access log: {error}")),
+                "the access log goes on",
             );
             thread::sleep(PAUSE);
         }

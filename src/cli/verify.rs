@@ -143,6 +143,7 @@ fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io
         entries,
         seals,
         lost,
+        acts,
         until,
         first_key,
         is_given,
@@ -154,6 +155,9 @@ fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io
             "gateway {gateway}: {entries} entries, {seals} seals until {}",
             until.wall()
         )?;
+        if *acts > 0 {
+            write!(out, ", {acts} lookups and other acts")?;
+        }
         if let Some(made) = newest_key {
             write!(out, ", newest key of {made}")?;
         }
@@ -213,6 +217,7 @@ fn json(audit: &Audit, is_sound: bool) -> Value {
             "seals": log.seals,
             "until": log.until,
             "lost": log.lost,
+            "acts": log.acts,
             "first_key": log.first_key.as_ref().map(ToString::to_string),
             "key_given": log.is_given,
             "newest_key": log.newest_key,

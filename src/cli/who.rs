@@ -3,9 +3,10 @@
 //! The command line, the requests in the forms in which they arrive, and the answer as text, JSON, CSV or a page. The
 //! answer itself is [`crate::archive::answer`].
 
+pub(super) mod access;
 mod batch;
 mod html;
-mod machine;
+pub(super) mod machine;
 mod moment;
 mod print;
 mod proof;
@@ -15,13 +16,14 @@ mod subscribers;
 mod words;
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueHint};
 
+use self::access::Access;
 use self::html::Matter;
 use self::moment::Moment;
 use self::reply::Reply;
@@ -70,23 +72,19 @@ Examples:
   nattrail who --batch request.xml --case 4711 --html answer.html
   nattrail who 203.0.113.9:50520 --proto udp --at \"2026-11-20 14:30:00\" --proof session.proof";
 
-/// The question, and the form of the answer.
+/// The sessions that are asked for.
 #[derive(Args, Debug)]
-#[command(group(ArgGroup::new("subject").required(true).args(["address", "subscriber", "server", "batch"])))]
 #[command(group(ArgGroup::new("time").args(["at", "from"])))]
-pub struct Options {
+pub(super) struct Selection {
     /// The public address and its port: `203.0.113.9:50520` or `[2001:db8::1]:443`
     #[arg(value_name = "ADDRESS:PORT", value_parser = parse_endpoint, requires = "time")]
     address: Option<Endpoint>,
-    /// List the sessions of this subscriber or network
+    /// The sessions of this subscriber or network
     #[arg(long, value_name = "PREFIX", value_parser = parse_prefix, requires = "time")]
     subscriber: Option<Prefix>,
-    /// List the sessions with this server
+    /// The sessions with this server
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_endpoint, requires = "time")]
     server: Option<Endpoint>,
-    /// Answer each request in this file ("-": standard input)
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["time", "to", "proto"])]
-    batch: Option<PathBuf>,
     /// The time
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     at: Option<Moment>,
@@ -105,6 +103,17 @@ pub struct Options {
     /// Only sessions with this other side, which the public address reached or was reached by
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_endpoint, conflicts_with_all = ["subscriber", "server"])]
     to: Option<Endpoint>,
+}
+
+/// The question, and the form of the answer.
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("subject").required(true).args(["address", "subscriber", "server", "batch"])))]
+pub struct Options {
+    #[command(flatten)]
+    selection: Selection,
+    /// Answer each request in this file ("-": standard input)
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with_all = ["time", "to", "proto"])]
+    batch: Option<PathBuf>,
     /// Ask this archive too, such as a copy of another gateway's; may be given several times
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     archive: Vec<PathBuf>,
@@ -154,6 +163,11 @@ pub(super) fn run(
         None => Subscribers::default(),
     };
     let config = configuration(origin)?;
+    let access = Access::new(
+        &config.archive,
+        options.case.as_deref(),
+        options.reason.as_deref(),
+    )?;
     let sources = Sources::new(&config, &options.archive)
         .map_err(|message| Failure::new(Exit::Unavailable, message))?;
     // Before the work: it may be long.
@@ -165,7 +179,9 @@ pub(super) fn run(
     let mut answers = Answers {
         options: &options,
         paint: options.color.paint(out),
-        out: BufWriter::new(out),
+        out,
+        text: Vec::new(),
+        access,
         subscribers,
         sources,
         now: now.into(),
@@ -177,7 +193,7 @@ pub(super) fn run(
     for asked in asked {
         answers.add(asked)?;
     }
-    answers.out.flush()?;
+    answers.flush()?;
     if let Some((path, mut file)) = page {
         let matter = Matter {
             case: options.case.as_deref(),
@@ -196,7 +212,10 @@ pub(super) fn run(
 struct Answers<'a, W: Write> {
     options: &'a Options,
     paint: Paint,
-    out: BufWriter<W>,
+    out: &'a mut W,
+    /// Answers that are not printed yet.
+    text: Vec<u8>,
+    access: Access,
     subscribers: Subscribers,
     sources: Sources,
     now: Millis,
@@ -210,8 +229,16 @@ struct Answers<'a, W: Write> {
 impl<W: Write> Answers<'_, W> {
     fn begin(&mut self) -> io::Result<()> {
         if self.options.csv {
-            writeln!(self.out, "{}", machine::CSV)?;
+            writeln!(self.text, "{}", machine::CSV)?;
         }
+        Ok(())
+    }
+
+    /// Prints the answers, once they are in the access log.
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.access.write(self.now.wall())?;
+        self.out.write_all(&self.text)?;
+        self.text.clear();
         Ok(())
     }
 
@@ -219,8 +246,7 @@ impl<W: Write> Answers<'_, W> {
         let (question, is_assumed_utc) = match asked.question {
             Ok(question) => question,
             Err(reason) => {
-                self.refuse(asked.line.unwrap_or_default(), &reason)?;
-                return Ok(());
+                return self.refuse(asked.line.unwrap_or_default(), &reason);
             }
         };
         let answer = answer::answer(&question, &mut self.sources.open(), self.now);
@@ -229,17 +255,21 @@ impl<W: Write> Answers<'_, W> {
                 "the answer has more than {MAX_CANDIDATES} sessions: ask for a shorter time, a port, or a protocol"
             );
             return match asked.line {
-                Some(line) => Ok(self.refuse(line, &message)?),
+                Some(line) => self.refuse(line, &message),
                 None => Err(Failure::new(Exit::Usage, message)),
             };
         };
+        self.exit = worse(self.exit, exit_of(answer.verdict));
+        self.access.add(&answer);
+        if self.options.batch.is_none() || self.access.is_full() {
+            self.flush()?;
+        }
         let reply = Reply {
             line: asked.line,
             answer: &answer,
             subscribers: &self.subscribers,
             is_assumed_utc,
         };
-        self.exit = worse(self.exit, exit_of(answer.verdict));
         let proof = self.options.proof.as_deref().map(|path| {
             let proof = proof::write(path, &answer, self.sources.directories());
             proof.unwrap_or_else(|failure| {
@@ -262,27 +292,28 @@ impl<W: Write> Answers<'_, W> {
                     object[name] = text.as_str().into();
                 }
             }
-            writeln!(self.out, "{object}")?;
+            writeln!(self.text, "{object}")?;
         } else if self.options.csv {
-            machine::csv(&reply, &mut self.out)?;
+            machine::csv(&reply, &mut self.text)?;
             for problem in &answer.problems {
                 tell("warning", problem);
             }
         } else {
-            print::print(&reply, self.paint, &mut self.out)?;
+            print::print(&reply, self.paint, &mut self.text)?;
             if self.options.batch.is_some() {
-                writeln!(self.out)?;
+                writeln!(self.text)?;
             }
         }
         Ok(())
     }
 
-    fn refuse(&mut self, line: usize, reason: &str) -> io::Result<()> {
+    fn refuse(&mut self, line: usize, reason: &str) -> Result<(), Failure> {
         self.exit = Exit::Data;
         if self.options.json {
             let object = serde_json::json!({"line": line, "error": reason});
-            writeln!(self.out, "{object}")?;
+            writeln!(self.text, "{object}")?;
         } else {
+            self.flush()?;
             self.out.flush()?;
             tell(
                 "error",
@@ -308,45 +339,51 @@ fn asked(options: &Options) -> Result<Vec<Asked>, Failure> {
             line: Some(entry.line),
             question: entry
                 .request
-                .map(|request| question_of(request, options.skew)),
+                .map(|request| question_of(request, options.selection.skew)),
         });
         return Ok(asked.collect());
     }
-    let (time, is_assumed_utc) = match (&options.at, &options.from, &options.until) {
-        (Some(at), ..) => (at.range.clone(), at.is_assumed_utc),
-        (None, Some(from), Some(until)) => {
-            let range = *from.range.start()..=*until.range.end();
-            (range, from.is_assumed_utc || until.is_assumed_utc)
-        }
-        // clap has seen to that.
-        _ => {
-            return Err(Failure::new(
-                Exit::Usage,
-                "expected --at, or --from and --until",
-            ));
-        }
-    };
-    if time.is_empty() {
-        let message = "--until: expected a time after that of --from, found one before it";
-        return Err(Failure::new(Exit::Usage, message));
-    }
-    let subject = match (options.address, options.subscriber, options.server) {
-        (_, Some(prefix), _) => Subject::Subscriber(prefix),
-        (_, _, Some(server)) => Subject::Server(server),
-        (Some(at), ..) => Subject::Public { at, to: options.to },
-        _ => return Err(Failure::new(Exit::Usage, "expected an address")),
-    };
-    let question = Question {
-        subject,
-        protocol: options.proto,
-        time,
-        skew: options.skew,
-    };
-    let question = Ok((question, is_assumed_utc));
     Ok(vec![Asked {
         line: None,
-        question,
+        question: Ok(options.selection.question()?),
     }])
+}
+
+impl Selection {
+    /// The question, and whether its time had no zone.
+    pub(super) fn question(&self) -> Result<(Question, bool), Failure> {
+        let (time, is_assumed_utc) = match (&self.at, &self.from, &self.until) {
+            (Some(at), ..) => (at.range.clone(), at.is_assumed_utc),
+            (None, Some(from), Some(until)) => {
+                let range = *from.range.start()..=*until.range.end();
+                (range, from.is_assumed_utc || until.is_assumed_utc)
+            }
+            // clap has seen to that.
+            _ => {
+                return Err(Failure::new(
+                    Exit::Usage,
+                    "expected --at, or --from and --until",
+                ));
+            }
+        };
+        if time.is_empty() {
+            let message = "--until: expected a time after that of --from, found one before it";
+            return Err(Failure::new(Exit::Usage, message));
+        }
+        let subject = match (self.address, self.subscriber, self.server) {
+            (_, Some(prefix), _) => Subject::Subscriber(prefix),
+            (_, _, Some(server)) => Subject::Server(server),
+            (Some(at), ..) => Subject::Public { at, to: self.to },
+            _ => return Err(Failure::new(Exit::Usage, "expected an address")),
+        };
+        let question = Question {
+            subject,
+            protocol: self.proto,
+            time,
+            skew: self.skew,
+        };
+        Ok((question, is_assumed_utc))
+    }
 }
 
 fn question_of(request: Request, skew: Duration) -> (Question, bool) {

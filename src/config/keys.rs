@@ -358,6 +358,9 @@ section! {
         /// it is the host's name.
         live "gateway" gateway: Option<String> = optional(values::output_name),
             Unset, OUTPUT_NAME;
+        /// "nattrail who" answers only with --case, the reference of a case, which goes into the access log.
+        live "require-case" require_case: bool = one(values::flag),
+            Value("false"), "true or false";
     }
 }
 

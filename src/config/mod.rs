@@ -85,7 +85,8 @@ impl fmt::Display for MarkFilter {
 }
 
 /// An address prefix in CIDR notation. `length` never exceeds the family's 32 or 128.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, serde::Deserialize, Eq, PartialEq, serde::Serialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Prefix {
     pub address: IpAddr,
     pub length: u8,
@@ -103,6 +104,20 @@ impl Prefix {
     pub fn contains(self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4()
             && values::network_of(address, self.length) == self.address
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text, "a prefix")
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
     }
 }
 

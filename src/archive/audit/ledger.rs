@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use super::{Check, is_plain};
+use super::{Check, ExpectedAct, is_plain};
+use crate::archive::acts::Leaf;
 use crate::archive::evidence::{Digest, Entry};
 use crate::archive::proof::hex;
 use crate::archive::proof::merkle::Hash;
@@ -20,6 +21,8 @@ pub(super) struct Ledger {
     kept: Option<u64>,
     pub(super) seals: u64,
     pub(super) lost: u64,
+    /// The last act's number: how many there were.
+    pub(super) acts: u64,
 }
 
 impl Ledger {
@@ -31,6 +34,7 @@ impl Ledger {
             kept: None,
             seals: 0,
             lost: 0,
+            acts: 0,
         }
     }
 
@@ -42,8 +46,34 @@ impl Ledger {
                 self.seal(check, index, &seal);
             }
             Entry::Digest(digest) => self.digest(check, index, digest),
+            Entry::Act(leaf) => self.act(check, index, *leaf),
             Entry::Other(_) => {}
         }
+    }
+
+    fn act(&mut self, check: &mut Check<'_>, index: u64, leaf: Leaf) {
+        let mut find = |reason: String| {
+            check.find(&leaf.record, format!("entry {index} of its log: {reason}"));
+        };
+        if encoded(&leaf.gateway) != self.gateway {
+            let gateway = &leaf.gateway;
+            find(format!("it is of the gateway {gateway}, not of this log's"));
+        }
+        if !is_plain(&leaf.record) {
+            find("it is not a path below the archive".to_owned());
+        }
+        if leaf.number != self.acts.saturating_add(1) {
+            find(format!("act {} comes after act {}", leaf.number, self.acts));
+        }
+        self.acts = leaf.number;
+        if let Some(before) = &leaf.before {
+            // The log of another gateway says nothing about the records of this one.
+            let own = check.acts.values_mut();
+            own.filter(|act| act.leaf.gateway == leaf.gateway && act.leaf.is_before(before))
+                .for_each(|act| act.is_expired = true);
+        }
+        let (path, is_expired) = (leaf.record.clone(), false);
+        check.acts.insert(path, ExpectedAct { leaf, is_expired });
     }
 
     /// The record is read, since the entry has only its hash; that is compared later.

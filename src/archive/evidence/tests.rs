@@ -4,6 +4,7 @@
 use tempfile::TempDir;
 
 use super::*;
+use crate::archive::acts::{Act, Notice};
 use crate::archive::spool::{Place, Spool};
 use crate::session::{Gap, GapCause};
 
@@ -56,7 +57,7 @@ impl Gateway {
         let number = |_: u64, entry: &[u8]| match Entry::read(entry) {
             Entry::Seal(seal) => numbers.push(seal.number),
             Entry::Digest(digest) => numbers.push(digest.number),
-            Entry::Other(_) => {}
+            Entry::Act(_) | Entry::Other(_) => {}
         };
         log.for_each(0..log.size(), &mut { number }).unwrap();
         numbers
@@ -148,4 +149,55 @@ fn a_record_that_is_too_long_for_an_entry_is_named_by_its_hash() {
     let record = fs::read(gateway.root.path().join(digest.record)).unwrap();
     assert!(record.len() > MAX_ENTRY);
     assert_eq!(digest.sha256, hex(&Hash::of(&record)));
+}
+
+fn lookup(gateway: &Gateway) -> Notice {
+    Notice::new(Act::Lookup { lookups: vec![] }, gateway.now().into()).unwrap()
+}
+
+#[test]
+fn an_act_is_an_entry_once_whatever_ends_the_process() {
+    let mut gateway = Gateway::new();
+    gateway.seal();
+    gateway.sign().unwrap();
+    let now = gateway.now();
+    let (first, second) = (lookup(&gateway), lookup(&gateway));
+    for notice in [first.clone(), first, second.clone(), second] {
+        let record = gateway.evidence.record(notice.clone(), Some(7), now);
+        assert_eq!(record.unwrap().notice, notice);
+        gateway.kill();
+    }
+    gateway.seal();
+    gateway.sign().unwrap();
+    let mut acts = Vec::new();
+    let log = gateway.reader();
+    let take = &mut |_: u64, entry: &[u8]| {
+        if let Entry::Act(leaf) = Entry::read(entry) {
+            acts.push(leaf.number);
+        }
+    };
+    log.for_each(0..log.size(), take).unwrap();
+    assert_eq!(acts, [1, 2]);
+    assert_eq!(gateway.logged(), [1, 2]);
+}
+
+#[test]
+fn expired_lookups_are_deleted_by_an_act_of_their_own() {
+    let mut gateway = Gateway::new();
+    let now = gateway.now();
+    let notice = lookup(&gateway);
+    let record = gateway.evidence.record(notice, Some(7), now).unwrap();
+    let path = gateway.root.path().join(record.path());
+    let mut expire = |before: &str| gateway.evidence.expire("30d", before.to_owned(), now);
+    assert!(!expire("1970-01-01").unwrap() && path.exists());
+    assert!(expire("1970-01-02").unwrap() && !path.exists());
+    assert!(!expire("1970-01-02").unwrap());
+    let leaf = gateway.reader().entry(2).unwrap();
+    let Entry::Act(leaf) = Entry::read(&leaf) else {
+        panic!("{leaf:?}");
+    };
+    assert_eq!(
+        (leaf.number, leaf.before.as_deref()),
+        (2, Some("1970-01-02"))
+    );
 }

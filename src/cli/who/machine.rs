@@ -80,7 +80,7 @@ pub(super) fn json(reply: &Reply<'_>) -> Value {
     object
 }
 
-fn question(question: &Question) -> Value {
+pub(in crate::cli) fn question(question: &Question) -> Value {
     let mut object = json!({
         "from": question.time.start().wall(),
         "until": question.time.end().wall(),

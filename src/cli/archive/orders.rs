@@ -1,0 +1,154 @@
+//! `nattrail archive hold`, `holds`, `release` and `purge`: what the archive keeps, and for how long.
+//!
+//! The archiver carries an order out, and it alone writes to the archive. The command leaves the order in its inbox and waits
+//! until it is taken.
+
+use std::io::Write;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+
+use super::super::control::printable;
+use super::super::who::Selection;
+use super::super::who::access::{is_missing, notice, refused};
+use super::super::who::machine;
+use super::super::{Exit, Failure, Origin, cannot};
+use crate::archive::acts::{self, Act};
+use crate::kernel::clock;
+use crate::time::Wall;
+
+/// The archiver looks every second, unless it is sealing.
+const PATIENCE: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(100);
+
+#[derive(Args, Debug)]
+#[command(group(ArgGroup::new("subject").required(true).args(["address", "subscriber", "server"])))]
+pub(in crate::cli) struct Hold {
+    #[command(flatten)]
+    selection: Box<Selection>,
+    /// The case for which the sessions are kept
+    #[arg(long, value_name = "REFERENCE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    case: String,
+    /// The reason
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Release {
+    /// The case whose holds end
+    #[arg(long, value_name = "REFERENCE")]
+    case: String,
+    /// The reason
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+pub(super) fn hold(
+    origin: &Origin,
+    options: &Hold,
+    now: Wall,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let (question, _) = options.selection.question()?;
+    let act = Act::Hold {
+        question: machine::question(&question),
+        selections: question.selections(),
+    };
+    let root = origin.load()?.config.archive.directory;
+    leave(&root, act, (Some(&options.case), &options.reason), now)?;
+    writeln!(
+        out,
+        "sessions of the case {} are kept until \"nattrail archive release\"",
+        printable(&options.case)
+    )?;
+    Ok(Exit::Success)
+}
+
+pub(super) fn release(
+    origin: &Origin,
+    options: &Release,
+    now: Wall,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let root = origin.load()?.config.archive.directory;
+    let case = &options.case;
+    let holds = acts::holds(&root).map_err(|error| cannot(&root, "be read", &error))?;
+    let own = holds
+        .iter()
+        .filter(|hold| hold.notice.case.as_ref() == Some(case));
+    let number = own.count();
+    if number == 0 {
+        let message = format!(
+            "expected a case with a hold, found \"{}\", which has none; see \"nattrail archive holds\"",
+            printable(case)
+        );
+        return Err(Failure::new(Exit::Data, message));
+    }
+    leave(&root, Act::Release, (Some(case), &options.reason), now)?;
+    writeln!(
+        out,
+        "{number} holds of the case {} have ended",
+        printable(case)
+    )?;
+    Ok(Exit::Success)
+}
+
+/// Prints the holds that last.
+pub(super) fn holds(origin: &Origin, out: &mut impl Write) -> Result<Exit, Failure> {
+    let root = origin.load()?.config.archive.directory;
+    let holds = acts::holds(&root).map_err(|error| cannot(&root, "be read", &error))?;
+    for hold in &holds {
+        let notice = &hold.notice;
+        let Act::Hold { question, .. } = &notice.act else {
+            continue;
+        };
+        let case = notice.case.as_deref().unwrap_or("-");
+        let uid = hold.uid.map_or("-".to_owned(), |uid| uid.to_string());
+        writeln!(
+            out,
+            "{}\t{}\tuid {uid}\t{}\t{question}",
+            printable(case),
+            notice.time.wall(),
+            printable(&hold.gateway),
+        )?;
+    }
+    if holds.is_empty() {
+        writeln!(out, "no session is held")?;
+    }
+    Ok(Exit::Success)
+}
+
+/// Leaves an order, and waits until the archiver has taken it.
+fn leave(
+    root: &Path,
+    act: Act,
+    (case, reason): (Option<&String>, &Option<String>),
+    now: Wall,
+) -> Result<(), Failure> {
+    let path = acts::leave(root, &notice(act, &case.cloned(), reason, now)?);
+    let path = path.map_err(|error| match is_missing(&error) {
+        true => Failure::new(
+            Exit::Unavailable,
+            format!(
+                "archive \"{}\": expected the directory \"inbox\", found none: \"nattrail archive run\" makes it",
+                root.display()
+            ),
+        ),
+        false => refused(root, &error),
+    })?;
+    let since = clock::uptime();
+    while path.exists() {
+        if clock::uptime().saturating_since(since) >= PATIENCE {
+            let message = format!(
+                "the order waits in \"{}\": nattrail-archive.service takes it when it runs",
+                path.display()
+            );
+            return Err(Failure::new(Exit::Unavailable, message));
+        }
+        thread::sleep(PAUSE);
+    }
+    Ok(())
+}
