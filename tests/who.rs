@@ -512,10 +512,11 @@ fn a_batch_is_in_the_access_log_with_every_question() {
     assert_eq!(status(&output), 0, "{}", stderr(&output));
     assert_eq!(stdout(&output).lines().count(), 601);
     let lookups = archive.noted().into_iter();
-    let numbers: Vec<_> = lookups
+    let mut numbers: Vec<_> = lookups
         .map(|it| it["lookups"].as_array().unwrap().len())
         .collect();
-    assert_eq!(numbers, [256, 256, 88]);
+    numbers.sort_unstable();
+    assert_eq!(numbers, [88, 256, 256]);
 }
 
 #[test]
