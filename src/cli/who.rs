@@ -49,6 +49,8 @@ TIME is \"2026-11-20 14:30:00\", \"2026-11-20T14:30:00.250Z\", \"2026-11-20 15:3
 2026 14:30:00 +0000\", \"20/Nov/2026:14:30:00 +0000\", or seconds since 1970 as \"@1795185000\". Without a zone it is UTC. \
 Abbreviations such as CET are refused. A time in whole seconds is all of that second, and a date alone all of that day.
 
+Each lookup is written into the access log before its answer is printed; see nattrail-archive(5).
+
 A batch is CSV, with or without a heading; lines with an address, a port and a time; lines of tcpdump -tttt; ARF or X-ARF; \
 or ACNS XML. A request that cannot be read is reported, and the others are answered.
 

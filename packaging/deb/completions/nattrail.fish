@@ -71,24 +71,51 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l strict -d 'F
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l json -d 'Print an array of JSON objects'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -l config-only -d 'Check the configuration only'
 complete -c nattrail -n "__fish_nattrail_using_subcommand check" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
-complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
-complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -f -a "run" -d 'Follow the daemon\'s record log and keep finished connections, until a signal ends it'
-complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -f -a "key" -d 'Print the first public key of each gateway\'s evidence log, to publish it: with it, others can check proofs'
-complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -f -a "forget" -d 'Tell the daemon that there is no archive any more: its log keeps no records for one'
-complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key forget help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -f -a "run" -d 'Follow the daemon\'s record log and keep finished connections, until a signal ends it'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -f -a "key" -d 'Print the first public key of each gateway\'s evidence log, to publish it: with it, others can check proofs'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -f -a "hold" -d 'Keep the sessions that a pending order needs, whatever archive.keep says, until they are released'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -f -a "holds" -d 'List the holds that last'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -f -a "release" -d 'End the holds of a case'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -f -a "forget" -d 'Tell the daemon that there is no archive any more: its log keeps no records for one'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and not __fish_seen_subcommand_from run key hold holds release forget help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from run" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from run" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from run" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from key" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from key" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from key" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l subscriber -d 'The sessions of this subscriber or network' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l server -d 'The sessions with this server' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l at -d 'The time' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l from -d 'The beginning of an interval' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l until -d 'The end of the interval' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l skew -d 'Look this much before and after the time as well, since clocks differ' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l proto -d 'Only this protocol, by name or number' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l to -d 'Only sessions with this other side, which the public address reached or was reached by' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l case -d 'The case for which the sessions are kept' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l reason -d 'The reason' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from hold" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from holds" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from holds" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from holds" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from release" -l case -d 'The case whose holds end' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from release" -l reason -d 'The reason' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from release" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from release" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from release" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from forget" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from forget" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from forget" -s h -l help -d 'Print help'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "run" -d 'Follow the daemon\'s record log and keep finished connections, until a signal ends it'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "key" -d 'Print the first public key of each gateway\'s evidence log, to publish it: with it, others can check proofs'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "hold" -d 'Keep the sessions that a pending order needs, whatever archive.keep says, until they are released'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "holds" -d 'List the holds that last'
+complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "release" -d 'End the holds of a case'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "forget" -d 'Tell the daemon that there is no archive any more: its log keeps no records for one'
 complete -c nattrail -n "__fish_nattrail_using_subcommand archive; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nattrail -n "__fish_nattrail_using_subcommand pending" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
@@ -125,15 +152,15 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s c -l config -
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l json -d 'Print one JSON object per line, with the names of the copies\' format json'
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s h -l help -d 'Print help'
-complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l subscriber -d 'List the sessions of this subscriber or network' -r
-complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l server -d 'List the sessions with this server' -r
-complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l batch -d 'Answer each request in this file ("-": standard input)' -r -F
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l subscriber -d 'The sessions of this subscriber or network' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l server -d 'The sessions with this server' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l at -d 'The time' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l from -d 'The beginning of an interval' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l until -d 'The end of the interval' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l skew -d 'Look this much before and after the time as well, since clocks differ' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l proto -d 'Only this protocol, by name or number' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l to -d 'Only sessions with this other side, which the public address reached or was reached by' -r
+complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l batch -d 'Answer each request in this file ("-": standard input)' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l archive -d 'Ask this archive too, such as a copy of another gateway\'s; may be given several times' -r -f -a "(__fish_complete_directories)"
 complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l html -d 'Also write the answer into this file, as one page to print or attach' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand who" -l proof -d 'Write a proof of the session into this file; the answer has to be one session that is sealed' -r -F
@@ -177,4 +204,7 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_s
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and __fish_seen_subcommand_from archive" -f -a "run" -d 'Follow the daemon\'s record log and keep finished connections, until a signal ends it'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and __fish_seen_subcommand_from archive" -f -a "key" -d 'Print the first public key of each gateway\'s evidence log, to publish it: with it, others can check proofs'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and __fish_seen_subcommand_from archive" -f -a "hold" -d 'Keep the sessions that a pending order needs, whatever archive.keep says, until they are released'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and __fish_seen_subcommand_from archive" -f -a "holds" -d 'List the holds that last'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and __fish_seen_subcommand_from archive" -f -a "release" -d 'End the holds of a case'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and __fish_seen_subcommand_from archive" -f -a "forget" -d 'Tell the daemon that there is no archive any more: its log keeps no records for one'
