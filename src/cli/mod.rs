@@ -130,7 +130,8 @@ enum Command {
     Pending(pending::Form),
     /// Show the counters of the running daemon
     Status(status::Options),
-    /// Write the configuration of another program as nattrail's, and name the settings without an equivalent
+    /// Write the configuration of another program as nattrail's, and name the settings without an equivalent; or leases of a
+    /// DHCP server as a list of subscribers
     Convert(convert::Options),
     /// Show events as they happen, from the running daemon
     #[command(after_help = tail::AFTER_HELP)]

@@ -1,4 +1,4 @@
-//! Configurations of other programs as nattrail's: their text in, a `nattrail.toml` out, and a note for each setting
+//! Configurations of other programs as nattrail's (and [`leases`] as a list of subscribers): their text in, a `nattrail.toml` out, and a note for each setting
 //! that has no place in it.
 //!
 //! Nothing is dropped silently: every setting of a file is either in the result or in a note with its line. The loader
@@ -7,6 +7,7 @@
 
 mod draft;
 pub mod ipt_netflow;
+pub mod leases;
 pub mod nfflowd;
 #[cfg(test)]
 mod testing;

@@ -775,12 +775,16 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__convert)
-            opts="-o -c -h --output --config --instance --help nfflowd ipt-netflow"
+            opts="-o -c -h --lease-time --output --config --instance --help nfflowd ipt-netflow kea-leases dnsmasq-leases"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --lease-time)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --output)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -38,7 +38,7 @@ complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "check" -d 'Check 
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "archive" -d 'Keep finished connections for years'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "status" -d 'Show the counters of the running daemon'
-complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name the settings without an equivalent'
+complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name the settings without an equivalent; or leases of a DHCP server as a list of subscribers'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "tail" -d 'Show events as they happen, from the running daemon'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "who" -d 'Find out who was behind a public address and port at some time'
 complete -c nattrail -n "__fish_nattrail_needs_command" -f -a "verify" -d 'Check an archive against its evidence log, or a proof of one session, without the daemon'
@@ -132,6 +132,7 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l instance -d
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l json -d 'Print the JSON object as the daemon sends it, on one line'
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -l prometheus -d 'Print what Prometheus gets, in its text format'
 complete -c nattrail -n "__fish_nattrail_using_subcommand status" -s h -l help -d 'Print help'
+complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -l lease-time -d 'How long the leases of dnsmasq last, as in its dhcp-range' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s o -l output -d 'Write to this file, which must not exist, instead of the standard output' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -s c -l config -d 'Configuration file (.toml, .yaml, .json or .ini) [env: NATTRAIL_CONFIG] [default: /etc/nattrail/nattrail.toml, if there]' -r -F
 complete -c nattrail -n "__fish_nattrail_using_subcommand convert" -l instance -d 'Instance nattrail@NAME, with its configuration (/etc/nattrail/NAME.toml), its database and its control socket' -r -f -a '(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")'
@@ -196,7 +197,7 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_s
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "archive" -d 'Keep finished connections for years'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "pending" -d 'List the connections that were open at the daemon\'s last flush'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "status" -d 'Show the counters of the running daemon'
-complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name the settings without an equivalent'
+complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "convert" -d 'Write the configuration of another program as nattrail\'s, and name the settings without an equivalent; or leases of a DHCP server as a list of subscribers'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "tail" -d 'Show events as they happen, from the running daemon'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "who" -d 'Find out who was behind a public address and port at some time'
 complete -c nattrail -n "__fish_nattrail_using_subcommand help; and not __fish_seen_subcommand_from run start stop restart reload install check archive pending status convert tail who verify version help" -f -a "verify" -d 'Check an archive against its evidence log, or a proof of one session, without the daemon'
