@@ -1,6 +1,5 @@
 //! Both processes are killed at random under load.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::scene::Scene;
@@ -8,7 +7,6 @@ use crate::scene::Scene;
 /// How long, in seconds; the variable `CHAOS` gives another time.
 const SECONDS: u64 = 15;
 
-/// The copy in a file repeats records after a crash, with the same times; the archive has each once, and none besides.
 #[test]
 fn whatever_is_killed_the_archive_has_every_record_once() {
     let Some(mut scene) = Scene::new() else {
@@ -42,22 +40,7 @@ fn whatever_is_killed_the_archive_has_every_record_once() {
     }
     scene.net.end_connections();
     scene.wait_until_archived();
-    let ended = scene.ended().into_iter();
-    let expected: BTreeSet<_> = ended.map(|session| (session.key, session.end)).collect();
-    let rows = scene.rows();
-    let doubles: Vec<_> = rows.iter().filter(|(_, count)| **count > 1).collect();
-    assert!(doubles.is_empty(), "{rounds} rounds: {doubles:?}");
-    let archived: BTreeSet<_> = rows.into_keys().collect();
-    let missing: Vec<_> = expected.difference(&archived).collect();
-    let gaps = scene.gaps();
-    assert!(
-        missing.is_empty(),
-        "{rounds} rounds: {} missing, {:?}; gaps: {gaps:#?}",
-        missing.len(),
-        missing.iter().take(3).collect::<Vec<_>>()
-    );
-    let others: Vec<_> = archived.difference(&expected).collect();
-    assert!(others.is_empty(), "{rounds} rounds: {others:?}");
+    let archived = scene.assert_archived_once();
     assert!(
         archived.len() > 100,
         "{rounds} rounds, {} sessions",

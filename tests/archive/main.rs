@@ -15,4 +15,5 @@ mod ledger;
 
 mod answers;
 mod chaos;
+mod disk;
 mod scene;

@@ -1,8 +1,8 @@
 //! A gateway with a daemon and an archiver, and the archive's rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nattrail::archive::row::{Millis, Row};
@@ -33,6 +33,11 @@ pub struct Scene {
 impl Scene {
     /// Both processes run, and the archive keeps what the copy in [`Self::file`] has, too.
     pub fn new() -> Option<Self> {
+        Self::prepared(|_| ())
+    }
+
+    /// `prepare` gets the directory of the archive before it is made.
+    pub fn prepared(prepare: impl FnOnce(&Path)) -> Option<Self> {
         let net = Gateway::new(&[])?;
         net.nft(MASQUERADE);
         net.keep_accounts();
@@ -44,6 +49,7 @@ impl Scene {
             path("archive"),
             path("records.json")
         ));
+        prepare(&home.path().join("archive"));
         let sessions = Generator::new(&net);
         let mut this = Self {
             daemon: None,
@@ -121,6 +127,27 @@ impl Scene {
             Table::open(&path).unwrap().for_each(&mut count).unwrap();
         }
         found
+    }
+
+    /// The archive has what the copy has, each session once; the copy repeats records after a crash, with the same times.
+    pub fn assert_archived_once(&self) -> BTreeSet<(Key, i64)> {
+        let ended = self.ended().into_iter();
+        let expected: BTreeSet<_> = ended.map(|session| (session.key, session.end)).collect();
+        let rows = self.rows();
+        let doubles: Vec<_> = rows.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(doubles.is_empty(), "{doubles:?}");
+        let archived: BTreeSet<_> = rows.into_keys().collect();
+        let missing: Vec<_> = expected.difference(&archived).collect();
+        let gaps = self.gaps();
+        assert!(
+            missing.is_empty(),
+            "{} missing, {:?}; gaps: {gaps:#?}",
+            missing.len(),
+            missing.iter().take(3).collect::<Vec<_>>()
+        );
+        let others: Vec<_> = archived.difference(&expected).collect();
+        assert!(others.is_empty(), "{others:?}");
+        archived
     }
 
     /// The gaps in the archive.
