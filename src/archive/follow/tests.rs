@@ -312,3 +312,32 @@ fn seals_are_signed_also_when_the_process_ends_before_that() {
         (seals.len() as u64, 0)
     );
 }
+
+#[test]
+fn a_day_of_25_hours_has_the_sessions_of_both_hours_that_were_the_same() {
+    let mut gateway = Gateway::new();
+    gateway.now = Wall::from_secs(START - 16 * 3_600 + 1_800);
+    for hour in 0..25 {
+        gateway.session();
+        gateway.pass(Duration::from_secs(3_600));
+        if hour == 12 {
+            gateway.now = gateway.now.saturating_sub(Duration::from_secs(3_600));
+        }
+    }
+    gateway.pass(Duration::from_secs(2 * 86_400));
+    gateway.archive.sign(gateway.now).unwrap();
+    gateway.assert_whole();
+    let reader = Reader::open(gateway.root.path()).unwrap();
+    let twelve = Millis::from(gateway.ended[12].1);
+    let (mut found, wanted) = (Vec::new(), Wanted::alive(twelve..=twelve));
+    for path in reader.sessions(&wanted.alive).unwrap() {
+        let mut table = Table::open(&path).unwrap();
+        let each = &mut |row: Row| found.push(row.pre.src_port);
+        table.find(&wanted, each).unwrap();
+    }
+    found.sort_unstable();
+    assert_eq!(found, [13, 14]);
+    let root = gateway.root.path();
+    let audit = audit::audit(root, &Known::default(), gateway.now, &mut |_, _| ()).unwrap();
+    assert_eq!(audit.findings, []);
+}
