@@ -1,16 +1,24 @@
-//! Following the daemon's record log into the spool, and sealing it when an hour is over.
+//! Following the daemon's record log into the spool, sealing it when an hour is over, and deleting what is too old.
 //!
 //! The spool keeps the records and the place in the log together, so whatever ends this process, the next one goes on
 //! with the first record that the archive does not have. The daemon hears of a place only once that is on the disk.
+//!
+//! # Retention
+//! How old a session is counts from the end of the last seal, or from now if that is earlier: neither a clock of this
+//! process alone nor one of the daemon alone deletes anything. When that end went on by more than a day at once, since
+//! nothing was sealed for so long or a clock was set, it counts from before that until a day of the new time was sealed.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::evidence::Evidence;
 use super::proof;
 use super::row::{Millis, Row};
 use super::spool::{self, Place, Spool};
+use super::tree::{Order, Seal, Tree};
+use super::wanted::Wanted;
 use crate::place::{Missing, Position, Serial, Span};
 use crate::session::Record;
 use crate::store;
@@ -76,10 +84,15 @@ pub struct Follow {
     /// The end of the hour that was sealed last.
     sealed: Option<Millis>,
     evidence: Evidence,
+    /// How long sessions are kept; `None` for ever.
+    keep: Option<Duration>,
+    /// The hour of the last look for sessions that are too old, and the day before which there are none.
+    looked: Option<u64>,
+    purged: Option<u64>,
 }
 
 impl Follow {
-    pub fn new(database: PathBuf, root: PathBuf, gateway: String) -> Self {
+    pub fn new(database: PathBuf, root: PathBuf, gateway: String, keep: Option<Duration>) -> Self {
         Self {
             evidence: Evidence::new(&root, &gateway),
             database,
@@ -87,6 +100,9 @@ impl Follow {
             gateway,
             spool: None,
             sealed: None,
+            keep,
+            looked: None,
+            purged: None,
         }
     }
 
@@ -115,6 +131,65 @@ impl Follow {
             return Ok(());
         };
         self.evidence.append(spool.sealed_number(), now).map(drop)
+    }
+
+    /// Deletes the sessions that are too old, once a day, and returns the records of that. It comes after a
+    /// [step](Self::step) that leaves nothing to read.
+    ///
+    /// # Errors
+    /// Then the same call goes on an hour later.
+    pub fn expire(&mut self, now: Wall) -> Result<Vec<Seal>, Error> {
+        let (Some(keep), Some(spool)) = (self.keep, &self.spool) else {
+            return Ok(Vec::new());
+        };
+        let latest = spool.sealed_until().min(now.into());
+        if self.looked.replace(latest.get() / HOUR) == Some(latest.get() / HOUR) {
+            return Ok(Vec::new());
+        }
+        let unreadable = |error| Error::Spool(spool::Error::Io(self.root.clone(), error));
+        let known = self.trusted(latest).map_err(unreadable)?;
+        let keep = u64::try_from(keep.as_millis()).unwrap_or(u64::MAX);
+        let before = known.get().saturating_sub(keep);
+        if self.purged >= Some(before / DAY) {
+            return Ok(Vec::new());
+        }
+        let order = Order {
+            rule: format!("{}d", keep / DAY),
+            before: Millis::new(before),
+            at: now.into(),
+            act: None,
+        };
+        let held = held(&self.root).map_err(unreadable)?;
+        let seals = self.purge(&order, &held)?;
+        self.purged = Some(before / DAY);
+        Ok(seals)
+    }
+
+    /// Deletes sessions as [`Spool::purge`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn purge(&mut self, order: &Order, held: &[Wanted]) -> Result<Vec<Seal>, Error> {
+        let mut spool = match self.spool.take() {
+            Some(spool) => spool,
+            None => self.open(order.at.wall())?,
+        };
+        let seals = spool.purge(order, held)?;
+        self.spool = Some(spool);
+        Ok(seals)
+    }
+
+    /// The time until which the archive went on step by step.
+    fn trusted(&self, latest: Millis) -> io::Result<Millis> {
+        let day_ago = Millis::new(latest.get().saturating_sub(DAY));
+        let seals = Tree::new(&self.root).seals(&(day_ago..=latest))?;
+        let is_leap = |seal: &&Seal| {
+            let length = seal.until.get().saturating_sub(seal.from.get());
+            let is_recent = day_ago < seal.until && seal.until <= latest;
+            seal.gateway == self.gateway && is_recent && length > DAY
+        };
+        let leaps = seals.iter().filter(is_leap);
+        Ok(leaps.map(|seal| seal.from).fold(latest, Millis::min))
     }
 
     fn open(&self, now: Wall) -> Result<Spool, Error> {
@@ -210,6 +285,11 @@ fn push(piece: &Piece, spool: &mut Spool) -> Serial {
         Some(span) => give_up(span, next, spool),
         None => next,
     }
+}
+
+/// The selections of sessions that are kept nevertheless.
+fn held(_root: &Path) -> io::Result<Vec<Wanted>> {
+    Ok(Vec::new())
 }
 
 fn give_up(span: &Span, next: Serial, spool: &mut Spool) -> Serial {

@@ -15,6 +15,7 @@ use crate::archive::evidence;
 use crate::archive::follow::{Error, Follow};
 use crate::archive::proof::tiles::Reader;
 use crate::archive::spool;
+use crate::archive::tree::{Order, Purge};
 use crate::daemon;
 use crate::kernel::{clock, host_name};
 use crate::time::Uptime;
@@ -59,8 +60,9 @@ pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Res
             let gateway = config.archive.gateway.clone().unwrap_or_else(host_name);
             let root = config.archive.directory.clone();
             log::info!("archive \"{}\" of the gateway {gateway}", root.display());
+            let database = config.pending.database.clone();
             follow(
-                Follow::new(config.pending.database.clone(), root, gateway),
+                Follow::new(database, root, gateway, config.archive.keep),
                 socket,
             )
         }
@@ -112,6 +114,13 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
             "records are archived again; none is lost",
         );
         if !has_more {
+            match archive.expire(clock::read().wall) {
+                Err(error) => log::warn!("retention: {error}; trying again in an hour"),
+                Ok(seals) => seals
+                    .iter()
+                    .filter_map(|seal| seal.purge.as_ref())
+                    .for_each(log_purge),
+            }
             let signed = archive.sign(clock::read().wall);
             trouble[2].note(
                 signed.map_err(|error| format!("the proof of the archive: {error}")),
@@ -120,6 +129,12 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
             thread::sleep(PAUSE);
         }
     }
+}
+
+fn log_purge(purge: &Purge) {
+    let Order { rule, before, .. } = &purge.order;
+    let (rows, before) = (purge.rows, before.wall());
+    log::info!("retention \"{rule}\": deleted {rows} sessions that ended before {before}");
 }
 
 /// A failure that goes on. That a daemon restarts is none.

@@ -260,6 +260,7 @@ macro_rules! section {
 
 use Preset::{Required, Unset, Value, Varies};
 
+const DAYS: &str = "a whole number of days, at least one, such as \"365d\"";
 const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" and \".\"";
 
 section! {
@@ -358,6 +359,13 @@ section! {
         /// it is the host's name.
         live "gateway" gateway: Option<String> = optional(values::output_name),
             Unset, OUTPUT_NAME;
+        /// For so many days, connections are kept after their end; then the archive deletes them, unless a hold keeps
+        /// them. If empty, it never deletes any. See RETENTION in nattrail-archive(5).
+        live "keep" keep: Option<Duration> = optional(values::days),
+            Unset, DAYS;
+        /// For so many days, the archive keeps who asked it what. If empty, it never deletes that.
+        live "keep-lookups" keep_lookups: Option<Duration> = optional(values::days),
+            Unset, DAYS;
     }
 }
 

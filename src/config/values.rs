@@ -231,6 +231,14 @@ pub(crate) fn at_least_a_second(text: &str) -> Parsed<Duration> {
     duration(Duration::from_secs(1)..=Duration::MAX)(text)
 }
 
+/// A duration of whole days, in whatever unit.
+pub(crate) fn days(text: &str) -> Parsed<Duration> {
+    const DAY: u64 = 86_400;
+    let is_whole = |time: &Duration| time.subsec_nanos() == 0 && time.as_secs() % DAY == 0;
+    let value = parse_duration(text).filter(|time| *time > Duration::ZERO && is_whole(time));
+    value.ok_or(None)
+}
+
 /// A duration from 1 s; 0 is never.
 pub(crate) fn interval(text: &str) -> Parsed<Option<Duration>> {
     match time(text)? {

@@ -67,6 +67,7 @@ fn complete() -> Coverage {
         known: vec![Millis::new(0)..Millis::new(NOW + 1)],
         gaps: Vec::new(),
         open: Some(Millis::new(NOW)),
+        purges: Vec::new(),
     }
 }
 
@@ -472,6 +473,7 @@ fn a_hole_has_its_gateway_interval_and_loss() {
         from: Millis::new(45_000),
         to: Some(Millis::new(55_000)),
         lost: Some(7),
+        purge: None,
     };
     assert_eq!(answer.holes, [expected]);
 }

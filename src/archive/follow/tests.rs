@@ -159,6 +159,7 @@ fn follow(scene: &Scene, root: &TempDir) -> Follow {
         database(&scene.directory),
         root.path().to_owned(),
         "gw".to_owned(),
+        None,
     )
 }
 
