@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::archive::question::{Endpoint, SKEW};
+use crate::archive::tree::{Order, Purge};
 use crate::config::Prefix;
 use crate::session::{Gap, NatEvent, Session};
 use crate::time::Wall;
@@ -432,6 +433,43 @@ fn none_is_complete_only_where_nothing_is_missing() {
         };
         assert_eq!(answer.verdict, verdict, "{coverage:?}");
     }
+}
+
+#[test]
+fn none_is_not_complete_where_sessions_were_deleted() {
+    let purge = |until, before, rule: &str| Purge {
+        order: Order {
+            rule: rule.to_owned(),
+            before: Millis::new(before),
+            at: Millis::new(NOW),
+            act: None,
+        },
+        since: Millis::new(40_000),
+        until: Millis::new(until),
+        rows: 1,
+    };
+    let coverage = Coverage {
+        purges: vec![
+            purge(60_000, 60_000, "2d"),
+            purge(80_000, 70_000, "1d"),
+            purge(45_000, 90_000, "by hand"),
+        ],
+        ..complete()
+    };
+    let rules = |at| {
+        let answer = ask(&question(at), vec![], vec![coverage.clone()]);
+        let rules = answer.holes.into_iter().filter_map(|it| it.purge);
+        (answer.verdict, rules.map(|it| it.rule).collect::<Vec<_>>())
+    };
+    let complete = (Verdict::NoneComplete, vec![]);
+    assert_eq!(rules(35_000), complete);
+    assert_eq!(
+        rules(44_000),
+        (Verdict::NoneGap, vec!["by hand".to_owned()])
+    );
+    assert_eq!(rules(50_000), (Verdict::NoneGap, vec!["1d".to_owned()]));
+    // All that was deleted had ended before.
+    assert_eq!(rules(75_000), complete);
 }
 
 #[test]

@@ -103,6 +103,18 @@ impl Gateway {
         }
     }
 
+    /// So many hours, one by one, and what is deleted in them.
+    fn live(&mut self, hours: u64) -> u64 {
+        let mut deleted = 0;
+        for _ in 0..hours {
+            self.pass(Duration::from_secs(3_600));
+            for seal in self.archive.expire(self.now).unwrap() {
+                deleted += seal.purge.unwrap().rows;
+            }
+        }
+        deleted
+    }
+
     /// The archiver's process ends, and another begins.
     fn kill_archiver(&mut self) {
         let old = follow(&self.scene, &self.root);
@@ -159,7 +171,7 @@ fn follow(scene: &Scene, root: &TempDir) -> Follow {
         database(&scene.directory),
         root.path().to_owned(),
         "gw".to_owned(),
-        None,
+        Some(Duration::from_secs(3 * 86_400)),
     )
 }
 
@@ -312,4 +324,69 @@ fn seals_are_signed_also_when_the_process_ends_before_that() {
         (audit.logs[0].seals, audit.unsigned),
         (seals.len() as u64, 0)
     );
+}
+
+#[test]
+fn sessions_go_within_a_day_after_their_time_is_over_and_not_before() {
+    let mut gateway = Gateway::new();
+    // Until midnight, and a minute for the seal.
+    gateway.live(8);
+    gateway.now = gateway.now.saturating_add(Duration::from_secs(60));
+    gateway.live(1);
+    gateway.session();
+    assert_eq!(gateway.live(3 * 24), 0);
+    gateway.kill_archiver();
+    assert_eq!(gateway.live(22), 0);
+    gateway.assert_whole();
+    assert_eq!(gateway.live(2), 1);
+    assert_eq!(gateway.archived().len(), 0);
+}
+
+#[test]
+fn a_start_deletes_what_is_too_old_once() {
+    let mut gateway = Gateway::new();
+    gateway.archive.keep = None;
+    gateway.session();
+    assert_eq!(gateway.live(6 * 24), 0);
+    gateway.kill_archiver();
+    gateway.step();
+    let deleted = gateway.archive.expire(gateway.now).unwrap();
+    assert_eq!(deleted.len(), 1);
+    assert_eq!(gateway.archive.expire(gateway.now).unwrap(), []);
+}
+
+#[test]
+fn a_clock_that_is_far_ahead_deletes_nothing_for_a_day() {
+    let mut gateway = Gateway::new();
+    gateway.live(30);
+    gateway.session();
+    gateway.live(1);
+    let right = gateway.now;
+    // The archiver's own clock.
+    let far = Wall::from_secs(START + 20 * 365 * 86_400);
+    gateway.kill_archiver();
+    gateway.archive.step(gateway.now).unwrap();
+    assert_eq!(gateway.archive.expire(far).unwrap(), []);
+    // That of the daemon as well.
+    gateway.now = far;
+    assert_eq!(gateway.live(20), 0);
+    gateway.kill_archiver();
+    assert_eq!(gateway.live(2), 0);
+    gateway.assert_whole();
+    // It is right again.
+    gateway.now = right;
+    gateway.kill_archiver();
+    assert_eq!(gateway.live(48), 0);
+    gateway.assert_whole();
+    assert_eq!(gateway.live(72), 1);
+}
+
+#[test]
+fn a_clock_that_stays_ahead_for_more_than_a_day_is_believed() {
+    let mut gateway = Gateway::new();
+    gateway.session();
+    gateway.live(1);
+    gateway.now = gateway.now.saturating_add(Duration::from_secs(9 * 86_400));
+    assert_eq!(gateway.live(24), 0);
+    assert_eq!(gateway.live(24), 1);
 }

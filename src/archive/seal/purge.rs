@@ -5,13 +5,14 @@
 //! holds stay, in a smaller file of the same directory; a file of which nothing is to go is not touched. The files of other
 //! gateways are none of ours.
 
-use std::slice;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::{mem, slice};
 
 use super::{Error, Merged, Millis, Seal, Spool, Table, table};
 use crate::archive::row::Row;
 use crate::archive::tree::{DAY, Name, OfEnd, Order, Purge};
 use crate::archive::wanted::Wanted;
-use std::path::PathBuf;
 
 /// A record names so many files at most: with as many that are written anew, it still fits an entry of the evidence log.
 const FILES: usize = if cfg!(test) { 3 } else { 64 };
@@ -67,11 +68,11 @@ impl Spool {
             let mut remains = match Remains::of(path, name, order.before, held) {
                 Ok(remains) => remains,
                 Err(error) => {
-                    let error = std::io::Error::other(format!(
+                    let error = io::Error::other(format!(
                         "{error}; its sessions cannot be deleted one by one"
                     ));
                     let error = Error::Io(path.clone(), error);
-                    *all_read = std::mem::replace(all_read, Ok(())).and(Err(error));
+                    *all_read = mem::replace(all_read, Ok(())).and(Err(error));
                     continue;
                 }
             };
@@ -118,7 +119,7 @@ struct Remains<'a> {
 
 impl<'a> Remains<'a> {
     fn of(
-        path: &PathBuf,
+        path: &Path,
         name: &Name,
         before: Millis,
         held: &'a [Wanted],

@@ -452,6 +452,31 @@ mod tests {
     }
 
     #[test]
+    fn a_deletion_is_told_with_its_time_its_rule_and_its_day() {
+        let order = Order {
+            rule: "365d".to_owned(),
+            before: Millis::new(86_400_000),
+            at: Millis::new(366 * 86_400_000),
+            act: None,
+        };
+        let mut purged = Hole {
+            gateway: Some("gw".into()),
+            absence: Absence::Purged,
+            from: Millis::new(15_000),
+            to: Some(order.before),
+            lost: None,
+            purge: Some(order),
+        };
+        assert_eq!(
+            hole(&purged),
+            "gateway gw: the sessions that ended before 1970-01-02 00:00:00 UTC were deleted on 1971-01-02 under the rule \
+             \"365d\", but for those that were held"
+        );
+        purged.purge.as_mut().unwrap().act = Some("acts/1".to_owned());
+        assert!(hole(&purged).contains("were deleted on 1971-01-02 by hand under the rule"));
+    }
+
+    #[test]
     fn an_open_session_before_the_time_is_only_possible() {
         let mut open = found(&delete(snat(), 10_000, 20_000));
         open.is_open = true;
