@@ -277,7 +277,7 @@ fn killed<T>(root: &Path, at: u64, mut act: impl FnMut(&mut Spool) -> Result<T, 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn exactly_the_rows_that_should_remain_remain(
