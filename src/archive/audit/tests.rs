@@ -39,6 +39,9 @@ fn an_archive_is_sound_while_it_is_written() {
                 if hour % 12 == 0 {
                     spool.compact(Millis::new((hour - 1) * HOUR)).unwrap();
                 }
+                if hour % 25 == 0 {
+                    spool.purge(&older_than((hour - 1) * HOUR), &[]).unwrap();
+                }
             }
             is_over.store(true, Ordering::Relaxed);
         });
@@ -67,13 +70,7 @@ fn purged(change: impl Fn(&mut Seal)) -> (TempDir, Vec<u8>, PathBuf) {
     }
     let first = first.unwrap();
     let octets = fs::read(&first).unwrap();
-    let order = Order {
-        rule: "2d".to_owned(),
-        before: Millis::new(3 * DAY),
-        at: Millis::new(5 * DAY),
-        act: None,
-    };
-    let mut seal = spool.purge(&order, &[]).unwrap().remove(0);
+    let mut seal = spool.purge(&older_than(3 * DAY), &[]).unwrap().remove(0);
     let path = root.path().join(seal.path());
     change(&mut seal);
     fs::write(path, serde_json::to_vec_pretty(&seal).unwrap()).unwrap();
@@ -81,6 +78,15 @@ fn purged(change: impl Fn(&mut Seal)) -> (TempDir, Vec<u8>, PathBuf) {
     let now = Wall::from_millis(5 * DAY);
     assert!(evidence.append(spool.sealed_number(), now).unwrap());
     (root, octets, first)
+}
+
+fn older_than(time: u64) -> Order {
+    Order {
+        rule: "2d".to_owned(),
+        before: Millis::new(time),
+        at: Millis::new(5 * DAY),
+        act: None,
+    }
 }
 
 fn findings(root: &Path) -> (Audit, Vec<String>) {
