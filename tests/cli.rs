@@ -237,6 +237,22 @@ fn check_as_json_is_an_array_of_objects() {
 }
 
 #[test]
+fn check_says_when_the_archive_never_deletes() {
+    let said = |text: &str| {
+        let (_directory, file) = configuration("n.toml", text);
+        let output = nattrail(&["check", "-c", &file]).output().unwrap();
+        let lines = stdout(&output);
+        lines
+            .lines()
+            .find(|line| line.contains("archive.keep: "))
+            .map(str::to_owned)
+    };
+    let never = "ok      archive.keep: not set: the archive never deletes a connection";
+    assert_eq!(said("").as_deref(), Some(never));
+    assert_eq!(said("[archive]\nkeep = \"365d\"\n"), None);
+}
+
+#[test]
 fn a_configuration_that_others_can_write_is_a_warning() {
     let (_directory, file) = configuration("n.toml", "");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();

@@ -13,6 +13,8 @@ use std::time::SystemTime;
 use nattrail::archive::evidence::Evidence;
 use nattrail::archive::row::{Millis, Row};
 use nattrail::archive::spool::{Place, Spool};
+use nattrail::archive::tree::Order;
+use nattrail::archive::wanted::Wanted;
 use nattrail::session::{Counters, Gap, GapCause, Protocol, Provenance, Totals, Tuple};
 use nattrail::time::Wall;
 use serde_json::Value;
@@ -264,6 +266,49 @@ fn an_archive_is_sound_after_its_files_were_merged_and_in_a_copy() {
     fs::remove_dir_all(copy.join("spool")).unwrap();
     let (status, audit) = archive.verify(&[copy.to_str().unwrap()]);
     assert_eq!(status, 0, "{audit:#}");
+}
+
+#[test]
+fn what_was_deleted_under_a_rule_is_told_and_a_held_session_keeps_its_proof() {
+    let mut archive = Archive::new();
+    let midnight = START + 4 * HOUR;
+    let held = Wanted {
+        post_sport: Some(3_000),
+        ..Wanted::alive(Millis::MIN..=Millis::MAX)
+    };
+    let order = Order {
+        rule: "365d".to_owned(),
+        before: Millis::new(midnight),
+        at: Millis::new(midnight + 365 * 24 * HOUR),
+        act: None,
+    };
+    assert_eq!(archive.spool.purge(&order, &[held]).unwrap().len(), 1);
+    archive.sign();
+    archive.assert_sound();
+    let (_, audit) = archive.verify(&[]);
+    let log = &audit["logs"][0];
+    assert_eq!(
+        (&log["deleted"], &log["purge"]["rule"]),
+        (&14.into(), &"365d".into())
+    );
+    assert_eq!(
+        (&audit["sessions"], &audit["purged"]),
+        (&9.into(), &0.into())
+    );
+    let shown = text(&archive.run(&["verify"]).stdout);
+    let line = "  14 sessions were deleted, the last under the rule \"365d\": those that ended before \
+                2026-11-21T00:00:00.000Z\n";
+    assert!(shown.contains(line), "{shown}");
+
+    let output = archive.prove(&QUESTION);
+    assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(status(&archive.verify_proof(&archive.key())), 0);
+    let output = archive.run(&["who", "203.0.113.9:2000", "--at", "2026-11-20 21:00:30"]);
+    assert_eq!(status(&output), 3);
+    let sentence = "gateway gw1: the sessions that ended before 2026-11-21 00:00:00 UTC were deleted on 2027-11-21 under the \
+                    rule \"365d\"";
+    let shown = text(&output.stdout);
+    assert!(shown.contains(sentence), "{shown}");
 }
 
 #[test]

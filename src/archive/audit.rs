@@ -22,7 +22,7 @@ use super::proof::{self, hex, tiles};
 use super::row::Millis;
 use super::spool::Reader;
 use super::table::Table;
-use super::tree::{Seal, encoded};
+use super::tree::{Order, Seal, encoded};
 use crate::time::Wall;
 
 /// A seal is signed at once; later than this, somebody prevents it.
@@ -46,6 +46,8 @@ pub struct Audit {
     pub unsigned: u64,
     /// Files that are there although others have their rows, as in a copy.
     pub replaced: u64,
+    /// Files of a copy that are there although the archive has deleted sessions of them.
+    pub purged: u64,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,9 @@ pub struct LogState {
     pub lost: u64,
     /// Lookups, holds and the like.
     pub acts: u64,
+    /// Sessions that were deleted under a rule, and the purge that went furthest.
+    pub deleted: u64,
+    pub purge: Option<Order>,
     /// Until when the seals tell.
     pub until: Millis,
     pub first_key: Option<PublicKey>,
@@ -125,6 +130,8 @@ struct Check<'a> {
     acts: BTreeMap<String, ExpectedAct>,
     /// The number of the last seal in the log of each gateway; `None` for one without a log that a finding has named.
     last: BTreeMap<String, Option<u64>>,
+    /// The gateway that writes here; `None` in a copy.
+    own: Option<String>,
 }
 
 struct ExpectedAct {
@@ -141,7 +148,9 @@ struct Expected {
     by: String,
     is_signed: bool,
     is_replaced: bool,
-    /// The seal is being finished.
+    /// The words for the purge that replaced it.
+    purged_by: Option<String>,
+    /// The seal is being finished, or that which replaces it.
     is_underway: bool,
 }
 
@@ -161,6 +170,9 @@ impl<'a> Check<'a> {
             records: BTreeMap::new(),
             acts: BTreeMap::new(),
             last: BTreeMap::new(),
+            own: Reader::open(root)
+                .ok()
+                .and_then(|reader| reader.gateway().map(str::to_owned)),
         };
         // What is found before the logs are read is in them, or not signed yet.
         let (mut tables, mut records, mut acts) = Default::default();
@@ -228,6 +240,8 @@ impl<'a> Check<'a> {
             seals: ledger.seals,
             lost: ledger.lost,
             acts: ledger.acts,
+            deleted: ledger.deleted,
+            purge: ledger.purge,
             until: ledger.until,
             first_key,
             is_given: first.is_some(),
@@ -290,12 +304,14 @@ impl<'a> Check<'a> {
         let last =
             Reader::open(self.root).and_then(|reader| reader.seals(&(Millis::MAX..=Millis::MAX)));
         for seal in last.iter().flatten() {
+            let mut underway: Vec<_> = seal.replaces.iter().collect();
             if !expected.contains_key(&seal.path()) && !found.contains_key(&seal.path()) {
                 self.expect(seal, false);
-                for file in &seal.files {
-                    if let Some(expected) = self.expected.get_mut(&file.path) {
-                        expected.is_underway = true;
-                    }
+                underway.extend(seal.files.iter().map(|file| &file.path));
+            }
+            for path in underway {
+                if let Some(expected) = self.expected.get_mut(path) {
+                    expected.is_underway = true;
                 }
             }
         }
@@ -390,6 +406,7 @@ impl<'a> Check<'a> {
                 by: by.clone(),
                 is_signed,
                 is_replaced: false,
+                purged_by: None,
                 is_underway: false,
             };
             self.expected.entry(file.path.clone()).or_insert(expected);
@@ -397,6 +414,7 @@ impl<'a> Check<'a> {
         for path in &seal.replaces {
             if let Some(expected) = self.expected.get_mut(path) {
                 expected.is_replaced = true;
+                expected.purged_by = seal.purge.as_ref().map(|_| by.clone());
             }
         }
     }
@@ -451,18 +469,24 @@ impl<'a> Check<'a> {
                         );
                         self.find(path, reason);
                     }
-                    Ok(_) => self.count(file),
+                    Ok(_) => self.count(path, file),
                 },
             }
         }
         self.audit.octets = done;
     }
 
-    fn count(&mut self, file: &Expected) {
+    fn count(&mut self, path: &str, file: &Expected) {
         self.audit.files += 1;
-        match file.is_replaced {
-            true => self.audit.replaced += 1,
-            false => self.audit.rows += file.rows,
+        match &file.purged_by {
+            Some(by) if self.own.as_ref() == Some(&file.gateway) && !file.is_underway => {
+                let reason =
+                    format!("the file is still there, although {by} deleted sessions of it");
+                self.find(path, reason);
+            }
+            Some(_) => self.audit.purged += 1,
+            None if file.is_replaced => self.audit.replaced += 1,
+            None => self.audit.rows += file.rows,
         }
         self.audit.unsigned += u64::from(!file.is_signed);
     }

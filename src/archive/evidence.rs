@@ -164,13 +164,12 @@ impl Evidence {
             let path = path.to_owned();
             move |error| proof::Error::Io(path, error)
         };
-        let found = self.tree.seal_files(&(last.until..=Millis::MAX));
-        let mut records: Vec<(Name, PathBuf)> = found
+        let found = self.tree.seal_files_since(last.until);
+        let records: Vec<(Name, PathBuf)> = found
             .map_err(at(self.tree.root()))?
             .into_iter()
             .filter(|(name, _)| name.is_of(&self.gateway) && name.number > last.number)
             .collect();
-        records.sort_unstable_by_key(|(name, _)| name.number);
         let is_all = records.len() <= PIECE;
         for (_, path) in records.iter().take(PIECE) {
             let record = fs::read(path).map_err(at(path))?;

@@ -1,15 +1,15 @@
-//! Following the daemon's record log into the spool, and sealing it when an hour is over.
+//! Following the daemon's record log into the spool, sealing it when an hour is over, and deleting what is too old.
 //!
 //! The spool keeps the records and the place in the log together, so whatever ends this process, the next one goes on
 //! with the first record that the archive does not have. The daemon hears of a place only once that is on the disk.
 
+mod retention;
+
 use std::fmt;
-use std::fs;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::acts;
+pub use self::retention::Retention;
 use super::evidence::Evidence;
 use super::proof;
 use super::row::{Millis, Row};
@@ -35,6 +35,7 @@ pub enum Error {
     /// The directory has no archive, although the daemon keeps records for one: a disk is not mounted, or the like.
     Missing(PathBuf),
     Spool(spool::Error),
+    Proof(proof::Error),
 }
 
 impl fmt::Display for Error {
@@ -48,6 +49,7 @@ impl fmt::Display for Error {
                 root.display()
             ),
             Self::Spool(error) => error.fmt(f),
+            Self::Proof(error) => error.fmt(f),
         }
     }
 }
@@ -57,6 +59,12 @@ impl std::error::Error for Error {}
 impl From<spool::Error> for Error {
     fn from(error: spool::Error) -> Self {
         Self::Spool(error)
+    }
+}
+
+impl From<proof::Error> for Error {
+    fn from(error: proof::Error) -> Self {
+        Self::Proof(error)
     }
 }
 
@@ -79,10 +87,11 @@ pub struct Follow {
     /// The end of the hour that was sealed last.
     sealed: Option<Millis>,
     evidence: Evidence,
+    retention: Retention,
 }
 
 impl Follow {
-    pub fn new(database: PathBuf, root: PathBuf, gateway: String) -> Self {
+    pub fn new(database: PathBuf, root: PathBuf, gateway: String, retention: Retention) -> Self {
         Self {
             evidence: Evidence::new(&root, &gateway),
             database,
@@ -90,6 +99,7 @@ impl Follow {
             gateway,
             spool: None,
             sealed: None,
+            retention,
         }
     }
 
@@ -120,42 +130,13 @@ impl Follow {
         self.evidence.append(spool.sealed_number(), now).map(drop)
     }
 
-    /// Takes what people left in the inbox. `own` is the user of this process.
-    ///
-    /// # Errors
-    /// Then the same call later goes on.
-    pub fn act(&mut self, own: u32, now: Wall) -> Result<(), proof::Error> {
-        if self.spool.is_none() {
-            return Ok(());
-        }
-        let inbox = |error| proof::Error::Io(self.root.join("inbox"), error);
-        for waiting in acts::waiting(&self.root).map_err(inbox)? {
-            let (path, uid) = (waiting.path.clone(), waiting.uid);
-            match waiting.granted(own) {
-                Ok(notice) => drop(self.evidence.record(notice, Some(uid), now)?),
-                Err(reason) => {
-                    let path = path.display();
-                    log::warn!("the notice \"{path}\" of the user {uid} {reason}; it is deleted");
-                }
-            }
-            // Its owner may have been faster.
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(proof::Error::Io(path, error));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     fn open(&self, now: Wall) -> Result<Spool, Error> {
         if !Spool::exists(&self.root) && self.read(None)?.is_expected {
             return Err(Error::Missing(self.root.clone()));
         }
         let spool = Spool::open(&self.root, &self.gateway, now.into())?;
         let inbox = |error| spool::Error::Io(self.root.join("inbox"), error);
-        acts::open(&self.root).map_err(inbox)?;
+        super::acts::open(&self.root).map_err(inbox)?;
         Ok(spool)
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Runs are merged partition by partition, so that one file is written at a time; memory is that for one block of each run
 //! and one row group. The files and their record go to their places after the spool's journal names them
-//! ([`super::spool`] says what that means for crashes). Merging the files of a day uses the same steps.
+//! ([`super::spool`] says what that means for crashes). Merging the files of a day uses the same steps, and so does
+//! deleting sessions ([`purge`]).
 
 mod merge;
+mod purge;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,13 +14,17 @@ use std::path::Path;
 
 use self::merge::{Damage, FileWriter, Kept, merge, unreadable};
 use super::row::Millis;
+use super::row::Row;
 use super::spool::{
     Change, Error, Head, Output, Run, RunInfo, RunWriter, Spool, create_directory, remove, rename,
     sync_directory,
 };
-use super::table::Table;
-use super::tree::{DAY, HOUR, Partition, Seal};
+use super::table::{self, Table};
+use super::tree::{DAY, HOUR, Partition, Seal, SealedFile};
 use crate::session::GapCause;
+
+/// The first of the numbers that runs have while files are rewritten. No seal has so many files.
+const RUNS: usize = 1 << 20;
 
 /// Files are merged when they have fewer rows than this together.
 const SMALL_DAY: u64 = 1_000_000;
@@ -125,6 +131,13 @@ impl Spool {
             .try_for_each(|folder| sync_directory(folder))?;
         self.remove_leftovers()?;
         self.append(Head::Finished, &[])?;
+        // Only those that are empty go, and one that stays does no harm.
+        for path in &seal.replaces {
+            let folders = self.tree.root().join(path);
+            for folder in folders.ancestors().skip(1).take(2) {
+                let _ = fs::remove_dir(folder);
+            }
+        }
         Ok(Some(seal))
     }
 
@@ -231,29 +244,53 @@ impl Spool {
         if tables.len() < 2 || rows > SMALL_DAY {
             return Ok(None);
         }
-        let mut seal = self.new_seal(self.manifest.from);
-        (seal.begun, seal.ended, seal.gaps) = (0, 0, Vec::new());
+        let mut seal = self.new_rewriting();
         let mut runs = Vec::new();
-        for (index, (table, path)) in tables.iter_mut().zip(&paths).enumerate() {
-            let run_path = self.sealed_path(seal.number, index + 2);
-            let mut run = RunWriter::create(&run_path)?;
-            let (mut octets, mut pushed) = (Vec::new(), Ok(()));
-            let read = table.for_each(&mut |row| {
-                if pushed.is_ok() {
-                    octets.clear();
-                    row.encode(&mut octets);
-                    pushed = run.push(to, &row.key(), &octets);
-                }
-            });
-            read.map_err(unreadable(path))?;
-            pushed?;
-            run.finish()?;
-            runs.push(Run::open(&run_path)?);
-            let relative = path.strip_prefix(self.tree.root()).unwrap_or(path);
-            seal.replaces.push(relative.display().to_string());
+        for (table, path) in tables.iter_mut().zip(&paths) {
+            let read = |each: &mut dyn FnMut(Row)| table.for_each(each);
+            runs.push(self.write_run(&seal, runs.len(), to, path, read)?);
+            self.replace(&mut seal, path);
         }
+        let file = self.merge_runs(&seal, &runs, to)?;
+        seal.files.push(file);
+        Ok(Some(Merged::rewritten(seal)))
+    }
+
+    /// Notes that others have the rows of a file now.
+    fn replace(&self, seal: &mut Seal, path: &Path) {
+        let relative = path.strip_prefix(self.tree.root()).unwrap_or(path);
+        seal.replaces.push(relative.display().to_string());
+    }
+
+    /// Writes the rows that `read` gives of the file `from`, sorted. `index` tells the runs of one new file apart.
+    fn write_run(
+        &self,
+        seal: &Seal,
+        index: usize,
+        to: Partition,
+        from: &Path,
+        read: impl FnOnce(&mut dyn FnMut(Row)) -> Result<(), table::Error>,
+    ) -> Result<Run, Error> {
+        let path = self.sealed_path(seal.number, RUNS + index);
+        let mut run = RunWriter::create(&path)?;
+        let (mut octets, mut pushed) = (Vec::new(), Ok(()));
+        let given = read(&mut |row| {
+            if pushed.is_ok() {
+                octets.clear();
+                row.encode(&mut octets);
+                pushed = run.push(to, &row.key(), &octets);
+            }
+        });
+        given.map_err(unreadable(from))?;
+        pushed?;
+        run.finish()?;
+        Run::open(&path)
+    }
+
+    /// Writes one file from runs that were just written.
+    fn merge_runs(&self, seal: &Seal, runs: &[Run], to: Partition) -> Result<SealedFile, Error> {
         let mut cursors: Vec<_> = runs.iter().map(|run| run.cursor(to)).collect();
-        let mut file = self.begin_file(&seal)?;
+        let mut file = self.begin_file(seal)?;
         merge(&mut cursors, |row, _| file.push(row))?;
         if cursors.iter().any(|cursor| cursor.damaged > 0) {
             return Err(Error::Damaged(
@@ -261,10 +298,17 @@ impl Spool {
                 "the disk changes what is written",
             ));
         }
-        let file = file.finish(to, &seal)?;
-        seal.files.push(file);
-        let damaged = Vec::new();
-        Ok(Some(Merged { seal, damaged }))
+        file.finish(to, seal)
+    }
+
+    /// Of files that are sealed already.
+    fn new_rewriting(&self) -> Seal {
+        Seal {
+            begun: 0,
+            ended: 0,
+            gaps: Vec::new(),
+            ..self.new_seal(self.manifest.from)
+        }
     }
 
     fn new_seal(&self, until: Millis) -> Seal {
@@ -284,6 +328,7 @@ impl Spool {
             gaps: manifest.gaps.clone(),
             files: Vec::new(),
             replaces: Vec::new(),
+            purge: None,
         }
     }
 
@@ -308,4 +353,11 @@ struct Merged {
     seal: Seal,
     /// Runs to set aside.
     damaged: Vec<u64>,
+}
+
+impl Merged {
+    const fn rewritten(seal: Seal) -> Self {
+        let damaged = Vec::new();
+        Self { seal, damaged }
+    }
 }

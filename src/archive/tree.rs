@@ -8,6 +8,7 @@
 //! | `longer/month=YYYY-MM/` | those of more than a day or without a start, by the month of their end |
 //! | `seals/date=YYYY-MM-DD/` | seal records, by the day of their end |
 //! | `seals/long/` | seal records that tell about more than a day |
+//! | `seals/purges/` | those of purges; the time in the name is that of the files that went |
 //! | `log/GATEWAY/` | the evidence log ([`super::evidence`]) |
 //! | `inbox/`, `acts/` | what people did with the archive ([`super::acts`]) |
 //! | `spool/` | what is not sealed yet ([`super::spool`]) |
@@ -87,9 +88,37 @@ pub struct Seal {
     /// The gaps that became known since the seal before.
     pub gaps: Vec<ArchivedGap>,
     pub files: Vec<SealedFile>,
-    /// The files whose rows are in `files` now.
+    /// The files whose rows are in `files` now, but for those that a purge deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub replaces: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purge: Option<Purge>,
+}
+
+/// The deletion of sessions whose time is over.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Purge {
+    #[serde(flatten)]
+    pub order: Order,
+    /// The time that the files could tell about which went, to the second.
+    pub since: Millis,
+    pub until: Millis,
+    /// The sessions that were deleted.
+    pub rows: u64,
+}
+
+/// Why sessions are deleted, and which.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Order {
+    /// As people know it, such as "365d".
+    pub rule: String,
+    /// Sessions that ended before it are deleted, unless somebody holds them.
+    pub before: Millis,
+    /// When that was done.
+    pub at: Millis,
+    /// The act of the person who wanted it; `None` for the daily run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub act: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -168,6 +197,24 @@ impl Tree {
         self.list(&folder, &folder, &(Millis::default()..=Millis::MAX))
     }
 
+    /// The files that can have sessions that ended before this time, each with its kind of partition. The oldest of a kind
+    /// come first.
+    pub(super) fn ended_before(&self, time: Millis) -> io::Result<Vec<(OfEnd, Name, PathBuf)>> {
+        let all = Millis::MIN..=Millis::MAX;
+        let Some(last) = time.get().checked_sub(1).map(Millis::new) else {
+            return Ok(Vec::new());
+        };
+        let mut files = Vec::new();
+        for (partition, _) in Partition::ALL {
+            let (first, last) = (partition(Millis::MIN), partition(last));
+            let mut found = self.list(&first.folder(), &last.folder(), &all)?;
+            found.sort_unstable_by(|(_, a), (_, b)| a.cmp(b));
+            let found = found.into_iter();
+            files.extend(found.map(|(name, path)| (partition, name, path)));
+        }
+        Ok(files)
+    }
+
     pub(super) fn session_files(
         &self,
         alive: &RangeInclusive<Millis>,
@@ -188,12 +235,39 @@ impl Tree {
         let last = Millis::new(interval.end().get().saturating_add(DAY));
         let (first, last) = (seal_folder(*interval.start()), seal_folder(last));
         let mut files = self.list(&first, &last, interval)?;
-        files.append(&mut self.list(LONG_SEALS, LONG_SEALS, interval)?);
+        for folder in [LONG_SEALS, PURGES] {
+            files.append(&mut self.list(folder, folder, interval)?);
+        }
         Ok(files)
     }
 
+    /// The records of seals whose `until` is this or later, and those of all purges, by their numbers.
+    pub(super) fn seal_files_since(&self, until: Millis) -> io::Result<Vec<(Name, PathBuf)>> {
+        let mut files = self.seal_files(&(until..=Millis::MAX))?;
+        files.append(&mut self.list(PURGES, PURGES, &(Millis::MIN..=until))?);
+        files.sort_unstable_by(|(a, a_path), (b, b_path)| {
+            (a.number, a_path).cmp(&(b.number, b_path))
+        });
+        files.dedup();
+        Ok(files)
+    }
+
+    /// The records of that gateway's seals with higher numbers, in their order.
+    ///
+    /// # Errors
+    /// As for [`Self::seals`].
+    pub fn seals_after(&self, gateway: &str, number: u64) -> io::Result<Vec<Seal>> {
+        let mut files = self.seal_files(&(Millis::default()..=Millis::MAX))?;
+        files.retain(|(name, _)| name.is_of(gateway) && name.number > number);
+        files.sort_unstable_by_key(|(name, _)| name.number);
+        files.iter().map(|(_, path)| read_seal(path)).collect()
+    }
+
     /// The number of the latest seal of that gateway; 0 when there is none.
-    pub(super) fn last_number(&self, gateway: &str) -> io::Result<u64> {
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn last_number(&self, gateway: &str) -> io::Result<u64> {
         let gateway = encoded(gateway);
         let files = self.seal_files(&(Millis::default()..=Millis::MAX))?;
         let ours = files.iter().filter(|(name, _)| name.gateway == gateway);
@@ -245,9 +319,11 @@ impl Tree {
     }
 }
 
-type OfEnd = fn(Millis) -> Partition;
+/// A kind of partition: that of a session by its end.
+pub(super) type OfEnd = fn(Millis) -> Partition;
 
 const LONG_SEALS: &str = "seals/long";
+const PURGES: &str = "seals/purges";
 
 impl Partition {
     /// All of them by the end of a session, each with the longest life of its sessions.
@@ -327,18 +403,21 @@ impl Seal {
     pub fn name(&self) -> Name {
         // A gap may have begun long before it became known.
         let gaps = self.gaps.iter().map(|gap| gap.from.min(gap.to));
-        let since = gaps.fold(self.from, Millis::min);
-        Name::new(&self.gateway, since..=self.until, self.number, 0)
+        let reach = match &self.purge {
+            Some(purge) => purge.since..=purge.until,
+            None => gaps.fold(self.from, Millis::min)..=self.until,
+        };
+        Name::new(&self.gateway, reach, self.number, 0)
     }
 
     /// Relative to the root.
     pub fn path(&self) -> String {
         let name = self.name();
         let reach = name.until.as_millis() - name.since.as_millis();
-        let folder = if reach <= DAY {
-            seal_folder(self.until)
-        } else {
-            LONG_SEALS.to_owned()
+        let folder = match reach {
+            _ if self.purge.is_some() => PURGES.to_owned(),
+            ..=DAY => seal_folder(self.until),
+            _ => LONG_SEALS.to_owned(),
         };
         format!("{folder}/{name}.json")
     }

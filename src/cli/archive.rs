@@ -14,9 +14,10 @@ use clap::ValueHint;
 
 use super::{Exit, Failure, Origin, cannot, control};
 use crate::archive::evidence;
-use crate::archive::follow::{Error, Follow};
+use crate::archive::follow::{Error, Follow, Retention};
 use crate::archive::proof::tiles::Reader;
 use crate::archive::spool;
+use crate::archive::tree::{Purge, Seal};
 use crate::daemon;
 use crate::kernel::{clock, host_name};
 use crate::time::Uptime;
@@ -42,6 +43,8 @@ pub(super) enum Action {
     Holds,
     /// End the holds of a case
     Release(orders::Release),
+    /// Delete the sessions whose time is over now, rather than in the archive's daily run
+    Purge(orders::Purge),
     /// Tell the daemon that there is no archive any more: its log keeps no records for one
     Forget,
 }
@@ -57,6 +60,7 @@ pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Res
         Action::Hold(options) => orders::hold(origin, options, now, out),
         Action::Holds => orders::holds(origin, out),
         Action::Release(options) => orders::release(origin, options, now, out),
+        Action::Purge(options) => orders::purge(origin, options, now, out),
         Action::Forget => {
             let config = origin.load()?.config;
             tell(control::socket(&config)?, "never")?;
@@ -73,8 +77,9 @@ fn run_archiver(origin: &Origin) -> Result<Exit, Failure> {
     let gateway = config.archive.gateway.clone().unwrap_or_else(host_name);
     let root = config.archive.directory.clone();
     log::info!("archive \"{}\" of the gateway {gateway}", root.display());
+    let retention = Retention::new(config.archive.keep, config.archive.keep_lookups);
     follow(
-        Follow::new(config.pending.database.clone(), root, gateway),
+        Follow::new(config.pending.database.clone(), root, gateway, retention),
         socket,
     )
 }
@@ -125,18 +130,30 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
             "records are archived again; none is lost",
         );
         if !has_more {
+            let acted = archive.act(own, clock::read().wall);
+            acted.iter().flatten().for_each(log_purge);
+            trouble[3].note(
+                acted.map_err(|error| format!("the inbox: {error}")),
+                "the inbox is read again",
+            );
+            match archive.expire(clock::read().wall) {
+                Err(error) => log::warn!("retention: {error}; trying again in an hour"),
+                Ok(seals) => seals.iter().for_each(log_purge),
+            }
             let signed = archive.sign(clock::read().wall);
             trouble[2].note(
                 signed.map_err(|error| format!("the proof of the archive: {error}")),
                 "the proof of the archive goes on",
             );
-            let acted = archive.act(own, clock::read().wall);
-            trouble[3].note(
-                acted.map_err(|error| format!("the access log: {error}")),
-                "the access log goes on",
-            );
             thread::sleep(PAUSE);
         }
+    }
+}
+
+fn log_purge(seal: &Seal) {
+    if let Some(Purge { order, rows, .. }) = &seal.purge {
+        let (rule, before) = (&order.rule, order.before.wall());
+        log::info!("retention \"{rule}\": deleted {rows} sessions that ended before {before}");
     }
 }
 

@@ -184,6 +184,10 @@ fn findings(loaded: &Loaded, config_only: bool) -> Vec<Finding> {
         let judgement = target(&copy.target, &rights);
         findings.push(Finding::new(copy.title(), judgement));
     }
+    if config.archive.keep.is_none() {
+        let found = "not set: the archive never deletes a connection";
+        findings.push(Finding::new("archive.keep", Ok(found.to_owned())));
+    }
     findings.extend(control::look(config.control.socket.as_deref()));
     findings
 }

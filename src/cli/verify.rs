@@ -15,6 +15,7 @@ use crate::archive::proof::bundle::{Bundle, Shown};
 use crate::archive::proof::note::PublicKey;
 use crate::archive::proof::tiles::read_checkpoint;
 use crate::archive::row::Row;
+use crate::archive::tree::Order;
 use crate::kernel::clock;
 use crate::session::Provenance;
 use crate::time::{Uptime, Wall};
@@ -144,6 +145,8 @@ fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io
         seals,
         lost,
         acts,
+        deleted,
+        purge,
         until,
         first_key,
         is_given,
@@ -168,6 +171,14 @@ fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io
             )?;
         }
         writeln!(out)?;
+        if let Some(Order { rule, before, .. }) = purge {
+            writeln!(
+                out,
+                "  {deleted} sessions were deleted, the last under the rule \"{}\": those that ended before {}",
+                control::printable(rule),
+                before.wall()
+            )?;
+        }
         if let Some(key) = first_key.as_ref().filter(|_| !is_given) {
             writeln!(
                 out,
@@ -194,6 +205,13 @@ fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io
             audit.replaced
         )?;
     }
+    if audit.purged > 0 {
+        writeln!(
+            out,
+            "{} files are still in this copy, and the archive has deleted sessions of them: delete these files here too",
+            audit.purged
+        )?;
+    }
     for Finding { file, reason } in &audit.findings {
         let line = format!("{}: {reason}", file.display());
         writeln!(out, "WRONG {}", control::printable(&line))?;
@@ -218,6 +236,8 @@ fn json(audit: &Audit, is_sound: bool) -> Value {
             "until": log.until,
             "lost": log.lost,
             "acts": log.acts,
+            "deleted": log.deleted,
+            "purge": log.purge,
             "first_key": log.first_key.as_ref().map(ToString::to_string),
             "key_given": log.is_given,
             "newest_key": log.newest_key,
@@ -231,6 +251,7 @@ fn json(audit: &Audit, is_sound: bool) -> Value {
         "sessions": audit.rows,
         "unsigned": audit.unsigned,
         "replaced": audit.replaced,
+        "purged": audit.purged,
         "logs": audit.logs.iter().map(log).collect::<Vec<_>>(),
         "findings": audit.findings.iter().map(finding).collect::<Vec<_>>(),
     })

@@ -260,6 +260,7 @@ macro_rules! section {
 
 use Preset::{Required, Unset, Value, Varies};
 
+const DAYS: &str = "a whole number of days, at least one, such as \"365d\"";
 const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" and \".\"";
 
 section! {
@@ -361,6 +362,13 @@ section! {
         /// "nattrail who" answers only with --case, the reference of a case, which goes into the access log.
         live "require-case" require_case: bool = one(values::flag),
             Value("false"), "true or false";
+        /// For so many days, connections are kept after their end; then the archive deletes them, unless a hold keeps
+        /// them. If empty, it never deletes any. See RETENTION in nattrail-archive(5).
+        live "keep" keep: Option<Duration> = optional(values::days),
+            Unset, DAYS;
+        /// For so many days, the archive keeps who asked it what. If empty, it never deletes that.
+        live "keep-lookups" keep_lookups: Option<Duration> = optional(values::days),
+            Unset, DAYS;
     }
 }
 

@@ -231,6 +231,14 @@ pub(crate) fn at_least_a_second(text: &str) -> Parsed<Duration> {
     duration(Duration::from_secs(1)..=Duration::MAX)(text)
 }
 
+/// A duration of whole days, in whatever unit.
+pub(crate) fn days(text: &str) -> Parsed<Duration> {
+    const DAY: u64 = 86_400;
+    let is_whole = |time: &Duration| time.subsec_nanos() == 0 && time.as_secs().is_multiple_of(DAY);
+    let value = parse_duration(text).filter(|time| *time > Duration::ZERO && is_whole(time));
+    value.ok_or(None)
+}
+
 /// A duration from 1 s; 0 is never.
 pub(crate) fn interval(text: &str) -> Parsed<Option<Duration>> {
     match time(text)? {
@@ -411,6 +419,30 @@ mod tests {
         }
         assert!(expected(buffer("64MB")).contains("(KiB, MiB, GiB or TiB), such as \"64MiB\""));
         assert_eq!((interval("10ms"), buffer("1")), (Err(None), Err(None)));
+    }
+
+    #[test]
+    fn a_retention_is_of_whole_days() {
+        for (text, number) in [("1d", 1), ("365d", 365), ("48h", 2), ("172800s", 2)] {
+            assert_eq!(
+                days(text),
+                Ok(Duration::from_secs(number * 86_400)),
+                "{text}"
+            );
+        }
+        for text in [
+            "0d",
+            "23h",
+            "36h",
+            "86400001ms",
+            "365",
+            "-1d",
+            "1y",
+            "",
+            "never",
+        ] {
+            assert_eq!(days(text), Err(None), "{text}");
+        }
     }
 
     #[test]

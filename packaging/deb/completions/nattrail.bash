@@ -79,6 +79,9 @@ _nattrail() {
             nattrail__subcmd__archive,key)
                 cmd="nattrail__subcmd__archive__subcmd__key"
                 ;;
+            nattrail__subcmd__archive,purge)
+                cmd="nattrail__subcmd__archive__subcmd__purge"
+                ;;
             nattrail__subcmd__archive,release)
                 cmd="nattrail__subcmd__archive__subcmd__release"
                 ;;
@@ -99,6 +102,9 @@ _nattrail() {
                 ;;
             nattrail__subcmd__archive__subcmd__help,key)
                 cmd="nattrail__subcmd__archive__subcmd__help__subcmd__key"
+                ;;
+            nattrail__subcmd__archive__subcmd__help,purge)
+                cmd="nattrail__subcmd__archive__subcmd__help__subcmd__purge"
                 ;;
             nattrail__subcmd__archive__subcmd__help,release)
                 cmd="nattrail__subcmd__archive__subcmd__help__subcmd__release"
@@ -166,6 +172,9 @@ _nattrail() {
             nattrail__subcmd__help__subcmd__archive,key)
                 cmd="nattrail__subcmd__help__subcmd__archive__subcmd__key"
                 ;;
+            nattrail__subcmd__help__subcmd__archive,purge)
+                cmd="nattrail__subcmd__help__subcmd__archive__subcmd__purge"
+                ;;
             nattrail__subcmd__help__subcmd__archive,release)
                 cmd="nattrail__subcmd__help__subcmd__archive__subcmd__release"
                 ;;
@@ -227,7 +236,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__archive)
-            opts="-c -h --config --instance --help run key hold holds release forget help"
+            opts="-c -h --config --instance --help run key hold holds release purge forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -323,7 +332,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__archive__subcmd__help)
-            opts="run key hold holds release forget help"
+            opts="run key hold holds release purge forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -393,6 +402,20 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__archive__subcmd__help__subcmd__key)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nattrail__subcmd__archive__subcmd__help__subcmd__purge)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -577,6 +600,66 @@ _nattrail() {
                 return 0
             fi
             case "${prev}" in
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                -c)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nattrail__subcmd__archive__subcmd__purge)
+            opts="-c -h --keep --reason --case --config --instance --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --keep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reason)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --case)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -849,7 +932,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__help__subcmd__archive)
-            opts="run key hold holds release forget"
+            opts="run key hold holds release purge forget"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -905,6 +988,20 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__help__subcmd__archive__subcmd__key)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nattrail__subcmd__help__subcmd__archive__subcmd__purge)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

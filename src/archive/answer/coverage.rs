@@ -3,13 +3,15 @@
 //! A session is archived when it has ended. So a question about a time needs the records of that time and of all time
 //! after it, and the sessions that are still open. A gap in the events of the kernel only hides sessions that began and
 //! ended within it: those open before or after it are found in the kernel's table. Records that were known but did not
-//! get into the archive ([`GapCause::Undelivered`]) may be those of any session that was open until then.
+//! get into the archive ([`GapCause::Undelivered`]) may be those of any session that was open until then. A purge hides the
+//! sessions that ended before its time, and may leave others that were alive as well.
 
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
 
 use super::overlaps;
 use crate::archive::row::Millis;
+use crate::archive::tree::{Order, Purge};
 use crate::session::{Gap, GapCause};
 
 /// What a source knows of one gateway.
@@ -21,6 +23,8 @@ pub struct Coverage {
     pub gaps: Vec<Gap>,
     /// When the list of open sessions was written, if there is one.
     pub open: Option<Millis>,
+    /// What was deleted of the time.
+    pub purges: Vec<Purge>,
 }
 
 /// A reason why a session may be missing from the answer.
@@ -33,14 +37,18 @@ pub struct Hole {
     /// `None` when it has not ended.
     pub to: Option<Millis>,
     pub lost: Option<u64>,
+    /// That which deleted the last of them, for [`Absence::Purged`].
+    pub purge: Option<Order>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Absence {
     /// A gap record says so.
     Gap(GapCause),
-    /// No record of a time before others is here: the archive began later, or it was not copied, or purged.
+    /// No record of a time before others is here: the archive began later, or it was not copied, or deleted by hand.
     Missing,
+    /// Sessions were deleted that were alive then, and ended before a time.
+    Purged,
     /// The records end earlier.
     After,
     /// That time has not come.
@@ -57,6 +65,7 @@ impl Absence {
         match self {
             Self::Gap(cause) => cause.name(),
             Self::Missing => "missing-records",
+            Self::Purged => "purged",
             Self::After => "after-last-record",
             Self::Future => "future",
             Self::Open => "open-sessions",
@@ -102,6 +111,13 @@ pub(super) fn holes(
         let mut unknown = unknown(&own, from, until.min(now));
         unknown.retain(|hole| is_whole || hole.from <= until && hole.to.is_some());
         holes.append(&mut unknown);
+        let purges = own.iter().flat_map(|it| &it.purges);
+        let purges = purges.filter(|purge| concerned(purge, time));
+        let last = purges.max_by_key(|purge| (purge.order.before, purge.order.at));
+        holes.extend(last.map(|purge| Hole {
+            purge: Some(purge.order.clone()),
+            ..hole(Absence::Purged, from, Some(purge.order.before))
+        }));
         let mut gaps: Vec<_> = own.iter().flat_map(|it| &it.gaps).copied().collect();
         gaps.sort_by_key(|gap| (gap.from, gap.to, gap.cause.name()));
         gaps.dedup();
@@ -136,6 +152,11 @@ fn concerns(gap: &Gap, time: &RangeInclusive<Millis>, is_whole: bool) -> bool {
     }
 }
 
+/// Whether it may have deleted sessions that were alive then.
+fn concerned(purge: &Purge, time: &RangeInclusive<Millis>) -> bool {
+    overlaps(&(purge.since..=purge.until), time) && purge.order.before > *time.start()
+}
+
 /// The times without records, of one gateway.
 fn unknown(own: &[&Coverage], from: Millis, until: Millis) -> Vec<Hole> {
     let mut known: Vec<_> = own.iter().flat_map(|it| &it.known).cloned().collect();
@@ -168,5 +189,6 @@ const fn hole(absence: Absence, from: Millis, to: Option<Millis>) -> Hole {
         from,
         to,
         lost: None,
+        purge: None,
     }
 }

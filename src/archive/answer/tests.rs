@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::archive::question::{Endpoint, SKEW};
+use crate::archive::tree::{Order, Purge};
 use crate::config::Prefix;
 use crate::session::{Gap, NatEvent, Session};
 use crate::time::Wall;
@@ -67,6 +68,7 @@ fn complete() -> Coverage {
         known: vec![Millis::new(0)..Millis::new(NOW + 1)],
         gaps: Vec::new(),
         open: Some(Millis::new(NOW)),
+        purges: Vec::new(),
     }
 }
 
@@ -434,6 +436,43 @@ fn none_is_complete_only_where_nothing_is_missing() {
 }
 
 #[test]
+fn none_is_not_complete_where_sessions_were_deleted() {
+    let purge = |until, before, rule: &str| Purge {
+        order: Order {
+            rule: rule.to_owned(),
+            before: Millis::new(before),
+            at: Millis::new(NOW),
+            act: None,
+        },
+        since: Millis::new(40_000),
+        until: Millis::new(until),
+        rows: 1,
+    };
+    let coverage = Coverage {
+        purges: vec![
+            purge(60_000, 60_000, "2d"),
+            purge(80_000, 70_000, "1d"),
+            purge(45_000, 90_000, "by hand"),
+        ],
+        ..complete()
+    };
+    let rules = |at| {
+        let answer = ask(&question(at), vec![], vec![coverage.clone()]);
+        let rules = answer.holes.into_iter().filter_map(|it| it.purge);
+        (answer.verdict, rules.map(|it| it.rule).collect::<Vec<_>>())
+    };
+    let complete = (Verdict::NoneComplete, vec![]);
+    assert_eq!(rules(35_000), complete);
+    assert_eq!(
+        rules(44_000),
+        (Verdict::NoneGap, vec!["by hand".to_owned()])
+    );
+    assert_eq!(rules(50_000), (Verdict::NoneGap, vec!["1d".to_owned()]));
+    // All that was deleted had ended before.
+    assert_eq!(rules(75_000), complete);
+}
+
+#[test]
 fn an_answer_tells_the_gaps_of_its_time_and_a_list_those_of_later_times_too() {
     let coverage = Coverage {
         known: vec![Millis::new(0)..Millis::new(55_000)],
@@ -472,6 +511,7 @@ fn a_hole_has_its_gateway_interval_and_loss() {
         from: Millis::new(45_000),
         to: Some(Millis::new(55_000)),
         lost: Some(7),
+        purge: None,
     };
     assert_eq!(answer.holes, [expected]);
 }

@@ -9,7 +9,7 @@ use crate::archive::proof::hex;
 use crate::archive::proof::merkle::Hash;
 use crate::archive::row::Millis;
 use crate::archive::seal::tells_of_records;
-use crate::archive::tree::{Seal, encoded};
+use crate::archive::tree::{Name, Order, Purge, Seal, encoded};
 
 /// What the entries of one log have said so far.
 pub(super) struct Ledger {
@@ -23,6 +23,8 @@ pub(super) struct Ledger {
     pub(super) lost: u64,
     /// The last act's number: how many there were.
     pub(super) acts: u64,
+    pub(super) deleted: u64,
+    pub(super) purge: Option<Order>,
 }
 
 impl Ledger {
@@ -35,6 +37,8 @@ impl Ledger {
             seals: 0,
             lost: 0,
             acts: 0,
+            deleted: 0,
+            purge: None,
         }
     }
 
@@ -97,6 +101,11 @@ impl Ledger {
             (self.until, self.kept) = (seal.until, Some(seal.kept));
         }
         self.lost = self.lost.saturating_add(seal.lost);
+        if let Some(Purge { order, rows, .. }) = &seal.purge {
+            self.deleted = self.deleted.saturating_add(*rows);
+            let further = self.purge.take().filter(|it| it.before > order.before);
+            self.purge = further.or_else(|| Some(order.clone()));
+        }
         self.number = Some(seal.number);
         self.seals += 1;
         check.expect(seal, true);
@@ -137,14 +146,17 @@ impl Ledger {
         if !seal.replaces.is_empty() {
             let known = |path: &String| check.expected.get(path).map(|file| file.rows);
             let merged: Option<Vec<_>> = seal.replaces.iter().map(known).collect();
+            let deleted = seal.purge.as_ref().map_or(0, |purge| purge.rows);
             if let Some(merged) = merged
                 .map(|rows| total(rows.into_iter()))
-                .filter(|&it| it != rows)
+                .filter(|&it| it != rows.saturating_add(deleted))
             {
                 found.push(format!(
-                    "the counters do not add up: {merged} sessions were merged, {rows} are in files"
+                    "the counters do not add up: {merged} sessions were in the files before, {rows} are in files, and {deleted} \
+                     were deleted"
                 ));
             }
+            found.extend(seal.purge.as_ref().and_then(|purge| excess(seal, purge)));
             return found;
         }
         if self.number.is_some() && seal.from != self.until {
@@ -178,6 +190,24 @@ impl Ledger {
         }
         found
     }
+}
+
+/// The words for a file that went although its sessions ended too late.
+fn excess(seal: &Seal, purge: &Purge) -> Option<String> {
+    let before = purge.order.before.wall();
+    let folder = |path: &str| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+    let ended_later = |path: &&String| {
+        let name = path
+            .rsplit_once('/')
+            .and_then(|(_, name)| name.rsplit_once('.'));
+        let name = name.and_then(|(name, _)| Name::parse(name));
+        let is_rewritten = seal.files.iter().any(|it| folder(&it.path) == folder(path));
+        name.is_some_and(|name| name.until > before) && !is_rewritten
+    };
+    let path = seal.replaces.iter().find(ended_later)?;
+    Some(format!(
+        "the purge goes by sessions that ended before {before}, and \"{path}\" had others"
+    ))
 }
 
 fn total(numbers: impl Iterator<Item = u64>) -> u64 {

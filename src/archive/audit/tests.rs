@@ -1,16 +1,19 @@
-//! An audit of an archive that is being written, and of the records of acts.
+//! An audit of an archive that is being written, and of one of which something was deleted.
 #![allow(clippy::unwrap_used)]
 
+mod acts;
+
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::archive::acts::{Act, Notice};
 use crate::archive::evidence::Evidence;
 use crate::archive::row::Row;
 use crate::archive::spool::{Place, Spool};
+use crate::archive::tree::Order;
 use crate::kernel::clock;
 use crate::wire::samples::{delete, snat};
 
@@ -38,6 +41,9 @@ fn an_archive_is_sound_while_it_is_written() {
                 if hour % 12 == 0 {
                     spool.compact(Millis::new((hour - 1) * HOUR)).unwrap();
                 }
+                if hour % 25 == 0 {
+                    spool.purge(&older_than((hour - 1) * HOUR), &[]).unwrap();
+                }
             }
             is_over.store(true, Ordering::Relaxed);
         });
@@ -49,66 +55,101 @@ fn an_archive_is_sound_while_it_is_written() {
     });
 }
 
-/// An archive with two lookups, of the first and of the second day, and the path of the first.
-fn looked_up() -> (TempDir, Evidence, String) {
+const DAY: u64 = 24 * HOUR;
+
+/// A session on each of four days, of which the first two are deleted; signed. `change` may change the purge's record before
+/// that. Also the paths of the files of the first day.
+fn purged(change: impl Fn(&mut Seal)) -> (TempDir, Vec<u8>, PathBuf) {
     let root = TempDir::new().unwrap();
-    let mut spool = Spool::open(root.path(), "gw", Millis::new(HOUR)).unwrap();
-    spool.seal(Millis::new(2 * HOUR)).unwrap();
+    let mut spool = Spool::open(root.path(), "gw", Millis::new(DAY)).unwrap();
+    let mut first = None;
+    for day in 1..=4 {
+        let end = day * DAY + 5_000;
+        spool.push(&Row::of(&delete(snat(), end - 1, end)).unwrap());
+        spool.commit(Place { run: 1, next: day }).unwrap();
+        let seal = spool.seal(Millis::new((day + 1) * DAY)).unwrap();
+        first.get_or_insert(root.path().join(&seal.files[0].path));
+    }
+    let first = first.unwrap();
+    let octets = fs::read(&first).unwrap();
+    let mut seal = spool.purge(&older_than(3 * DAY), &[]).unwrap().remove(0);
+    let path = root.path().join(seal.path());
+    change(&mut seal);
+    fs::write(path, serde_json::to_vec_pretty(&seal).unwrap()).unwrap();
     let mut evidence = Evidence::new(root.path(), "gw");
-    evidence.append(1, Wall::from_millis(2 * HOUR)).unwrap();
-    let mut look = |hour: u64| {
-        let now = Wall::from_millis(hour * HOUR);
-        let notice = Notice::new(Act::Lookup { lookups: vec![] }, now.into()).unwrap();
-        evidence.record(notice, Some(1), now).unwrap().path()
-    };
-    let path = look(3);
-    look(25);
-    (root, evidence, path)
+    let now = Wall::from_millis(5 * DAY);
+    assert!(evidence.append(spool.sealed_number(), now).unwrap());
+    (root, octets, first)
 }
 
-fn findings(root: &TempDir) -> Vec<Finding> {
-    let now = clock::read().wall;
-    let audit = audit(root.path(), &Known::default(), now, &mut |_, _| ()).unwrap();
-    audit.findings
+fn older_than(time: u64) -> Order {
+    Order {
+        rule: "2d".to_owned(),
+        before: Millis::new(time),
+        at: Millis::new(5 * DAY),
+        act: None,
+    }
 }
 
-fn only(findings: &[Finding], file: &str, reason: &str) {
-    let [finding] = findings else {
-        panic!("{findings:?}");
-    };
+fn findings(root: &Path) -> (Audit, Vec<String>) {
+    let now = Wall::from_millis(5 * DAY);
+    let audit = audit(root, &Known::default(), now, &mut |_, _| ()).unwrap();
+    let findings = audit.findings.iter().map(|it| it.reason.clone()).collect();
+    (audit, findings)
+}
+
+#[test]
+fn what_was_deleted_under_a_rule_is_told_and_no_finding() {
+    let (root, ..) = purged(|_| {});
+    let (audit, found) = findings(root.path());
+    assert_eq!(found, [""; 0]);
+    let log = &audit.logs[0];
+    let rule = log
+        .purge
+        .as_ref()
+        .map(|purge| (purge.rule.as_str(), purge.before));
+    assert_eq!((log.deleted, rule), (2, Some(("2d", Millis::new(3 * DAY)))));
+    assert_eq!((audit.rows, audit.replaced, audit.purged), (2, 0, 0));
+}
+
+#[test]
+fn a_file_that_was_deleted_without_a_purge_is_a_finding() {
+    let (root, ..) = purged(|_| {});
+    let tree = crate::archive::tree::Tree::new(root.path());
+    let files = tree.sessions(&(Millis::MIN..=Millis::MAX)).unwrap();
+    fs::remove_file(&files[0]).unwrap();
+    let (_, found) = findings(root.path());
     assert!(
-        finding.file == Path::new(file) && finding.reason.contains(reason),
-        "{finding:?}"
+        found[0].starts_with("the file is missing, and with it 1 sessions"),
+        "{found:?}"
     );
+    assert_eq!(found.len(), 1);
 }
 
 #[test]
-fn the_record_of_an_act_that_is_changed_missing_or_added_is_found() {
-    let (root, _, path) = looked_up();
-    assert_eq!(findings(&root), []);
-    let file = root.path().join(&path);
-    let record = fs::read_to_string(&file).unwrap();
-    fs::write(&file, record.replace("\"uid\": 1", "\"uid\": 2")).unwrap();
-    only(&findings(&root), &path, "was changed");
-    fs::remove_file(&file).unwrap();
-    only(&findings(&root), &path, "act 1 (lookup) is missing");
-    fs::write(&file, &record).unwrap();
-    let added = path.replace("gw-1", "gw-2");
-    fs::write(root.path().join(&added), &record).unwrap();
-    only(&findings(&root), &added, "does not belong here");
-    let record = record.replace("\"number\": 1", "\"number\": 2");
-    fs::write(root.path().join(&added), &record).unwrap();
-    only(&findings(&root), &added, "no entry of its log names it");
+fn a_purged_file_that_is_there_is_a_finding_in_the_archive_and_not_in_a_copy() {
+    let (root, octets, first) = purged(|_| {});
+    fs::create_dir_all(first.parent().unwrap()).unwrap();
+    fs::write(&first, octets).unwrap();
+    let (_, found) = findings(root.path());
+    assert_eq!(
+        found,
+        ["the file is still there, although seal 5 of gw deleted sessions of it"]
+    );
+    fs::remove_dir_all(root.path().join("spool")).unwrap();
+    let (audit, found) = findings(root.path());
+    assert_eq!((found, audit.purged, audit.rows), (vec![], 1, 2));
 }
 
 #[test]
-fn only_records_that_an_act_deleted_may_be_gone() {
-    let (root, mut evidence, path) = looked_up();
-    let now = Wall::from_millis(50 * HOUR);
-    evidence.expire("1d", "1970-01-02".to_owned(), now).unwrap();
-    assert!(!root.path().join(&path).exists());
-    assert_eq!(findings(&root), []);
-    let second = "acts/lookups/date=1970-01-02/gw-2.json";
-    fs::remove_file(root.path().join(second)).unwrap();
-    only(&findings(&root), second, "act 2 (lookup) is missing");
+fn a_purge_that_does_not_add_up_or_goes_too_far_is_a_finding() {
+    let (root, ..) = purged(|seal| seal.purge.as_mut().unwrap().rows = 1);
+    let (_, found) = findings(root.path());
+    let expected = "2 sessions were in the files before, 0 are in files, and 1 were deleted";
+    assert!(found[0].ends_with(expected), "{found:?}");
+    let (root, ..) = purged(|seal| {
+        seal.purge.as_mut().unwrap().order.before = Millis::new(2 * DAY);
+    });
+    let (_, found) = findings(root.path());
+    assert!(found[0].contains("had others"), "{found:?}");
 }

@@ -1,6 +1,8 @@
 //! The archiver beside a daemon's real database, both of which end and begin again at any time.
 #![allow(clippy::unwrap_used)]
 
+mod orders;
+
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -19,6 +21,7 @@ use crate::store::record_log::RecordLog;
 use crate::store::tests::{Scene, database};
 use crate::wire::samples::{create, delete, snat};
 
+const DAY_LONG: Duration = Duration::from_secs(86_400);
 const START: u64 = 1_795_276_800; // 2026-11-21T16:00:00Z
 
 /// A gateway whose sessions have a port each.
@@ -103,6 +106,18 @@ impl Gateway {
         }
     }
 
+    /// So many hours, one by one, and what is deleted in them.
+    fn live(&mut self, hours: u64) -> u64 {
+        let mut deleted = 0;
+        for _ in 0..hours {
+            self.pass(Duration::from_secs(3_600));
+            for seal in self.archive.expire(self.now).unwrap() {
+                deleted += seal.purge.unwrap().rows;
+            }
+        }
+        deleted
+    }
+
     /// The archiver's process ends, and another begins.
     fn kill_archiver(&mut self) {
         let old = follow(&self.scene, &self.root);
@@ -159,6 +174,7 @@ fn follow(scene: &Scene, root: &TempDir) -> Follow {
         database(&scene.directory),
         root.path().to_owned(),
         "gw".to_owned(),
+        Retention::new(Some(3 * DAY_LONG), Some(2 * DAY_LONG)),
     )
 }
 
@@ -340,4 +356,69 @@ fn a_day_of_25_hours_has_the_sessions_of_both_hours_that_were_the_same() {
     let root = gateway.root.path();
     let audit = audit::audit(root, &Known::default(), gateway.now, &mut |_, _| ()).unwrap();
     assert_eq!(audit.findings, []);
+}
+
+#[test]
+fn sessions_go_within_a_day_after_their_time_is_over_and_not_before() {
+    let mut gateway = Gateway::new();
+    // Until midnight, and a minute for the seal.
+    gateway.live(8);
+    gateway.now = gateway.now.saturating_add(Duration::from_secs(60));
+    gateway.live(1);
+    gateway.session();
+    assert_eq!(gateway.live(3 * 24), 0);
+    gateway.kill_archiver();
+    assert_eq!(gateway.live(22), 0);
+    gateway.assert_whole();
+    assert_eq!(gateway.live(2), 1);
+    assert_eq!(gateway.archived().len(), 0);
+}
+
+#[test]
+fn a_start_deletes_what_is_too_old_once() {
+    let mut gateway = Gateway::new();
+    gateway.archive.retention = Retention::default();
+    gateway.session();
+    assert_eq!(gateway.live(6 * 24), 0);
+    gateway.kill_archiver();
+    gateway.step();
+    let deleted = gateway.archive.expire(gateway.now).unwrap();
+    assert_eq!(deleted.len(), 1);
+    assert_eq!(gateway.archive.expire(gateway.now).unwrap(), []);
+}
+
+#[test]
+fn a_clock_that_is_far_ahead_deletes_nothing_for_a_day() {
+    let mut gateway = Gateway::new();
+    gateway.live(30);
+    gateway.session();
+    gateway.live(1);
+    let right = gateway.now;
+    // The archiver's own clock.
+    let far = Wall::from_secs(START + 20 * 365 * 86_400);
+    gateway.kill_archiver();
+    gateway.archive.step(gateway.now).unwrap();
+    assert_eq!(gateway.archive.expire(far).unwrap(), []);
+    // That of the daemon as well.
+    gateway.now = far;
+    assert_eq!(gateway.live(20), 0);
+    gateway.kill_archiver();
+    assert_eq!(gateway.live(2), 0);
+    gateway.assert_whole();
+    // It is right again.
+    gateway.now = right;
+    gateway.kill_archiver();
+    assert_eq!(gateway.live(48), 0);
+    gateway.assert_whole();
+    assert_eq!(gateway.live(72), 1);
+}
+
+#[test]
+fn a_clock_that_stays_ahead_for_more_than_a_day_is_believed() {
+    let mut gateway = Gateway::new();
+    gateway.session();
+    gateway.live(1);
+    gateway.now = gateway.now.saturating_add(Duration::from_secs(9 * 86_400));
+    assert_eq!(gateway.live(24), 0);
+    assert_eq!(gateway.live(24), 1);
 }

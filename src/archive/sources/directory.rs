@@ -180,6 +180,7 @@ impl Source for Directory<'_> {
                         known: vec![seal.from..seal.until],
                         gaps: seal.gaps.iter().filter_map(|gap| gap.gap()).collect(),
                         open: None,
+                        purges: seal.purge.into_iter().collect(),
                     }));
                 }
                 Err(error) => problems.push(error.to_string()),
@@ -197,6 +198,7 @@ impl Source for Directory<'_> {
                 known: known.into_iter().collect(),
                 gaps,
                 open: until,
+                purges: Vec::new(),
             });
         }
         coverages

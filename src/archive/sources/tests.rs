@@ -10,6 +10,8 @@ use crate::archive::answer::{Answer, Verdict, answer};
 use crate::archive::question::{Endpoint, Question, Role, SKEW, Subject};
 use crate::archive::row::{Millis, Row};
 use crate::archive::spool::{Place, Spool};
+use crate::archive::tree::Order;
+use crate::archive::wanted::Wanted;
 use crate::config::{Capture, LogScope, Prefix};
 use crate::engine::{Engine, Filter, Policy};
 use crate::place::Serial;
@@ -325,5 +327,116 @@ fn files_that_were_merged_are_not_missing() {
     );
     for (port, at) in [(1, BEGIN + 3_000), (2, BEGIN + HOUR + 1)] {
         assert_eq!(ask(&sources, public(port), at, at).candidates.len(), 1);
+    }
+}
+
+const DAY: u64 = 24 * HOUR;
+
+/// Two sessions of the archive's first hour, one that ends a day later, and one of that day; the first day is deleted, but
+/// for the first session.
+fn purged(gateway: &mut Gateway) -> u64 {
+    let day = BEGIN - BEGIN % DAY + DAY;
+    gateway.archive(1, BEGIN + 1_000, BEGIN + 5_000);
+    gateway.archive(2, BEGIN + 1_000, BEGIN + 5_000);
+    gateway.spool.seal(Millis::new(day)).unwrap();
+    gateway.archive(3, BEGIN + 1_000, day + HOUR);
+    gateway.archive(4, day, day + HOUR);
+    gateway.spool.seal(Millis::new(day + DAY)).unwrap();
+    let held = Wanted {
+        post_sport: Some(1),
+        ..Wanted::alive(Millis::MIN..=Millis::MAX)
+    };
+    let order = Order {
+        rule: "365d".to_owned(),
+        before: Millis::new(day),
+        at: Millis::new(day + 365 * DAY),
+        act: None,
+    };
+    let seals = gateway.spool.purge(&order, &[held]).unwrap();
+    let purge = seals[0].purge.as_ref().unwrap();
+    assert_eq!((seals.len(), purge.rows), (1, 1));
+    gateway.spool.seal(Millis::new(day + DAY + HOUR)).unwrap();
+    day
+}
+
+/// Asks when all of that is long over.
+fn ask_late(sources: &Sources, port: u16, at: u64) -> Answer {
+    let question = Question {
+        subject: public(port),
+        protocol: None,
+        time: Millis::new(at)..=Millis::new(at),
+        skew: SKEW,
+    };
+    let now = Millis::new(BEGIN + 3 * DAY);
+    answer(&question, &mut sources.open(), now).unwrap()
+}
+
+#[test]
+fn a_time_of_which_sessions_were_deleted_is_not_complete_and_names_the_rule() {
+    let mut gateway = Gateway::new();
+    let day = purged(&mut gateway);
+    let sources = gateway.sources();
+    let at = BEGIN + 3_000;
+    let none = ask_late(&sources, 2, at);
+    assert_eq!(none.problems, [""; 0]);
+    assert_eq!(none.verdict, Verdict::NoneGap);
+    let hole = none.holes.iter().find(|it| it.purge.is_some()).unwrap();
+    assert_eq!(
+        (hole.absence.name(), hole.to),
+        ("purged", Some(Millis::new(day)))
+    );
+    assert_eq!(hole.purge.as_ref().unwrap().rule, "365d");
+    // The held session, and the one that ended later.
+    for port in [1, 3] {
+        let found = ask_late(&sources, port, at);
+        assert_eq!(
+            (found.verdict, holes(&found)),
+            (Verdict::One, vec!["purged"])
+        );
+    }
+    // No deleted session was alive at these times.
+    for (port, at) in [(1, BEGIN + 9_000), (4, day + 1_000)] {
+        let found = ask_late(&sources, port, at);
+        assert!(!holes(&found).contains(&"purged"), "{port}");
+        assert_eq!(found.problems, [""; 0]);
+    }
+}
+
+#[test]
+fn a_copy_from_before_a_purge_still_has_the_sessions() {
+    let mut gateway = Gateway::new();
+    let copy = TempDir::new().unwrap();
+    gateway.archive(1, BEGIN + 1_000, BEGIN + 5_000);
+    gateway.spool.seal(Millis::new(BEGIN + HOUR)).unwrap();
+    let folders = ["sessions", "seals"];
+    for folder in folders {
+        copy_files(&gateway.root().join(folder), &copy.path().join(folder));
+    }
+    purged(&mut gateway);
+    let mut config = Config::default();
+    config.pending.database = "/nonexistent/pending.db".into();
+    config.archive.directory = "/nonexistent/archive".into();
+    let sources = Sources::new(&config, &[copy.path().to_owned()]).unwrap();
+    let found = ask_late(&sources, 1, BEGIN + 3_000);
+    assert_eq!((found.verdict, holes(&found)), (Verdict::One, vec![]));
+    // With the records of the purge, but without --delete.
+    for folder in folders {
+        copy_files(&gateway.root().join(folder), &copy.path().join(folder));
+    }
+    let found = ask_late(&sources, 1, BEGIN + 3_000);
+    assert_eq!((found.verdict, found.candidates.len()), (Verdict::One, 1));
+    assert_eq!(holes(&found), ["purged"]);
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_files(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod damage;
+mod purge;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

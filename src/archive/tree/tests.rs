@@ -24,6 +24,7 @@ fn seal(number: u64, from: u64, until: u64) -> Seal {
         gaps: Vec::new(),
         files: Vec::new(),
         replaces: Vec::new(),
+        purge: None,
     }
 }
 

@@ -16,7 +16,9 @@ use super::super::who::access::{is_missing, notice, refused};
 use super::super::who::machine;
 use super::super::{Exit, Failure, Origin, cannot};
 use crate::archive::acts::{self, Act};
-use crate::kernel::clock;
+use crate::archive::tree::Tree;
+use crate::config::values;
+use crate::kernel::{clock, host_name};
 use crate::time::Wall;
 
 /// The archiver looks every second, unless it is sealing.
@@ -44,6 +46,19 @@ pub(in crate::cli) struct Release {
     /// The reason
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(in crate::cli) struct Purge {
+    /// Delete sessions that ended so long ago, this once [default: archive.keep]
+    #[arg(long, value_name = "DURATION", value_parser = parse_keep)]
+    keep: Option<Duration>,
+    /// The reason
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// The case
+    #[arg(long, value_name = "REFERENCE")]
+    case: Option<String>,
 }
 
 pub(super) fn hold(
@@ -93,6 +108,41 @@ pub(super) fn release(
         "{number} holds of the case {} have ended",
         printable(case)
     )?;
+    Ok(Exit::Success)
+}
+
+pub(super) fn purge(
+    origin: &Origin,
+    options: &Purge,
+    now: Wall,
+    out: &mut impl Write,
+) -> Result<Exit, Failure> {
+    let archive = origin.load()?.config.archive;
+    let days = |keep: Duration| format!("{}d", keep.as_secs() / 86_400);
+    let Some(keep) = options.keep.or(archive.keep).map(days) else {
+        let message = "expected --keep, or archive.keep in the configuration, found neither: everything is kept";
+        return Err(Failure::new(Exit::Usage, message));
+    };
+    let root = archive.directory;
+    let tree = Tree::new(&root);
+    let unreadable = |error| cannot(&root, "be read", &error);
+    let gateway = archive.gateway.unwrap_or_else(host_name);
+    let last = tree.last_number(&gateway).map_err(unreadable)?;
+    let act = Act::Purge { keep };
+    leave(&root, act, (options.case.as_ref(), &options.reason), now)?;
+    let seals = tree.seals_after(&gateway, last).map_err(unreadable)?;
+    let purges: Vec<_> = seals.into_iter().filter_map(|seal| seal.purge).collect();
+    match purges.last() {
+        None => writeln!(out, "there was nothing to delete")?,
+        Some(purge) => {
+            let rows: u64 = purges.iter().map(|purge| purge.rows).sum();
+            let (rule, before) = (&purge.order.rule, purge.order.before.wall());
+            writeln!(
+                out,
+                "deleted {rows} sessions that ended before {before}, by the rule \"{rule}\""
+            )?;
+        }
+    }
     Ok(Exit::Success)
 }
 
@@ -151,4 +201,8 @@ fn leave(
         thread::sleep(PAUSE);
     }
     Ok(())
+}
+
+fn parse_keep(text: &str) -> Result<Duration, String> {
+    values::days(text).map_err(|_| "expected a number of days such as 365d".to_owned())
 }

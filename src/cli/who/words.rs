@@ -8,6 +8,7 @@ use super::request::is_private;
 use crate::archive::answer::{Absence, Answer, Candidate, Doubt, Feature, Fit, Hole, Verdict};
 use crate::archive::question::{Endpoint, Question, Role, Subject};
 use crate::archive::row::Millis;
+use crate::archive::tree::Order;
 use crate::cli::tail::print::{counted, describe};
 use crate::session::GapCause;
 
@@ -233,6 +234,17 @@ pub(super) fn hole(hole: &Hole) -> String {
         Absence::Missing => {
             format!("no record from {from} to {to} is here: the archive began later, or they were not copied, or deleted")
         }
+        Absence::Purged => {
+            let Some(Order { rule, at, act, .. }) = &hole.purge else {
+                return format!("the sessions that ended before {to} were deleted");
+            };
+            let by_hand = if act.is_some() { " by hand" } else { "" };
+            format!(
+                "the sessions that ended before {to} were deleted on {}{by_hand} under the rule \"{rule}\", but for those that \
+                 were held",
+                date(*at)
+            )
+        }
         Absence::After => {
             format!("there is no record from {from} to {to}: the records end before; ask again when the gateway has written on")
         }
@@ -286,6 +298,11 @@ pub(super) fn time(question: &Question) -> String {
 /// `2026-11-20 14:30:00 UTC`, with milliseconds where there are some.
 pub(super) fn instant(time: Millis) -> String {
     format!("{} UTC", bare(time).trim_end_matches(".000"))
+}
+
+/// `2026-11-20`
+fn date(time: Millis) -> String {
+    bare(time).chars().take(10).collect()
 }
 
 /// `2026-11-20 14:30:00.000`
@@ -354,6 +371,7 @@ mod tests {
                 gateway: "gw".into(),
                 known: Vec::from([Millis::new(0)..Millis::new(100_000)]),
                 gaps: Vec::new(),
+                purges: Vec::new(),
                 open: Some(Millis::new(100_000)),
             }]
         }
@@ -431,6 +449,31 @@ mod tests {
             "Nobody: there was no such session at 1970-01-01 00:00:15 UTC (±1500 ms). The records of that time are complete \
              (gateway gw)."
         );
+    }
+
+    #[test]
+    fn a_deletion_is_told_with_its_time_its_rule_and_its_day() {
+        let order = Order {
+            rule: "365d".to_owned(),
+            before: Millis::new(86_400_000),
+            at: Millis::new(366 * 86_400_000),
+            act: None,
+        };
+        let mut purged = Hole {
+            gateway: Some("gw".into()),
+            absence: Absence::Purged,
+            from: Millis::new(15_000),
+            to: Some(order.before),
+            lost: None,
+            purge: Some(order),
+        };
+        assert_eq!(
+            hole(&purged),
+            "gateway gw: the sessions that ended before 1970-01-02 00:00:00 UTC were deleted on 1971-01-02 under the rule \
+             \"365d\", but for those that were held"
+        );
+        purged.purge.as_mut().unwrap().act = Some("acts/1".to_owned());
+        assert!(hole(&purged).contains("were deleted on 1971-01-02 by hand under the rule"));
     }
 
     #[test]

@@ -316,6 +316,10 @@ fn a_wrong_value_is_named() {
         "n.toml: pending.flush: expected a duration from 100ms to 1m, found \"50ms\""
     );
     assert_eq!(
+        message("[archive]\nkeep = \"12h\""),
+        "n.toml: archive.keep: expected a whole number of days, at least one, such as \"365d\", found \"12h\""
+    );
+    assert_eq!(
         message("[capture]\nsource = [\"10.0.0.0/8\", \"192.168.1.7/24\"]"),
         "n.toml: capture.source: expected no bits set beyond the prefix, \"192.168.1.0/24\", found \
          \"192.168.1.7/24\""
