@@ -100,7 +100,7 @@ pub struct Seal {
 pub struct Purge {
     #[serde(flatten)]
     pub order: Order,
-    /// The time that the files could tell about which went, to the second.
+    /// The time that the deleted files could tell about, to the second.
     pub since: Millis,
     pub until: Millis,
     /// The sessions that were deleted.

@@ -37,7 +37,7 @@ pub struct Hole {
     /// `None` when it has not ended.
     pub to: Option<Millis>,
     pub lost: Option<u64>,
-    /// That which deleted the last of them, for [`Absence::Purged`].
+    /// The deletion that went furthest, for [`Absence::Purged`].
     pub purge: Option<Order>,
 }
 
