@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use self::prove::{Proof, Unproved, prove};
 use super::proof::log::Log;
 use super::proof::merkle::Hash;
+use super::proof::note::Note;
 use super::proof::tiles::{MAX_ENTRY, Reader};
 use super::proof::{self, hex};
 use super::row::Millis;
@@ -60,6 +61,8 @@ pub struct Evidence {
     log: Option<Log>,
     /// The last seal in the log; `None` when that has to be looked up.
     last: Option<Last>,
+    /// Whether a seal was appended that [`Self::take_news`] has not told of.
+    has_news: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +116,7 @@ impl Evidence {
             gateway: gateway.to_owned(),
             log: None,
             last: None,
+            has_news: false,
         }
     }
 
@@ -135,6 +139,12 @@ impl Evidence {
             Err(_) => self.last = None,
         }
         appended
+    }
+
+    /// The newest checkpoint, once after each seal that was appended.
+    pub fn take_news(&mut self) -> Option<Note> {
+        let note = self.log.as_ref()?.note()?.clone();
+        std::mem::take(&mut self.has_news).then_some(note)
     }
 
     fn open(&self, now: Wall) -> Result<Log, proof::Error> {
@@ -186,6 +196,7 @@ impl Evidence {
                 until: seal.until,
             };
             self.last = Some(last);
+            self.has_news = true;
         }
         if is_all {
             // A record that is gone never comes: the hole in the numbers tells of it.

@@ -13,7 +13,7 @@ use clap::ValueHint;
 use super::{Exit, Failure, Origin, cannot, control};
 use crate::archive::evidence;
 use crate::archive::follow::{Error, Follow};
-use crate::archive::proof::tiles::Reader;
+use crate::archive::proof::{tiles::Reader, witness};
 use crate::archive::spool;
 use crate::daemon;
 use crate::kernel::{clock, host_name};
@@ -50,7 +50,7 @@ pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Res
     match action {
         Action::Key { .. } => Ok(Exit::Success),
         Action::Forget => {
-            tell(socket, "never")?;
+            tell(socket, "archived never")?;
             writeln!(out, "the daemon keeps no records for the archive any more")?;
             Ok(Exit::Success)
         }
@@ -86,8 +86,10 @@ fn print_keys(root: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
 /// Goes on for ever, unless another process writes to the archive or its spool is damaged. Failures are logged when they
 /// begin and when they are over.
 fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
-    let mut trouble = [const { Trouble::new() }; 3];
+    let mut trouble = [const { Trouble::new() }; 4];
     let mut told = None;
+    // The words of a checkpoint that the daemon has not heard yet. One that it never hears is covered by the next.
+    let mut news = None;
     loop {
         let step = archive.step(clock::read().wall);
         if let Err(Error::Spool(error @ (spool::Error::Locked(_) | spool::Error::Damaged(..)))) =
@@ -99,7 +101,7 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
         if let Ok(step) = &step {
             // Also without anything new: the daemon knows by this that somebody is there.
             if !has_more || told != Some(step.taken) {
-                let heard = tell(socket, &step.taken.0.to_string());
+                let heard = tell(socket, &format!("archived {}", step.taken.0));
                 trouble[1].note(
                     heard.map_err(|failure| failure.message),
                     "the daemon hears how far the archive is",
@@ -113,6 +115,16 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
         );
         if !has_more {
             let signed = archive.sign(clock::read().wall);
+            if let Ok(Some(note)) = &signed {
+                news = witness::words(note);
+            }
+            if let Some(words) = &news {
+                let heard = tell(socket, &format!("checkpoint {words}"));
+                let heard = heard.map_err(|failure| failure.message);
+                let is_heard = heard.is_ok();
+                trouble[3].note(heard, "the daemon hears of the archive's checkpoints");
+                news.take_if(|_| is_heard);
+            }
             trouble[2].note(
                 signed.map_err(|error| format!("the proof of the archive: {error}")),
                 "the proof of the archive goes on",
@@ -156,9 +168,9 @@ impl Trouble {
     }
 }
 
-/// Tells the daemon how far the archive is.
-fn tell(socket: &Path, place: &str) -> Result<(), Failure> {
-    let answer = control::request(socket, &format!("archived {place}\n"));
+/// Tells the daemon something about the archive.
+fn tell(socket: &Path, line: &str) -> Result<(), Failure> {
+    let answer = control::request(socket, &format!("{line}\n"));
     let answer = answer.map_err(|error| control::explain(socket, error))?;
     let understood = control::value(&answer).map(drop);
     understood.map_err(|message| control::refused(socket, message))

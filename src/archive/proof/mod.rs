@@ -21,6 +21,7 @@ pub mod note;
 pub mod rows;
 pub mod tiles;
 pub mod verify;
+pub mod witness;
 
 mod disk;
 mod keys;

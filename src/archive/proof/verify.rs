@@ -200,20 +200,23 @@ impl Check<'_> {
         );
         self.check_keys(&key_entries, origin, first, &roots);
         self.check_signature(note, checkpoint.size);
+        // Of the thousands that a copy may have, those that say most.
+        let (mut cut_off, mut rewritten) = (None, None);
         for (note, seen) in witnesses {
-            let fault = if seen.origin != origin {
-                Fault::Origin(seen.origin.clone())
-            } else if seen.size > checkpoint.size {
-                Fault::CutOff {
-                    size: checkpoint.size,
-                    witnessed: seen.size,
+            match seen.size {
+                _ if seen.origin != origin => {
+                    self.find("checkpoint".into(), Fault::Origin(seen.origin.clone()));
                 }
-            } else if roots.at(seen.size) != Some(seen.root) {
-                Fault::Rewritten(seen.size)
-            } else {
-                self.check_signature(note, seen.size);
-                continue;
-            };
+                at if at > checkpoint.size => cut_off = cut_off.max(Some(at)),
+                at if roots.at(at) != Some(seen.root) => {
+                    rewritten = Some(rewritten.map_or(at, |before: u64| before.min(at)));
+                }
+                at => self.check_signature(note, at),
+            }
+        }
+        let size = checkpoint.size;
+        let cut_off = cut_off.map(|witnessed| Fault::CutOff { size, witnessed });
+        for fault in cut_off.into_iter().chain(rewritten.map(Fault::Rewritten)) {
             self.find("checkpoint".into(), fault);
         }
     }
