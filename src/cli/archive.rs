@@ -2,6 +2,8 @@
 //!
 //! It needs no signal handler: whatever ends it, the next run goes on.
 
+mod timestamp;
+
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,8 @@ pub(super) enum Action {
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
         directory: Option<PathBuf>,
     },
+    /// Have an authority sign the time of the newest checkpoint, by the program of archive.timestamp
+    Timestamp(timestamp::Options),
     /// Tell the daemon that there is no archive any more: its log keeps no records for one
     Forget,
 }
@@ -46,9 +50,12 @@ pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Res
         );
     }
     let config = origin.load()?.config;
+    if let Action::Timestamp(options) = action {
+        return timestamp::run(&config.archive, options, out);
+    }
     let socket = control::socket(&config)?;
     match action {
-        Action::Key { .. } => Ok(Exit::Success),
+        Action::Key { .. } | Action::Timestamp(_) => Ok(Exit::Success),
         Action::Forget => {
             tell(socket, "archived never")?;
             writeln!(out, "the daemon keeps no records for the archive any more")?;

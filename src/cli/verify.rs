@@ -190,6 +190,8 @@ fn print(
         first_key,
         is_given,
         newest_key,
+        stamps,
+        newest_stamp,
     } in &audit.logs
     {
         write!(
@@ -207,6 +209,12 @@ fn print(
             )?;
         }
         writeln!(out)?;
+        if let Some((size, time)) = newest_stamp {
+            writeln!(
+                out,
+                "  {stamps} time stamps, the newest over {size} entries of {time}; openssl checks their signatures, see nattrail-proof(7)"
+            )?;
+        }
         if let Some(key) = first_key.as_ref().filter(|_| !is_given) {
             writeln!(
                 out,
@@ -265,6 +273,8 @@ fn json(audit: &Audit, is_sound: bool) -> Value {
             "first_key": log.first_key.as_ref().map(ToString::to_string),
             "key_given": log.is_given,
             "newest_key": log.newest_key,
+            "timestamps": log.stamps,
+            "newest_timestamp": log.newest_stamp.map(|(size, time)| json!({"size": size, "time": time})),
         })
     };
     let finding = |it: &Finding| json!({"file": it.file.to_string_lossy(), "reason": it.reason});

@@ -20,6 +20,7 @@ pub mod merkle;
 pub mod note;
 pub mod rows;
 pub mod tiles;
+pub mod timestamp;
 pub mod verify;
 pub mod witness;
 
