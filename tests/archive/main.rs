@@ -16,3 +16,4 @@ mod ledger;
 mod answers;
 mod chaos;
 mod scene;
+mod witnesses;
