@@ -358,9 +358,8 @@ section! {
         /// it is the host's name.
         live "gateway" gateway: Option<String> = optional(values::output_name),
             Unset, OUTPUT_NAME;
-        /// "nattrail archive timestamp" has an authority sign the archive's log by this program with its arguments: it gets a
-        /// time-stamp request (RFC 3161) on its standard input, and prints the response. nattrail-proof(7) has an example
-        /// with curl. There is no shell. If empty, there are no time stamps.
+        /// "nattrail archive timestamp" runs this program with its arguments, without a shell: it gets a time-stamp request
+        /// (RFC 3161) on its standard input, and prints an authority's response. nattrail-proof(7) has an example.
         live "timestamp" timestamp: Vec<String> = list(values::argument),
             Value("[]"), "a program and its arguments, such as [\"curl\", \"--silent\"]";
     }

@@ -319,6 +319,17 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_is_for_those_who_want_all() {
+        let record = crate::wire::samples::checkpoint(7);
+        let mut scene = Scene::new("proto=udp");
+        scene.push(&record);
+        assert_eq!(scene.read(), [""; 0]);
+        let mut scene = Scene::new("");
+        scene.push(&record);
+        assert_eq!(parsed(&scene.read()[0])["origin"], "nattrail/gw1");
+    }
+
+    #[test]
     fn what_does_not_fit_is_stated_once_half_of_the_queue_is_free() {
         let mut scene = Scene::new("");
         let taken = scene.fill();
