@@ -439,4 +439,7 @@ fn an_answer_that_is_none_is_refused_and_leaves_nothing() {
         said.contains("\"/nonexistent/curl\": cannot be started: "),
         "{said}"
     );
+    let (_, said) = archive.run(&["check"]);
+    let missing = "warning archive.timestamp: expected a program, found no \"/nonexistent/curl\"";
+    assert!(said.contains(missing), "{said}");
 }

@@ -360,8 +360,7 @@ section! {
             Unset, OUTPUT_NAME;
         /// "nattrail archive timestamp" runs this program with its arguments, without a shell: it gets a time-stamp request
         /// (RFC 3161) on its standard input, and prints an authority's response. nattrail-proof(7) has an example.
-        live "timestamp" timestamp: Vec<String> = list(values::argument),
-            Value("[]"), "a program and its arguments, such as [\"curl\", \"--silent\"]";
+        live "timestamp" timestamp: Vec<String> = list(values::argument), Value("[]"), "a program and its arguments";
     }
 }
 

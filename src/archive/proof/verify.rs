@@ -103,6 +103,7 @@ pub fn verify(
     let mut check = Check {
         dir,
         files: BTreeMap::new(),
+        stamped: Vec::new(),
         report: Report::default(),
     };
     let oldest = SystemTime::UNIX_EPOCH + Duration::from_nanos(now.saturating_sub(TAIL).as_nanos());
@@ -122,7 +123,7 @@ pub fn verify(
             None => check.find(path, Fault::Added),
         }
     }
-    let stamped = check.stamps(&stamps);
+    check.stamped = check.stamps(&stamps);
     let (note, checkpoint) = match read_checkpoint(&dir.join("checkpoint")) {
         Ok(found) => found,
         Err(error) => {
@@ -132,7 +133,7 @@ pub fn verify(
     };
     check.report.size = checkpoint.size;
     check.report.root = checkpoint.root;
-    check.run(&note, &checkpoint, first, witnesses, &stamped, oldest, each);
+    check.run(&note, &checkpoint, first, witnesses, oldest, each);
     Ok(check.report)
 }
 
@@ -144,6 +145,8 @@ struct Check<'a> {
     dir: &'a Path,
     /// Tiles that are there, and when they were changed last.
     files: BTreeMap<Tile, SystemTime>,
+    /// Checkpoints beside a time stamp.
+    stamped: Vec<(Note, Checkpoint)>,
     report: Report,
 }
 
@@ -176,11 +179,11 @@ impl Check<'_> {
         checkpoint: &Checkpoint,
         first: Option<&PublicKey>,
         witnesses: &[(Note, Checkpoint)],
-        stamped: &[(Note, Checkpoint)],
         oldest: SystemTime,
         each: &mut dyn FnMut(u64, &[u8]),
     ) {
         let origin = checkpoint.origin.as_str();
+        let stamped = std::mem::take(&mut self.stamped);
         if first.is_some_and(|first| first.name() != origin) {
             self.find("checkpoint".into(), Fault::Origin(origin.to_owned()));
         }
@@ -206,12 +209,12 @@ impl Check<'_> {
             key_entries
                 .iter()
                 .map(|&(index, _)| index)
-                .chain(witnesses.iter().chain(stamped).map(|(_, seen)| seen.size)),
+                .chain(witnesses.iter().chain(&stamped).map(|(_, seen)| seen.size)),
         );
         self.check_keys(&key_entries, origin, first, &roots);
         let file = Path::new("checkpoint");
         self.check_signature(file, note, checkpoint.size);
-        for (note, seen) in stamped {
+        for (note, seen) in &stamped {
             let path = timestamp::Kind::Checkpoint.path(seen.size);
             self.check_witnesses(Path::new(&path), &[(note, seen)], checkpoint, &roots);
         }
