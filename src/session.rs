@@ -1,7 +1,7 @@
 //! The shared vocabulary: tuples, sessions and the records made of them.
 //!
 //! Terms follow the conntrack code of the kernel (`include/net/netfilter/nf_conntrack_tuple.h`) and RFC 8158. Nothing
-//! here does any IO; every type is plain data of a fixed size.
+//! here does any IO; every type is plain data, and all but a checkpoint's name is of a fixed size.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -340,11 +340,36 @@ pub struct Gap {
     pub lost: Option<u64>,
 }
 
+/// The size and the root of the archive's evidence log, signed (nattrail-proof(7)). Copies of it elsewhere are witnesses: with
+/// one of them, a log that was cut off or written anew is found out.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SignedCheckpoint {
+    /// When the daemon heard of it.
+    pub time: Wall,
+    /// The name of the log: see [`Self::is_origin`].
+    pub origin: String,
+    /// Entries of the log.
+    pub size: u64,
+    pub root: [u8; 32],
+    /// The ID of the key and its signature, as a signed note has them.
+    pub signature: [u8; 68],
+}
+
+impl SignedCheckpoint {
+    /// Whether a log of nattrail can have this name, and every text format takes it as it is.
+    pub fn is_origin(name: &str) -> bool {
+        let is_plain = |c: char| c.is_ascii_graphic() && !"\"\\+=,{}".contains(c);
+        !name.is_empty() && name.len() <= 255 && name.chars().all(is_plain)
+    }
+}
+
 /// A record that leaves the program.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Record {
     Event(NatEvent),
     Gap(Gap),
+    /// For textual copies only. Boxed, as it is rare: the others are no larger for it.
+    Checkpoint(Box<SignedCheckpoint>),
 }
 
 impl Record {
@@ -353,14 +378,16 @@ impl Record {
         match self {
             Self::Event(event) => event.time,
             Self::Gap(gap) => gap.from.min(gap.to),
+            Self::Checkpoint(checkpoint) => checkpoint.time,
         }
     }
 
     /// When it happened: the event's time, the end of a gap.
-    pub const fn time(&self) -> Wall {
+    pub fn time(&self) -> Wall {
         match self {
             Self::Event(event) => event.time,
             Self::Gap(gap) => gap.to,
+            Self::Checkpoint(checkpoint) => checkpoint.time,
         }
     }
 }

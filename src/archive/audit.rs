@@ -69,6 +69,9 @@ pub struct LogState {
     pub is_given: bool,
     /// When the newest key was made.
     pub newest_key: Option<Wall>,
+    /// Time stamps of an authority, and of the newest the entries and the time. That its signature is right is not checked.
+    pub stamps: usize,
+    pub newest_stamp: Option<(u64, Wall)>,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -246,6 +249,8 @@ impl<'a> Check<'a> {
             first_key,
             is_given: first.is_some(),
             newest_key: report.epochs.last().map(|epoch| epoch.made),
+            stamps: report.stamps.len(),
+            newest_stamp: report.stamps.last().copied(),
         });
         Ok(())
     }

@@ -24,6 +24,7 @@ pub use self::prove::{Proof, Unproved, prove};
 use super::acts::Leaf;
 use super::proof::log::Log;
 use super::proof::merkle::Hash;
+use super::proof::note::Note;
 use super::proof::tiles::{MAX_ENTRY, Reader};
 use super::proof::{self, hex};
 use super::row::Millis;
@@ -67,6 +68,8 @@ pub struct Evidence {
     last: Option<Last>,
     /// The same of acts.
     last_act: Option<LastAct>,
+    /// Whether a seal was appended that [`Self::take_news`] has not told of.
+    has_news: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +124,7 @@ impl Evidence {
             log: None,
             last: None,
             last_act: None,
+            has_news: false,
         }
     }
 
@@ -143,6 +147,12 @@ impl Evidence {
             Err(_) => self.last = None,
         }
         appended
+    }
+
+    /// The newest checkpoint, once after each seal that was appended.
+    pub fn take_news(&mut self) -> Option<Note> {
+        let note = self.log.as_ref()?.note()?.clone();
+        std::mem::take(&mut self.has_news).then_some(note)
     }
 
     fn open(&self, now: Wall) -> Result<Log, proof::Error> {
@@ -193,6 +203,7 @@ impl Evidence {
                 until: seal.until,
             };
             self.last = Some(last);
+            self.has_news = true;
         }
         if is_all {
             // A record that is gone never comes: the hole in the numbers tells of it.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use self::retention::Retention;
 use super::evidence::Evidence;
-use super::proof;
+use super::proof::{self, note::Note};
 use super::row::{Millis, Row};
 use super::spool::{self, Place, Spool};
 use crate::place::{Missing, Position, Serial, Span};
@@ -119,15 +119,17 @@ impl Follow {
         step
     }
 
-    /// Puts records of seals that the evidence log does not have there; that never holds up a [step](Self::step).
+    /// Puts records of seals that the evidence log does not have there; that never holds up a [step](Self::step). Returns the
+    /// newest checkpoint when there were some, for others to keep.
     ///
     /// # Errors
     /// Then the same call later goes on.
-    pub fn sign(&mut self, now: Wall) -> Result<(), proof::Error> {
+    pub fn sign(&mut self, now: Wall) -> Result<Option<Note>, proof::Error> {
         let Some(spool) = &self.spool else {
-            return Ok(());
+            return Ok(None);
         };
-        self.evidence.append(spool.sealed_number(), now).map(drop)
+        let has_all = self.evidence.append(spool.sealed_number(), now)?;
+        Ok(has_all.then(|| self.evidence.take_news()).flatten())
     }
 
     fn open(&self, now: Wall) -> Result<Spool, Error> {
@@ -204,6 +206,8 @@ fn push(piece: &Piece, spool: &mut Spool) -> Serial {
         for record in reading::unread(block, next) {
             match record {
                 Ok(Record::Gap(gap)) => spool.push_gap(&gap),
+                // Of this archive's own log.
+                Ok(Record::Checkpoint(_)) => {}
                 Ok(Record::Event(event)) => match Row::of(&event) {
                     Some(row) => spool.push(&row),
                     None => spool.push_begun(),

@@ -3,6 +3,7 @@
 //! It needs no signal handler: whatever ends it, the next run goes on.
 
 mod orders;
+mod timestamp;
 
 use std::fmt;
 use std::io::Write;
@@ -15,7 +16,7 @@ use clap::ValueHint;
 use super::{Exit, Failure, Origin, cannot, control};
 use crate::archive::evidence;
 use crate::archive::follow::{Error, Follow, Retention};
-use crate::archive::proof::tiles::Reader;
+use crate::archive::proof::{tiles::Reader, witness};
 use crate::archive::spool;
 use crate::archive::tree::{Purge, Seal};
 use crate::daemon;
@@ -45,6 +46,8 @@ pub(super) enum Action {
     Release(orders::Release),
     /// Delete the sessions whose time is over now, rather than in the archive's daily run
     Purge(orders::Purge),
+    /// Have an authority sign the time of the newest checkpoint, by the program of archive.timestamp
+    Timestamp(timestamp::Options),
     /// Tell the daemon that there is no archive any more: its log keeps no records for one
     Forget,
 }
@@ -61,9 +64,10 @@ pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Res
         Action::Holds => orders::holds(origin, out),
         Action::Release(options) => orders::release(origin, options, now, out),
         Action::Purge(options) => orders::purge(origin, options, now, out),
+        Action::Timestamp(options) => timestamp::run(&origin.load()?.config.archive, options, out),
         Action::Forget => {
             let config = origin.load()?.config;
-            tell(control::socket(&config)?, "never")?;
+            tell(control::socket(&config)?, "archived never")?;
             writeln!(out, "the daemon keeps no records for the archive any more")?;
             Ok(Exit::Success)
         }
@@ -106,6 +110,8 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
     let mut trouble = [const { Trouble::new() }; 4];
     let own = rustix::process::geteuid().as_raw();
     let mut told = None;
+    // The words of a checkpoint that the daemon has not heard yet. One that it never hears is covered by the next.
+    let mut news = None;
     loop {
         let step = archive.step(clock::read().wall);
         if let Err(Error::Spool(error @ (spool::Error::Locked(_) | spool::Error::Damaged(..)))) =
@@ -117,7 +123,7 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
         if let Ok(step) = &step {
             // Also without anything new: the daemon knows by this that somebody is there.
             if !has_more || told != Some(step.taken) {
-                let heard = tell(socket, &step.taken.0.to_string());
+                let heard = tell(socket, &format!("archived {}", step.taken.0));
                 trouble[1].note(
                     heard.map_err(|failure| failure.message),
                     "the daemon hears how far the archive is",
@@ -141,6 +147,16 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
                 Ok(seals) => seals.iter().for_each(log_purge),
             }
             let signed = archive.sign(clock::read().wall);
+            if let Ok(Some(note)) = &signed {
+                news = witness::words(note);
+            }
+            if let Some(words) = &news {
+                let heard = tell(socket, &format!("checkpoint {words}"));
+                let heard = heard.map_err(|failure| failure.message);
+                let is_heard = heard.is_ok();
+                trouble[3].note(heard, "the daemon hears of the archive's checkpoints");
+                news.take_if(|_| is_heard);
+            }
             trouble[2].note(
                 signed.map_err(|error| format!("the proof of the archive: {error}")),
                 "the proof of the archive goes on",
@@ -191,9 +207,9 @@ impl Trouble {
     }
 }
 
-/// Tells the daemon how far the archive is.
-fn tell(socket: &Path, place: &str) -> Result<(), Failure> {
-    let answer = control::request(socket, &format!("archived {place}\n"));
+/// Tells the daemon something about the archive.
+fn tell(socket: &Path, line: &str) -> Result<(), Failure> {
+    let answer = control::request(socket, &format!("{line}\n"));
     let answer = answer.map_err(|error| control::explain(socket, error))?;
     let understood = control::value(&answer).map(drop);
     understood.map_err(|message| control::refused(socket, message))

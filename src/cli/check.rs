@@ -176,6 +176,9 @@ fn findings(loaded: &Loaded, config_only: bool) -> Vec<Finding> {
     let settings = kernel_settings(&config.capture).into_iter();
     findings.extend(settings.map(|judgement| Finding::new("kernel settings", judgement)));
     findings.extend(flowtables(&config.capture));
+    if let Some(program) = config.archive.timestamp.first() {
+        findings.push(Finding::new("archive.timestamp", files::program(program)));
+    }
     for collector in &config.collectors {
         let judgement = route(collector.source, collector.address);
         findings.push(Finding::new(collector.title(), judgement));

@@ -35,7 +35,8 @@ together. At most 16 values in all.
 
 A line has the session before translation (PRE-NAT) and after it (POST-NAT). The delete that ends a session has its \
 duration in seconds and the packets/octets of both directions (orig, reply). A line that begins with *** is a gap: the \
-events that may be missing, and the cause. Gaps pass every filter, and do not count for -n. Times are UTC.
+events that may be missing, and the cause. Gaps pass every filter. Without a \
+filter, a line that begins with --- is a checkpoint of the archive's log. Neither counts for -n. Times are UTC.
 
 A viewer that reads too slowly, or wants more than 10000 lines per second, misses events and is told how many, as a gap (in JSON \
 with the cause \"undelivered\"). The daemon waits for no viewer: collectors and copies lose nothing.

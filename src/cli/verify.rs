@@ -1,5 +1,6 @@
 //! `nattrail verify`: checks an archive against its evidence logs, or a proof of one session, offline.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -10,10 +11,11 @@ use serde_json::{Value, json};
 
 use super::{Exit, Failure, Origin, cannot, configuration, control, tell};
 use crate::archive::audit::{self, Audit, Finding, Known, LogState};
-use crate::archive::evidence::Entry;
+use crate::archive::evidence::{self, Entry};
+use crate::archive::proof;
 use crate::archive::proof::bundle::{Bundle, Shown};
-use crate::archive::proof::note::PublicKey;
-use crate::archive::proof::tiles::read_checkpoint;
+use crate::archive::proof::note::{Checkpoint, Note, PublicKey};
+use crate::archive::proof::witness::{self, Kept};
 use crate::archive::row::Row;
 use crate::archive::tree::Order;
 use crate::kernel::clock;
@@ -38,7 +40,7 @@ Exit status:
 
 Examples:
   nattrail verify
-  nattrail verify /srv/nat --key-file keys.txt --witness checkpoint-of-june
+  nattrail verify /srv/nat --key-file keys.txt --witness /var/log/gateway.log
   nattrail verify --bundle session.proof --key nattrail/gw1+…";
 
 /// Between two lines of progress.
@@ -55,7 +57,8 @@ pub struct Options {
     /// A file of such keys, one a line
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     key_file: Option<PathBuf>,
-    /// A copy of the log's file "checkpoint" that was kept elsewhere; may be given several times
+    /// A checkpoint that was kept elsewhere: a copy of the log's file "checkpoint", or a file with copies of records, of which
+    /// all checkpoints count; may be given several times
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "bundle")]
     witness: Vec<PathBuf>,
     /// Check this proof of one session, as "nattrail who --proof" writes it, and print the session
@@ -95,14 +98,11 @@ pub(super) fn run(
     if let Some(path) = &options.bundle {
         return bundle(path, &keys, options.json, out);
     }
-    let witness =
-        |path: &PathBuf| read_checkpoint(path).map_err(|error| Failure::new(Exit::Data, error));
-    let witnesses = options
-        .witness
-        .iter()
-        .map(witness)
-        .collect::<Result<_, _>>()?;
     let root = directory(origin, options.directory.as_deref())?;
+    let mut witnesses = Vec::new();
+    for path in &options.witness {
+        witnesses.append(&mut kept(&root, path)?);
+    }
     let known = Known { keys, witnesses };
     let mut progress = Progress::new();
     let audit = audit::audit(&root, &known, now, &mut |done, all| {
@@ -112,15 +112,52 @@ pub(super) fn run(
     let audit = audit.map_err(|error| Failure::new(Exit::Os, error))?;
     let is_sound = audit.findings.is_empty() && !audit.logs.is_empty();
     if options.json {
-        writeln!(out, "{}", json(&audit, is_sound))?;
+        let mut object = json(&audit, is_sound);
+        object["witnesses"] = known.witnesses.len().into();
+        writeln!(out, "{object}")?;
     } else {
-        print(&root, &audit, is_sound, out)?;
+        print(&root, &audit, known.witnesses.len(), is_sound, out)?;
     }
     Ok(if is_sound {
         Exit::Success
     } else {
         Exit::Unsound
     })
+}
+
+/// The checkpoints in a file. One with copies of records may have those of other gateways, too.
+fn kept(root: &Path, path: &Path) -> Result<Vec<(Note, Checkpoint)>, Failure> {
+    let explain = |error| match error {
+        proof::Error::Io(path, error) => cannot(&path, "be read", &error),
+        error => Failure::new(Exit::Data, error),
+    };
+    let Kept {
+        mut checkpoints,
+        is_note,
+        unreadable,
+    } = witness::read(path).map_err(explain)?;
+    let path = path.display();
+    if unreadable > 0 {
+        let message = format!("\"{path}\": checkpoints that are torn or changed: {unreadable}");
+        tell("warning", &message);
+    }
+    if !is_note {
+        let logs = evidence::logs(root).map_err(|error| cannot(root, "be read", &error))?;
+        let own: Vec<_> = logs
+            .iter()
+            .map(|(name, _)| evidence::origin(name))
+            .collect();
+        let is_other = |(_, seen): &mut (Note, Checkpoint)| !own.contains(&seen.origin);
+        let others = checkpoints.extract_if(.., is_other);
+        let others: BTreeSet<_> = others.map(|(_, seen)| seen.origin).collect();
+        for origin in others {
+            let message = format!(
+                "\"{path}\": it has checkpoints of \"{origin}\", a log that is not in this archive"
+            );
+            tell("warning", &message);
+        }
+    }
+    Ok(checkpoints)
 }
 
 fn keys(options: &Options) -> Result<Vec<PublicKey>, Failure> {
@@ -138,7 +175,13 @@ fn keys(options: &Options) -> Result<Vec<PublicKey>, Failure> {
     Ok(keys)
 }
 
-fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io::Result<()> {
+fn print(
+    root: &Path,
+    audit: &Audit,
+    witnesses: usize,
+    is_sound: bool,
+    out: &mut impl Write,
+) -> io::Result<()> {
     for LogState {
         gateway,
         entries,
@@ -151,6 +194,8 @@ fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io
         first_key,
         is_given,
         newest_key,
+        stamps,
+        newest_stamp,
     } in &audit.logs
     {
         write!(
@@ -179,6 +224,12 @@ fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io
                 before.wall()
             )?;
         }
+        if let Some((size, time)) = newest_stamp {
+            writeln!(
+                out,
+                "  {stamps} time stamps, the newest over {size} entries of {time}; openssl checks their signatures, see nattrail-proof(7)"
+            )?;
+        }
         if let Some(key) = first_key.as_ref().filter(|_| !is_given) {
             writeln!(
                 out,
@@ -191,6 +242,12 @@ fn print(root: &Path, audit: &Audit, is_sound: bool, out: &mut impl Write) -> io
         "{} files with {} sessions are as they were sealed",
         audit.files, audit.rows
     )?;
+    if witnesses > 0 && is_sound {
+        writeln!(
+            out,
+            "{witnesses} checkpoints that were kept elsewhere agree"
+        )?;
+    }
     if audit.unsigned > 0 {
         writeln!(
             out,
@@ -241,6 +298,8 @@ fn json(audit: &Audit, is_sound: bool) -> Value {
             "first_key": log.first_key.as_ref().map(ToString::to_string),
             "key_given": log.is_given,
             "newest_key": log.newest_key,
+            "timestamps": log.stamps,
+            "newest_timestamp": log.newest_stamp.map(|(size, time)| json!({"size": size, "time": time})),
         })
     };
     let finding = |it: &Finding| json!({"file": it.file.to_string_lossy(), "reason": it.reason});

@@ -369,6 +369,9 @@ section! {
         /// For so many days, the archive keeps who asked it what. If empty, it never deletes that.
         live "keep-lookups" keep_lookups: Option<Duration> = optional(values::days),
             Unset, DAYS;
+        /// "nattrail archive timestamp" runs this program with its arguments, without a shell: it gets a time-stamp request
+        /// (RFC 3161) on its standard input, and prints an authority's response. nattrail-proof(7) has an example.
+        live "timestamp" timestamp: Vec<String> = list(values::argument), Value("[]"), "a program and its arguments";
     }
 }
 

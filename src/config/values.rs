@@ -220,6 +220,12 @@ pub(crate) fn output_name(text: &str) -> Parsed<String> {
     named(text, !text.is_empty(), 64, "-_.")
 }
 
+/// One of a program's arguments.
+pub(crate) fn argument(text: &str) -> Parsed<String> {
+    let is_possible = !text.contains('\0');
+    is_possible.then(|| text.to_owned()).ok_or(None)
+}
+
 pub(crate) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
     move |text| {
         let value = Some(time(text)?).filter(|value| range.contains(value));

@@ -7,6 +7,8 @@
 //!   as they come, each a line of the format `json`, until it closes. A daemon that stops sends `{"tail":"end"}`.
 //! - `archived` and a serial: the archive says that it has all records before it, and the client reads `{"archived":N}`.
 //!   `archived never` makes the daemon forget the archive.
+//! - `checkpoint`, followed by the words of one ([`witness::parse`]): the archive has signed its log, the copies get a line
+//!   that says so, and the client reads `{"checkpoint":SIZE}`.
 //!
 //! There are at most 16 clients, each with 1024 bytes for its request ([`super::exchange`]) and a bounded answer. At
 //! most 8 of them are viewers, who have unlimited time and whose memory and share of the work
@@ -24,10 +26,11 @@ use serde_json::json;
 use self::file::SocketFile;
 use self::viewer::Viewer;
 use super::exchange::{Protocol, Server};
+use crate::archive::proof::witness;
 use crate::export::view::Line;
 use crate::export::view::filter::Filter;
 use crate::place::Serial;
-use crate::session::Record;
+use crate::session::{Record, SignedCheckpoint};
 use crate::time::{Now, Uptime};
 
 /// Clients at a time.
@@ -45,12 +48,21 @@ type Phase = super::exchange::Phase<Wanted>;
 #[derive(Debug)]
 enum Wanted {
     Status,
-    /// The archive says how far it is; `None` when the log need not keep anything for it.
-    Archived(Option<Serial>),
+    /// The archive is told that it was heard.
+    Archive(Word),
     /// A place among the viewers.
     View(Filter),
     /// Records, until the client goes.
     Records(Box<Viewer>),
+}
+
+/// A word of the archive.
+#[derive(Clone, Debug)]
+pub enum Word {
+    /// How far it is; `None` when the log need not keep anything for it.
+    Archived(Option<Serial>),
+    /// Its newest checkpoint, without the time.
+    Checkpoint(Box<SignedCheckpoint>),
 }
 
 /// The socket and its clients.
@@ -92,7 +104,7 @@ impl Control {
     pub fn poll_timeout(&self) -> Option<Uptime> {
         let viewers = self.server.waiting().filter_map(|wanted| match wanted {
             Wanted::Records(viewer) => viewer.view.poll_timeout(),
-            Wanted::Status | Wanted::Archived(_) | Wanted::View(_) => None,
+            Wanted::Status | Wanted::Archive(_) | Wanted::View(_) => None,
         });
         viewers.chain(self.server.poll_timeout()).min()
     }
@@ -124,13 +136,16 @@ impl Control {
     }
 
     /// Hands over the words of the archive, and answers that they were heard, or why they make no sense.
-    pub fn handle_archived(&mut self, mut hear: impl FnMut(Option<Serial>) -> Result<(), String>) {
+    pub fn handle_archive(&mut self, mut hear: impl FnMut(Word) -> Result<(), String>) {
         for place in 0..CLIENTS {
             if let Some(client) = &self.server.clients[place]
-                && let Phase::Waiting(Wanted::Archived(next)) = &client.phase
+                && let Phase::Waiting(Wanted::Archive(word)) = &client.phase
             {
-                let answer = json!({ "archived": next.map(|next| next.0) });
-                let phase = match hear(*next) {
+                let answer = match word {
+                    Word::Archived(next) => json!({ "archived": next.map(|next| next.0) }),
+                    Word::Checkpoint(checkpoint) => json!({ "checkpoint": checkpoint.size }),
+                };
+                let phase = match hear(word.clone()) {
                     Ok(()) => answering(&answer.to_string()),
                     Err(reason) => failing(&reason),
                 };
@@ -234,13 +249,25 @@ fn next_phase(request: &[u8]) -> Phase {
         None if line.trim_ascii() == "status" => return Phase::Waiting(Wanted::Status),
         None if line.trim_ascii() == "tail" => Ok(Filter::default()),
         Some(("tail", words)) => Filter::parse(words),
-        Some(("archived", "never")) => return Phase::Waiting(Wanted::Archived(None)),
+        Some(("archived", "never")) => {
+            return Phase::Waiting(Wanted::Archive(Word::Archived(None)));
+        }
         Some(("archived", next)) => match next.parse() {
-            Ok(next) => return Phase::Waiting(Wanted::Archived(Some(Serial(next)))),
+            Ok(next) => {
+                return Phase::Waiting(Wanted::Archive(Word::Archived(Some(Serial(next)))));
+            }
             Err(_) => Err(format!("expected a serial or \"never\", found \"{next}\"")),
         },
+        Some(("checkpoint", words)) => match witness::parse(words) {
+            Some(checkpoint) => {
+                return Phase::Waiting(Wanted::Archive(Word::Checkpoint(Box::new(checkpoint))));
+            }
+            None => Err(format!(
+                "expected the name, size, root and signature of a checkpoint, found \"{words}\""
+            )),
+        },
         _ => Err(format!(
-            "expected \"status\", \"tail\" or \"archived\", found \"{line}\""
+            "expected \"status\", \"tail\", \"archived\" or \"checkpoint\", found \"{line}\""
         )),
     };
     filter.map_or_else(

@@ -38,7 +38,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use self::capture::Capture;
 use self::confine::confine;
-use self::control::Control;
+use self::control::{Control, Word};
 use self::keeper::{Keeper, Listening, Opened};
 use self::meter::Meter;
 use self::notify::{Notifier, stored_name};
@@ -51,6 +51,7 @@ use crate::config::{self, Config, Loaded};
 use crate::engine::{Engine, Filter, Policy};
 use crate::kernel::{clock, host_name, inherited};
 use crate::metrics;
+use crate::session::Record;
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::syslog::Host;
 
@@ -332,13 +333,21 @@ impl Daemon {
         if let Some(control) = &mut self.control {
             control.handle_timeout(registry, now);
             let (outputs, end) = (&mut self.outputs, self.keeper.log().readable());
-            control.handle_archived(|next| match next {
-                Some(next) => outputs.handle_archived(next, end, now),
-                None => {
-                    outputs.forget_archive();
-                    Ok(())
+            let mut checkpoints = Vec::new();
+            control.handle_archive(|word| {
+                match word {
+                    Word::Archived(Some(next)) => return outputs.handle_archived(next, end, now),
+                    Word::Archived(None) => outputs.forget_archive(),
+                    Word::Checkpoint(checkpoint) => checkpoints.push(checkpoint),
                 }
+                Ok(())
             });
+            for mut checkpoint in checkpoints {
+                checkpoint.time = now.wall;
+                let record = Record::Checkpoint(checkpoint);
+                self.keeper.push(&record);
+                control.show(&record, now);
+            }
         }
         if let Some(scrape) = &mut self.scrape {
             scrape.handle_timeout(registry, now);

@@ -62,6 +62,8 @@ impl Packer {
             (Self::NetflowV5(message), Record::Event(event)) => {
                 message.push_netflow5(event, now, done)
             }
+            // Collectors have no use for it: it takes no place in a message.
+            (_, Record::Checkpoint(_)) => Ok(()),
             (Self::NetflowV5(_), Record::Gap(_)) => Err(NotRepresentable),
             (Self::Templated(packer), Record::Event(event)) => packer.push(event, now, done),
             (Self::Templated(packer), Record::Gap(gap)) => {

@@ -8,6 +8,7 @@
 //! - A view holds at most [`QUEUE_LIMIT`] and takes at most [`LINES_PER_SECOND`] lines, which bounds the memory and the
 //!   work for a viewer, whatever it does. Nothing is allocated per record once its queue has grown.
 //! - Gaps pass every filter: they may hide records that the viewer waits for. They have room of their own in the queue.
+//! - Checkpoints are for viewers without a filter.
 
 pub mod filter;
 
@@ -95,8 +96,12 @@ impl View {
     /// Queues the record, if it is wanted and there is room. `line` was cleared after the earlier record.
     pub fn push(&mut self, record: &Record, line: &mut Line, now: Now) {
         match record {
-            Record::Event(event) => {
-                if !self.filter.accepts(event) {
+            Record::Event(_) | Record::Checkpoint(_) => {
+                let is_wanted = match record {
+                    Record::Event(event) => self.filter.accepts(event),
+                    _ => self.filter == Filter::default(),
+                };
+                if !is_wanted {
                     return;
                 }
                 self.handle_timeout(now, line);
@@ -311,6 +316,17 @@ mod tests {
         let mut scene = Scene::new("proto=udp");
         scene.push(&gap());
         assert_eq!(parsed(&scene.read()[0])["cause"], "overflow");
+    }
+
+    #[test]
+    fn a_checkpoint_is_for_those_who_want_all() {
+        let record = crate::wire::samples::checkpoint(7);
+        let mut scene = Scene::new("proto=udp");
+        scene.push(&record);
+        assert_eq!(scene.read(), [""; 0]);
+        let mut scene = Scene::new("");
+        scene.push(&record);
+        assert_eq!(parsed(&scene.read()[0])["origin"], "nattrail/gw1");
     }
 
     #[test]

@@ -10,10 +10,11 @@
 //! | 2 × 4 | ports: original source and destination, reply source and destination |
 //! | 4 or 16 × 4 | addresses, in the same order |
 //!
-//! A record begins with its kind: 0 create, 1 delete, 2 gap. A delete adds 4 when it has a start and 8 when it has counters.
+//! A record begins with its kind: 0 create, 1 delete, 2 gap, 3 checkpoint. A delete adds 4 when it has a start and 8 when it has counters.
 //! An event goes on with its time (8), the session, and, where the kind says so, the start (8) and the packets and octets of
 //! both directions (LEB128). A gap goes on with its cause (1), both times (8 each), and how many were lost, plus one (LEB128;
-//! 0 when that is not known). A create of a translated IPv4 connection takes 39 octets, its delete 47 without counters and
+//! 0 when that is not known). A checkpoint goes on with its time (8), the size (LEB128), root (32), signature (68), and the
+//! length of its name (1) and the name. A create of a translated IPv4 connection takes 39 octets, its delete 47 without counters and
 //! 51 or more with them.
 //!
 //! Whatever the octets, decoding does not panic.
@@ -22,8 +23,8 @@ use std::net::IpAddr;
 
 use crate::place::Serial;
 use crate::session::{
-    Counters, EventKind, Gap, GapCause, NatEvent, Protocol, Provenance, Record, Session, Totals,
-    Tuple, Zone, ZoneDirection,
+    Counters, EventKind, Gap, GapCause, NatEvent, Protocol, Provenance, Record, Session,
+    SignedCheckpoint, Totals, Tuple, Zone, ZoneDirection,
 };
 use crate::time::Wall;
 
@@ -37,6 +38,7 @@ const DIRECTION_SHIFT: u8 = 5;
 const CREATE: u8 = 0;
 const DELETE: u8 = 1;
 const GAP: u8 = 2;
+const CHECKPOINT: u8 = 3;
 const HAS_START: u8 = 4;
 const HAS_TOTALS: u8 = 8;
 
@@ -112,6 +114,16 @@ fn put_record(record: &Record, out: &mut Vec<u8>) {
             put_time(gap.from, out);
             put_time(gap.to, out);
             put_number(gap.lost.map_or(0, |lost| lost.saturating_add(1)), out);
+        }
+        Record::Checkpoint(checkpoint) => {
+            out.push(CHECKPOINT);
+            put_time(checkpoint.time, out);
+            put_number(checkpoint.size, out);
+            out.extend_from_slice(&checkpoint.root);
+            out.extend_from_slice(&checkpoint.signature);
+            // A name is at most 255 octets long.
+            out.push(checkpoint.origin.len() as u8);
+            out.extend_from_slice(checkpoint.origin.as_bytes());
         }
     }
 }
@@ -258,6 +270,7 @@ impl Reader<'_> {
             CREATE => EventKind::Create,
             DELETE => EventKind::Delete,
             GAP if kind == GAP => return self.gap().map(Record::Gap),
+            CHECKPOINT if kind == CHECKPOINT => return self.checkpoint().map(Record::Checkpoint),
             _ => return Err(Malformed("unknown kind of a record")),
         };
         let time = self.time()?;
@@ -287,6 +300,24 @@ impl Reader<'_> {
             to: self.time()?,
             lost: self.number()?.checked_sub(1),
         })
+    }
+
+    fn checkpoint(&mut self) -> Result<Box<SignedCheckpoint>, Malformed> {
+        let (time, size) = (self.time()?, self.number()?);
+        let (root, signature) = (self.take()?, self.take()?);
+        let [length] = self.take()?;
+        let parts = self.0.split_at_checked(length.into());
+        let (origin, rest) = parts.ok_or(Malformed("too short"))?;
+        self.0 = rest;
+        let origin = str::from_utf8(origin).ok();
+        let origin = origin.filter(|origin| SignedCheckpoint::is_origin(origin));
+        Ok(Box::new(SignedCheckpoint {
+            time,
+            origin: origin.ok_or(Malformed("not the name of a log"))?.to_owned(),
+            size,
+            root,
+            signature,
+        }))
     }
 
     pub fn totals(&mut self) -> Result<Totals, Malformed> {
@@ -368,7 +399,19 @@ mod tests {
                 lost,
             })
         });
-        prop_oneof![4 => event, 1 => gap]
+        let octets = any::<(u64, u64, [u8; 32], [[u8; 17]; 4])>();
+        let checkpoint = ("[!#-*.-<>-Z_-z|~-]{1,255}", octets).prop_map(
+            |(origin, (time, size, root, signature))| {
+                Record::Checkpoint(Box::new(SignedCheckpoint {
+                    time: Wall::from_nanos(time),
+                    origin,
+                    size,
+                    root,
+                    signature: signature.concat().try_into().unwrap(),
+                }))
+            },
+        );
+        prop_oneof![4 => event, 1 => gap, 1 => checkpoint]
     }
 
     fn decoded(block: &Block) -> Result<Vec<Record>, Malformed> {

@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use crate::session::{
-    Counters, EventKind, NatEvent, Protocol, Provenance, Session, Totals, Tuple, Zone,
-    ZoneDirection,
+    Counters, EventKind, NatEvent, Protocol, Provenance, Record, Session, SignedCheckpoint, Totals,
+    Tuple, Zone, ZoneDirection,
 };
 use crate::time::Wall;
 
@@ -110,6 +110,16 @@ pub(crate) fn delete(session: Session, start: u64, at: u64) -> NatEvent {
         start: Some(Wall::from_millis(start)),
         ..create(session, at)
     }
+}
+
+pub(crate) fn checkpoint(at: u64) -> Record {
+    Record::Checkpoint(Box::new(SignedCheckpoint {
+        time: Wall::from_millis(at),
+        origin: "nattrail/gw1".to_owned(),
+        size: 26,
+        root: [1; 32],
+        signature: [2; 68],
+    }))
 }
 
 pub(crate) const fn totals(packets: [u64; 2], octets: [u64; 2]) -> Totals {

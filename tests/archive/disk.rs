@@ -56,7 +56,9 @@ impl Drop for Disk {
 impl Scene {
     fn on_a_small_disk() -> Option<(Self, Disk)> {
         let mut disk = None;
-        let scene = Self::prepared(|archive| disk = Some(Disk::mount(archive)))?;
+        let scene = Self::prepared("", |_, home| {
+            disk = Some(Disk::mount(&home.join("archive")))
+        })?;
         Some((scene, disk.unwrap()))
     }
 

@@ -17,3 +17,4 @@ mod answers;
 mod chaos;
 mod disk;
 mod scene;
+mod witnesses;

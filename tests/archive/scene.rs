@@ -28,16 +28,18 @@ pub struct Scene {
     pub home: Home,
     pub net: Gateway,
     pub sessions: Generator,
+    /// The archive and the copies.
+    outputs: usize,
 }
 
 impl Scene {
     /// Both processes run, and the archive keeps what the copy in [`Self::file`] has, too.
     pub fn new() -> Option<Self> {
-        Self::prepared(|_| ())
+        Self::prepared("", |_, _| ())
     }
 
-    /// `prepare` gets the directory of the archive before it is made.
-    pub fn prepared(prepare: impl FnOnce(&Path)) -> Option<Self> {
+    /// The same with more copies, after something that comes before both processes.
+    pub fn prepared(copies: &str, prepare: impl FnOnce(&Gateway, &Path)) -> Option<Self> {
         let net = Gateway::new(&[])?;
         net.nft(MASQUERADE);
         net.keep_accounts();
@@ -45,12 +47,12 @@ impl Scene {
         let path = |name: &str| home.path().join(name).display().to_string();
         home.configure(&format!(
             "{CAPTURE}\n[pending]\nflush = \"100ms\"\n[archive]\ndirectory = \"{}\"\ngateway = \"gw-1\"\n
-             [[syslog]]\ntarget = \"file\"\npath = \"{}\"\nformat = \"json\"\n",
+             [[syslog]]\ntarget = \"file\"\npath = \"{}\"\nformat = \"json\"\n{copies}",
             path("archive"),
             path("records.json")
         ));
-        prepare(&home.path().join("archive"));
         let sessions = Generator::new(&net);
+        prepare(&net, &home.path().join("archive"));
         let mut this = Self {
             daemon: None,
             archiver: None,
@@ -58,12 +60,13 @@ impl Scene {
             home,
             net,
             sessions,
+            outputs: 2 + copies.matches("[[syslog]]").count(),
         };
         this.start_daemon();
         this.start_archiver();
         // Before that the daemon keeps nothing for it.
         wait_for("the daemon to hear of the archive", || {
-            (ask(&this.home)["outputs"].as_array()?.len() == 2).then_some(())
+            (ask(&this.home)["outputs"].as_array()?.len() == this.outputs).then_some(())
         });
         Some(this)
     }
@@ -108,7 +111,7 @@ impl Scene {
                 .iter()
                 .map(|output| output["behind"].as_u64().unwrap());
             let waits = number(&status, "/sessions/pending") + behind.sum::<u64>();
-            (waits == 0 && outputs.len() == 2).then_some(())
+            (waits == 0 && outputs.len() == self.outputs).then_some(())
         });
     }
 

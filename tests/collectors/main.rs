@@ -411,8 +411,9 @@ fn events() -> Vec<Record> {
 
 /// An inferred create, and the end of its session with every value known and unknown.
 fn forms() -> Vec<Record> {
-    let (Record::Event(create), Record::Event(delete)) = (events()[0], events()[1]) else {
-        panic!("{:?}", events())
+    let events = events();
+    let [Record::Event(create), Record::Event(delete), ..] = events[..] else {
+        panic!("{events:?}")
     };
     let mut forms = vec![NatEvent {
         provenance: Provenance::Inferred,

@@ -159,7 +159,7 @@ fn warnings(container: &Container) -> String {
 }
 
 fn units_are_tight_and_sound(container: &Container) {
-    let units = "/lib/systemd/system/nattrail.service /lib/systemd/system/nattrail@.service /lib/systemd/system/nattrail-archive.service";
+    let units = "/lib/systemd/system/nattrail.service /lib/systemd/system/nattrail@.service /lib/systemd/system/nattrail-archive.service /lib/systemd/system/nattrail-timestamp.timer";
     let verified = container.attempt(&format!("systemd-analyze verify --man=no {units}"));
     assert_eq!(String::from_utf8_lossy(&verified.stderr), "");
     assert!(verified.status.success());
@@ -169,6 +169,7 @@ fn units_are_tight_and_sound(container: &Container) {
         "nattrail.service",
         "nattrail@.service",
         "nattrail-archive.service",
+        "nattrail-timestamp.service",
     ] {
         container.run(&format!("{threshold} {unit}"));
     }

@@ -19,7 +19,7 @@ use crate::session::{Gap, GapCause, NatEvent};
 use crate::store::Places;
 use crate::store::record_log::RecordLog;
 use crate::store::tests::{Scene, database};
-use crate::wire::samples::{create, delete, snat};
+use crate::wire::samples::{checkpoint, create, delete, snat};
 
 const DAY_LONG: Duration = Duration::from_secs(86_400);
 const START: u64 = 1_795_276_800; // 2026-11-21T16:00:00Z
@@ -225,6 +225,26 @@ proptest! {
 }
 
 #[test]
+fn a_checkpoint_in_the_log_counts_as_nothing() {
+    let mut gateway = Gateway::new();
+    for _ in 0..2 {
+        gateway.session();
+        gateway.log.push(&checkpoint(gateway.now.as_millis()));
+    }
+    gateway.pass(Duration::from_secs(3_700));
+    gateway.assert_whole();
+    assert_eq!(gateway.taken, Serial(7));
+    let reader = Reader::open(gateway.root.path()).unwrap();
+    let seals = reader.seals(&(Millis::MIN..=Millis::MAX)).unwrap();
+    assert!(seals.iter().all(|seal| seal.gaps.is_empty()));
+    // The audit adds up the sessions that began and ended.
+    gateway.archive.sign(gateway.now).unwrap();
+    let root = gateway.root.path();
+    let audit = audit::audit(root, &Known::default(), gateway.now, &mut |_, _| ()).unwrap();
+    assert_eq!(audit.findings, []);
+}
+
+#[test]
 fn an_hour_is_sealed_a_minute_after_its_end() {
     let mut gateway = Gateway::new();
     gateway.session();
@@ -317,7 +337,9 @@ fn seals_are_signed_also_when_the_process_ends_before_that() {
         gateway.kill_archiver();
     }
     gateway.step();
-    gateway.archive.sign(gateway.now).unwrap();
+    let told = gateway.archive.sign(gateway.now).unwrap();
+    assert!(told.is_some_and(|note| note.text().starts_with("nattrail/gw\n")));
+    assert_eq!(gateway.archive.sign(gateway.now).unwrap(), None, "once");
     let reader = Reader::open(gateway.root.path()).unwrap();
     let seals = reader.seals(&(Millis::MIN..=Millis::MAX)).unwrap();
     let root = gateway.root.path();

@@ -108,6 +108,11 @@ impl Log {
         Reader::open(&self.dir)
     }
 
+    /// The newest checkpoint; `None` after an error.
+    pub fn note(&self) -> Option<&Note> {
+        self.state.as_ref().map(|state| &state.note)
+    }
+
     fn take(&mut self, now: Wall) -> Result<State, Error> {
         self.state.take().map_or_else(|| self.load(now), Ok)
     }

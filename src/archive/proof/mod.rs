@@ -20,7 +20,9 @@ pub mod merkle;
 pub mod note;
 pub mod rows;
 pub mod tiles;
+pub mod timestamp;
 pub mod verify;
+pub mod witness;
 
 mod disk;
 mod keys;

@@ -3,7 +3,7 @@
 //! All is computed anew from the entries. If their root is not that of the checkpoint, but that of the tiles of level 0 is,
 //! the entries were changed, otherwise the tiles: so that findings name the file at fault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -15,6 +15,7 @@ use super::log::{is_key_entry, read_key_entry};
 use super::merkle::{Hash, Tree};
 use super::note::{Checkpoint, Note, PublicKey};
 use super::tiles::{Kind, LEVELS, Tile, WIDTH, entries, hashes, most, read, read_checkpoint, root};
+use super::timestamp;
 use crate::time::Wall;
 
 /// Files beyond the checkpoint may be those of an append that goes on, or that the machine's stop has cut off, but not
@@ -30,6 +31,8 @@ pub struct Report {
     pub root: Hash,
     /// The keys so far, with the entries that name them.
     pub epochs: Vec<Epoch>,
+    /// The sizes of which there is a time stamp, and the times that these say. Nobody has checked that of the authority.
+    pub stamps: Vec<(u64, Wall)>,
 }
 
 /// A key, which signs checkpoints from two entries after its own on, to the one after that of the next key.
@@ -100,6 +103,7 @@ pub fn verify(
     let mut check = Check {
         dir,
         files: BTreeMap::new(),
+        stamped: Vec::new(),
         report: Report::default(),
     };
     let oldest = SystemTime::UNIX_EPOCH + Duration::from_nanos(now.saturating_sub(TAIL).as_nanos());
@@ -107,21 +111,23 @@ pub fn verify(
     check
         .list(Path::new(""), &mut others)
         .map_err(|error| Error::Io(dir.to_owned(), error))?;
+    let mut stamps = BTreeSet::new();
     for (path, changed) in others {
-        let is_young = path == Path::new("new") && changed > oldest;
-        if path != Path::new("checkpoint") && !is_young {
-            check.find(path, Fault::Added);
+        let (stamp, is_young) = (timestamp::Kind::parse(&path), changed > oldest);
+        let is_new = path.ends_with("new") && path.components().count() <= 2 && is_young;
+        match stamp {
+            // Its checkpoint comes next.
+            Some((size, timestamp::Kind::Answer)) if is_young && !has_note(dir, size) => {}
+            Some((size, _)) => drop(stamps.insert(size)),
+            None if path == Path::new("checkpoint") || is_new => {}
+            None => check.find(path, Fault::Added),
         }
     }
+    check.stamped = check.stamps(&stamps);
     let (note, checkpoint) = match read_checkpoint(&dir.join("checkpoint")) {
         Ok(found) => found,
         Err(error) => {
-            let fault = match error {
-                Error::Io(_, error) => unreadable(&error),
-                Error::Damaged(_, reason) => Fault::Unreadable(reason),
-                error => Fault::Unreadable(error.to_string()),
-            };
-            check.find("checkpoint".into(), fault);
+            check.find("checkpoint".into(), unusable(error));
             return Ok(check.report);
         }
     };
@@ -131,10 +137,16 @@ pub fn verify(
     Ok(check.report)
 }
 
+fn has_note(dir: &Path, size: u64) -> bool {
+    dir.join(timestamp::Kind::Checkpoint.path(size)).exists()
+}
+
 struct Check<'a> {
     dir: &'a Path,
     /// Tiles that are there, and when they were changed last.
     files: BTreeMap<Tile, SystemTime>,
+    /// Checkpoints beside a time stamp.
+    stamped: Vec<(Note, Checkpoint)>,
     report: Report,
 }
 
@@ -171,6 +183,7 @@ impl Check<'_> {
         each: &mut dyn FnMut(u64, &[u8]),
     ) {
         let origin = checkpoint.origin.as_str();
+        let stamped = std::mem::take(&mut self.stamped);
         if first.is_some_and(|first| first.name() != origin) {
             self.find("checkpoint".into(), Fault::Origin(origin.to_owned()));
         }
@@ -196,26 +209,75 @@ impl Check<'_> {
             key_entries
                 .iter()
                 .map(|&(index, _)| index)
-                .chain(witnesses.iter().map(|(_, seen)| seen.size)),
+                .chain(witnesses.iter().chain(&stamped).map(|(_, seen)| seen.size)),
         );
         self.check_keys(&key_entries, origin, first, &roots);
-        self.check_signature(note, checkpoint.size);
-        for (note, seen) in witnesses {
-            let fault = if seen.origin != origin {
-                Fault::Origin(seen.origin.clone())
-            } else if seen.size > checkpoint.size {
-                Fault::CutOff {
-                    size: checkpoint.size,
-                    witnessed: seen.size,
-                }
-            } else if roots.at(seen.size) != Some(seen.root) {
-                Fault::Rewritten(seen.size)
-            } else {
-                self.check_signature(note, seen.size);
-                continue;
-            };
-            self.find("checkpoint".into(), fault);
+        let file = Path::new("checkpoint");
+        self.check_signature(file, note, checkpoint.size);
+        for (note, seen) in &stamped {
+            let path = timestamp::Kind::Checkpoint.path(seen.size);
+            self.check_witnesses(Path::new(&path), &[(note, seen)], checkpoint, &roots);
         }
+        let witnesses: Vec<_> = witnesses.iter().map(|(note, seen)| (note, seen)).collect();
+        self.check_witnesses(file, &witnesses, checkpoint, &roots);
+    }
+
+    /// Compares checkpoints that somebody kept with the log.
+    fn check_witnesses(
+        &mut self,
+        file: &Path,
+        witnesses: &[(&Note, &Checkpoint)],
+        checkpoint: &Checkpoint,
+        roots: &Roots,
+    ) {
+        // Of the thousands that a copy may have, those that say most.
+        let (mut cut_off, mut rewritten) = (None, None);
+        for (note, seen) in witnesses {
+            match seen.size {
+                _ if seen.origin != checkpoint.origin => {
+                    self.find(file.to_owned(), Fault::Origin(seen.origin.clone()));
+                }
+                at if at > checkpoint.size => cut_off = cut_off.max(Some(at)),
+                at if roots.at(at) != Some(seen.root) => {
+                    rewritten = Some(rewritten.map_or(at, |before: u64| before.min(at)));
+                }
+                at => self.check_signature(file, note, at),
+            }
+        }
+        let size = checkpoint.size;
+        let cut_off = cut_off.map(|witnessed| Fault::CutOff { size, witnessed });
+        for fault in cut_off.into_iter().chain(rewritten.map(Fault::Rewritten)) {
+            self.find(file.to_owned(), fault);
+        }
+    }
+
+    /// Reads the checkpoints of which there is a time stamp, each with one about its very octets.
+    fn stamps(&mut self, sizes: &BTreeSet<u64>) -> Vec<(Note, Checkpoint)> {
+        let mut found = Vec::new();
+        for &size in sizes {
+            let path = timestamp::Kind::Checkpoint.path(size);
+            let (note, checkpoint) = match read_checkpoint(&self.dir.join(&path)) {
+                Ok(found) if found.1.size == size => found,
+                Ok(_) => {
+                    let reason = "the checkpoint is not of the size that its name says";
+                    self.find(path.into(), Fault::Unreadable(reason.to_owned()));
+                    continue;
+                }
+                Err(error) => {
+                    self.find(path.into(), unusable(error));
+                    continue;
+                }
+            };
+            match timestamp::read(self.dir, size, &note.to_string()) {
+                Ok(token) => self.report.stamps.push((size, token.time)),
+                Err(error) => {
+                    let path = timestamp::Kind::Answer.path(size);
+                    self.find(path.into(), unreadable(&error));
+                }
+            }
+            found.push((note, checkpoint));
+        }
+        found
     }
 
     /// The hashes of the entries up to the size, by the files of one kind. Those of a file that is of no use are zero.
@@ -355,7 +417,7 @@ impl Check<'_> {
         }
     }
 
-    fn check_signature(&mut self, note: &Note, size: u64) {
+    fn check_signature(&mut self, file: &Path, note: &Note, size: u64) {
         let signs = |epoch: &&Epoch| epoch.entry + 1 < size || epoch.entry == 0;
         let signer = self
             .report
@@ -368,7 +430,7 @@ impl Check<'_> {
             Some(signer) => self.fault_of(note, signer, size),
             None => Fault::MissingEpoch(size),
         };
-        self.find("checkpoint".into(), fault);
+        self.find(file.to_owned(), fault);
     }
 
     /// Why a note is not signed by the key whose turn it is.
@@ -407,6 +469,14 @@ impl Roots {
 
     fn at(&self, size: u64) -> Option<Hash> {
         self.0.get(&size).copied()
+    }
+}
+
+fn unusable(error: Error) -> Fault {
+    match error {
+        Error::Io(_, error) => unreadable(&error),
+        Error::Damaged(_, reason) => Fault::Unreadable(reason),
+        error => Fault::Unreadable(error.to_string()),
     }
 }
 

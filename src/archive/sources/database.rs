@@ -71,6 +71,7 @@ pub(super) fn find(
     .map_err(explain)?;
     let log = reading::records(path, None, |record| match record {
         Record::Gap(gap) => heard.gaps.push(gap),
+        Record::Checkpoint(_) => {}
         Record::Event(event) if event.kind == EventKind::Create => {
             hand(
                 open(&event.session, event.time, event.provenance, until),

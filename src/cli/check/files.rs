@@ -57,6 +57,22 @@ pub(super) fn database(path: &Path, rights: &Rights) -> Option<Judgement> {
     Some(may_write(path, rights, advice).map(|()| "writable".to_owned()))
 }
 
+/// A program by its path or, as the service would look for it, by its name.
+pub(super) fn program(name: &str) -> Judgement {
+    let directories = match name.contains('/') {
+        true => "",
+        false => "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    };
+    let mut paths = directories.split(':').map(|it| Path::new(it).join(name));
+    match paths.find(|path| path.is_file()) {
+        Some(path) => Ok(format!("program {}", path.display())),
+        None => warning(
+            format!("expected a program, found no \"{name}\""),
+            "install it, or change the key",
+        ),
+    }
+}
+
 pub(super) fn log_file(path: &Path, rights: &Rights) -> Judgement {
     if path.is_dir() {
         let found = "expected a file, found a directory";

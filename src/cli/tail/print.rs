@@ -111,8 +111,11 @@ impl Printer {
 
     /// Shows a record, whose original line is `line`.
     pub(super) fn record(&mut self, record: &Record, line: &[u8], out: &mut Vec<u8>) {
-        let is_gap = record.text("event") == "gap";
-        if !is_gap && let Some(left) = &mut self.left {
+        let event = record.text("event");
+        let (is_gap, is_checkpoint) = (event == "gap", event == "checkpoint");
+        if !(is_gap || is_checkpoint)
+            && let Some(left) = &mut self.left
+        {
             *left = left.saturating_sub(1);
         }
         if self.json {
@@ -120,6 +123,11 @@ impl Printer {
         } else if is_gap {
             let text = format!("*** {} GAP {} ***", record.text("time"), explain(record));
             out.extend_from_slice(self.paint.text(&text, ALARM).as_bytes());
+        } else if is_checkpoint {
+            let [time, origin] = ["time", "origin"].map(|name| record.text(name));
+            let size = record.number("size").unwrap_or_default();
+            let text = format!("--- {time} CHECKPOINT the log {origin} has {size} entries ---");
+            out.extend_from_slice(self.paint.text(&text, DIM).as_bytes());
         } else {
             out.extend_from_slice(self.event(record).as_bytes());
         }
@@ -375,10 +383,20 @@ mod tests {
     }
 
     #[test]
-    fn events_are_counted_and_gaps_are_not() {
+    fn a_checkpoint_is_told_in_words() {
+        let line = r#"{"time":"T","event":"checkpoint","origin":"nattrail/gw1","size":26}"#;
+        assert_eq!(
+            shown(&mut plain(), line),
+            "--- T CHECKPOINT the log nattrail/gw1 has 26 entries ---\n"
+        );
+    }
+
+    #[test]
+    fn events_are_counted_and_other_records_are_not() {
         let mut printer = Printer::new(false, Paint(false), Some(2));
         shown(&mut printer, CREATE);
         shown(&mut printer, r#"{"event":"gap","cause":"restart"}"#);
+        shown(&mut printer, r#"{"event":"checkpoint"}"#);
         assert!(!printer.is_done());
         shown(&mut printer, DELETE);
         assert!(printer.is_done());

@@ -137,7 +137,9 @@ fn garbage_is_answered_with_an_error() {
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         let message = value["error"].as_str().unwrap();
         assert!(
-            message.starts_with("expected \"status\", \"tail\" or \"archived\", found "),
+            message.starts_with(
+                "expected \"status\", \"tail\", \"archived\" or \"checkpoint\", found "
+            ),
             "{message}"
         );
         assert!(ended);
@@ -156,7 +158,8 @@ fn the_archive_says_how_far_it_is_and_hears_that_it_was_understood() {
         peer.write_all(request.as_bytes()).unwrap();
         scene.turn("{}");
         let mut heard_by_daemon = Vec::new();
-        scene.control.handle_archived(|next| {
+        scene.control.handle_archive(|word| {
+            let Word::Archived(next) = word else { panic!() };
             heard_by_daemon.push(next);
             Ok(())
         });
@@ -166,9 +169,37 @@ fn the_archive_says_how_far_it_is_and_hears_that_it_was_understood() {
     let mut peer = scene.connect();
     peer.write_all(b"archived 8\n").unwrap();
     scene.turn("{}");
-    scene.control.handle_archived(|_| Err("too far".to_owned()));
+    scene.control.handle_archive(|_| Err("too far".to_owned()));
     assert_eq!(heard(&peer).0, "{\"error\":\"too far\"}\n");
     assert_eq!(scene.clients(), 0);
+}
+
+#[test]
+fn a_checkpoint_of_the_archive_is_taken_only_if_it_is_one() {
+    let mut scene = Scene::new();
+    let base64 = |octets: usize| format!("{}{}=", "A".repeat(octets.div_ceil(3) * 4 - 2), "A");
+    let right = format!("nattrail/gw1 26 {} {}", base64(32), base64(68));
+    for (words, is_taken) in [
+        (right.clone(), true),
+        (right.replace("gw1", "gw\u{7}1"), false),
+        (right.replace(" 26 ", " 26"), false),
+        (right.replace("= ", "A= "), false),
+        (right.replace("gw1", &"g".repeat(250)), false),
+        (String::new(), false),
+    ] {
+        let mut peer = scene.connect();
+        peer.write_all(format!("checkpoint {words}\n").as_bytes())
+            .unwrap();
+        scene.turn("{}");
+        let mut taken = Vec::new();
+        scene.control.handle_archive(|word| {
+            taken.push(word);
+            Ok(())
+        });
+        assert_eq!(taken.len(), usize::from(is_taken), "{words}");
+        let answer = heard(&peer).0;
+        assert_eq!(answer == "{\"checkpoint\":26}\n", is_taken, "{answer}");
+    }
 }
 
 #[test]

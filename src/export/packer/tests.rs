@@ -16,7 +16,8 @@ use crate::export::samples::collector;
 use crate::session::{EventKind, NatEvent, Provenance, Session};
 use crate::time::Wall;
 use crate::wire::samples::{
-    create, delete, dnat, gre, hairpin, hex, icmp, nat66, snat, totals, tuple, untranslated,
+    checkpoint, create, delete, dnat, gre, hairpin, hex, icmp, nat66, snat, totals, tuple,
+    untranslated,
 };
 
 const START: u64 = 1_795_206_288_000;

@@ -15,7 +15,7 @@
 //! - `nexthop`, `input`, `output`, `tos` and `tcp_flags` are not known to conntrack and are 0.
 //!
 //! A record that flow-tools cannot hold is a comment: `# ` and the line of the format `text`, below the 1023 octets that
-//! `flow-import` takes for one line. These are gaps, and the ends of sessions over IPv6 or with damaged counters.
+//! `flow-import` takes for one line. These are gaps, checkpoints, and the ends of sessions over IPv6 or with damaged counters.
 //! flow-tools has no field for an inferred end.
 
 use std::net::Ipv4Addr;

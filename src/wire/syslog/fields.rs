@@ -9,17 +9,22 @@
 
 use std::net::IpAddr;
 
-use crate::session::{EventKind, Gap, NatEvent, Protocol, Provenance, Record, Session, Tuple};
+use crate::session::{
+    EventKind, Gap, NatEvent, Protocol, Provenance, Record, Session, SignedCheckpoint, Tuple,
+};
 use crate::time::Wall;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Value {
+pub(super) enum Value<'a> {
     Address(IpAddr),
+    Base64(&'a [u8]),
     Decimal(u64),
     Hexadecimal(u32),
     /// Milliseconds.
     Duration(u64),
     Name(&'static str),
+    /// The name of a log, which needs no quotes.
+    Origin(&'a str),
     Protocol(Protocol),
     Time(Wall),
     Yes,
@@ -27,15 +32,16 @@ pub(super) enum Value {
 
 /// Calls `field` for every field of the record, in the order in which they are written.
 #[inline]
-pub(super) fn visit(record: &Record, mut field: impl FnMut(&'static str, Value)) {
+pub(super) fn visit(record: &Record, mut field: impl FnMut(&'static str, Value<'_>)) {
     match record {
         Record::Event(event) => visit_event(event, &mut field),
         Record::Gap(gap) => visit_gap(gap, &mut field),
+        Record::Checkpoint(checkpoint) => visit_checkpoint(checkpoint, &mut field),
     }
 }
 
 #[inline]
-fn visit_event(event: &NatEvent, field: &mut impl FnMut(&'static str, Value)) {
+fn visit_event(event: &NatEvent, field: &mut impl FnMut(&'static str, Value<'_>)) {
     let session = &event.session;
     field("time", Value::Time(event.time));
     let name = match event.kind {
@@ -64,7 +70,7 @@ fn visit_event(event: &NatEvent, field: &mut impl FnMut(&'static str, Value)) {
 }
 
 #[inline]
-fn visit_tuples(session: &Session, field: &mut impl FnMut(&'static str, Value)) {
+fn visit_tuples(session: &Session, field: &mut impl FnMut(&'static str, Value<'_>)) {
     let (pre, post) = (session.pre_nat(), session.post_nat());
     let names = [
         (
@@ -107,7 +113,7 @@ fn visit_tuples(session: &Session, field: &mut impl FnMut(&'static str, Value)) 
 }
 
 #[inline]
-fn visit_end(event: &NatEvent, field: &mut impl FnMut(&'static str, Value)) {
+fn visit_end(event: &NatEvent, field: &mut impl FnMut(&'static str, Value<'_>)) {
     if let Some(start) = event.start {
         field("start", Value::Time(start));
     }
@@ -125,7 +131,7 @@ fn visit_end(event: &NatEvent, field: &mut impl FnMut(&'static str, Value)) {
     }
 }
 
-fn visit_gap(gap: &Gap, field: &mut impl FnMut(&'static str, Value)) {
+fn visit_gap(gap: &Gap, field: &mut impl FnMut(&'static str, Value<'_>)) {
     field("time", Value::Time(gap.to));
     field("event", Value::Name("gap"));
     field("cause", Value::Name(gap.cause.name()));
@@ -134,6 +140,18 @@ fn visit_gap(gap: &Gap, field: &mut impl FnMut(&'static str, Value)) {
     if let Some(lost) = gap.lost {
         field("lost", Value::Decimal(lost));
     }
+}
+
+fn visit_checkpoint(
+    checkpoint: &SignedCheckpoint,
+    field: &mut impl FnMut(&'static str, Value<'_>),
+) {
+    field("time", Value::Time(checkpoint.time));
+    field("event", Value::Name("checkpoint"));
+    field("origin", Value::Origin(&checkpoint.origin));
+    field("size", Value::Decimal(checkpoint.size));
+    field("root", Value::Base64(&checkpoint.root));
+    field("signature", Value::Base64(&checkpoint.signature));
 }
 
 /// Whether the ports mean anything: the kernel leaves them zero for protocols whose ports it does not know.

@@ -20,10 +20,12 @@ pub(super) fn line(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) 
         match value {
             Value::Yes => out.extend_from_slice(b"true"),
             Value::Decimal(_) | Value::Duration(_) => text::value(out, value, calendar),
-            // None of these needs escaping: every text is a name of ours.
+            // None of these needs escaping: every text is a name of ours, or was checked for that.
             Value::Address(_)
+            | Value::Base64(_)
             | Value::Hexadecimal(_)
             | Value::Name(_)
+            | Value::Origin(_)
             | Value::Protocol(_)
             | Value::Time(_) => {
                 out.push(b'"');

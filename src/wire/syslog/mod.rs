@@ -5,7 +5,7 @@
 //! | target | message |
 //! |---|---|
 //! | local socket | RFC 3164 header, line |
-//! | UDP | RFC 5424 header with MSGID SADD, SDEL or GAP, no structured data, line |
+//! | UDP | RFC 5424 header with MSGID SADD, SDEL, GAP or CHECKPOINT, no structured data, line |
 //! | UDP, format `rfc5424` | RFC 5424 header, structured data `nsess` |
 //! | file, standard output | line, newline |
 //! | file, standard output, format `rfc5424` | the whole RFC 5424 message, newline |

@@ -12,8 +12,8 @@
 //!
 //! Section 7 of the RFC reserves names without an enterprise number for IANA; the draft and VPP use the bare `nsess`, and a
 //! receiver looks for that. For ICMP a source port is the query identifier and a destination port is type * 256 + code.
-//! The TIMESTAMP is the time of the event. An inferred record has `inferred=yes` for its MSG; a gap has the MSGID GAP, no
-//! structured data and the line of the format `text` for its MSG.
+//! The TIMESTAMP is the time of the event. An inferred record has `inferred=yes` for its MSG; a gap has the MSGID GAP, a
+//! checkpoint CHECKPOINT, and both have no structured data and the line of the format `text` for their MSG.
 
 use super::put::{self, Calendar};
 use super::text;
@@ -26,6 +26,7 @@ pub(super) const fn message_id(record: &Record) -> &'static [u8] {
             EventKind::Delete => b"SDEL",
         },
         Record::Gap(_) => b"GAP",
+        Record::Checkpoint(_) => b"CHECKPOINT",
     }
 }
 
@@ -34,7 +35,7 @@ pub(super) fn body(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) 
     out.extend_from_slice(message_id(record));
     match record {
         Record::Event(event) => structured_data(out, event),
-        Record::Gap(_) => {
+        Record::Gap(_) | Record::Checkpoint(_) => {
             out.extend_from_slice(b" - ");
             text::line(out, record, calendar);
         }

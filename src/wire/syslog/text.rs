@@ -1,7 +1,10 @@
 //! The format `text`: one line of `key=value` pairs, a space between them.
 //!
-//! No value holds a space, a quotation mark or an equals sign, so none is quoted: addresses, numbers, times and names
-//! from closed sets are all there is. The fields are those of [`super::fields`].
+//! No value holds a space or a quotation mark. Base64 may end with an equals sign, and is quoted; nothing else is: addresses,
+//! numbers, times, names from closed sets and the name of a log are all there is. The fields are those of [`super::fields`].
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::fields::{self, Value};
 use super::put::{self, Calendar};
@@ -14,18 +17,26 @@ pub(super) fn line(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) 
         separator = b" ";
         out.extend_from_slice(key.as_bytes());
         out.push(b'=');
+        let is_quoted = matches!(value, Value::Base64(_));
+        if is_quoted {
+            out.push(b'"');
+        }
         self::value(out, value, calendar);
+        if is_quoted {
+            out.push(b'"');
+        }
     });
 }
 
 #[inline]
-pub(super) fn value(out: &mut Vec<u8>, value: Value, calendar: &mut Calendar) {
+pub(super) fn value(out: &mut Vec<u8>, value: Value<'_>, calendar: &mut Calendar) {
     match value {
         Value::Address(address) => put::address(out, address),
+        Value::Base64(octets) => out.extend_from_slice(STANDARD.encode(octets).as_bytes()),
         Value::Decimal(number) => put::decimal(out, number),
         Value::Duration(millis) => put::seconds(out, millis),
         Value::Hexadecimal(number) => put::hexadecimal(out, number),
-        Value::Name(name) => out.extend_from_slice(name.as_bytes()),
+        Value::Name(name) | Value::Origin(name) => out.extend_from_slice(name.as_bytes()),
         Value::Protocol(protocol) => match protocol.name() {
             Some(name) => out.extend_from_slice(name.as_bytes()),
             None => put::decimal(out, protocol.0.into()),

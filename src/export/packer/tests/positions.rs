@@ -60,6 +60,23 @@ fn flows(messages: &[(Vec<u8>, Load)]) -> Vec<String> {
 }
 
 #[test]
+fn a_checkpoint_is_no_part_of_a_message_and_holds_up_no_place() {
+    for version in ALL {
+        let mut script = Script::new(&collector(version));
+        script.try_push(&checkpoint(START), 0).unwrap();
+        assert!(script.packer.is_idle() && script.take().is_empty());
+        script.push(&started(), 0);
+        script.try_push(&checkpoint(START), 0).unwrap();
+        script.packer.flush(at(0), &mut script.done);
+        let [(_, load)] = script.take_with_loads()[..] else {
+            panic!("{version:?}")
+        };
+        assert_eq!((load.flow_records, load.gaps), (1, 0), "{version:?}");
+        assert_eq!(load.end, Position::after(Serial(3)), "{version:?}");
+    }
+}
+
+#[test]
 fn from_the_end_of_any_message_on_the_same_flow_records_come_once() {
     for version in ALL {
         let (config, records) = many(version);

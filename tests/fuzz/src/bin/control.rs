@@ -20,14 +20,17 @@ use serde_json::{Value, json};
 libfuzzer_sys::fuzz_target!(init: nattrail_fuzz::prepare(SEEDS, WORDS), |data: &[u8]| run(data));
 
 /// The first octet says where the request is cut in two.
-const SEEDS: [&str; 5] = [
+const SEEDS: [&str; 7] = [
+    "\x05archived 7\n",
+    "\x0bcheckpoint nattrail/gw1 26 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n",
     "\x03status\n",
     "\x07tail\n",
     "\x06tail src=10.0.0.0/8 src=203.0.113.9:50001 dst=[2001:db8::1]:443 post=:443 proto=tcp proto=47\n",
     "\x09tail mark=0x10/0xff zone=7 event=create event=delete\r\nmore",
     "\x01stat",
 ];
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 13] = [
+    "checkpoint ",
     "status\\x0a",
     "tail ",
     " src=",
@@ -76,6 +79,8 @@ impl Daemon {
             self.control.handle_ready(event.token());
         }
         self.control.handle_timeout(self.poll.registry(), NOW);
+        self.control
+            .handle_archive(|_| Err("there is none".to_owned()));
         if self.control.wants_status() {
             self.control.handle_status("{}");
         }

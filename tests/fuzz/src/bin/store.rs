@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use nattrail::engine::{Row, StoredSession};
 use nattrail::place::Serial;
 use nattrail::session::{
-    Counters, EventKind, Gap, GapCause, NatEvent, Provenance, Record, Session, Totals,
+    Counters, EventKind, Gap, GapCause, NatEvent, Provenance, Record, Session, SignedCheckpoint,
+    Totals,
 };
 use nattrail::session::{Protocol, Tuple, Zone, ZoneDirection};
 use nattrail::store::codec::{Sessions, encode, seal, unseal};
@@ -74,6 +75,13 @@ fn seeds() -> Vec<Vec<u8>> {
             to: begun,
             lost: Some(300),
         }));
+        records.push(&Record::Checkpoint(Box::new(SignedCheckpoint {
+            time: begun,
+            origin: "nattrail/gw1".to_owned(),
+            size: 300,
+            root: [1; 32],
+            signature: [2; 68],
+        })));
     }
     vec![sessions, records.bytes]
 }
