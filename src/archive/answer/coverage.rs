@@ -66,7 +66,7 @@ impl Absence {
 }
 
 /// The gateways, each once, by name.
-pub(super) fn gateways(coverages: &[Coverage]) -> Vec<Rc<str>> {
+pub(in crate::archive) fn gateways(coverages: &[Coverage]) -> Vec<Rc<str>> {
     let mut names: Vec<_> = coverages.iter().map(|it| it.gateway.clone()).collect();
     names.sort_unstable();
     names.dedup();
@@ -75,7 +75,7 @@ pub(super) fn gateways(coverages: &[Coverage]) -> Vec<Rc<str>> {
 
 /// Everything that may be missing from an answer about `time`. With `is_whole`, also records of later times that a
 /// session might have been in: the coverage then has to go on to now.
-pub(super) fn holes(
+pub(in crate::archive) fn holes(
     coverages: &[Coverage],
     time: &RangeInclusive<Millis>,
     now: Millis,
