@@ -19,8 +19,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use nattrail::archive::report::{Day, Sums};
 use nattrail::archive::row::{Millis, Row};
-use nattrail::archive::table::{Table, Writer};
+use nattrail::archive::table::{Scan, Table, Writer};
 use nattrail::archive::wanted::Wanted;
 use nattrail::config::Prefix;
 use rustix::fs::{Advice, fadvise};
@@ -138,6 +139,27 @@ fn main() {
         ask("subscriber, whole hours", files, samples, &subscriber);
     }
     ask("server, port, time", &files[..1], few, &server);
+    report(&files[0], &options);
+}
+
+/// The sums of a day, of the sessions of one file.
+fn report(file: &Path, options: &Options) {
+    let day = Day::of(Millis::new(cgn::FROM));
+    let mut sums = Sums::new(day);
+    sums.begin(&"gw-1".into());
+    let before = status("VmRSS");
+    let time = cpu_time(|| {
+        let rows = Scan::new(Table::open(file).unwrap(), day.range());
+        rows.for_each(|row| sums.add(&row.unwrap()));
+    });
+    let memory = status("VmRSS").saturating_sub(before) >> 20;
+    let totals = sums.finish();
+    let rate = options.sessions as f64 / time.as_secs_f64() / 1e6;
+    let ports = totals.addresses[0].ports[0];
+    println!(
+        "\nreport: {rate:.2} million sessions a second of CPU, {memory} MiB; {} of a day, at most {} ports of TCP in a minute",
+        totals.sessions, ports.peak
+    );
 }
 
 /// Prints the median and the longest time of an answer.

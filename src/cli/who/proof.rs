@@ -3,7 +3,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Exit, Failure, cannot, create};
+use super::{Exit, Failure, cannot};
+use crate::cli::page::create;
 use crate::archive::answer::{Answer, Candidate};
 use crate::archive::evidence::{Proof, Unproved, prove};
 use crate::archive::row::Millis;
