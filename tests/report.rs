@@ -77,12 +77,14 @@ impl Archive {
                 }
             }
             if hour == 15 {
-                spool.push_gap(&Gap {
-                    cause: GapCause::Overflow,
-                    from: Wall::from_millis(DAY + 14 * HOUR + 50 * MINUTE),
-                    to: Wall::from_millis(DAY + 14 * HOUR + 51 * MINUTE),
-                    lost: Some(12),
-                });
+                for cause in [GapCause::Overflow, GapCause::InsertFailed] {
+                    spool.push_gap(&Gap {
+                        cause,
+                        from: Wall::from_millis(DAY + 14 * HOUR + 50 * MINUTE),
+                        to: Wall::from_millis(DAY + 14 * HOUR + 51 * MINUTE),
+                        lost: Some(12),
+                    });
+                }
             }
             spool.commit(Place { run: 1, next: 1 }).unwrap();
             spool.seal(Millis::new(until)).unwrap();
@@ -220,6 +222,7 @@ fn json_has_the_sums_of_the_day() {
     let mut gaps = report["gaps"].as_array().unwrap().iter();
     let gap = gaps.find(|gap| gap["cause"] == "overflow").unwrap();
     assert_eq!(gap["lost"], 12);
+    assert_eq!(report["other_gaps"][0]["cause"], "insert-failed");
     assert_eq!(report["archive"]["sealed"], 5);
 }
 
@@ -232,8 +235,9 @@ fn text_says_the_same_for_people() {
     for expected in [
         "5 sessions. Records may be missing.",
         "the kernel's queue was full, from 2026-11-20 14:50:00 UTC to 2026-11-20 14:51:00 UTC; 12 events lost",
+        "Note: gateway gw1: all ports of the NAT pool were in use, or packets raced for one",
         "at most 2 at 01:00",
-        "gw1      203.0.113.9  5         2 (0.0 %)  01:00  1 (0.0 %)  00:00",
+        "gw1      203.0.113.9  5         2 (0.0 %) at 01:00  1 (0.0 %) at 00:00",
         "gw1      10.1.2.3  2         2.0 kB",
         "tcp       3         3.0 kB",
         "records until      the end of the day",
@@ -290,6 +294,7 @@ fn the_page_names_subscribers_and_gaps() {
         "&lt;Doe &amp; &quot;Co&quot;&gt;",
         "<title>14:50 to 14:52</title>",
         "gw1 overflow",
+        "gw1 insert-failed",
         "12 events lost",
         "64,512 ports from 1024 to 65535",
     ] {

@@ -99,6 +99,8 @@ pub struct Holdings {
     pub gateways: Vec<Rc<str>>,
     /// What may be missing.
     pub holes: Vec<Hole>,
+    /// Gaps on the day that hide no session, such as packets that found no free port.
+    pub other_gaps: Vec<Hole>,
     pub logs: Vec<EvidenceLog>,
     /// What could not be read.
     pub problems: Vec<String>,

@@ -31,8 +31,8 @@ footer{margin-top:2em;border-top:1px solid #bbb;padding-top:.5em;color:#555;font
 svg{display:block;width:100%;max-width:40em;height:auto;margin:.5em 0}
 svg text{font:13px system-ui,sans-serif;fill:#111}
 table{border-collapse:collapse;width:100%;font-size:.85em;font-variant-numeric:tabular-nums}
-th,td{text-align:left;vertical-align:top;padding:.2em .5em .2em 0;border-bottom:1px solid #ddd}
-td.n,th.n{text-align:right}
+th,td{text-align:left;vertical-align:top;padding:.2em .8em .2em 0;border-bottom:1px solid #ddd;overflow-wrap:normal}
+td.n,th.n{text-align:right;white-space:nowrap}
 .wide{overflow-x:auto}
 @media(max-width:30em){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.4em}}
 @page{size:A4;margin:18mm}

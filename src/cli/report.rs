@@ -82,7 +82,7 @@ pub(super) fn run(
     now: Wall,
     out: &mut (impl Write + IsTerminal),
 ) -> Result<Exit, Failure> {
-    let made = Millis::from(now);
+    let made = Millis::from(Wall::from_secs(now.as_secs()));
     let today = Day::of(made);
     let day = options.day.unwrap_or_else(|| today.before());
     if day > today {

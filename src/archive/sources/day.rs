@@ -19,7 +19,7 @@ use std::rc::Rc;
 use super::Sources;
 use super::database;
 use super::directory::{Directory, explain, is_gone};
-use crate::archive::answer::{Source as _, gateways, holes};
+use crate::archive::answer::{Source as _, gateways, holes, other_gaps};
 use crate::archive::evidence;
 use crate::archive::proof::tiles;
 use crate::archive::report::{Day, EvidenceLog, Holdings, Sums, Totals};
@@ -258,6 +258,7 @@ impl<'r> Reading<'r> {
         let coverages = coverages.flat_map(|it| it.directory.coverage(&all, problems));
         let coverages: Vec<_> = coverages.collect();
         self.holdings.holes = holes(&coverages, &range, now, true);
+        self.holdings.other_gaps = other_gaps(&coverages, &range);
         self.holdings.gateways = gateways(&coverages);
         for it in opened {
             match evidence::logs(it.directory.root()) {
@@ -336,6 +337,7 @@ impl<'r> Reading<'r> {
             let next = self.next_address(&mut rows[index]);
             heap.extend(next.map(|address| Reverse((address, index))));
         }
+        self.tell();
     }
 
     /// The address of the next row that can be read.
@@ -352,10 +354,14 @@ impl<'r> Reading<'r> {
     fn advance(&mut self) {
         self.read += 1;
         if self.read.is_multiple_of(STEP) {
-            let all = self.holdings.octets;
-            let share = self.read as f64 / self.rows as f64;
-            (self.progress)((all as f64 * share) as u64, all);
+            self.tell();
         }
+    }
+
+    fn tell(&mut self) {
+        let all = self.holdings.octets;
+        let share = self.read as f64 / self.rows.max(1) as f64;
+        (self.progress)((all as f64 * share) as u64, all);
     }
 }
 
@@ -433,3 +439,6 @@ fn sealed_name(path: &Path) -> Option<String> {
     let stem = path.file_stem()?.to_str()?;
     Name::parse(stem).map(|_| stem.to_owned())
 }
+
+#[cfg(test)]
+mod tests;

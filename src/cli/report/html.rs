@@ -78,37 +78,40 @@ fn sessions(report: &Report, html: &mut String) {
 
 fn gaps(report: &Report, html: &mut String) {
     heading("h2", "Gaps", html);
-    let missing = text::missing(report);
+    let (missing, others) = (text::missing(report), text::other_gaps(report));
     if missing.is_empty() {
-        return paragraph(
-            None,
-            "No gap is known: no record of that day is missing.",
-            html,
-        );
+        paragraph(None, "No record of that day is missing.", html);
     }
     let mut lanes: BTreeMap<String, Vec<bool>> = BTreeMap::new();
-    for hole in &report.holdings.holes {
+    let holdings = &report.holdings;
+    for hole in holdings.holes.iter().chain(&holdings.other_gaps) {
         let to = hole.to.unwrap_or(Millis::MAX);
         let Some(minutes) = report.day.minutes(&(hole.from..=to)) else {
             continue;
         };
         let gateway = hole.gateway.as_deref().unwrap_or_default();
         let name = format!("{gateway} {}", hole.absence.name());
-        let marked = lanes
-            .entry(name.trim().to_owned())
-            .or_insert_with(|| vec![false; MINUTES]);
-        marked[minutes].fill(true);
+        let lane = lanes.entry(name.trim().to_owned());
+        lane.or_insert_with(|| vec![false; MINUTES])[minutes].fill(true);
     }
     let lanes: Vec<_> = lanes.into_iter().take(text::MOST_GAPS).collect();
     if !lanes.is_empty() {
-        let description = "A bar for each time of the day of which records may be missing; the list below has each.";
+        let description = "A bar for each time of the day with a gap; the lists below have each.";
         figure(&svg::timeline("Gaps on the day", description, &lanes), html);
     }
-    *html += "<ul>\n";
-    for it in missing {
-        *html += &format!("<li>{}</li>\n", escaped(&it));
+    for (title, list) in [
+        ("Records may be missing", missing),
+        ("Other gaps, which hide no session", others),
+    ] {
+        if !list.is_empty() {
+            heading("h3", title, html);
+            let items: String = list
+                .iter()
+                .map(|it| format!("<li>{}</li>\n", escaped(it)))
+                .collect();
+            *html += &format!("<ul>\n{items}</ul>\n");
+        }
     }
-    *html += "</ul>\n";
 }
 
 fn ports(report: &Report, html: &mut String) {

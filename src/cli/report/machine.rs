@@ -49,6 +49,7 @@ pub(super) fn json(report: &Report) -> Value {
             "sessions_without": holdings.without_ports,
         },
         "gaps": holdings.holes.iter().map(hole).collect::<Vec<_>>(),
+        "other_gaps": holdings.other_gaps.iter().map(hole).collect::<Vec<_>>(),
         "problems": holdings.problems,
         "archive": {
             "files": holdings.files,

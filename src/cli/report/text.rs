@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use super::Report;
 use crate::archive::answer::Absence;
 use crate::archive::report::{Kind, PublicAddress, Ranked, Sum, Use};
-use crate::cli::color::{BOLD, CYAN, Paint, YELLOW};
+use crate::cli::color::{BOLD, CYAN, DIM, Paint, YELLOW};
 use crate::cli::control::printable;
 use crate::cli::who::print::aligned;
 use crate::cli::who::subscribers::Subscribers;
@@ -32,9 +32,13 @@ pub(super) fn print(report: &Report, paint: Paint, out: &mut impl Write) -> io::
     let title = |text: &str| paint.text(text, BOLD);
     writeln!(out, "{}", title(&heading(report)))?;
     writeln!(out, "{}", verdict(report))?;
-    for missing in missing(report) {
-        let missing = printable(&missing);
-        writeln!(out, "{} {missing}", paint.text("May be missing:", YELLOW))?;
+    for (word, color, list) in [
+        ("May be missing:", YELLOW, missing(report)),
+        ("Note:", DIM, other_gaps(report)),
+    ] {
+        for it in list {
+            writeln!(out, "{} {}", paint.text(word, color), printable(&it))?;
+        }
     }
     let mut section = |name: &str, note: &str, table: &Table| -> io::Result<()> {
         writeln!(out, "\n{}", title(name))?;
@@ -111,9 +115,19 @@ pub(super) fn verdict(report: &Report) -> String {
 pub(super) fn missing(report: &Report) -> Vec<String> {
     let holdings = &report.holdings;
     let problems = holdings.problems.iter().cloned();
-    let all: Vec<_> = problems
-        .chain(holdings.holes.iter().map(words::hole))
-        .collect();
+    limited(
+        problems
+            .chain(holdings.holes.iter().map(words::hole))
+            .collect(),
+    )
+}
+
+/// Gaps that hide no session, a sentence each.
+pub(super) fn other_gaps(report: &Report) -> Vec<String> {
+    limited(report.holdings.other_gaps.iter().map(words::hole).collect())
+}
+
+fn limited(all: Vec<String>) -> Vec<String> {
     let rest = all.len().saturating_sub(MOST_GAPS);
     let mut listed: Vec<_> = all.into_iter().take(MOST_GAPS).collect();
     listed.extend((rest > 0).then(|| format!("{rest} more; --json has all of them")));
@@ -179,28 +193,24 @@ pub(super) fn addresses(report: &Report) -> Table {
         "ADDRESS",
         "SESSIONS",
         "TCP PORTS",
-        "AT",
         "UDP PORTS",
-        "AT",
         "ICMP IDS",
-        "AT",
     ];
-    let rows = listed(report).iter().map(|it| {
-        let mut cells = vec![
-            printable(&it.gateway),
-            it.address.to_string(),
-            grouped(it.sessions),
-        ];
-        for (kind, ports) in Kind::ALL.into_iter().zip(&it.ports) {
-            let at = if ports.peak > 0 {
-                clock(ports.minute)
-            } else {
-                "-".to_owned()
-            };
-            cells.extend([of_available(kind, ports), at]);
-        }
-        cells
-    });
+    let rows =
+        listed(report).iter().map(|it| {
+            let mut cells = vec![
+                printable(&it.gateway),
+                it.address.to_string(),
+                grouped(it.sessions),
+            ];
+            cells.extend(Kind::ALL.into_iter().zip(&it.ports).map(
+                |(kind, ports)| match ports.peak {
+                    0 => "none".to_owned(),
+                    _ => format!("{} at {}", of_available(kind, ports), clock(ports.minute)),
+                },
+            ));
+            cells
+        });
     Table {
         heading: heading.map(str::to_owned).into(),
         rows: rows.collect(),
