@@ -1,7 +1,7 @@
 //! The sums of a day: `nattrail report` without its command line and its files.
 //!
 //! [`Sums`] takes sessions gateway by gateway and, of a gateway, public address by public address, as sealed files sort
-//! them. Its memory does not depend on their number: 50 MB for the ports of one address, and bounded lists of
+//! them. Its memory does not depend on their number: 40 MB for the ports of one address, and bounded lists of
 //! [subscribers](top) and addresses. What it counts is exact, unless the lists say otherwise.
 //!
 //! A session is *of* the day when it was alive at some time of it. Octets and sessions of protocols and subscribers are

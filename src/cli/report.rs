@@ -9,6 +9,7 @@ use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use self::text::Names;
 use super::color::Choice;
@@ -97,6 +98,10 @@ pub(super) fn run(
     let file = options.html.as_deref();
     let file = file.map(|path| page::create(path).map(|file| (path, file)));
     let file = file.transpose()?;
+    // All sealed files of the day are open at the same time. Those that cannot be opened are named in the report.
+    let files = getrlimit(Resource::Nofile);
+    let current = files.maximum;
+    let _ = setrlimit(Resource::Nofile, Rlimit { current, ..files });
     let mut progress = Progress::new(1_000_000, "MB");
     let (totals, holdings) = sources.day(day, made, &mut |done, all| progress.show(done, all));
     progress.clear();

@@ -82,7 +82,7 @@ proptest! {
             prop_assert_eq!(totals.begun_by_minute[minute], begun as u64);
             let open = alive(&sessions, minute).count();
             prop_assert_eq!(totals.open_by_minute[minute], open as u64);
-            all.extend(alive(&sessions, minute).map(|it| std::ptr::from_ref(it)));
+            all.extend(alive(&sessions, minute).map(std::ptr::from_ref));
         }
         prop_assert_eq!(totals.sessions, all.len() as u64);
         prop_assert_eq!(totals.begun, totals.begun_by_minute.iter().sum::<u64>());

@@ -135,7 +135,7 @@ impl Sources {
     }
 }
 
-impl<'r> Reading<'r> {
+impl Reading<'_> {
     fn open<'a>(
         &mut self,
         root: &'a Path,

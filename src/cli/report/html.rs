@@ -140,37 +140,35 @@ fn ports(report: &Report, html: &mut String) {
 fn subscribers(report: &Report, html: &mut String) {
     heading("h2", "Subscribers", html);
     paragraph(None, &text::subscribers_note(report), html);
-    let ranks: [(_, _, fn(&Sum) -> u64, fn(u64) -> String); 2] = [
-        ("By octets", "octets", |sum| sum.octets, text::octets),
-        ("By sessions", "sessions", |sum| sum.sessions, text::grouped),
-    ];
-    for (title, unit, rank, word) in ranks {
-        let ranked = report.totals.subscribers.top(report.top, rank);
-        let most = ranked.first().map_or(0, |it| rank(&it.sum)).max(1);
-        let bars = ranked.iter().map(|it| {
-            let name = report.names.of(report, it);
-            Bar {
-                label: cut(&format!("{} {name}", it.address)),
-                value: word(rank(&it.sum)),
-                share: rank(&it.sum) as f64 / most as f64,
-            }
-        });
-        let bars: Vec<_> = bars.collect();
-        if !bars.is_empty() {
-            heading("h3", title, html);
-            let description =
-                format!("A bar of the whole width is the most {unit} of a subscriber.");
-            figure(
-                &svg::bars(
-                    &format!("Subscribers with the most {unit}"),
-                    &description,
-                    &bars,
-                ),
-                html,
-            );
-            write_table(&text::subscribers(report, rank), html);
-        }
-    }
+    ranking(report, "octets", |sum| sum.octets, text::octets, html);
+    ranking(report, "sessions", |sum| sum.sessions, text::grouped, html);
+}
+
+fn ranking(
+    report: &Report,
+    unit: &str,
+    rank: fn(&Sum) -> u64,
+    word: fn(u64) -> String,
+    html: &mut String,
+) {
+    let ranked = report.totals.subscribers.top(report.top, rank);
+    let Some(first) = ranked.first() else {
+        return;
+    };
+    let most = rank(&first.sum).max(1) as f64;
+    let bars = ranked.iter().map(|it| Bar {
+        label: cut(&format!("{} {}", it.address, report.names.of(report, it))),
+        value: word(rank(&it.sum)),
+        share: rank(&it.sum) as f64 / most,
+    });
+    let title = format!("Subscribers with the most {unit}");
+    let description = format!("A bar of the whole width is the most {unit} of a subscriber.");
+    heading("h3", &format!("By {unit}"), html);
+    figure(
+        &svg::bars(&title, &description, &bars.collect::<Vec<_>>()),
+        html,
+    );
+    write_table(&text::subscribers(report, rank), html);
 }
 
 fn protocols(report: &Report, html: &mut String) {
