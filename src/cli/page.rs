@@ -13,6 +13,7 @@ const STYLE: &str = "\
 *{box-sizing:border-box}
 body{font:16px/1.45 system-ui,sans-serif;color:#111;background:#fff;max-width:60em;margin:0 auto;padding:1em;overflow-wrap:anywhere}
 h1{font-size:1.4em;margin:0 0 .5em}
+h1,h2,h3{break-after:avoid}
 h2{font-size:1.15em;margin:1.5em 0 .5em}
 h3{font-size:1em;margin:1em 0 .3em}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.2em 1em;margin:.5em 0}

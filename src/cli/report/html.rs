@@ -207,7 +207,9 @@ fn write_table(table: &Table, html: &mut String) {
     let row = |cells: &[String], tag: &str| {
         let cells = cells.iter().zip(&is_numeric).map(|(cell, is_numeric)| {
             let class = if *is_numeric { " class=\"n\"" } else { "" };
-            format!("<{tag}{class}>{}</{tag}>", escaped(cell))
+            // A number stays beside its unit.
+            let cell = cell.replace(" %", "\u{a0}%").replace(" (", "\u{a0}(");
+            format!("<{tag}{class}>{}</{tag}>", escaped(&cell))
         });
         format!("<tr>{}</tr>\n", cells.collect::<String>())
     };
