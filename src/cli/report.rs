@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use self::text::Names;
 use super::color::Choice;
 use super::progress::Progress;
+use super::who::subscribers::Subscribers;
 use super::{Exit, Failure, Origin, configuration, page, who};
-use crate::archive::report::{Day, Holdings, MOST_ADDRESSES, Totals};
+use crate::archive::report::{Day, Holdings, MOST_ADDRESSES, Ranked, Totals};
 use crate::archive::row::Millis;
 use crate::archive::sources::Sources;
 use crate::time::Wall;
@@ -74,7 +74,7 @@ struct Report {
     top: usize,
     totals: Totals,
     holdings: Holdings,
-    names: Names,
+    subscribers: Subscribers,
 }
 
 pub(super) fn run(
@@ -90,7 +90,7 @@ pub(super) fn run(
         let message = format!("--day: expected a day up to today ({today} in UTC), found {day}");
         return Err(Failure::new(Exit::Usage, message));
     }
-    let names = Names(who::subscribers(options.subscribers.as_deref())?);
+    let subscribers = who::subscribers(options.subscribers.as_deref())?;
     let config = configuration(origin)?;
     let sources = Sources::new(&config, &options.archive)
         .map_err(|message| Failure::new(Exit::Unavailable, message))?;
@@ -111,7 +111,7 @@ pub(super) fn run(
         top: usize::from(options.top),
         totals,
         holdings,
-        names,
+        subscribers,
     };
     let mut buffered = BufWriter::new(&mut *out);
     if options.json {
@@ -137,6 +137,11 @@ pub(super) fn run(
 impl Report {
     fn is_complete(&self) -> bool {
         self.holdings.holes.is_empty() && self.holdings.problems.is_empty()
+    }
+
+    /// Empty when the operator's list does not have the subscriber.
+    fn name(&self, it: &Ranked) -> String {
+        self.subscribers.of(it.address, &self.day.range())
     }
 }
 

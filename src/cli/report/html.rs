@@ -157,7 +157,7 @@ fn ranking(
     };
     let most = rank(&first.sum).max(1) as f64;
     let bars = ranked.iter().map(|it| Bar {
-        label: cut(&format!("{} {}", it.address, report.names.of(report, it))),
+        label: cut(&format!("{} {}", it.address, report.name(it))),
         value: word(rank(&it.sum)),
         share: rank(&it.sum) as f64 / most,
     });

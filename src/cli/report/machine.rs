@@ -69,7 +69,7 @@ fn subscriber(report: &Report, it: &Ranked) -> Value {
         "sessions": it.sum.sessions,
         "octets": it.sum.octets,
     });
-    let name = report.names.of(report, it);
+    let name = report.name(it);
     if !name.is_empty() {
         object["subscriber"] = name.into();
     }

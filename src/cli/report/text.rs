@@ -10,7 +10,6 @@ use crate::archive::report::{Kind, PublicAddress, Ranked, Sum, Use};
 use crate::cli::color::{BOLD, CYAN, DIM, Paint, YELLOW};
 use crate::cli::control::printable;
 use crate::cli::who::print::aligned;
-use crate::cli::who::subscribers::Subscribers;
 use crate::cli::who::words;
 
 /// So many gaps are listed; the rest is counted. JSON has all.
@@ -18,9 +17,6 @@ pub(super) const MOST_GAPS: usize = 50;
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Minutes for which a block stands.
 const BLOCK: usize = 20;
-
-/// The operator's list of subscribers.
-pub(super) struct Names(pub(super) Subscribers);
 
 /// A heading and rows.
 pub(super) struct Table {
@@ -254,7 +250,7 @@ pub(super) fn subscribers_note(report: &Report) -> String {
 
 pub(super) fn subscribers(report: &Report, rank: fn(&Sum) -> u64) -> Table {
     let ranked = report.totals.subscribers.top(report.top, rank);
-    let name = |it: &Ranked| report.names.of(report, it);
+    let name = |it: &Ranked| report.name(it);
     let has_names = ranked.iter().any(|it| !name(it).is_empty());
     let rows = ranked.iter().map(|it| {
         let mut cells = vec![printable(&it.gateway), it.address.to_string()];
@@ -344,13 +340,6 @@ fn records_until(report: &Report) -> String {
         Some(first) if first <= *range.start() => "they begin later, or there are none".to_owned(),
         Some(first) if first <= *range.end() => words::instant(first),
         _ => "the end of the day".to_owned(),
-    }
-}
-
-impl Names {
-    /// Empty when the list does not have the subscriber.
-    pub(super) fn of(&self, report: &Report, it: &Ranked) -> String {
-        self.0.of(it.address, &report.day.range())
     }
 }
 
