@@ -302,24 +302,18 @@ impl Reading<'_> {
         let mut rows: Vec<Rows<'_>> = Vec::new();
         for (path, table) in files {
             let scan = Scan::new(table, alive.clone());
-            let scan = scan.map(move |row| row.map_err(|error| explain(&path, &error)));
-            rows.push((Box::new(scan) as Box<dyn Iterator<Item = _>>).peekable());
+            rows.push(boxed(
+                scan.map(move |row| row.map_err(|it| explain(&path, &it))),
+            ));
         }
-        for mut cursor in cursors {
-            let next = move || next_of(&mut cursor).transpose();
-            rows.push(
-                (Box::new(std::iter::from_fn(next)) as Box<dyn Iterator<Item = _>>).peekable(),
-            );
-        }
+        rows.extend(cursors.into_iter().map(|cursor| boxed(rows_of(cursor))));
         loose.sort_unstable_by_key(|row| row.post_src);
-        rows.push((Box::new(loose.into_iter().map(Ok)) as Box<dyn Iterator<Item = _>>).peekable());
+        rows.push(boxed(loose.into_iter().map(Ok)));
         let is_seen = |row: &Brief| row.is_open || as_of.is_none_or(|as_of| row.end <= as_of);
         let mut heap = BinaryHeap::new();
         for (index, rows) in rows.iter_mut().enumerate() {
-            heap.extend(
-                self.next_address(rows)
-                    .map(|address| Reverse((address, index))),
-            );
+            let next = self.next_address(rows);
+            heap.extend(next.map(|address| Reverse((address, index))));
         }
         while let Some(Reverse((address, index))) = heap.pop() {
             let is_sealed = index < sealed;
@@ -406,18 +400,25 @@ fn open_files(
     (files, false)
 }
 
-fn next_of(cursor: &mut Cursor<'_>) -> Result<Option<Brief>, String> {
-    match cursor.next() {
-        Ok(Some((row, _))) => Ok(Some(Brief::from(&row))),
-        Ok(None) if cursor.damaged > 0 => {
-            let damaged = std::mem::take(&mut cursor.damaged);
-            Err(format!(
-                "{damaged} rows of the spool are damaged; their sessions are left out"
-            ))
+fn boxed<'a>(rows: impl Iterator<Item = Result<Brief, String>> + 'a) -> Rows<'a> {
+    (Box::new(rows) as Box<dyn Iterator<Item = _>>).peekable()
+}
+
+/// The rows of a cursor, and at the end why there are not more.
+fn rows_of(cursor: Cursor<'_>) -> impl Iterator<Item = Result<Brief, String>> {
+    let mut cursor = Some(cursor);
+    std::iter::from_fn(move || match cursor.as_mut()?.next() {
+        Ok(Some((row, _))) => Some(Ok(Brief::from(&row))),
+        Ok(None) => {
+            let damaged = cursor.take()?.damaged;
+            let problem = format!("{damaged} rows of the spool are damaged and left out");
+            (damaged > 0).then_some(Err(problem))
         }
-        Ok(None) => Ok(None),
-        Err(error) => Err(error.to_string()),
-    }
+        Err(error) => {
+            cursor = None;
+            Some(Err(error.to_string()))
+        }
+    })
 }
 
 fn log_of(name: &str, path: &Path) -> Result<EvidenceLog, crate::archive::proof::Error> {
