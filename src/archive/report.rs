@@ -84,7 +84,7 @@ pub struct PublicAddress {
     pub ports: [Use; Kind::ALL.len()],
 }
 
-/// What the archive has of a day, besides the sessions.
+/// Where the sessions of a day are, and the state of its records.
 #[derive(Clone, Debug, Default)]
 pub struct Holdings {
     /// Sealed files that can have sessions of the day.
@@ -97,12 +97,12 @@ pub struct Holdings {
     /// Sessions whose ports could not be counted, because too many were not archived yet.
     pub without_ports: u64,
     pub gateways: Vec<Rc<str>>,
-    /// What may be missing.
+    /// Reasons why sessions may be missing.
     pub holes: Vec<Hole>,
     /// Gaps on the day that hide no session, such as packets that found no free port.
     pub other_gaps: Vec<Hole>,
     pub logs: Vec<EvidenceLog>,
-    /// What could not be read.
+    /// Files that could not be read, with the reason.
     pub problems: Vec<String>,
 }
 

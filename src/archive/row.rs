@@ -52,7 +52,7 @@ pub struct Row {
     pub provenance: Provenance,
 }
 
-/// What sums over all sessions of a day take of each.
+/// The part of a session that the sums of a day need.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Brief {
     pub post_src: IpAddr,

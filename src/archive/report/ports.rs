@@ -13,7 +13,7 @@ const WORDS: usize = MINUTES.div_ceil(64);
 const NONE: u32 = u32::MAX;
 const NUMBERS: usize = 1 << 16;
 
-/// What ports are counted apart.
+/// Ports that are counted apart.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     Tcp,
@@ -113,7 +113,7 @@ impl Ports {
         }
     }
 
-    /// What was in use, by kind. Then it begins anew.
+    /// The ports that were in use, by kind. Then it begins anew.
     pub fn take(&mut self) -> [Use; Kind::ALL.len()] {
         let mut uses = [Use::default(); Kind::ALL.len()];
         for number in mem::take(&mut self.used) {

@@ -249,7 +249,7 @@ impl Reading<'_> {
         } += 1;
     }
 
-    /// What is known of the records, and of the evidence logs.
+    /// The state of the records and of the evidence logs.
     fn survey(&mut self, opened: &mut [Opened<'_>], now: Millis) {
         let range = self.day.range();
         let problems = &mut self.holdings.problems;
@@ -363,7 +363,7 @@ impl Opened<'_> {
     /// The names of files that others have replaced.
     fn replaced(&self, day: Day) -> Vec<String> {
         let all = *day.range().start()..=Millis::MAX;
-        // What cannot be read was a problem before.
+        // A record that cannot be read was a problem before.
         let seals = self
             .directory
             .reader()

@@ -93,7 +93,7 @@ pub(super) fn heading(report: &Report) -> String {
     format!("Address translation on {} (UTC)", report.day)
 }
 
-/// What kind of day it was, in one sentence.
+/// The number of sessions and whether it is all of them, in one sentence.
 pub(super) fn verdict(report: &Report) -> String {
     let sessions = report.totals.sessions;
     match (sessions, report.is_complete()) {
@@ -107,7 +107,7 @@ pub(super) fn verdict(report: &Report) -> String {
     }
 }
 
-/// What may be missing, a sentence each.
+/// Reasons why sessions may be missing, a sentence each.
 pub(super) fn missing(report: &Report) -> Vec<String> {
     let holdings = &report.holdings;
     let problems = holdings.problems.iter().cloned();
