@@ -16,6 +16,7 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 pub use self::coverage::{Absence, Coverage, Hole};
+pub(super) use self::coverage::{gateways, holes, other_gaps};
 pub use self::decide::{Decider, Feature};
 use self::merge::Merged;
 use super::question::{Question, Role, Subject};

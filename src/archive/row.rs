@@ -21,6 +21,7 @@
 //! SHA-256. Whatever the octets, decoding does not panic, and decoded octets encode to themselves.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,6 +50,24 @@ pub struct Row {
     pub mark: u32,
     pub zone: u16,
     pub provenance: Provenance,
+}
+
+/// The part of a session that the sums of a day need.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Brief {
+    pub post_src: IpAddr,
+    pub post_sport: u16,
+    pub protocol: Protocol,
+    /// The subscriber.
+    pub pre_src: IpAddr,
+    /// Whether the source is translated.
+    pub has_snat: bool,
+    pub start: Option<Millis>,
+    /// That of an open session is the last time at which it is known to have been open.
+    pub end: Millis,
+    /// Of both directions.
+    pub octets: Option<u64>,
+    pub is_open: bool,
 }
 
 /// The order of rows in a file: a question names the public address and port, and often the protocol.
@@ -210,6 +229,30 @@ impl Row {
                 Provenance::Kernel
             },
         })
+    }
+}
+
+impl From<&Row> for Brief {
+    fn from(row: &Row) -> Self {
+        let octets = |totals: Totals| totals.original.octets.saturating_add(totals.reply.octets);
+        Self {
+            post_src: row.post.src,
+            post_sport: row.post.src_port,
+            protocol: row.protocol,
+            pre_src: row.pre.src,
+            has_snat: (row.pre.src, row.pre.src_port) != (row.post.src, row.post.src_port),
+            start: row.start,
+            end: row.end,
+            octets: row.totals.map(octets),
+            is_open: false,
+        }
+    }
+}
+
+impl Brief {
+    /// From its start, or its end where that is all that is known, to its end.
+    pub fn life(&self) -> RangeInclusive<Millis> {
+        self.start.map_or(self.end, |start| start.min(self.end))..=self.end
     }
 }
 

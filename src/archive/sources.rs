@@ -1,6 +1,7 @@
-//! What `nattrail who` asks: the database of the daemon beside it, and archive directories.
+//! What `nattrail who` and `nattrail report` read: the database of the daemon beside it, and archive directories.
 
 mod database;
+mod day;
 mod directory;
 #[cfg(test)]
 mod tests;
@@ -64,12 +65,17 @@ impl Sources {
 
     /// All of them, for one question.
     pub fn open(&self) -> Vec<Box<dyn Source + '_>> {
-        let database = self.database.as_deref().map(|path| (path, &self.gateway));
-        let databases = std::iter::once(database).chain(std::iter::repeat(None));
-        let directories = self.directories.iter().zip(databases);
-        let opened = directories.map(|(root, database)| Directory::new(root, database));
+        let opened = self.places();
+        let opened = opened.map(|(root, database)| Directory::new(root, database));
         opened
             .map(|source| Box::new(source) as Box<dyn Source>)
             .collect()
+    }
+
+    /// The directories, each with the database that belongs to it, and the name of its gateway.
+    fn places(&self) -> impl Iterator<Item = (&Path, Option<(&Path, &Rc<str>)>)> {
+        let database = self.database.as_deref().map(|path| (path, &self.gateway));
+        let databases = std::iter::once(database).chain(std::iter::repeat(None));
+        self.directories.iter().map(PathBuf::as_path).zip(databases)
     }
 }

@@ -5,12 +5,13 @@
 //! indexes of the row groups that can have an answer, then pages. Whatever the octets of the file, it says what is wrong
 //! with them, and neither panics nor takes more memory for them than for a sound file.
 //!
-//! [`columns`] has the schema, [`page`] and [`source`] read columns, [`clause`] turns a question into conditions on them.
+//! [`Scan`] reads few columns of many rows. [`columns`] has the schema, [`page`] and [`source`] read columns, [`clause`] turns a question into conditions on them.
 
 mod clause;
 mod columns;
 mod page;
 mod reader;
+mod scan;
 mod source;
 mod writer;
 
@@ -19,6 +20,7 @@ use std::{fmt, io};
 use parquet::errors::ParquetError;
 
 pub use reader::Table;
+pub use scan::Scan;
 pub use writer::Writer;
 
 use super::row::Millis;

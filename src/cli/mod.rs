@@ -5,7 +5,10 @@ mod check;
 mod color;
 mod control;
 mod convert;
+mod page;
 mod pending;
+mod progress;
+mod report;
 mod run;
 mod service;
 mod status;
@@ -28,11 +31,11 @@ use crate::kernel::clock;
 #[repr(u8)]
 pub enum Exit {
     Success = 0,
-    /// `nattrail who`: nobody, by complete records.
+    /// `nattrail who`: nobody, by complete records. `nattrail report`: no session.
     NoneComplete = 1,
     /// `nattrail who`: several candidates.
     Several = 2,
-    /// `nattrail who`: nobody, but records may be missing.
+    /// `nattrail who`: nobody, but records may be missing. `nattrail report`: no session, the same.
     NoneGap = 3,
     /// `nattrail verify`: something is wrong.
     Unsound = 4,
@@ -139,6 +142,9 @@ enum Command {
     /// Find out who was behind a public address and port at some time
     #[command(after_help = who::AFTER_HELP)]
     Who(Box<who::Options>),
+    /// Show the sums of a day: sessions, subscribers, ports in use, gaps, and the state of the archive
+    #[command(after_help = report::AFTER_HELP)]
+    Report(report::Options),
     /// Check an archive against its evidence log, or a proof of one session, without the daemon
     #[command(after_help = verify::AFTER_HELP)]
     Verify(verify::Options),
@@ -186,6 +192,9 @@ fn dispatch(arguments: Arguments) -> ExitCode {
         Command::Tail(options) => printed(|out| tail::run(&origin, options, out)),
         Command::Who(options) => {
             printed(|out| who::run(&origin, *options, clock::read().wall, out))
+        }
+        Command::Report(options) => {
+            printed(|out| report::run(&origin, &options, clock::read().wall, out))
         }
         Command::Verify(options) => {
             printed(|out| verify::run(&origin, &options, clock::read().wall, out))

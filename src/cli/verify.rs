@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, IsTerminal as _, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, ValueHint};
 use serde_json::{Value, json};
 
+use super::progress::Progress;
 use super::{Exit, Failure, Origin, cannot, configuration, control, tell};
 use crate::archive::audit::{self, Audit, Finding, Known, LogState};
 use crate::archive::evidence::{self, Entry};
@@ -18,9 +18,8 @@ use crate::archive::proof::note::{Checkpoint, Note, PublicKey};
 use crate::archive::proof::witness::{self, Kept};
 use crate::archive::row::Row;
 use crate::archive::tree::Order;
-use crate::kernel::clock;
 use crate::session::Provenance;
-use crate::time::{Uptime, Wall};
+use crate::time::Wall;
 
 /// Paragraphs are wrapped by clap.
 pub const AFTER_HELP: &str = "\
@@ -42,9 +41,6 @@ Examples:
   nattrail verify
   nattrail verify /srv/nat --key-file keys.txt --witness /var/log/gateway.log
   nattrail verify --bundle session.proof --key nattrail/gw1+…";
-
-/// Between two lines of progress.
-const REFRESH: Duration = Duration::from_millis(200);
 
 #[derive(Args, Debug)]
 pub struct Options {
@@ -104,7 +100,7 @@ pub(super) fn run(
         witnesses.append(&mut kept(&root, path)?);
     }
     let known = Known { keys, witnesses };
-    let mut progress = Progress::new();
+    let mut progress = Progress::new(1_000_000, "MB");
     let audit = audit::audit(&root, &known, now, &mut |done, all| {
         progress.show(done, all)
     });
@@ -435,44 +431,6 @@ fn row_facts(row: &Row) -> Vec<(&'static str, String)> {
         facts.push(("zone", row.zone.to_string()));
     }
     facts
-}
-
-/// Tells how far the work is, on a terminal.
-struct Progress {
-    shown: Uptime,
-    is_terminal: bool,
-    has_line: bool,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            shown: clock::read().up,
-            is_terminal: io::stderr().is_terminal(),
-            has_line: false,
-        }
-    }
-
-    fn show(&mut self, done: u64, all: u64) {
-        if !self.is_terminal {
-            return;
-        }
-        let now = clock::read().up;
-        if now.saturating_since(self.shown) >= REFRESH {
-            self.shown = now;
-            self.has_line = true;
-            let mega = |octets: u64| octets / 1_000_000;
-            // With the standard error gone, nobody is left to be told.
-            let line = format!("\r{} of {} MB", mega(done), mega(all));
-            let _ = io::stderr().write_all(line.as_bytes());
-        }
-    }
-
-    fn clear(&self) {
-        if self.has_line {
-            let _ = io::stderr().write_all(b"\r\x1b[K");
-        }
-    }
 }
 
 fn parse_key(text: &str) -> Result<PublicKey, String> {

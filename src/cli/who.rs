@@ -8,16 +8,15 @@ mod batch;
 mod html;
 pub(super) mod machine;
 mod moment;
-mod print;
+pub(super) mod print;
 mod proof;
 mod reply;
 mod request;
-mod subscribers;
-mod words;
+pub(super) mod subscribers;
+pub(super) mod words;
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,7 +29,8 @@ use self::reply::Reply;
 use self::request::{Request, endpoint};
 use self::subscribers::Subscribers;
 use super::color::{Choice, Paint};
-use super::{Exit, Failure, Origin, cannot, configuration, tell};
+use super::progress::Progress;
+use super::{Exit, Failure, Origin, cannot, configuration, page, tell};
 use crate::archive::answer::{self, MAX_CANDIDATES, Verdict};
 use crate::archive::question::{Endpoint, Question, Subject};
 use crate::archive::row::Millis;
@@ -158,26 +158,21 @@ pub(super) fn run(
     out: &mut (impl Write + IsTerminal),
 ) -> Result<Exit, Failure> {
     let asked = asked(&options)?;
-    let subscribers = match &options.subscribers {
-        Some(path) => Subscribers::parse(&read(path)?).map_err(|error| {
-            Failure::new(Exit::Data, format!("\"{}\": {error}", path.display()))
-        })?,
-        None => Subscribers::default(),
-    };
+    let count = asked.len() as u64;
+    let subscribers = subscribers(options.subscribers.as_deref())?;
     let config = configuration(origin)?;
-    let access = Access::new(
-        &config.archive,
-        options.case.as_deref(),
-        options.reason.as_deref(),
-    )?;
+    let (case, reason) = (options.case.as_deref(), options.reason.as_deref());
+    access::check_case(&config.archive, case)?;
+    let access = Access::new(&config.archive, case, reason);
     let sources = Sources::new(&config, &options.archive)
         .map_err(|message| Failure::new(Exit::Unavailable, message))?;
     // Before the work: it may be long.
     let page = options
         .html
         .as_deref()
-        .map(|path| create(path).map(|file| (path, file)));
+        .map(|path| page::create(path).map(|file| (path, file)));
     let page = page.transpose()?;
+    let is_terminal = out.is_terminal();
     let mut answers = Answers {
         options: &options,
         paint: options.color.paint(out),
@@ -192,21 +187,24 @@ pub(super) fn run(
         unproved: None,
     };
     answers.begin()?;
-    for asked in asked {
+    // On a terminal the answers themselves show it.
+    let is_shown = options.batch.is_some() && !is_terminal;
+    let mut progress = Progress::new(1, "requests");
+    for (done, asked) in (1..).zip(asked) {
         answers.add(asked)?;
+        if is_shown {
+            progress.show(done, count);
+        }
     }
+    progress.clear();
     answers.flush()?;
-    if let Some((path, mut file)) = page {
+    if let Some((path, file)) = page {
         let matter = Matter {
             case: options.case.as_deref(),
             reason: options.reason.as_deref(),
             now: now.into(),
         };
-        let text = html::page(&matter, &answers.sections);
-        let written = file
-            .write_all(text.as_bytes())
-            .and_then(|()| file.sync_all());
-        written.map_err(|error| cannot(path, "be written", &error))?;
+        page::write(path, file, &html::page(&matter, &answers.sections))?;
     }
     answers.unproved.map_or(Ok(answers.exit), Err)
 }
@@ -329,6 +327,15 @@ impl<W: Write> Answers<'_, W> {
     }
 }
 
+/// Those of the operator's list, if there is one.
+pub(super) fn subscribers(path: Option<&Path>) -> Result<Subscribers, Failure> {
+    let Some(path) = path else {
+        return Ok(Subscribers::default());
+    };
+    let wrong = |error| Failure::new(Exit::Data, format!("\"{}\": {error}", path.display()));
+    Subscribers::parse(&read(path)?).map_err(wrong)
+}
+
 fn asked(options: &Options) -> Result<Vec<Asked>, Failure> {
     if let Some(path) = &options.batch {
         let entries = batch::read(&read(path)?);
@@ -423,15 +430,6 @@ fn read(path: &Path) -> Result<String, Failure> {
     };
     read.map_err(|error| cannot(path, "be read", &error))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// The page has personal data.
-fn create(path: &Path) -> Result<fs::File, Failure> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o640);
-    options
-        .open(path)
-        .map_err(|error| cannot(path, "be written", &error))
 }
 
 fn parse_endpoint(text: &str) -> Result<Endpoint, String> {

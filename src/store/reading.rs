@@ -50,12 +50,15 @@ pub struct Piece {
     pub heard: Wall,
 }
 
-/// Hands over the pending sessions.
+/// Hands over the pending sessions, and returns until when the daemon had heard the kernel then.
 ///
 /// # Errors
 /// As for the daemon; the sessions before it have been handed over by then.
-pub fn sessions(path: &Path, each: impl FnMut(StoredSession)) -> Result<(), Error> {
-    load(&open(path)?, &mut Directory::default(), each)
+pub fn sessions(path: &Path, each: impl FnMut(StoredSession)) -> Result<Wall, Error> {
+    let connection = open(path)?;
+    let transaction = connection.unchecked_transaction()?;
+    load(&transaction, &mut Directory::default(), each)?;
+    Ok(run::read(&transaction)?.heard.unwrap_or_default())
 }
 
 /// The records of the log at `bookmark`; a reader without one begins where the archive stands, or else with the oldest.
@@ -103,11 +106,22 @@ pub fn piece(path: &Path, bookmark: Option<Bookmark>) -> Result<Piece, Error> {
 /// As for the daemon, and a damaged block.
 pub fn records(
     path: &Path,
-    mut bookmark: Option<Bookmark>,
+    bookmark: Option<Bookmark>,
+    each: impl FnMut(Record),
+) -> Result<Wall, Error> {
+    records_from(path, piece(path, bookmark)?, each)
+}
+
+/// Hands over the records of a piece and those after it, as [`records`].
+///
+/// # Errors
+/// As for [`records`].
+pub fn records_from(
+    path: &Path,
+    mut piece: Piece,
     mut each: impl FnMut(Record),
 ) -> Result<Wall, Error> {
     loop {
-        let piece = piece(path, bookmark)?;
         let damaged = || Error::Damaged("records of its log cannot be read".to_owned());
         for block in &piece.blocks {
             for record in unread(block, piece.at.next) {
@@ -118,10 +132,11 @@ pub fn records(
             _ if piece.damaged.is_some() => return Err(damaged()),
             None => return Ok(piece.heard),
             Some(last) => {
-                bookmark = Some(Bookmark {
+                let bookmark = Bookmark {
                     next: last.end(),
                     ..piece.at
-                });
+                };
+                piece = self::piece(path, Some(bookmark))?;
             }
         }
     }

@@ -19,10 +19,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use nattrail::archive::report::Day;
 use nattrail::archive::row::{Millis, Row};
+use nattrail::archive::sources::Sources;
 use nattrail::archive::table::{Table, Writer};
 use nattrail::archive::wanted::Wanted;
-use nattrail::config::Prefix;
+use nattrail::config::{Config, Prefix};
 use rustix::fs::{Advice, fadvise};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -138,6 +140,33 @@ fn main() {
         ask("subscriber, whole hours", files, samples, &subscriber);
     }
     ask("server, port, time", &files[..1], few, &server);
+    report(&files, dir.path(), &options);
+}
+
+/// The sums of a day that has all files.
+fn report(files: &[PathBuf], root: &Path, options: &Options) {
+    let folder = root.join("sessions/date=2026-11-20/hour=14");
+    fs::create_dir_all(&folder).unwrap();
+    for (index, file) in files.iter().enumerate() {
+        let name = format!("gw-1-20261120T000000Z-20261120T150000Z-{index}-1.parquet");
+        fs::hard_link(file, folder.join(name)).unwrap();
+    }
+    let mut config = Config::default();
+    config.pending.database = root.join("none");
+    config.archive.directory = root.to_owned();
+    let sources = Sources::new(&config, &[]).unwrap();
+    let mut found = None;
+    let time = cpu_time(|| {
+        let day = Day::parse("2026-11-20").unwrap();
+        found = Some(sources.day(day, Millis::MAX, &mut |_, _| {}));
+    });
+    let (totals, holdings) = found.unwrap();
+    assert!(holdings.problems.is_empty(), "{:?}", holdings.problems);
+    let rate = (options.sessions * files.len() as u64) as f64 / time.as_secs_f64() / 1e6;
+    println!(
+        "\nreport of a day: {rate:.2} million sessions a second of CPU, {} of them; at most {} ports of TCP in a minute",
+        totals.sessions, totals.addresses[0].ports[0].peak
+    );
 }
 
 /// Prints the median and the longest time of an answer.

@@ -75,7 +75,7 @@ impl Absence {
 }
 
 /// The gateways, each once, by name.
-pub(super) fn gateways(coverages: &[Coverage]) -> Vec<Rc<str>> {
+pub(in crate::archive) fn gateways(coverages: &[Coverage]) -> Vec<Rc<str>> {
     let mut names: Vec<_> = coverages.iter().map(|it| it.gateway.clone()).collect();
     names.sort_unstable();
     names.dedup();
@@ -84,7 +84,7 @@ pub(super) fn gateways(coverages: &[Coverage]) -> Vec<Rc<str>> {
 
 /// Everything that may be missing from an answer about `time`. With `is_whole`, also records of later times that a
 /// session might have been in: the coverage then has to go on to now.
-pub(super) fn holes(
+pub(in crate::archive) fn holes(
     coverages: &[Coverage],
     time: &RangeInclusive<Millis>,
     now: Millis,
@@ -122,19 +122,31 @@ pub(super) fn holes(
         gaps.sort_by_key(|gap| (gap.from, gap.to, gap.cause.name()));
         gaps.dedup();
         gaps.retain(|gap| concerns(gap, time, is_whole));
-        holes.extend(gaps.iter().map(|gap| Hole {
-            lost: gap.lost,
-            ..hole(
-                Absence::Gap(gap.cause),
-                *interval(gap).start(),
-                Some(*interval(gap).end()),
-            )
-        }));
+        holes.extend(gaps.iter().map(|gap| hole_of(gap, &gateway)));
         for hole in &mut holes[first..] {
             hole.gateway = Some(gateway.clone());
         }
     }
     holes
+}
+
+/// The gaps at that time that are none of the holes of it: they hide no session.
+pub(in crate::archive) fn other_gaps(
+    coverages: &[Coverage],
+    time: &RangeInclusive<Millis>,
+) -> Vec<Hole> {
+    let mut others = Vec::new();
+    for it in coverages {
+        let is_other = |gap: &&Gap| overlaps(&interval(gap), time) && !concerns(gap, time, true);
+        let gaps = it.gaps.iter().filter(is_other);
+        others.extend(gaps.map(|gap| hole_of(gap, &it.gateway)));
+    }
+    others.sort_by(|a, b| {
+        let key = |it: &Hole| (it.from, it.to, it.absence.name(), it.lost);
+        (&a.gateway, key(a)).cmp(&(&b.gateway, key(b)))
+    });
+    others.dedup();
+    others
 }
 
 /// The interval of a gap, whichever way a clock was set.
@@ -180,6 +192,15 @@ fn unknown(own: &[&Coverage], from: Millis, until: Millis) -> Vec<Hole> {
         holes.push(hole(Absence::Open, end, None));
     }
     holes
+}
+
+fn hole_of(gap: &Gap, gateway: &Rc<str>) -> Hole {
+    let (from, to) = interval(gap).into_inner();
+    Hole {
+        gateway: Some(gateway.clone()),
+        lost: gap.lost,
+        ..hole(Absence::Gap(gap.cause), from, Some(to))
+    }
 }
 
 const fn hole(absence: Absence, from: Millis, to: Option<Millis>) -> Hole {

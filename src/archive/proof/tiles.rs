@@ -13,6 +13,7 @@ use super::Error;
 use super::log::read_key_entry;
 use super::merkle::{self, Hash, Tree};
 use super::note::{Checkpoint, MAX_NOTE, Note, PublicKey};
+use crate::time::Wall;
 
 /// Hashes or entries of a full tile.
 pub(super) const WIDTH: u64 = 256;
@@ -202,6 +203,22 @@ impl Reader {
         let named = read_key_entry(&self.entry(0)?, &self.checkpoint.origin);
         let key = named.and_then(|(_, checkpoint)| Some(checkpoint.next?.0));
         key.ok_or_else(|| Error::damaged(&self.dir, "entry 0 names no key".to_owned()))
+    }
+
+    /// The newest key of the last few hundred entries, and when it was made, by the word of the log itself.
+    ///
+    /// # Errors
+    /// When a file of these entries is missing or damaged.
+    pub fn newest_key(&self) -> Result<Option<(PublicKey, Wall)>, Error> {
+        let (size, mut newest) = (self.size(), None);
+        // A day has fewer entries than a tile.
+        let begin = (size.saturating_sub(1) / WIDTH).saturating_sub(1) * WIDTH;
+        self.for_each(begin..size, &mut |_, entry| {
+            if let Some((_, named)) = read_key_entry(entry, &self.checkpoint.origin) {
+                newest = named.next;
+            }
+        })?;
+        Ok(newest)
     }
 
     /// # Errors

@@ -11,7 +11,8 @@ use crate::archive::answer::Found;
 use crate::archive::row::{Millis, Row};
 use crate::archive::wanted::Wanted;
 use crate::session::{EventKind, Gap, Provenance, Record, Session};
-use crate::store::{self, reading};
+use crate::store;
+use crate::store::reading::{self, Bookmark, Piece};
 use crate::time::Wall;
 
 /// What the database can tell about besides sessions.
@@ -33,12 +34,8 @@ pub(super) fn find(
     wanted: &[Wanted],
     each: &mut dyn FnMut(Found),
 ) -> Result<Heard, String> {
-    let name = path.display();
-    // SQLite does not say why a file cannot be opened.
-    File::open(path).map_err(|error| {
-        format!("database \"{name}\" cannot be read: {error}; run as root or in its group")
-    })?;
-    let explain = |error: store::Error| format!("database \"{name}\" {error}");
+    check_access(path)?;
+    let explain = |error: store::Error| explain(path, &error);
     let piece = reading::piece(path, None).map_err(explain)?;
     let until = Millis::from(piece.heard);
     let mut heard = Heard {
@@ -86,6 +83,67 @@ pub(super) fn find(
     });
     log.map_err(explain)?;
     Ok(heard)
+}
+
+/// Hands over the sessions that are open, and returns until when the daemon had heard the kernel then.
+///
+/// # Errors
+/// As for [`find`].
+pub(super) fn open_sessions(path: &Path, each: &mut dyn FnMut(Row)) -> Result<Millis, String> {
+    check_access(path)?;
+    let explain = |error: store::Error| explain(path, &error);
+    // That of the list may be somewhat later, which shows when it was read.
+    let seen = reading::piece(path, None).map_err(explain)?.heard.into();
+    let until = reading::sessions(path, |stored| {
+        each(open(&stored.session, stored.begun, stored.provenance, seen));
+    });
+    Ok(until.map_err(explain)?.into())
+}
+
+/// The log from that place on. Records before it that are gone may be in the archive meanwhile.
+///
+/// # Errors
+/// As for [`find`].
+pub(super) fn log(path: &Path, bookmark: Option<Bookmark>) -> Result<Piece, String> {
+    check_access(path)?;
+    reading::piece(path, bookmark).map_err(|error| explain(path, &error))
+}
+
+/// Hands over the finished sessions of the log.
+///
+/// # Errors
+/// As for [`find`].
+pub(super) fn finished(
+    path: &Path,
+    log: Piece,
+    each: &mut dyn FnMut(Row),
+) -> Result<Heard, String> {
+    let missing = log.missing.map(|missing| missing.gap());
+    let mut gaps: Vec<_> = missing.into_iter().collect();
+    let until = reading::records_from(path, log, |record| match record {
+        Record::Gap(gap) => gaps.push(gap),
+        Record::Checkpoint(_) => {}
+        Record::Event(event) => {
+            if let Some(row) = Row::of(&event) {
+                each(row);
+            }
+        }
+    });
+    let until = until.map_err(|error| explain(path, &error))?.into();
+    Ok(Heard { until, gaps })
+}
+
+/// SQLite does not say why a file cannot be opened.
+fn check_access(path: &Path) -> Result<(), String> {
+    let refused = |error| {
+        let name = path.display();
+        format!("database \"{name}\" cannot be read: {error}; run as root or in its group")
+    };
+    File::open(path).map(drop).map_err(refused)
+}
+
+fn explain(path: &Path, error: &store::Error) -> String {
+    format!("database \"{}\" {error}", path.display())
 }
 
 /// The row of a session that is open at `until`.

@@ -38,8 +38,31 @@ impl<'a> Directory<'a> {
         }
     }
 
+    /// One whose database and files were read already.
+    pub(super) const fn read_before(
+        root: &'a Path,
+        database: Option<(&'a Path, &'a Rc<str>)>,
+        heard: Option<Heard>,
+        reader: Option<Reader>,
+    ) -> Self {
+        let first = Some((heard, reader));
+        Self {
+            root,
+            database,
+            first,
+        }
+    }
+
+    pub(super) const fn root(&self) -> &Path {
+        self.root
+    }
+
+    pub(super) fn reader(&self) -> Option<&Reader> {
+        self.first.as_ref()?.1.as_ref()
+    }
+
     /// The gateway of the spool and of the database.
-    fn gateway(&self, reader: Option<&Reader>) -> Option<Rc<str>> {
+    pub(super) fn gateway(&self, reader: Option<&Reader>) -> Option<Rc<str>> {
         let spool = reader.and_then(|reader| reader.gateway()).map(Rc::from);
         spool.or_else(|| self.database.map(|(_, name)| name.clone()))
     }
@@ -205,13 +228,13 @@ impl Source for Directory<'_> {
     }
 }
 
-fn is_gone(error: &table::Error) -> bool {
+pub(super) fn is_gone(error: &table::Error) -> bool {
     matches!(error, table::Error::Io(error) if error.kind() == std::io::ErrorKind::NotFound)
 }
 
-fn explain(path: &Path, error: &table::Error) -> String {
+pub(super) fn explain(path: &Path, error: &table::Error) -> String {
     format!(
-        "\"{}\" {error}; its sessions are not in the answer: restore the file from a copy",
+        "\"{}\" {error}; its sessions are left out: restore the file from a copy",
         path.display()
     )
 }

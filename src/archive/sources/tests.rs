@@ -23,21 +23,21 @@ use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{Entry, Event};
 use crate::wire::samples::{create, delete, dnat, snat};
 
-const HOUR: u64 = 3_600_000;
+pub(super) const HOUR: u64 = 3_600_000;
 
 /// A full hour. The archive began two hours before the one in which the gateway is.
-const BEGIN: u64 = 500_000 * HOUR;
-const NOW: u64 = BEGIN + 2 * HOUR + HOUR / 2;
+pub(super) const BEGIN: u64 = 500_000 * HOUR;
+pub(super) const NOW: u64 = BEGIN + 2 * HOUR + HOUR / 2;
 
 /// A gateway's database and archive.
-struct Gateway {
+pub(super) struct Gateway {
     directory: TempDir,
-    spool: Spool,
+    pub(super) spool: Spool,
     log: RecordLog,
 }
 
 impl Gateway {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let directory = TempDir::new().unwrap();
         let spool = Spool::open(&directory.path().join("archive"), "gw", Millis::new(BEGIN));
         Self {
@@ -55,19 +55,19 @@ impl Gateway {
         self.directory.path().join("pending.db")
     }
 
-    fn archive(&mut self, port: u16, start: u64, end: u64) {
+    pub(super) fn archive(&mut self, port: u16, start: u64, end: u64) {
         let row = Row::of(&delete(numbered(port), start, end)).unwrap();
         self.spool.push(&row);
         self.spool.commit(Place { run: 1, next: 1 }).unwrap();
     }
 
-    fn log(&mut self, port: u16, start: u64, end: u64) {
+    pub(super) fn log(&mut self, port: u16, start: u64, end: u64) {
         self.log
             .push(&Record::Event(delete(numbered(port), start, end)));
     }
 
     /// Writes the database of a daemon that has heard the kernel until now.
-    fn write(&mut self, pending: &[u16]) {
+    pub(super) fn write(&mut self, pending: &[u16]) {
         let now = Now::new(Wall::from_millis(NOW), Uptime::from_millis(5000));
         let capture = Capture {
             log: LogScope::All,
@@ -100,7 +100,7 @@ impl Gateway {
             .unwrap();
     }
 
-    fn sources(&self) -> Sources {
+    pub(super) fn sources(&self) -> Sources {
         let mut config = Config::default();
         config.pending.database = self.database();
         config.archive.directory = self.root();
@@ -109,7 +109,7 @@ impl Gateway {
 }
 
 /// A session of 10.1.2.3 with this public port.
-fn numbered(port: u16) -> Session {
+pub(super) fn numbered(port: u16) -> Session {
     let mut session = snat();
     session.reply.dst_port = port;
     session

@@ -1,11 +1,12 @@
 //! The archive as a question sees it: the spool and the sealed files, as of one moment.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::journal::{self, Manifest};
-use super::run::Run;
+use super::run::{Cursor, Run};
 use super::{Error, Place, run_path, sealed_path};
 use crate::archive::row::{Millis, Row};
 use crate::archive::tree::{ArchivedGap, Seal, Tree};
@@ -93,6 +94,22 @@ impl Reader {
     /// # Errors
     /// When a part of it cannot be read; the rows of all other parts came nevertheless.
     pub fn find(&self, wanted: &Wanted, each: &mut dyn FnMut(Row)) -> Result<(), Error> {
+        let mut result = self.journal(&mut |row| {
+            if wanted.accepts(&row) {
+                each(row);
+            }
+        });
+        for run in self.spool.iter().flat_map(|spool| &spool.runs) {
+            result = result.and(run.find(wanted, each));
+        }
+        result
+    }
+
+    /// The rows in the journal, in the order in which they came.
+    ///
+    /// # Errors
+    /// When a part of the spool cannot be read, be it a run.
+    pub(in crate::archive) fn journal(&self, each: &mut dyn FnMut(Row)) -> Result<(), Error> {
         let Some(spool) = &self.spool else {
             return Ok(());
         };
@@ -100,8 +117,7 @@ impl Reader {
         let mut result = Ok(());
         while !rest.is_empty() {
             match Row::decode(&mut rest) {
-                Ok(row) if wanted.accepts(&row) => each(row),
-                Ok(_) => {}
+                Ok(row) => each(row),
                 Err(_) => {
                     let path = spool.path.clone();
                     result = Err(Error::Damaged(path, "a row has an unknown form"));
@@ -109,15 +125,23 @@ impl Reader {
                 }
             }
         }
-        for run in &spool.runs {
-            result = result.and(run.find(wanted, each));
-        }
         match &spool.damaged {
             Some(Error::Damaged(path, reason)) => {
                 result.and(Err(Error::Damaged(path.clone(), reason)))
             }
             _ => result,
         }
+    }
+
+    /// The rows in the runs: those of a cursor are in the order of their keys.
+    pub(in crate::archive) fn cursors(&self) -> impl Iterator<Item = Cursor<'_>> {
+        let runs = self.spool.iter().flat_map(|spool| &spool.runs);
+        runs.flat_map(|run| {
+            let partitions: BTreeSet<_> = run.partitions().collect();
+            partitions
+                .into_iter()
+                .map(|partition| run.cursor(partition))
+        })
     }
 
     /// The sealed files that can have a session that was alive then, and that have no row of the spool. If one is gone when

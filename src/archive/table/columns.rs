@@ -149,6 +149,15 @@ pub fn address(address: IpAddr) -> u128 {
     }
 }
 
+/// `None` unless it is of one family.
+pub fn address_of(ipv4: Cell, ipv6: Cell) -> Option<IpAddr> {
+    match (ipv4, ipv6) {
+        (Some(value), None) => Some(IpAddr::from(Ipv4Addr::from(u32::try_from(value).ok()?))),
+        (None, Some(value)) => Some(IpAddr::from(Ipv6Addr::from(value))),
+        _ => None,
+    }
+}
+
 pub fn cells(row: &Row) -> Cells {
     let mut cells = [None; COUNT];
     let mut put = |column, value: IpAddr| {
@@ -188,11 +197,7 @@ pub fn cells(row: &Row) -> Cells {
 
 /// `None` for cells that no row has.
 pub fn row(cells: &Cells) -> Option<Row> {
-    let address = |column: usize| match (cells[column], cells[column + 1]) {
-        (Some(value), None) => Some(IpAddr::from(Ipv4Addr::from(u32::try_from(value).ok()?))),
-        (None, Some(value)) => Some(IpAddr::from(Ipv6Addr::from(value))),
-        _ => None,
-    };
+    let address = |column: usize| address_of(cells[column], cells[column + 1]);
     let port = |column: usize| u16::try_from(cells[column]?).ok();
     let millis = |value| u64::try_from(value).ok().map(Millis::new);
     let counter = |place: usize| u64::try_from(cells[COUNTERS + place]?).ok();

@@ -36,14 +36,14 @@ const MANY: usize = 64;
 
 /// A file that [`super::Writer`] has written.
 pub struct Table {
-    source: Arc<Source>,
-    metadata: ParquetMetaData,
+    pub(super) source: Arc<Source>,
+    pub(super) metadata: ParquetMetaData,
     gateway: String,
     summary: Summary,
 }
 
 /// A row group, with the page locations of each column.
-struct Group<'a> {
+pub(super) struct Group<'a> {
     source: &'a Arc<Source>,
     metadata: &'a RowGroupMetaData,
     pages: Vec<Arc<Pages>>,
@@ -159,7 +159,10 @@ impl Table {
 }
 
 impl<'a> Group<'a> {
-    fn read(source: &'a Arc<Source>, metadata: &'a RowGroupMetaData) -> Result<Self, Error> {
+    pub(super) fn read(
+        source: &'a Arc<Source>,
+        metadata: &'a RowGroupMetaData,
+    ) -> Result<Self, Error> {
         let rows = metadata.num_rows() as usize;
         let ranges = metadata
             .columns()
@@ -254,7 +257,7 @@ impl<'a> Group<'a> {
     }
 
     /// `None` for those that have only nulls.
-    fn columns(&self, columns: &[usize]) -> Vec<Option<Cells>> {
+    pub(super) fn columns(&self, columns: &[usize]) -> Vec<Option<Cells>> {
         let open = |column: usize| {
             let descriptor = self.metadata.column(column).column_descr_ptr();
             Cells::new(self.source, &self.pages[column], descriptor)
@@ -264,7 +267,7 @@ impl<'a> Group<'a> {
         columns.map(open).collect()
     }
 
-    fn prefetch(&self, columns: &[usize], rows: &[Range<usize>]) {
+    pub(super) fn prefetch(&self, columns: &[usize], rows: &[Range<usize>]) {
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
             return;
         };
@@ -317,7 +320,7 @@ fn read_together(
         .collect())
 }
 
-fn read_all(
+pub(super) fn read_all(
     columns: &mut [Option<Cells>],
     rows: &Range<usize>,
     cells: &mut Vec<Vec<columns::Cell>>,
@@ -360,7 +363,7 @@ fn checked_rows(group: &RowGroupMetaData) -> Option<u64> {
 }
 
 /// Decodes what a file has. The `parquet` crate panics on some octets that it did not write.
-fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+pub(super) fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     catch_unwind(AssertUnwindSafe(decode))
         .unwrap_or_else(|_| Err(Error::Damaged("it cannot be decoded".to_owned())))
 }

@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree;
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::archive::row::{Row, tests::rows};
+use crate::archive::row::{Brief, Row, tests::rows};
 use crate::archive::wanted::Wanted;
 use crate::config::Prefix;
 use crate::session::Protocol;
@@ -98,7 +98,9 @@ fn sample() -> Vec<u8> {
 
 /// What a reader does with a file. It is enough that it returns.
 fn read(octets: &[u8], wanted: &[Wanted]) -> Result<(), Error> {
-    let mut table = Table::open(file(octets).path())?;
+    let file = file(octets);
+    let mut table = Table::open(file.path())?;
+    Scan::new(Table::open(file.path())?, everything().alive).try_for_each(|row| row.map(drop))?;
     wanted
         .iter()
         .try_for_each(|wanted| found(&mut table, wanted).map(drop))
@@ -127,6 +129,20 @@ proptest! {
             let accepted: Vec<_> = rows.iter().filter(|row| wanted.accepts(row)).copied().collect();
             prop_assert_eq!(found(&mut table, &wanted).unwrap(), accepted);
         }
+    }
+
+    #[test]
+    fn a_scan_has_the_part_of_each_row_that_was_alive(
+        mut rows in prop_oneof![similar_rows(), prop::collection::vec(rows(), 0..60)],
+        from in prop_oneof![0_u64..12, 0_u64..1 << 48], length in prop_oneof![0_u64..12, 0_u64..1 << 48],
+    ) {
+        let (octets, _) = written(&mut rows);
+        let table = Table::open(file(&octets).path()).unwrap();
+        let alive = Millis::new(from)..=Millis::new(from + length);
+        let is_alive = |it: &Brief| it.life().start() <= alive.end() && it.life().end() >= alive.start();
+        let expected: Vec<_> = rows.iter().map(Brief::from).filter(is_alive).collect();
+        let scanned: Result<Vec<_>, _> = Scan::new(table, alive.clone()).collect();
+        prop_assert_eq!(scanned.unwrap(), expected);
     }
 
     #[test]

@@ -27,24 +27,14 @@ pub(in crate::cli) struct Access {
 }
 
 impl Access {
-    /// # Errors
-    /// When the configuration requires a case, and there is none.
-    pub(in crate::cli) fn new(
-        archive: &Archive,
-        case: Option<&str>,
-        reason: Option<&str>,
-    ) -> Result<Self, Failure> {
-        if archive.require_case && case.is_none_or(|case| case.trim().is_empty()) {
-            let message = "expected --case and the reference of the case, found none: archive.require-case is set";
-            return Err(Failure::new(Exit::Usage, message));
-        }
-        Ok(Self {
+    pub(in crate::cli) fn new(archive: &Archive, case: Option<&str>, reason: Option<&str>) -> Self {
+        Self {
             archive: archive.directory.clone(),
             case: case.map(str::to_owned),
             reason: reason.map(str::to_owned),
             lookups: Vec::new(),
             is_told: false,
-        })
+        }
     }
 
     pub(super) fn add(&mut self, answer: &Answer) {
@@ -129,6 +119,16 @@ impl Access {
             );
         }
     }
+}
+
+/// # Errors
+/// When the configuration requires a case, and there is none.
+pub(super) fn check_case(archive: &Archive, case: Option<&str>) -> Result<(), Failure> {
+    if archive.require_case && case.is_none_or(|case| case.trim().is_empty()) {
+        let message = "expected --case and the reference of the case, found none: archive.require-case is set";
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    Ok(())
 }
 
 /// An act of the user of this process.

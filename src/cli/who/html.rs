@@ -1,12 +1,11 @@
 //! The answer as one page to print or to attach: no script, nothing from outside, readable on a telephone and on A4.
 
-use std::fmt::Write as _;
-
 use super::print::{cells, columns};
 use super::reply::Reply;
 use super::words;
 use crate::archive::answer::Verdict;
 use crate::archive::row::Millis;
+use crate::cli::page::{self, escaped, heading, list, paragraph};
 
 /// What the whole page is about.
 #[derive(Clone, Copy, Debug)]
@@ -16,29 +15,6 @@ pub(super) struct Matter<'a> {
     /// When the question was asked.
     pub(super) now: Millis,
 }
-
-const STYLE: &str = "\
-:root{color-scheme:light}
-*{box-sizing:border-box}
-body{font:16px/1.45 system-ui,sans-serif;color:#111;background:#fff;max-width:60em;margin:0 auto;padding:1em;overflow-wrap:anywhere}
-h1{font-size:1.4em;margin:0 0 .5em}
-h2{font-size:1.15em;margin:1.5em 0 .5em}
-h3{font-size:1em;margin:1em 0 .3em}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:.2em 1em;margin:.5em 0}
-dt{color:#555}
-dd{margin:0}
-.verdict{border-left:.4em solid #555;background:#f3f3f3;padding:.6em .8em;font-weight:600}
-.one,.listed{border-color:#1a7f37}
-.several{border-color:#bf8700}
-.none-gap{border-color:#b3261e}
-article{break-inside:avoid;border:1px solid #bbb;padding:.5em .8em;margin:.6em 0}
-article h4{font-size:1em;margin:0}
-pre{white-space:pre-wrap;font-size:.85em}
-footer{margin-top:2em;border-top:1px solid #bbb;padding-top:.5em;color:#555;font-size:.9em}
-@media(max-width:30em){dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.4em}}
-@page{size:A4;margin:18mm}
-@media print{body{font-size:10.5pt;max-width:none;padding:0}}
-";
 
 /// The page with the given sections.
 pub(super) fn page(matter: &Matter<'_>, sections: &str) -> String {
@@ -55,14 +31,10 @@ pub(super) fn page(matter: &Matter<'_>, sections: &str) -> String {
         Some(case) => format!("Address translation record, case {case}"),
         None => "Address translation record".to_owned(),
     };
-    let (title, facts) = (escaped(&title), list(&facts));
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{facts}{sections}\
-         <footer>All times are UTC. Pre-NAT is a packet as the gateway received it, post-NAT the same packet as it left.</footer>\n\
-         </body>\n</html>\n"
-    )
+    let body = list(&facts) + sections;
+    let footer =
+        "Pre-NAT is a packet as the gateway received it, post-NAT the same packet as it left.";
+    page::page(&title, &body, footer)
 }
 
 /// One answer. `proof` is the text that lets a reader check it.
@@ -142,45 +114,4 @@ fn label(column: &'static str) -> &'static str {
         "OUT/IN OCTETS" => "Octets sent/received",
         _ => "Certainty",
     }
-}
-
-fn list(facts: &[(&str, String)]) -> String {
-    let mut html = String::from("<dl>\n");
-    for (name, value) in facts {
-        // Writing into a string cannot fail.
-        let _ = writeln!(
-            html,
-            "<dt>{}</dt><dd>{}</dd>",
-            escaped(name),
-            escaped(value)
-        );
-    }
-    html + "</dl>\n"
-}
-
-fn heading(level: &str, text: &str, html: &mut String) {
-    let _ = writeln!(html, "<{level}>{}</{level}>", escaped(text));
-}
-
-fn paragraph(class: Option<&str>, text: &str, html: &mut String) {
-    let class = class
-        .map(|class| format!(" class=\"{class}\""))
-        .unwrap_or_default();
-    let _ = writeln!(html, "<p{class}>{}</p>", escaped(text));
-}
-
-fn escaped(text: &str) -> String {
-    let mut html = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => html += "&amp;",
-            '<' => html += "&lt;",
-            '>' => html += "&gt;",
-            '"' => html += "&quot;",
-            '\'' => html += "&#39;",
-            c if c.is_control() => html.push(' '),
-            c => html.push(c),
-        }
-    }
-    html
 }

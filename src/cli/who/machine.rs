@@ -109,7 +109,7 @@ pub(in crate::cli) fn question(question: &Question) -> Value {
     object
 }
 
-fn hole(hole: &Hole) -> Value {
+pub(in crate::cli) fn hole(hole: &Hole) -> Value {
     let mut object = json!({
         "cause": hole.absence.name(),
         "from": hole.from.wall(),

@@ -75,8 +75,18 @@ fn table(reply: &Reply<'_>, paint: Paint, out: &mut impl Write) -> io::Result<()
         cells
     });
     let rows: Vec<_> = rows.collect();
+    aligned(&heading, &rows, paint, out)
+}
+
+/// A table with a heading.
+pub(in crate::cli) fn aligned(
+    heading: &Vec<String>,
+    rows: &[Vec<String>],
+    paint: Paint,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let width = |column: usize| {
-        let all = std::iter::once(&heading).chain(&rows);
+        let all = std::iter::once(heading).chain(rows);
         all.map(|row| row[column].chars().count())
             .max()
             .unwrap_or_default()
@@ -89,8 +99,8 @@ fn table(reply: &Reply<'_>, paint: Paint, out: &mut impl Write) -> io::Result<()
             .map(|(cell, width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    writeln!(out, "{}", paint.text(&line(&heading), DIM))?;
-    for row in &rows {
+    writeln!(out, "{}", paint.text(&line(heading), DIM))?;
+    for row in rows {
         writeln!(out, "{}", line(row))?;
     }
     Ok(())

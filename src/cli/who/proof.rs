@@ -3,10 +3,11 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::{Exit, Failure, cannot, create};
+use super::{Exit, Failure, cannot};
 use crate::archive::answer::{Answer, Candidate};
 use crate::archive::evidence::{Proof, Unproved, prove};
 use crate::archive::row::Millis;
+use crate::cli::page::create;
 
 const HOUR: u64 = 3_600_000;
 /// The archive seals so long after the end of an hour.

@@ -12,7 +12,7 @@ use crate::archive::row::Millis;
 use crate::config::Prefix;
 
 #[derive(Debug, Default)]
-pub(super) struct Subscribers(Vec<Assignment>);
+pub(in crate::cli) struct Subscribers(Vec<Assignment>);
 
 #[derive(Debug)]
 struct Assignment {
@@ -41,7 +41,7 @@ impl Subscribers {
     }
 
     /// The identifiers of an address throughout or at some time of a session, the longest prefix only.
-    pub(super) fn of(&self, address: IpAddr, time: &RangeInclusive<Millis>) -> String {
+    pub(in crate::cli) fn of(&self, address: IpAddr, time: &RangeInclusive<Millis>) -> String {
         let holds = |it: &&Assignment| {
             let overlaps = it.time.start() <= time.end() && time.start() <= it.time.end();
             it.prefix.contains(address) && overlaps

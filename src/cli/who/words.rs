@@ -212,7 +212,7 @@ fn no_zone() -> String {
 }
 
 /// What may be missing, in one sentence.
-pub(super) fn hole(hole: &Hole) -> String {
+pub(in crate::cli) fn hole(hole: &Hole) -> String {
     let gateway = hole
         .gateway
         .as_ref()
@@ -296,7 +296,7 @@ pub(super) fn time(question: &Question) -> String {
 }
 
 /// `2026-11-20 14:30:00 UTC`, with milliseconds where there are some.
-pub(super) fn instant(time: Millis) -> String {
+pub(in crate::cli) fn instant(time: Millis) -> String {
     format!("{} UTC", bare(time).trim_end_matches(".000"))
 }
 
