@@ -241,6 +241,17 @@ fn a_sound_archive_is_accepted_and_says_what_it_has() {
 }
 
 #[test]
+fn an_archive_with_nothing_in_it_shows_nothing() {
+    let output = Archive::empty().run(&["verify"]);
+    assert_eq!(status(&output), 4);
+    let shown = text(&output.stdout);
+    assert!(
+        shown.contains("has no evidence log: nothing shows"),
+        "{shown}"
+    );
+}
+
+#[test]
 fn an_archive_is_sound_after_its_files_were_merged_and_in_a_copy() {
     let mut archive = Archive::new();
     for day in [START, START + 24 * HOUR] {
@@ -249,11 +260,8 @@ fn an_archive_is_sound_after_its_files_were_merged_and_in_a_copy() {
     archive.sign();
     archive.assert_sound();
     let (_, audit) = archive.verify(&[]);
-    assert_eq!(
-        (&audit["sessions"], &audit["files"]),
-        (&23.into(), &2.into()),
-        "{audit:#}"
-    );
+    let found = (&audit["sessions"], &audit["files"]);
+    assert_eq!(found, (&23.into(), &2.into()), "{audit:#}");
     let copy = archive.directory.path().join("copy");
     let copied = Command::new("cp")
         .arg("-a")

@@ -4,8 +4,9 @@
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 
+use nattrail::archive::evidence::Evidence;
 use nattrail::archive::row::{Millis, Row};
 use nattrail::archive::spool::{Place, Spool};
 use nattrail::session::{Counters, Protocol, Provenance, Totals, Tuple};
@@ -57,6 +58,9 @@ impl Archive {
                 spool.commit(Place { run: 1, next }).unwrap();
                 spool.seal(Millis::new(begin + HOUR)).unwrap();
             }
+            let now = Millis::new(BEGIN + HOURS * HOUR + MINUTE).wall();
+            let mut evidence = Evidence::new(&root, gateway);
+            assert!(evidence.append(spool.sealed_number(), now).unwrap());
             spool
         });
         let mut this = Self {
@@ -95,19 +99,24 @@ impl Archive {
         statements.map(str::to_owned).collect()
     }
 
-    /// The sessions of nattrail's own answer.
+    /// The sessions of nattrail's own answer from the copy.
     pub fn who(&self, question: &[&str]) -> Vec<Value> {
-        let config = self.path("n.toml");
-        let text = "[pending]\ndatabase = \"/nonexistent/pending.db\"\n[archive]\ndirectory = \"/nonexistent/archive\"\n";
-        fs::write(&config, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nattrail"));
-        command.args(["who", "--json", "-c"]).arg(config);
-        command.arg("--archive").arg(self.path("copy"));
-        let output = command.args(question).output().unwrap();
+        let output = self.ask("copy", &[&["--json"], question].concat());
         let said = String::from_utf8_lossy(&output.stderr);
         let mut answer: Value =
             serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
         serde_json::from_value(answer["sessions"].take()).unwrap()
+    }
+
+    /// Asks the copy or a gateway.
+    pub fn ask(&self, archive: &str, question: &[&str]) -> Output {
+        let config = self.path("n.toml");
+        let text = "[pending]\ndatabase = \"/nonexistent/pending.db\"\n[archive]\ndirectory = \"/nonexistent/archive\"\n";
+        fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nattrail"));
+        command.args(["who", "-c"]).arg(config);
+        command.arg("--archive").arg(self.path(archive));
+        command.args(question).output().unwrap()
     }
 }
 

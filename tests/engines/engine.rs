@@ -59,13 +59,16 @@ impl Engine {
 
     /// The rows of each question, asked in a time zone that is not UTC.
     pub fn ask(&self, setup: &[String], questions: &[String]) -> Vec<Answer> {
-        let answers = tempfile::NamedTempFile::new().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let answers = directory.path().join("answers.json");
         let mut command = Command::new(&self.python);
         command
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engines/ask.py"))
             .arg(self.name)
-            .arg(answers.path())
+            .arg(&answers)
             .args(&self.place)
+            // Engines leave files of their own where they run.
+            .current_dir(&directory)
             .env("TZ", "America/New_York")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -78,7 +81,7 @@ impl Engine {
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {said}", self.name);
-        let answers = fs::read(answers.path()).unwrap();
+        let answers = fs::read(&answers).unwrap();
         let answers: Vec<Vec<Vec<Value>>> = serde_json::from_slice(&answers).unwrap();
         let rows = |rows: Vec<Vec<Value>>| {
             let rows = rows.iter();

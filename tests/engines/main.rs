@@ -11,6 +11,7 @@ mod support;
 mod archive;
 mod engine;
 mod manual;
+mod page;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
