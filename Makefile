@@ -47,7 +47,7 @@ endif
 help:
 	@echo 'make run     show nattrail on a throw-away gateway made of network namespaces'
 	@echo 'make test    run all tests'
-	@echo 'make engines ask DuckDB, ClickHouse and Spark what the archive has, and look at the pages in Chromium: 2 GB to fetch'
+	@echo 'make engines ask DuckDB, ClickHouse and Spark what the archive has, and look at the pages in Chromium'
 	@echo 'make bench   measure nattrail and its peers under load; BENCH=--help says with which options; BENCH=archive the archive'
 	@echo 'make fuzz    look for input that the parsers cannot take; FUZZ=config SECONDS=600 takes one of them, and its time'
 	@echo 'make build   build $(TARGET)/release/nattrail'
