@@ -77,7 +77,10 @@ fn a_table_of_clickhouse_follows_the_files() {
     assert_eq!(count[0][0], archive.rows.len().to_string());
     compare(&archive, &before);
     archive.merge(1);
-    let mut after = engine.ask(&feed, &stored(&archive));
+    let gone = archive.statements("ClickHouse: files that are gone");
+    assert!(!engine.ask(&[], &gone)[0].is_empty());
+    let mut after = engine.ask(&feed, &[stored(&archive), gone].concat());
+    assert_eq!(after.pop(), Some(Answer::new()));
     let fewer = after.pop().unwrap();
     assert_eq!(fewer[0][0], count[0][0]);
     assert_ne!(fewer[0][1], count[0][1], "no file was merged");

@@ -174,3 +174,32 @@ fn the_page_of_a_batch_is_readable_on_a_telephone_and_on_paper() {
     let page = answer(&archive, "copy", &["--batch", batch.to_str().unwrap()]);
     assert_readable(&page, &[CASE, SUBSCRIBER, "10.1.2.11:443", &unreadable]);
 }
+
+/// Or else the tests above would show nothing.
+#[test]
+#[ignore = "large: `make engines` runs it"]
+fn a_page_that_is_too_wide_or_needs_more_than_itself_is_noticed() {
+    if !can_run(&PROGRAMS) {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join("page.html");
+    let html = "<!DOCTYPE html><title>x</title><p style=\"width:900px\" onclick=\"x()\">x</p><script>1</script>\
+                <style>p{background:url(http://192.0.2.1/y.png)}</style><img alt=\"\" src=\"http://192.0.2.1/x.png\">";
+    fs::write(&page, html).unwrap();
+    let seen = seen_in_a_frame(&page);
+    assert!(seen["width"].as_f64().unwrap() > TELEPHONE, "{seen:#}");
+    for (found, number) in [
+        ("requests", 2),
+        ("scripts", 1),
+        ("handlers", 1),
+        ("references", 1),
+    ] {
+        assert_eq!(
+            seen[found].as_array().unwrap().len(),
+            number,
+            "{found}: {seen:#}"
+        );
+    }
+    assert!(!seen["beyond"].as_array().unwrap().is_empty(), "{seen:#}");
+}
