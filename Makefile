@@ -6,7 +6,9 @@ BUILD_PACKAGES := gcc libc6-dev libmnl-dev libnftnl-dev libsqlite3-dev pkg-confi
 RUN_PACKAGES := conntrack iproute2 iputils-ping nftables socat
 DEB_PACKAGES := build-essential debhelper dpkg-dev
 TEST_PACKAGES := $(RUN_PACKAGES) $(DEB_PACKAGES) fish golang-go golang-golang-x-mod-dev lintian man-db mandoc mmdebstrap \
-  nfdump openssl piuparts prometheus python3 rsyslog strace systemd systemd-container tshark util-linux zsh
+  nfdump openssl piuparts prometheus python3 python3-venv rsyslog strace systemd systemd-container tshark util-linux zsh
+# Without fonts pages have no text to measure.
+ENGINE_PACKAGES := chromium default-jre-headless fonts-dejavu-core poppler-utils python3-venv util-linux
 BENCH_PACKAGES := conntrack iproute2 nftables
 # The programs with which nattrail is compared; the row of a missing one is left out.
 PEER_PACKAGES := natlog ulogd2 ulogd2-sqlite3
@@ -39,12 +41,13 @@ ifdef TEST_AS_ROOT
   RUNNER := --config 'target."cfg(unix)".runner=["sudo","-E"]'
 endif
 
-.PHONY: help run test fresh bench fuzz build deb build-packages run-packages test-packages bench-packages deb-packages \
-  cargo sudo clean
+.PHONY: help run test engines fresh bench fuzz build deb build-packages run-packages test-packages engine-packages \
+  bench-packages deb-packages cargo sudo clean
 
 help:
 	@echo 'make run     show nattrail on a throw-away gateway made of network namespaces'
 	@echo 'make test    run all tests'
+	@echo 'make engines ask DuckDB, ClickHouse and Spark what the archive has, and look at the pages in Chromium'
 	@echo 'make bench   measure nattrail and its peers under load; BENCH=--help says with which options; BENCH=archive the archive'
 	@echo 'make fuzz    look for input that the parsers cannot take; FUZZ=config SECONDS=600 takes one of them, and its time'
 	@echo 'make build   build $(TARGET)/release/nattrail'
@@ -66,6 +69,9 @@ ifdef TEST_AS_ROOT
 	$(AS_USER) cargo test --locked --target-dir '$(TARGET)' --no-run
 endif
 	$(AS_USER) cargo test --locked --no-fail-fast --target-dir '$(TARGET)' $(RUNNER)
+
+engines: sudo build-packages engine-packages cargo
+	$(AS_USER) cargo test --locked --target-dir '$(TARGET)' --test engines $(RUNNER) -- --include-ignored
 
 # Debian 12 and 13, made in memory: this takes 4 GB of it.
 fresh: sudo cargo
@@ -103,6 +109,9 @@ run-packages:
 
 test-packages:
 	@tests/packages.sh $(TEST_PACKAGES)
+
+engine-packages:
+	@tests/packages.sh $(ENGINE_PACKAGES)
 
 deb-packages:
 	@tests/packages.sh $(DEB_PACKAGES)

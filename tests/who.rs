@@ -445,30 +445,78 @@ fn a_file_that_cannot_be_used_is_named() {
     }
 }
 
-#[test]
-fn a_file_of_the_archive_that_is_damaged_is_named() {
-    let archive = Archive::new();
-    let mut folder = archive.path("copy/sessions");
-    while folder.is_dir() {
-        folder = fs::read_dir(&folder)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .path();
+/// The only file of sessions.
+fn sealed(archive: &Archive) -> PathBuf {
+    let mut path = archive.path("copy/sessions");
+    while path.is_dir() {
+        path = fs::read_dir(&path).unwrap().next().unwrap().unwrap().path();
     }
-    let file: &Path = &folder;
-    let octets = fs::read(file).unwrap();
-    fs::write(file, &octets[..octets.len() - 9]).unwrap();
+    path
+}
+
+/// Expects that the answer is not certain, because of this file.
+fn assert_may_be_missing(archive: &Archive, file: &Path, reason: &str) {
+    let output = archive.ask(&at(&["203.0.113.9:50520", "--proto", "udp"]));
+    let text = stdout(&output);
+    let start = format!("May be missing: \"{}\" ", file.display());
+    let mut lines = text.lines().filter_map(|it| it.strip_prefix(&start));
+    assert!(lines.any(|it| it.contains(reason)), "{reason}: {text}");
+}
+
+#[test]
+fn a_file_of_the_archive_that_is_cut_short_is_named_and_leaves_no_certainty() {
+    let archive = Archive::new();
+    let file = sealed(&archive);
+    let octets = fs::read(&file).unwrap();
+    for length in [
+        0,
+        4,
+        11,
+        octets.len() / 2,
+        octets.len() - 9,
+        octets.len() - 1,
+    ] {
+        fs::write(&file, &octets[..length]).unwrap();
+        assert_may_be_missing(&archive, &file, "is damaged: ");
+        let output = archive.ask(&at(&["203.0.113.9:50520", "--proto", "udp"]));
+        assert_eq!(status(&output), 3);
+    }
+}
+
+#[test]
+fn a_file_of_another_program_is_named_and_the_rest_is_answered() {
+    let archive = Archive::new();
+    let file = sealed(&archive);
+    let text = file.with_file_name("gw9-20261120T140000Z-20261120T150000Z-1-1.parquet");
+    fs::write(&text, "no Parquet at all\n").unwrap();
+    // Names that the archive does not give are none of its files.
+    for name in [
+        "sessions/notes.txt",
+        "notes.txt",
+        "other/x.parquet",
+        "sessions/x.parquet",
+    ] {
+        let path = archive.path("copy").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "no Parquet at all\n").unwrap();
+    }
+    let reason = "is not a file of this archive: it is not Parquet; its sessions are left out: move it out of the archive";
+    assert_may_be_missing(&archive, &text, reason);
+    let answer = stdout(&archive.ask(&at(&["203.0.113.9:50520", "--proto", "udp"])));
+    assert!(answer.contains("10.1.2.3:40356"), "{answer}");
+    assert_eq!(answer.matches("May be missing: ").count(), 1, "{answer}");
+}
+
+#[test]
+fn an_empty_archive_knows_nothing_and_says_what_to_do() {
+    let archive = Archive::new();
+    fs::remove_dir_all(archive.path("copy")).unwrap();
+    fs::create_dir(archive.path("copy")).unwrap();
     let output = archive.ask(&at(&["203.0.113.9:50520"]));
     assert_eq!(status(&output), 3);
     let text = stdout(&output);
-    let name = file.file_name().unwrap().to_str().unwrap();
-    assert!(
-        text.lines()
-            .any(|line| line.contains("May be missing: ") && line.contains(name)),
-        "{text}"
-    );
+    let expected = "May be missing: no record of that time or later was found: name the directory of an archive that has that time";
+    assert!(text.contains(expected), "{text}");
 }
 
 impl Archive {

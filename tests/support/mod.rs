@@ -37,8 +37,7 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether a test that needs root and these programs can run.
 ///
-/// Where it cannot, this prints a message past libtest's capture of the output, because a test that did not run must
-/// not look like one that passed.
+/// Where it cannot, this says so ([`did_not_run`]).
 ///
 /// # Panics
 /// Under `CI=true`, where every test has to run.
@@ -57,14 +56,22 @@ pub fn can_run(programs: &[&str]) -> bool {
     if missing.is_empty() {
         return true;
     }
+    did_not_run(&missing.join(" and "));
+    false
+}
+
+/// Says past libtest's capture of the output that the test did not run, because a test that did not run must not look
+/// like one that passed.
+///
+/// # Panics
+/// Under `CI=true`, where every test has to run.
+pub fn did_not_run(missing: &str) {
     let test = thread::current().name().unwrap_or("a test").to_owned();
     let message = format!(
-        "\n*** {test} DID NOT RUN: it needs {}; `make test` provides it ***\n",
-        missing.join(" and ")
+        "\n*** {test} DID NOT RUN: it needs {missing}; `make test` or `make engines` provides it ***\n"
     );
     assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
     std::io::stderr().write_all(message.as_bytes()).unwrap();
-    false
 }
 
 /// The path of a program, also in the directories where Debian keeps the administrator's.

@@ -91,6 +91,9 @@ _nattrail() {
             nattrail__subcmd__archive,run)
                 cmd="nattrail__subcmd__archive__subcmd__run"
                 ;;
+            nattrail__subcmd__archive,timestamp)
+                cmd="nattrail__subcmd__archive__subcmd__timestamp"
+                ;;
             nattrail__subcmd__archive__subcmd__help,forget)
                 cmd="nattrail__subcmd__archive__subcmd__help__subcmd__forget"
                 ;;
@@ -114,6 +117,9 @@ _nattrail() {
                 ;;
             nattrail__subcmd__archive__subcmd__help,run)
                 cmd="nattrail__subcmd__archive__subcmd__help__subcmd__run"
+                ;;
+            nattrail__subcmd__archive__subcmd__help,timestamp)
+                cmd="nattrail__subcmd__archive__subcmd__help__subcmd__timestamp"
                 ;;
             nattrail__subcmd__help,archive)
                 cmd="nattrail__subcmd__help__subcmd__archive"
@@ -187,6 +193,9 @@ _nattrail() {
             nattrail__subcmd__help__subcmd__archive,run)
                 cmd="nattrail__subcmd__help__subcmd__archive__subcmd__run"
                 ;;
+            nattrail__subcmd__help__subcmd__archive,timestamp)
+                cmd="nattrail__subcmd__help__subcmd__archive__subcmd__timestamp"
+                ;;
             *)
                 ;;
         esac
@@ -242,7 +251,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__archive)
-            opts="-c -h --config --instance --help run key hold holds release purge forget help"
+            opts="-c -h --config --instance --help run key hold holds release purge timestamp forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -338,7 +347,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__archive__subcmd__help)
-            opts="run key hold holds release purge forget help"
+            opts="run key hold holds release purge timestamp forget help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -450,6 +459,20 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__archive__subcmd__help__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nattrail__subcmd__archive__subcmd__help__subcmd__timestamp)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -811,6 +834,58 @@ _nattrail() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        nattrail__subcmd__archive__subcmd__timestamp)
+            opts="-c -h --timeout --config --instance --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                -c)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
+                --instance)
+                    COMPREPLY=($(compgen -W "$(ls /etc/nattrail 2>/dev/null | sed -n "/^nattrail[.]/d; s/[.]toml//p")" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         nattrail__subcmd__check)
             opts="-c -h --strict --json --config-only --color --config --instance --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -938,7 +1013,7 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__help__subcmd__archive)
-            opts="run key hold holds release purge forget"
+            opts="run key hold holds release purge timestamp forget"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1036,6 +1111,20 @@ _nattrail() {
             return 0
             ;;
         nattrail__subcmd__help__subcmd__archive__subcmd__run)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        nattrail__subcmd__help__subcmd__archive__subcmd__timestamp)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -233,8 +233,14 @@ pub(super) fn is_gone(error: &table::Error) -> bool {
 }
 
 pub(super) fn explain(path: &Path, error: &table::Error) -> String {
+    let remedy = match error {
+        table::Error::Foreign(_) => {
+            "move it out of the archive, or ask with the version of nattrail that made it"
+        }
+        table::Error::Io(_) | table::Error::Damaged(_) => "restore the file from a copy",
+    };
     format!(
-        "\"{}\" {error}; its sessions are left out: restore the file from a copy",
+        "\"{}\" {error}; its sessions are left out: {remedy}",
         path.display()
     )
 }
