@@ -139,9 +139,20 @@ fn printed(config: &Config) -> String {
     out.set("size", Some(size));
     out.set("age", Some(duration(*age)));
     out.0 += "[archive]\n";
-    let Archive { directory, gateway } = archive;
+    let Archive {
+        directory,
+        gateway,
+        require_case,
+        keep,
+        keep_lookups,
+        timestamp,
+    } = archive;
     out.set("directory", Some(text(directory)));
     out.set("gateway", gateway.as_ref());
+    out.set("require-case", Some(require_case));
+    out.set("keep", keep.map(duration));
+    out.set("keep-lookups", keep_lookups.map(duration));
+    out.list("timestamp", timestamp);
     out.0 += "[control]\n";
     let Control { socket } = control;
     out.set("socket", Some(socket.as_deref().map_or("", text)));
