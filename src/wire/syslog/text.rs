@@ -11,16 +11,32 @@ use super::put::{self, Calendar};
 use crate::session::Record;
 
 pub(super) fn line(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) {
+    if let Record::Checkpoint(_) = record {
+        return checkpoint(out, record, calendar);
+    }
     let mut separator: &[u8] = b"";
     fields::visit(record, |key, value| {
         out.extend_from_slice(separator);
         separator = b" ";
         out.extend_from_slice(key.as_bytes());
         out.push(b'=');
-        match value {
-            Value::Base64(octets) => base64(out, octets, b"\""),
-            value => self::value(out, value, calendar),
-        }
+        self::value(out, value, calendar);
+    });
+}
+
+/// Apart, so that other records need not look for quotes.
+#[cold]
+fn checkpoint(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) {
+    let mut separator = "";
+    fields::visit(record, |key, value| {
+        let quotes = match value {
+            Value::Base64(_) => "\"",
+            _ => "",
+        };
+        out.extend_from_slice(format!("{separator}{key}={quotes}").as_bytes());
+        separator = " ";
+        self::value(out, value, calendar);
+        out.extend_from_slice(quotes.as_bytes());
     });
 }
 
@@ -28,7 +44,7 @@ pub(super) fn line(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) 
 pub(super) fn value(out: &mut Vec<u8>, value: Value<'_>, calendar: &mut Calendar) {
     match value {
         Value::Address(address) => put::address(out, address),
-        Value::Base64(octets) => base64(out, octets, b""),
+        Value::Base64(octets) => base64(out, octets),
         Value::Decimal(number) => put::decimal(out, number),
         Value::Duration(millis) => put::seconds(out, millis),
         Value::Hexadecimal(number) => put::hexadecimal(out, number),
@@ -45,8 +61,6 @@ pub(super) fn value(out: &mut Vec<u8>, value: Value<'_>, calendar: &mut Calendar
 /// Only a checkpoint has it: the code for other records is faster without this in it.
 #[cold]
 #[inline(never)]
-fn base64(out: &mut Vec<u8>, octets: &[u8], quotes: &[u8]) {
-    for part in [quotes, STANDARD.encode(octets).as_bytes(), quotes] {
-        out.extend_from_slice(part);
-    }
+fn base64(out: &mut Vec<u8>, octets: &[u8]) {
+    out.extend_from_slice(STANDARD.encode(octets).as_bytes());
 }
