@@ -20,7 +20,7 @@ use nattrail::archive::spool::{Place, Spool};
 use nattrail::session::{Gap, GapCause};
 use nattrail::time::Wall;
 use serde_json::Value;
-use support::can_run;
+use support::{can_run, wait_for};
 use tempfile::TempDir;
 
 /// 2026-11-20T20:00:00Z.
@@ -56,7 +56,9 @@ impl Archive {
     fn hour(&self, number: u64, lost: u64) {
         let root = self.path("archive");
         let begin = START + number * HOUR;
-        let mut spool = Spool::open(&root, "gw1", Millis::new(begin)).unwrap();
+        // A process that another test starts may hold the locks until it runs its program.
+        let open = || Spool::open(&root, "gw1", Millis::new(begin)).ok();
+        let mut spool = wait_for("the lock of the spool", open);
         spool.push_gap(&Gap {
             cause: GapCause::Overflow,
             from: Wall::from_millis(begin),
@@ -68,7 +70,8 @@ impl Archive {
         spool.seal(Millis::new(begin + HOUR)).unwrap();
         let now = Wall::from_millis(begin + HOUR + 1);
         let mut evidence = Evidence::new(&root, "gw1");
-        assert!(evidence.append(spool.sealed_number(), now).unwrap());
+        let append = || evidence.append(spool.sealed_number(), now).ok();
+        assert!(wait_for("the lock of the log", append));
     }
 
     /// The newest checkpoint as a syslog server has it, in the format `text`.

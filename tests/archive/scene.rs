@@ -68,6 +68,12 @@ impl Scene {
         wait_for("the daemon to hear of the archive", || {
             (ask(&this.home)["outputs"].as_array()?.len() == this.outputs).then_some(())
         });
+        // A daemon that is killed before it has noted that down would keep nothing, either.
+        let commits = || number(&ask(&this.home), "/store/commits");
+        let before = commits();
+        wait_for("the daemon to note it down", || {
+            (commits() > before + 1).then_some(())
+        });
         Some(this)
     }
 
