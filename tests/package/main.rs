@@ -520,7 +520,8 @@ fn acts_have_their_authors(container: &Container) {
         );
     }
 
-    let notice = r#"{"nonce": "00", "time": 1, "case": "7", "act": "release"}"#;
+    let notice =
+        r#"{"nonce": "00", "time": "2026-11-20T14:30:00.000Z", "case": "7", "act": "release"}"#;
     container.run(&format!(
         "echo '{notice}' >release; chmod 644 release
         runuser --user auditor -- cp $PWD/release {archive}/inbox/forged.json
