@@ -496,6 +496,11 @@ fn acts_have_their_authors(container: &Container) {
     );
     let (_, answer, said) = by("auditor", &ask);
     assert!(answer.contains("192.0.2.2"), "{answer}{said}");
+    // The group nattrail reads the daemon's database.
+    assert!(
+        answer.contains("pending.db\" cannot be read: Permission denied"),
+        "{answer}"
+    );
 
     let lookup = format!(
         "grep --files-with-matches '\"uid\": '$(id --user auditor), {archive}/acts/lookups/*/*.json"
