@@ -119,9 +119,10 @@ impl Act {
         }
     }
 
-    /// Whether any member of the group may do it: it deletes nothing, now or later.
-    const fn is_harmless(&self) -> bool {
-        matches!(self, Self::Lookup { .. } | Self::Hold { .. })
+    /// Whether a user may have it done in an archive whose owner is `own`. Any member of the group may do what deletes
+    /// nothing, now or later.
+    pub const fn is_granted(&self, uid: u32, own: u32) -> bool {
+        matches!(self, Self::Lookup { .. } | Self::Hold { .. }) || uid == 0 || uid == own
     }
 }
 
@@ -168,21 +169,8 @@ impl Leaf {
 /// # Errors
 /// When a record cannot be read, or is not one: it may be a hold.
 pub fn holds(root: &Path) -> io::Result<Vec<Record>> {
-    let mut orders = Vec::new();
-    let folder = root.join(ORDERS);
-    let entries = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(orders),
-        entries => entries?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|it| it == "json") {
-            orders.push(read(&path)?);
-        }
-    }
-    orders.sort_by(|a, b| (&a.gateway, a.number).cmp(&(&b.gateway, b.number)));
     let mut holds: Vec<Record> = Vec::new();
-    for order in orders {
+    for order in orders(root)? {
         match &order.notice.act {
             Act::Hold { .. } => holds.push(order),
             Act::Release => holds
@@ -205,6 +193,26 @@ pub fn held(root: &Path, gateway: &str) -> io::Result<Vec<Wanted>> {
         _ => Vec::new(),
     });
     Ok(selections.collect())
+}
+
+/// All acts but lookups, by gateway, in the order in which they were done.
+///
+/// # Errors
+/// As for [`holds`].
+pub fn orders(root: &Path) -> io::Result<Vec<Record>> {
+    let mut orders = Vec::new();
+    let entries = match fs::read_dir(root.join(ORDERS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(orders),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|it| it == "json") {
+            orders.push(read(&path)?);
+        }
+    }
+    orders.sort_by(|a, b| (&a.gateway, a.number).cmp(&(&b.gateway, b.number)));
+    Ok(orders)
 }
 
 /// The directories of the access log from before a date, `YYYY-MM-DD`.

@@ -6,6 +6,7 @@ mod directory;
 #[cfg(test)]
 mod tests;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -39,7 +40,11 @@ impl Sources {
                 ));
             }
         }
-        let is_there = |path: &Path| path.symlink_metadata().is_ok();
+        // One in a directory that the user cannot enter may be there: reading it says so.
+        let is_there = |path: &Path| match path.symlink_metadata() {
+            Ok(_) => true,
+            Err(error) => error.kind() == ErrorKind::PermissionDenied,
+        };
         let database = Some(database.clone()).filter(|path| is_there(path));
         let mut directories = vec![own.clone()];
         directories.extend(others.iter().filter(|path| *path != own).cloned());

@@ -86,6 +86,7 @@ fn it_serves_and_goes_on_a_real_system() {
     a_full_disk_does_not_end_it(&container);
     a_wrong_configuration_changes_nothing(&container);
     a_reboot_ends_what_was_open(&mut container);
+    acts_have_their_authors(&container);
     goes_cleanly(&container);
 }
 
@@ -159,7 +160,7 @@ fn warnings(container: &Container) -> String {
 }
 
 fn units_are_tight_and_sound(container: &Container) {
-    let units = "/lib/systemd/system/nattrail.service /lib/systemd/system/nattrail@.service /lib/systemd/system/nattrail-archive.service /lib/systemd/system/nattrail-timestamp.timer";
+    let units = "/lib/systemd/system/nattrail.service /lib/systemd/system/nattrail@.service /lib/systemd/system/nattrail-archive.service /lib/systemd/system/nattrail-archive@.service /lib/systemd/system/nattrail-timestamp.timer";
     let verified = container.attempt(&format!("systemd-analyze verify --man=no {units}"));
     assert_eq!(String::from_utf8_lossy(&verified.stderr), "");
     assert!(verified.status.success());
@@ -169,6 +170,7 @@ fn units_are_tight_and_sound(container: &Container) {
         "nattrail.service",
         "nattrail@.service",
         "nattrail-archive.service",
+        "nattrail-archive@.service",
         "nattrail-timestamp.service",
     ] {
         container.run(&format!("{threshold} {unit}"));
@@ -321,11 +323,15 @@ fn instances_stand_beside_it(container: &Container) {
         examples=/usr/share/doc/nattrail/examples units=/etc/systemd/system
         install -D -m 644 $examples/capture-namespace.conf $units/nattrail@red.service.d/x.conf
         install -D -m 644 $examples/inside-namespace.conf $units/nattrail@blue.service.d/x.conf
-        echo 'capture.table = \"green\"' >/etc/nattrail/green.toml
+        echo 'capture.table = \"green\"
+[archive]
+directory = \"/var/lib/nattrail-archive@green\"
+gateway = \"green\"' >/etc/nattrail/green.toml
+        cp /etc/nattrail/green.toml /root
         printf '[capture]\\nset-sysctls = true\\nnamespace = \"red\"\\n' >/etc/nattrail/red.toml
         printf '[capture]\\nset-sysctls = true\\n' >/etc/nattrail/blue.toml
         systemctl daemon-reload
-        systemctl start nattrail@green nattrail@red nattrail@blue",
+        systemctl start nattrail@green nattrail@red nattrail@blue nattrail-archive@green",
     );
     for name in ["green", "red", "blue"] {
         container.run(&format!(
@@ -339,6 +345,19 @@ fn instances_stand_beside_it(container: &Container) {
             test $(ip netns exec {name} cat /proc/sys/net/netfilter/nf_conntrack_acct) = 1"
         ));
     }
+    let archive = "/var/lib/nattrail-archive@green";
+    container.wait_for(&format!("test -d {archive}/spool -a -d {archive}/inbox"));
+    let owners = format!("stat --format '%U %G %a' {archive} {archive}/inbox");
+    let owner = "nattrail-archive nattrail-audit";
+    assert_eq!(
+        container.run(&owners),
+        format!("{owner} 2750\n{owner} 3770\n")
+    );
+    container.run("/root/traffic");
+    container.wait_for("nattrail status --instance green | grep 'Output: *archive,.* behind 0,'");
+    let ask = "nattrail who 198.51.100.1 --instance green --from @$(($(date +%s) - 60)) --until @$(date +%s)";
+    container.run(&format!("{ask} | grep '192.0.2.2'"));
+    container.wait_for(&format!("ls {archive}/acts/lookups/*/green-1.json"));
     container.run(
         "systemctl stop nattrail@red nattrail@blue; ip netns delete red; ip netns delete blue
         rm -r /etc/systemd/system/nattrail@*.d; systemctl daemon-reload",
@@ -352,7 +371,7 @@ fn a_wrong_configuration_changes_nothing(container: &Container) {
         echo 'capture.tabel = \"green\"' >/etc/nattrail/green.toml
         if systemctl reload nattrail@green; then exit 1; fi
         journalctl --quiet --boot --unit=nattrail@green | grep 'did you mean \"table\"'
-        echo 'capture.table = \"green\"' >/etc/nattrail/green.toml
+        cp /root/green.toml /etc/nattrail/
         systemctl reload nattrail@green
         chmod 600 /etc/nattrail/green.toml
         if nattrail restart --instance green 2>refusal; then exit 1; fi
@@ -369,16 +388,18 @@ fn restarts_and_upgrades_lose_nothing(container: &Container, built: &Built) {
     Account::of(container, restart).assert_lossless();
     for version in ["99.0", "0.0.1"] {
         let deb = built.with_version(version);
-        let before = [process("nattrail"), process("nattrail@green")];
+        let units = ["nattrail", "nattrail@green", "nattrail-archive@green"];
+        let before = units.map(process);
         let upgrade = || install(container, &deb);
         Account::of(container, upgrade).assert_lossless();
         let installed = "dpkg-query --show --showformat '${Version}' nattrail";
         assert_eq!(container.run(installed), version);
-        assert_ne!(process("nattrail"), before[0]);
-        assert_ne!(process("nattrail@green"), before[1]);
+        for (unit, before) in units.into_iter().zip(before) {
+            assert_ne!(process(unit), before);
+        }
     }
     assert_eq!(warnings(container), "");
-    container.run("systemctl stop nattrail@green");
+    container.run("systemctl stop nattrail@green nattrail-archive@green");
 }
 
 fn crashes_are_stated(container: &Container) {
@@ -453,9 +474,94 @@ fn a_reboot_ends_what_was_open(container: &mut Container) {
     container.run("/root/traffic");
 }
 
+/// Members of the group ask and hold, nobody else asks, only root releases and deletes, and each act has its author.
+fn acts_have_their_authors(container: &Container) {
+    let archive = "/var/lib/nattrail-archive";
+    container.run(
+        "useradd --no-create-home --groups nattrail-audit auditor; useradd --no-create-home stranger",
+    );
+    let by = |user: &str, command: &str| {
+        let done = container.attempt(&format!("runuser --user {user} -- {command}"));
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        (done.status.code(), text(&done.stdout), text(&done.stderr))
+    };
+    let selection = "198.51.100.1 --proto udp --from @$(($(date +%s) - 600)) --until @$(date +%s)";
+    let ask = format!("nattrail who {selection} --case 7");
+    container.wait_for("nattrail status | grep 'Output: *archive,.* behind 0,'");
+    let (status, answer, said) = by("stranger", &ask);
+    assert_eq!((status, answer.as_str()), (Some(77), ""), "{said}");
+    assert!(
+        said.contains("ask as root, or as a member of its group"),
+        "{said}"
+    );
+    let (_, answer, said) = by("auditor", &ask);
+    assert!(answer.contains("192.0.2.2"), "{answer}{said}");
+    // The group nattrail reads the daemon's database.
+    assert!(
+        answer.contains("pending.db\" cannot be read: Permission denied"),
+        "{answer}"
+    );
+
+    let lookup = format!(
+        "grep --files-with-matches '\"uid\": '$(id --user auditor), {archive}/acts/lookups/*/*.json"
+    );
+    container.wait_for(&lookup);
+    let owners = format!("stat --format '%U %G %a' {archive}/inbox $({lookup})");
+    let owner = "nattrail-archive nattrail-audit";
+    assert_eq!(
+        container.run(&owners),
+        format!("{owner} 3770\n{owner} 640\n")
+    );
+    // While nobody takes it, the notice of another is no more the auditor's to delete than the record is.
+    container.run(&format!(
+        "systemctl stop nattrail-archive; {ask} | grep 192.0.2.2"
+    ));
+    for file in [format!("$({lookup})"), format!("{archive}/inbox/*.json")] {
+        container.run(&format!("ls {file}"));
+        assert_ne!(
+            by("auditor", &format!("rm --force {file}")).0,
+            Some(0),
+            "{file}"
+        );
+    }
+
+    let notice =
+        r#"{"nonce": "00", "time": "2026-11-20T14:30:00.000Z", "case": "7", "act": "release"}"#;
+    container.run(&format!(
+        "echo '{notice}' >release; chmod 644 release
+        runuser --user auditor -- cp $PWD/release {archive}/inbox/forged.json
+        runuser --user auditor -- mkdir {archive}/inbox/0
+        systemctl start nattrail-archive"
+    ));
+    let log = "journalctl --quiet --boot --output=cat --unit=nattrail-archive";
+    container.wait_for(&format!(
+        "{log} | grep 'forged.json.* of the user .* only root'"
+    ));
+    container.run(&format!("nattrail archive hold {selection} --case 7"));
+    for order in ["release --case 7", "purge --keep 1d"] {
+        let (status, answer, said) = by("auditor", &format!("nattrail archive {order}"));
+        assert_eq!((status, answer.as_str()), (Some(77), ""), "{said}");
+        assert!(said.contains("expected root"), "{said}");
+    }
+    container.run("nattrail archive holds | grep ^7");
+    for (order, answer) in [
+        ("purge --keep 1d", "nothing to delete"),
+        ("release --case 7", "1 holds of the case 7 have ended"),
+        ("holds", "no session is held"),
+    ] {
+        container.run(&format!("nattrail archive {order} | grep '{answer}'"));
+    }
+    for act in ["hold", "purge", "release"] {
+        container.run(&format!("{log} | grep 'a {act} of the user 0'"));
+    }
+    container.run("nattrail verify; nattrail report --day $(date +%F) | grep '192.0.2.2'");
+}
+
 fn goes_cleanly(container: &Container) {
-    container.run("systemctl start nattrail@green; apt-get remove --quiet --yes nattrail");
-    assert!(!container.holds("systemctl is-active nattrail nattrail@green nattrail-archive"));
+    container.run("systemctl start nattrail@green nattrail-archive@green; apt-get remove --quiet --yes nattrail");
+    assert!(!container.holds(
+        "systemctl is-active nattrail nattrail@green nattrail-archive nattrail-archive@green"
+    ));
     assert_eq!(container.run("nft list tables inet"), "");
     // The remaining files of the package must not make logrotate fail.
     container.run(

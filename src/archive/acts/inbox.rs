@@ -34,7 +34,7 @@ impl Waiting {
     /// The reason, which follows "the notice".
     pub fn granted(self, own: u32) -> Result<Notice, String> {
         let notice = self.notice?;
-        if notice.act.is_harmless() || self.uid == 0 || self.uid == own {
+        if notice.act.is_granted(self.uid, own) {
             return Ok(notice);
         }
         let name = notice.act.name();
@@ -44,7 +44,8 @@ impl Waiting {
     }
 }
 
-/// Makes the inbox where it is missing. The package makes it with the right group.
+/// Makes the inbox where it is missing. It gets its group, and the bit by which that goes on to files, from the root, as
+/// the package makes that; the umask must leave the group its rights.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -97,7 +98,9 @@ pub fn waiting(root: &Path) -> io::Result<Vec<Waiting>> {
     };
     for entry in entries {
         let entry = entry?;
-        if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+        // Only its owner can empty a directory: it stays, and must not stop the files.
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        if !is_directory && !entry.file_name().as_encoded_bytes().starts_with(b".") {
             names.push(entry.path());
         }
     }

@@ -56,6 +56,10 @@ impl Follow {
                 Ok(notice) => {
                     let record = self.evidence.record(notice, Some(uid), now)?;
                     purged.append(&mut self.carry_out(&record, now)?);
+                    if !matches!(record.notice.act, Act::Lookup { .. }) {
+                        let (name, path) = (record.notice.act.name(), record.path());
+                        log::info!("a {name} of the user {uid}: \"{path}\"");
+                    }
                 }
                 Err(reason) => {
                     let path = path.display();

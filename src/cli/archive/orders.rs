@@ -3,7 +3,9 @@
 //! The archiver carries an order out, and it alone writes to the archive. The command leaves the order in its inbox and waits
 //! until it is taken.
 
+use std::fs;
 use std::io::Write;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -171,14 +173,26 @@ pub(super) fn holds(origin: &Origin, out: &mut impl Write) -> Result<Exit, Failu
     Ok(Exit::Success)
 }
 
-/// Leaves an order, and waits until the archiver has taken it.
+/// Leaves an order, and waits until the archiver has carried it out.
 fn leave(
     root: &Path,
     act: Act,
     (case, reason): (Option<&String>, &Option<String>),
     now: Wall,
 ) -> Result<(), Failure> {
-    let path = acts::leave(root, &notice(act, &case.cloned(), reason, now)?);
+    let name = act.name();
+    let own = fs::metadata(root).map_err(|error| cannot(root, "be read", &error))?;
+    let (uid, own) = (rustix::process::geteuid().as_raw(), own.uid());
+    if !act.is_granted(uid, own) {
+        let message = format!(
+            "archive \"{}\": expected root for a {name}, or the user {own}, to whom it belongs, found the user {uid}; \
+             members of its group ask and hold",
+            root.display()
+        );
+        return Err(Failure::new(Exit::NoPermission, message));
+    }
+    let notice = notice(act, &case.cloned(), reason, now)?;
+    let path = acts::leave(root, &notice);
     let path = path.map_err(|error| match is_missing(&error) {
         true => Failure::new(
             Exit::Unavailable,
@@ -199,6 +213,15 @@ fn leave(
             return Err(Failure::new(Exit::Unavailable, message));
         }
         thread::sleep(PAUSE);
+    }
+    let orders = acts::orders(root).map_err(|error| cannot(root, "be read", &error))?;
+    if !orders.iter().any(|it| it.notice.nonce == notice.nonce) {
+        let message = format!(
+            "archive \"{}\": expected a record of the {name}, found none: the archiver refused it, and the log of \
+             nattrail-archive.service says why",
+            root.display()
+        );
+        return Err(Failure::new(Exit::Unavailable, message));
     }
     Ok(())
 }
