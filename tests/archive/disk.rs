@@ -56,9 +56,7 @@ impl Drop for Disk {
 impl Scene {
     fn on_a_small_disk() -> Option<(Self, Disk)> {
         let mut disk = None;
-        let scene = Self::prepared("", |_, home| {
-            disk = Some(Disk::mount(&home.join("archive")))
-        })?;
+        let scene = Self::prepared("", |_, root| disk = Some(Disk::mount(root)))?;
         Some((scene, disk.unwrap()))
     }
 
