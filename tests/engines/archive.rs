@@ -110,13 +110,24 @@ impl Archive {
 
     /// Asks the copy or a gateway.
     pub fn ask(&self, archive: &str, question: &[&str]) -> Output {
+        self.run("who", archive, question)
+    }
+
+    /// Runs a command about the copy or a gateway.
+    pub fn run(&self, command: &str, archive: &str, arguments: &[&str]) -> Output {
         let config = self.path("n.toml");
-        let text = "[pending]\ndatabase = \"/nonexistent/pending.db\"\n[archive]\ndirectory = \"/nonexistent/archive\"\n";
+        // The inbox takes what is asked.
+        fs::create_dir_all(self.path("own/inbox")).unwrap();
+        let own = self.path("own");
+        let text = format!(
+            "[pending]\ndatabase = \"/nonexistent/pending.db\"\n[archive]\ndirectory = \"{}\"\n",
+            own.display()
+        );
         fs::write(&config, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nattrail"));
-        command.args(["who", "-c"]).arg(config);
-        command.arg("--archive").arg(self.path(archive));
-        command.args(question).output().unwrap()
+        let mut program = Command::new(env!("CARGO_BIN_EXE_nattrail"));
+        program.args([command, "-c"]).arg(config);
+        program.arg("--archive").arg(self.path(archive));
+        program.args(arguments).output().unwrap()
     }
 }
 

@@ -175,6 +175,30 @@ fn the_page_of_a_batch_is_readable_on_a_telephone_and_on_paper() {
     assert_readable(&page, &[CASE, SUBSCRIBER, "10.1.2.11:443", &unreadable]);
 }
 
+#[test]
+#[ignore = "large: `make engines` runs it"]
+fn the_page_of_a_report_is_readable_on_a_telephone_and_on_paper() {
+    if !can_run(&PROGRAMS) {
+        return;
+    }
+    let archive = Archive::new();
+    let page = archive.path("report.html");
+    let [page_argument, list] =
+        [&page, &archive.path("subscribers.csv")].map(|path| path.to_str().unwrap().to_owned());
+    fs::write(&list, format!("10.0.0.0/8,,,{SUBSCRIBER}\n")).unwrap();
+    let day = [
+        "--day",
+        "2026-11-20",
+        "--html",
+        &page_argument,
+        "--subscribers",
+        &list,
+    ];
+    let output = archive.run("report", "copy", &day);
+    assert!(page.metadata().unwrap().len() > 10_000, "{output:?}");
+    assert_readable(&page, &["gw-1", SUBSCRIBER, "Ports in use"]);
+}
+
 /// Or else the tests above would show nothing.
 #[test]
 #[ignore = "large: `make engines` runs it"]
