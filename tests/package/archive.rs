@@ -99,7 +99,11 @@ pub fn acts_have_their_authors(container: &Container) {
     container.wait_for(&format!(
         "{log} | grep 'forged.json.* of the user .* only root'"
     ));
-    container.run(&format!("nattrail archive hold {selection} --case 7"));
+    let (status, _, said) = by(
+        "auditor",
+        &format!("nattrail archive hold {selection} --case 7"),
+    );
+    assert_eq!(status, Some(0), "{said}");
     for order in ["release --case 7", "purge --keep 1d"] {
         let (status, answer, said) = by("auditor", &format!("nattrail archive {order}"));
         assert_eq!((status, answer.as_str()), (Some(77), ""), "{said}");
@@ -113,8 +117,10 @@ pub fn acts_have_their_authors(container: &Container) {
     ] {
         container.run(&format!("nattrail archive {order} | grep '{answer}'"));
     }
-    for act in ["hold", "purge", "release"] {
-        container.run(&format!("{log} | grep 'a {act} of the user 0'"));
+    for (act, user) in [("hold", "auditor"), ("purge", "root"), ("release", "root")] {
+        container.run(&format!(
+            "{log} | grep \"a {act} of the user $(id --user {user}):\""
+        ));
     }
     container.run("nattrail verify; nattrail report --day $(date +%F) | grep '192.0.2.2'");
 }
