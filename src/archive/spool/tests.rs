@@ -15,8 +15,8 @@ use proptest::prelude::*;
 use ring::digest::{SHA256, digest};
 use tempfile::TempDir;
 
-use super::faults::{self, Fault};
 use super::*;
+use crate::archive::disk::faults::{self, Fault};
 use crate::archive::row::tests::rows;
 use crate::archive::table::Table;
 use crate::archive::tree::{DAY, HOUR, SealedFile};
