@@ -41,7 +41,7 @@ impl Output {
         Ok(Self {
             file: options.open(path).map_err(at(path))?,
             end: 0,
-            is_dirty: false,
+            is_dirty: true,
         })
     }
 

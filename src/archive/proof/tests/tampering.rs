@@ -35,7 +35,10 @@ fn any_flipped_bit_is_found_in_its_file() {
     for file in files(&root) {
         let octets = fs::read(&file).unwrap();
         let name = file.strip_prefix(&root).unwrap();
-        for bit in 0..octets.len() * 8 {
+        // Each bit is as good as any other of its octet, unless all are asked for.
+        let is_thorough = std::env::var_os("NATTRAIL_FAULTS").is_some();
+        let is_tried = |bit: &usize| is_thorough || bit % 8 == bit / 8 % 8;
+        for bit in (0..octets.len() * 8).filter(is_tried) {
             let mut flipped = octets.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(&file, flipped).unwrap();
