@@ -47,6 +47,22 @@ enum Operation {
     Rename(PathBuf, PathBuf, Option<Vec<u8>>),
 }
 
+/// The operations to stop at: each `step`-th from `first` on, or every one where `NATTRAIL_FAULTS` is set.
+pub fn operations(first: u64, step: usize) -> impl Iterator<Item = u64> {
+    let (first, step) = if tries_all() { (1, 1) } else { (first, step) };
+    (first..).step_by(step)
+}
+
+/// The bits to flip: one of each octet, or every one where `NATTRAIL_FAULTS` is set.
+pub fn bits(octets: usize) -> impl Iterator<Item = usize> {
+    (0..octets * 8).filter(|bit| bit % 8 == bit / 8 % 8 || tries_all())
+}
+
+/// Whether a test tries all that can go wrong, and not some in turn.
+pub fn tries_all() -> bool {
+    std::env::var_os("NATTRAIL_FAULTS").is_some()
+}
+
 /// Forgets all that was, and makes operation `at` (from 1 on) fail.
 pub fn begin(at: u64, fault: Fault) {
     DISK.set(Disk {
