@@ -9,6 +9,7 @@
 pub mod acts;
 pub mod answer;
 pub mod audit;
+mod disk;
 pub mod evidence;
 pub mod follow;
 pub mod proof;

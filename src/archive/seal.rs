@@ -13,12 +13,9 @@ use std::fs;
 use std::path::Path;
 
 use self::merge::{Damage, FileWriter, Kept, merge, unreadable};
-use super::row::Millis;
-use super::row::Row;
-use super::spool::{
-    Change, Error, Head, Output, Run, RunInfo, RunWriter, Spool, create_directory, remove, rename,
-    sync_directory,
-};
+use super::disk::{self, Output, create_directory, remove, rename, sync_directory};
+use super::row::{Millis, Row};
+use super::spool::{Change, Error, Head, Run, RunInfo, RunWriter, Spool};
 use super::table::{self, Table};
 use super::tree::{DAY, HOUR, Partition, Seal, SealedFile};
 use crate::session::GapCause;
@@ -89,7 +86,7 @@ impl Spool {
         let record = self.sealed_path(seal.number, 0);
         let json =
             serde_json::to_vec_pretty(&seal).map_err(|error| Error::io(&record)(error.into()))?;
-        Output::create(&record)?
+        Output::create(&record, disk::FILE)?
             .append(&json)
             .map_err(Error::io(&record))?;
         let record_path = seal.path();
@@ -103,7 +100,7 @@ impl Spool {
                 self.tree.root().join(path),
             );
             if let Some(folder) = to.parent() {
-                create_directory(folder)?;
+                create_directory(folder, disk::DIRECTORY)?;
                 folders.insert(folder.to_owned());
             }
             if fs::exists(&from).map_err(Error::io(&from))? {

@@ -20,16 +20,13 @@
 //! are stated as a gap by the seal, and the run is kept with `.damaged` after its name. A journal without a sound
 //! beginning is [`Error::Damaged`].
 
-mod disk;
-#[cfg(test)]
-mod faults;
 mod journal;
 mod reader;
 mod run;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -37,10 +34,10 @@ use std::{fmt, mem};
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::disk::{Output, create_directory, remove, rename, sync_directory};
 pub(super) use self::journal::{Change, Head, Manifest, RunInfo};
 pub use self::reader::Reader;
 pub(super) use self::run::{Cursor, Run, RunWriter};
+use super::disk::{self, Lock, Output, create_directory, remove, sync_directory};
 use super::row::{Key, Millis, Row};
 use super::tree::{ArchivedGap, Partition, Tree};
 use crate::session::Gap;
@@ -93,6 +90,12 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<disk::Error> for Error {
+    fn from(disk::Error(path, error): disk::Error) -> Self {
+        Self::Io(path, error)
+    }
+}
+
 impl Error {
     pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |error| Self::Io(path.into(), error)
@@ -116,7 +119,7 @@ pub struct Spool {
     pending: Pending,
     /// Whether the disk has the name of the journal.
     is_settled: bool,
-    _lock: File,
+    _lock: Lock,
 }
 
 #[derive(Debug, Default)]
@@ -151,8 +154,9 @@ impl Spool {
     pub fn open(root: &Path, gateway: &str, now: Millis) -> Result<Self, Error> {
         let tree = Tree::new(root);
         let directory = tree.spool();
-        create_directory(&directory)?;
-        let lock = disk::lock(&directory.join("lock"))?;
+        create_directory(&directory, disk::DIRECTORY)?;
+        let path = directory.join("lock");
+        let lock = Lock::take(&path, disk::FILE)?.ok_or(Error::Locked(path))?;
         let path = directory.join("journal");
         let (manifest, journal, octets) = match journal::read(&path) {
             Ok(contents) => (

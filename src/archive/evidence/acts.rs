@@ -1,16 +1,15 @@
 //! The records of acts: each is in its file before its entry is in the log, and has its number once.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use super::{Entry, Evidence};
 use crate::archive::acts::{self, Act, Leaf, Notice, Record};
+use crate::archive::disk;
 use crate::archive::proof::log::Log;
 use crate::archive::proof::merkle::Hash;
 use crate::archive::proof::tiles::Reader;
 use crate::archive::proof::{self, hex};
-use crate::archive::spool::{self, Output, create_directory, rename, sync_directory};
 use crate::time::Wall;
 
 /// The last act in the log. Its record tells whether a notice has been taken; it may be deleted by its age.
@@ -72,7 +71,8 @@ impl Evidence {
         let path = self.tree.root().join(record.path());
         let at = |error: serde_json::Error| proof::Error::Io(path.clone(), error.into());
         let octets = serde_json::to_vec_pretty(&record).map_err(at)?;
-        write(&path, &octets)?;
+        disk::create_directory(path.parent().unwrap_or(&path), disk::DIRECTORY)?;
+        disk::replace(&path, &path.with_extension("part"), &octets, disk::FILE)?;
         let leaf = Leaf {
             act: record.notice.act.name().to_owned(),
             gateway: record.gateway.clone(),
@@ -110,7 +110,7 @@ impl Evidence {
         let notice = Notice::new(Act::Expire { keep, before }, now.into()).map_err(at(&root))?;
         self.record(notice, None, now)?;
         for folder in found {
-            fs::remove_dir_all(&folder).map_err(at(&folder))?;
+            disk::remove(&folder)?;
         }
         Ok(true)
     }
@@ -128,20 +128,4 @@ impl Evidence {
             record,
         })
     }
-}
-
-fn write(path: &Path, octets: &[u8]) -> Result<(), proof::Error> {
-    let written = || {
-        let folder = path.parent().unwrap_or(path);
-        let part = path.with_extension("part");
-        create_directory(folder)?;
-        let mut output = Output::create(&part)?;
-        output.append(octets).map_err(spool::Error::io(&part))?;
-        rename(&part, path)?;
-        sync_directory(folder)
-    };
-    written().map_err(|error| match error {
-        spool::Error::Io(path, error) => proof::Error::Io(path, error),
-        error => proof::Error::Io(path.to_owned(), io::Error::other(error)),
-    })
 }

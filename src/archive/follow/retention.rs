@@ -4,12 +4,12 @@
 //! process alone nor one of the daemon alone deletes anything. When that end went on by more than a day at once, since
 //! nothing was sealed for so long or a clock was set, it counts from before that until a day of the new time was sealed.
 
-use std::fs;
 use std::io;
 use std::time::Duration;
 
 use super::{DAY, Error, Follow, HOUR};
 use crate::archive::acts::{self, Act, Record};
+use crate::archive::disk;
 use crate::archive::row::Millis;
 use crate::archive::spool;
 use crate::archive::tree::{Order, Seal, Tree, date};
@@ -67,12 +67,7 @@ impl Follow {
                 }
             }
             // Its owner may have been faster.
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(spool::Error::Io(path, error).into());
-                }
-                _ => {}
-            }
+            disk::remove(&path).map_err(spool::Error::from)?;
         }
         Ok(purged)
     }

@@ -9,18 +9,15 @@
 //!
 //! A file that is overwritten in place may leave its octets elsewhere: on flash, in a copy-on-write file system, in backups.
 
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
-use rustix::fs::{FlockOperation, flock};
 
-use super::disk::Disk;
 use super::note::PrivateKey;
 use super::tiles::read;
 use super::{Error, base64};
+use crate::archive::disk::{self, Lock};
 use crate::time::Wall;
 
 /// A private key and when it was made.
@@ -34,28 +31,20 @@ pub(super) struct DatedKey {
 pub(super) struct Keys {
     dir: PathBuf,
     origin: String,
-    _lock: File,
+    _lock: Lock,
 }
 
 const CURRENT: &str = "current";
 const NEXT: &str = "next";
 const PREFIX: &str = "PRIVATE+KEY+";
+/// Of files that their owner alone may read.
+const MODE: u32 = 0o600;
 
 impl Keys {
-    pub(super) fn open(dir: &Path, origin: &str, disk: &Disk) -> Result<Self, Error> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |error| Error::Io(path, error)
-        };
-        disk.create_dir(dir, 0o700).map_err(at(dir))?;
+    pub(super) fn open(dir: &Path, origin: &str) -> Result<Self, Error> {
+        disk::create_directory(dir, 0o700)?;
         let path = dir.join("lock");
-        let mut options = OpenOptions::new();
-        let options = options.create(true).truncate(false).write(true).mode(0o600);
-        let lock = options.open(&path).map_err(at(&path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(Error::Locked(path)),
-            locked => locked.map_err(|error| at(&path)(error.into()))?,
-        }
+        let lock = Lock::take(&path, MODE)?.ok_or(Error::Locked(path))?;
         Ok(Self {
             dir: dir.to_owned(),
             origin: origin.to_owned(),
@@ -76,33 +65,29 @@ impl Keys {
         self.read(NEXT)
     }
 
-    pub(super) fn make_current(&self, now: Wall, disk: &Disk) -> Result<DatedKey, Error> {
-        self.make(CURRENT, now, disk)
+    pub(super) fn make_current(&self, now: Wall) -> Result<DatedKey, Error> {
+        self.make(CURRENT, now)
     }
 
-    pub(super) fn make_next(&self, now: Wall, disk: &Disk) -> Result<DatedKey, Error> {
-        self.make(NEXT, now, disk)
+    pub(super) fn make_next(&self, now: Wall) -> Result<DatedKey, Error> {
+        self.make(NEXT, now)
     }
 
     /// Overwrites the current key, and puts the next one in its place.
-    pub(super) fn switch(&self, disk: &Disk) -> Result<(), Error> {
+    pub(super) fn switch(&self) -> Result<(), Error> {
         let (current, next) = (self.path(CURRENT), self.path(NEXT));
-        let switched = disk.erase(&current).and_then(|()| {
-            disk.rename(&next, &current)?;
-            disk.sync(&self.dir)
-        });
-        switched.map_err(|error| Error::Io(current, error))
+        disk::erase(&current)?;
+        disk::rename(&next, &current)?;
+        Ok(disk::sync_directory(&self.dir)?)
     }
 
     /// Writes a file beside the keys, and its name, to the disk.
-    pub(super) fn replace(&self, name: &str, text: &str, disk: &Disk) -> Result<(), Error> {
-        let path = self.path(name);
-        let replaced = disk.replace(&path, text.as_bytes(), &self.path("new"), 0o600);
-        let replaced = replaced.and_then(|()| disk.sync(&self.dir));
-        replaced.map_err(|error| Error::Io(path, error))
+    pub(super) fn replace(&self, name: &str, text: &str) -> Result<(), Error> {
+        let (path, by) = (self.path(name), self.path("new"));
+        Ok(disk::replace(&path, &by, text.as_bytes(), MODE)?)
     }
 
-    fn make(&self, name: &str, now: Wall, disk: &Disk) -> Result<DatedKey, Error> {
+    fn make(&self, name: &str, now: Wall) -> Result<DatedKey, Error> {
         let mut seed = [0; 32];
         let random = SystemRandom::new().fill(&mut seed);
         let key = random
@@ -114,7 +99,7 @@ impl Keys {
                 io::Error::other("the system gives no random octets"),
             )
         })?;
-        self.replace(name, &text(&key, &seed, now), disk)?;
+        self.replace(name, &text(&key, &seed, now))?;
         Ok(DatedKey { key, made: now })
     }
 

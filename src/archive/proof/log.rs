@@ -4,16 +4,15 @@
 //! among the [keys](super::keys), then in the log. What a machine that stopped has left beyond the checkpoint is written
 //! anew. On the first day that differs from that of the key, an entry names the next key: see [`super`].
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::disk::Disk;
 use super::keys::{DatedKey, Keys};
 use super::merkle::Hash;
 use super::note::{Checkpoint, Note, is_name};
 use super::tiles::{Kind, LEVELS, MAX_ENTRY, Reader, Tile, WIDTH, read_checkpoint, root};
+use crate::archive::disk;
 use crate::time::Wall;
 
 #[derive(Debug)]
@@ -21,7 +20,6 @@ pub struct Log {
     dir: PathBuf,
     origin: String,
     keys: Keys,
-    disk: Disk,
     /// What the files say; `None` after an error, when they have to be read again.
     state: Option<State>,
 }
@@ -44,27 +42,15 @@ impl Log {
     /// # Errors
     /// When the log is not as it was signed last, when its private key is missing, and when somebody else has it open.
     pub fn open(dir: &Path, keys: &Path, origin: &str, now: Wall) -> Result<Self, Error> {
-        Self::open_on(Disk::default(), dir, keys, origin, now)
-    }
-
-    pub(super) fn open_on(
-        disk: Disk,
-        dir: &Path,
-        keys: &Path,
-        origin: &str,
-        now: Wall,
-    ) -> Result<Self, Error> {
         if !is_name(origin) {
             return Err(Error::Name(origin.to_owned()));
         }
-        let keys = Keys::open(keys, origin, &disk)?;
-        let made = disk.create_dir(dir, 0o750);
-        made.map_err(|error| Error::Io(dir.to_owned(), error))?;
+        let keys = Keys::open(keys, origin)?;
+        disk::create_directory(dir, disk::DIRECTORY)?;
         let mut log = Self {
             dir: dir.to_owned(),
             origin: origin.to_owned(),
             keys,
-            disk,
             state: None,
         };
         log.state = Some(log.load(now)?);
@@ -87,7 +73,7 @@ impl Log {
             let next = self
                 .keys
                 .next()?
-                .map_or_else(|| self.keys.make_next(now, &self.disk), Ok)?;
+                .map_or_else(|| self.keys.make_next(now), Ok)?;
             let named = self.key_entry(&state, &next, &state.key);
             self.write(&mut state, &named)?;
             state = self.load(now)?;
@@ -155,7 +141,7 @@ impl Log {
         let key = self
             .keys
             .current()?
-            .map_or_else(|| self.keys.make_current(now, &self.disk), Ok)?;
+            .map_or_else(|| self.keys.make_current(now), Ok)?;
         let entry = Checkpoint {
             origin: self.origin.clone(),
             size: 0,
@@ -188,7 +174,7 @@ impl Log {
         };
         // The current one is overwritten, in part at worst, if the machine stopped during the switch.
         if self.keys.next()?.as_ref().is_some_and(is_named) {
-            self.keys.switch(&self.disk)?;
+            self.keys.switch()?;
         }
         self.keys
             .current()?
@@ -239,24 +225,11 @@ impl Log {
     }
 
     fn write(&self, state: &mut State, entry: &[u8]) -> Result<(), Error> {
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |error| Error::Io(path, error)
-        };
         let files = state.push(entry);
-        let mut dirs = BTreeSet::new();
         for (tile, octets) in &files {
             let path = self.dir.join(tile.path());
-            let dir = path.parent().unwrap_or(&self.dir).to_owned();
-            self.disk.create_dir(&dir, 0o750).map_err(at(&dir))?;
-            let replaced = self
-                .disk
-                .replace(&path, octets, &self.dir.join("new"), 0o640);
-            replaced.map_err(at(&path))?;
-            dirs.insert(dir);
-        }
-        for dir in &dirs {
-            self.disk.sync(dir).map_err(at(dir))?;
+            disk::create_directory(path.parent().unwrap_or(&self.dir), disk::DIRECTORY)?;
+            self.replace(&path, octets)?;
         }
         let checkpoint = Checkpoint {
             origin: self.origin.clone(),
@@ -265,27 +238,29 @@ impl Log {
             next: None,
         };
         state.note = Note::sign(checkpoint.to_string(), &state.key.key);
-        self.keys
-            .replace("checkpoint", &state.note.to_string(), &self.disk)?;
+        self.keys.replace("checkpoint", &state.note.to_string())?;
         self.publish(&state.note)?;
         // The partial ones before a full one are of no more use, and do no harm.
         for (tile, _) in files.iter().filter(|(tile, _)| tile.width == WIDTH) {
             let partial = Tile { width: 1, ..*tile }.path();
             if let Some(dir) = partial.parent() {
-                let _ = self.disk.remove(&self.dir.join(dir));
+                let _ = disk::remove(&self.dir.join(dir));
             }
         }
         Ok(())
     }
 
     fn publish(&self, note: &Note) -> Result<(), Error> {
-        let path = self.dir.join("checkpoint");
-        let by = self.dir.join("new");
-        let replaced = self
-            .disk
-            .replace(&path, note.to_string().as_bytes(), &by, 0o640);
-        let replaced = replaced.and_then(|()| self.disk.sync(&self.dir));
-        replaced.map_err(|error| Error::Io(path, error))
+        self.replace(&self.dir.join("checkpoint"), note.to_string().as_bytes())
+    }
+
+    fn replace(&self, path: &Path, octets: &[u8]) -> Result<(), Error> {
+        Ok(disk::replace(
+            path,
+            &self.dir.join("new"),
+            octets,
+            disk::FILE,
+        )?)
     }
 
     fn no_key(&self) -> Error {
@@ -366,12 +341,6 @@ pub(super) mod tests {
 
     use super::super::note::PrivateKey;
     use super::*;
-
-    impl Log {
-        pub(in super::super) const fn disk(&self) -> &Disk {
-            &self.disk
-        }
-    }
 
     /// Writes a log of these entries over that in `dir`, as somebody does who has one key.
     pub(in super::super) fn write(dir: &Path, entries: &[Vec<u8>], key: &PrivateKey) {

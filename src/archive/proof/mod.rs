@@ -24,7 +24,6 @@ pub mod timestamp;
 pub mod verify;
 pub mod witness;
 
-mod disk;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -32,6 +31,8 @@ mod tests;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use super::disk;
 
 /// Why a log cannot be read or written.
 #[derive(Debug)]
@@ -84,6 +85,12 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+impl From<disk::Error> for Error {
+    fn from(disk::Error(path, error): disk::Error) -> Self {
+        Self::Io(path, error)
+    }
+}
 
 /// As `sha256sum` prints it.
 pub(super) fn hex(hash: &merkle::Hash) -> String {

@@ -12,9 +12,9 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::disk::Disk;
 use super::merkle::Hash;
 use super::{Error, tiles};
+use crate::archive::disk;
 use crate::time::Wall;
 
 /// The directory below that of the log.
@@ -96,24 +96,19 @@ impl Token {
 /// # Errors
 /// When a file cannot be written; what is half done goes the next time.
 pub fn store(log: &Path, size: u64, note: &str, answer: &[u8]) -> Result<(), Error> {
-    let (disk, directory) = (Disk::default(), log.join(DIRECTORY));
+    let directory = log.join(DIRECTORY);
     let at = |error| Error::Io(directory.clone(), error);
-    disk.create_dir(&directory, 0o750).map_err(at)?;
+    disk::create_directory(&directory, disk::DIRECTORY)?;
     for entry in fs::read_dir(&directory).map_err(at)? {
         let path = entry.map_err(at)?.path();
         let is_answer = path.extension().is_some_and(|extension| extension == "tsr");
         if is_answer && !path.with_extension("checkpoint").exists() {
-            disk.remove(&path).map_err(at)?;
+            disk::remove(&path)?;
         }
     }
     for (kind, octets) in [(Kind::Answer, answer), (Kind::Checkpoint, note.as_bytes())] {
-        let replaced = disk.replace(
-            &log.join(kind.path(size)),
-            octets,
-            &directory.join("new"),
-            0o640,
-        );
-        replaced.and_then(|()| disk.sync(&directory)).map_err(at)?;
+        let (path, by) = (log.join(kind.path(size)), directory.join("new"));
+        disk::replace(&path, &by, octets, disk::FILE)?;
     }
     Ok(())
 }

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
 
+use crate::archive::disk::{self, Output};
 use crate::archive::proof::rows::RowTree;
 use crate::archive::row::{Key, Millis, Row};
-use crate::archive::spool::{Cursor, Error, Output, RunInfo, RunWriter, prefix};
+use crate::archive::spool::{Cursor, Error, RunInfo, RunWriter, prefix};
 use crate::archive::table::{self, Writer};
 use crate::archive::tree::{ArchivedGap, Name, Partition, Seal, SealedFile};
 use crate::session::{Gap, GapCause};
@@ -62,7 +63,7 @@ pub struct FileWriter {
 impl FileWriter {
     pub fn create(path: &Path, gateway: &str) -> Result<Self, Error> {
         let out = Hashed {
-            out: BufWriter::with_capacity(1 << 18, Output::create(path)?),
+            out: BufWriter::with_capacity(1 << 18, Output::create(path, disk::FILE)?),
             context: Context::new(&SHA256),
         };
         Ok(Self {

@@ -12,8 +12,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Output, rename, sync_directory};
 use super::{Error, Place};
+use crate::archive::disk::{self, Output, rename, sync_directory};
 use crate::archive::row::Millis;
 use crate::archive::tree::{ArchivedGap, Seal};
 
@@ -139,7 +139,7 @@ impl RunInfo {
 /// [`sync_directory`] the new one is in place, but a loss of power may bring the old one back.
 pub fn begin(directory: &Path, manifest: &Manifest) -> Result<Output, Error> {
     let new = directory.join("journal.new");
-    let mut journal = Output::create(&new)?;
+    let mut journal = Output::create(&new, disk::FILE)?;
     let frame = frame(&Head::Begin(Box::new(manifest.clone())), &[])?;
     journal.append(&frame).map_err(Error::io(&new))?;
     // Now the disk also has the names of the files that the manifest refers to.

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::disk::Output;
+use crate::archive::disk::{self, Output};
 use crate::archive::row::{Key, Row};
 use crate::archive::tree::Partition;
 use crate::archive::wanted::Wanted;
@@ -72,7 +72,7 @@ impl RunWriter {
     pub fn create(path: &Path) -> Result<Self, Error> {
         Ok(Self {
             path: path.into(),
-            out: BufWriter::with_capacity(1 << 18, Output::create(path)?),
+            out: BufWriter::with_capacity(1 << 18, Output::create(path, disk::FILE)?),
             block: Vec::new(),
             entry: None,
             index: Vec::new(),

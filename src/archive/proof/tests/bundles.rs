@@ -3,6 +3,7 @@
 use super::super::bundle::{Bundle, Flaw};
 use super::super::rows::{RowPath, RowProof, RowTree};
 use super::*;
+use crate::archive::disk::faults::bits;
 use crate::archive::row::Row;
 use crate::wire::samples::{delete, snat};
 
@@ -60,7 +61,7 @@ fn any_flipped_bit_of_a_bundle_is_found() {
     let bundle = Bundle::make(&place.reader(), indices[1], Some(proof(3)))
         .unwrap()
         .to_string();
-    for bit in 0..bundle.len() * 8 {
+    for bit in bits(bundle.len()) {
         let mut octets = bundle.as_bytes().to_vec();
         octets[bit / 8] ^= 1 << (bit % 8);
         let read = String::from_utf8(octets).ok();

@@ -2,46 +2,49 @@
 
 use proptest::prelude::*;
 
-use super::super::disk::Disk;
-use super::super::disk::faults::Faults;
 use super::*;
+use crate::archive::disk::faults::{self, Fault};
 
-/// Opens the log and appends entries of three days until the machine stops after some operations. Returns whether it
+/// How the machine stops.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    /// The process ends, and the machine goes on.
+    Process,
+    /// What was not synced is lost.
+    Power,
+    /// So is all of it but the first half of the changes of names.
+    PowerButSomeNames,
+}
+
+const STOPS: [Stop; 3] = [Stop::Process, Stop::Power, Stop::PowerButSomeNames];
+
+/// Opens the log and appends entries of three days until the machine stops at an operation, from 1 on. Returns whether it
 /// stopped; `accepted` gets the entries whose append returned.
 fn run(
     place: &Place,
     first_day: u64,
-    left: Option<u32>,
-    loses_names: bool,
+    operation: u64,
+    stop: Stop,
     accepted: &mut Vec<String>,
 ) -> bool {
-    let limbo = tempfile::tempdir_in(place.0.path()).unwrap();
-    let faults = Faults {
-        left: left.into(),
-        limbo: loses_names.then(|| limbo.path().to_owned()),
-        ..Faults::default()
-    };
-    let log = Log::open_on(
-        Disk { faults },
-        &place.log(),
-        &place.keys(),
-        ORIGIN,
-        at(first_day, 0),
-    );
-    let Ok(mut log) = log else { return true };
-    for (day, secs) in [
-        (first_day, 1),
-        (first_day, 2),
-        (first_day + 1, 1),
-        (first_day + 2, 1),
-    ] {
-        let entry = entry(day, secs);
-        if log.append(entry.as_bytes(), at(day, secs)).is_err() {
-            return true;
+    faults::begin(operation, Fault::End);
+    let opened = Log::open(&place.log(), &place.keys(), ORIGIN, at(first_day, 0));
+    let _ = opened.and_then(|mut log| {
+        for (day, secs) in [(0, 1), (0, 2), (1, 1), (2, 1)] {
+            let day = first_day + day;
+            let entry = entry(day, secs);
+            log.append(entry.as_bytes(), at(day, secs))?;
+            accepted.push(entry);
         }
-        accepted.push(entry);
+        Ok(())
+    });
+    let has_stopped = faults::end();
+    match stop {
+        Stop::Process => {}
+        Stop::Power => faults::lose_power(place.0.path(), |_| 0),
+        Stop::PowerButSomeNames => faults::lose_power(place.0.path(), |names| names / 2),
     }
-    false
+    has_stopped
 }
 
 /// Checks that the log has what was accepted, and besides at most one entry per stop, and goes on.
@@ -72,13 +75,14 @@ fn assert_whole(place: &Place, accepted: &[String], stops: usize) {
 
 #[test]
 fn a_machine_that_stops_at_any_operation_loses_nothing_that_was_accepted() {
-    for loses_names in [false, true] {
-        for left in 0.. {
+    // Each operation in one of the ways, at least.
+    for (first, stop) in (1..).zip(STOPS) {
+        for operation in faults::operations(first, STOPS.len()) {
             let (place, mut accepted) = (Place::new(), Vec::new());
-            let has_stopped = run(&place, 0, Some(left), loses_names, &mut accepted);
+            let has_stopped = run(&place, 0, operation, stop, &mut accepted);
             assert_whole(&place, &accepted, 1);
             if !has_stopped {
-                assert!(left > 50, "{left}");
+                assert!(operation > 100, "only {operation} operations");
                 break;
             }
         }
@@ -90,11 +94,11 @@ proptest! {
 
     #[test]
     fn so_does_one_that_stops_again_and_again(
-        stops in prop::collection::vec((0_u32..90, any::<bool>()), 2..5),
+        stops in prop::collection::vec((1_u64..200, prop::sample::select(&STOPS)), 2..5),
     ) {
         let (place, mut accepted) = (Place::new(), Vec::new());
-        for (run_number, &(left, loses_names)) in (0..).zip(&stops) {
-            run(&place, run_number * 3, Some(left), loses_names, &mut accepted);
+        for (run_number, &(operation, stop)) in (0..).zip(&stops) {
+            run(&place, run_number * 3, operation, stop, &mut accepted);
         }
         assert_whole(&place, &accepted, stops.len());
     }
@@ -104,13 +108,12 @@ proptest! {
 fn an_append_that_failed_can_be_tried_again() {
     let place = Place::new();
     drop(place.open(at(0, 0)));
-    for left in 0..12 {
-        let disk = Disk::default();
-        let mut log = Log::open_on(disk, &place.log(), &place.keys(), ORIGIN, at(0, 0)).unwrap();
-        log.disk().faults.left.set(Some(left));
-        let entry = entry(0, left.into());
+    for operation in 1..=20 {
+        let mut log = place.open(at(0, 0));
+        faults::begin(operation, Fault::End);
+        let entry = entry(0, operation);
         log.append(entry.as_bytes(), at(0, 1)).unwrap_err();
-        log.disk().faults.left.set(None);
+        faults::end();
         let reader = log.reader(at(0, 1)).unwrap();
         if reader.entry(reader.size() - 1).unwrap() != entry.as_bytes() {
             log.append(entry.as_bytes(), at(0, 1)).unwrap();

@@ -2,6 +2,7 @@
 
 use super::super::note::tests::key;
 use super::*;
+use crate::archive::disk::faults::bits;
 
 /// The faults that the check finds after `tamper`, by file.
 fn faults(tamper: impl FnOnce(&Path)) -> Vec<(String, Fault)> {
@@ -35,7 +36,7 @@ fn any_flipped_bit_is_found_in_its_file() {
     for file in files(&root) {
         let octets = fs::read(&file).unwrap();
         let name = file.strip_prefix(&root).unwrap();
-        for bit in 0..octets.len() * 8 {
+        for bit in bits(octets.len()) {
             let mut flipped = octets.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(&file, flipped).unwrap();

@@ -17,7 +17,7 @@ fn spool() -> (TempDir, Vec<Entry>) {
     (root, log)
 }
 
-/// The file with each of its bits flipped, one at a time, and cut to each length.
+/// The file with its [bits](faults::bits) flipped, one at a time, and cut to each length.
 fn damaged(path: &Path) -> impl Iterator<Item = Vec<u8>> {
     let octets = fs::read(path).unwrap();
     let flipped = |(octets, bit): (Vec<u8>, usize)| {
@@ -25,7 +25,7 @@ fn damaged(path: &Path) -> impl Iterator<Item = Vec<u8>> {
         octets[bit / 8] ^= 1 << (bit % 8);
         octets
     };
-    let bits = (0..octets.len() * 8).map({
+    let bits = faults::bits(octets.len()).map({
         let octets = octets.clone();
         move |bit| flipped((octets.clone(), bit))
     });

@@ -101,8 +101,7 @@ fn consistent(reader: &Reader) -> Option<bool> {
 }
 
 fn at_every_operation(fault: Fault, first: u64, reboot: impl Fn(&Path)) {
-    let (first, step) = std::env::var("NATTRAIL_FAULTS").map_or((first, 7), |_| (1, 1));
-    for at in (first..).step_by(step) {
+    for at in faults::operations(first, 7) {
         let root = TempDir::new().unwrap();
         filled(root.path());
         faults::begin(at, fault);

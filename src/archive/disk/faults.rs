@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use super::disk::Step;
+use super::Step;
 
 thread_local! {
     static DISK: RefCell<Disk> = RefCell::default();
@@ -42,8 +42,25 @@ struct Undo {
 enum Operation {
     Create(PathBuf),
     CreateDirectory(PathBuf),
-    Remove(PathBuf, Vec<u8>),
+    /// The files, and what was in them.
+    Remove(Vec<(PathBuf, Vec<u8>)>),
     Rename(PathBuf, PathBuf, Option<Vec<u8>>),
+}
+
+/// The operations to stop at: each `step`-th from `first` on, or every one where `NATTRAIL_FAULTS` is set.
+pub fn operations(first: u64, step: usize) -> impl Iterator<Item = u64> {
+    let (first, step) = if tries_all() { (1, 1) } else { (first, step) };
+    (first..).step_by(step)
+}
+
+/// The bits to flip: one of each octet, or every one where `NATTRAIL_FAULTS` is set.
+pub fn bits(octets: usize) -> impl Iterator<Item = usize> {
+    (0..octets * 8).filter(|bit| bit % 8 == bit / 8 % 8 || tries_all())
+}
+
+/// Whether a test tries all that can go wrong, and not some in turn.
+pub fn tries_all() -> bool {
+    std::env::var_os("NATTRAIL_FAULTS").is_some()
 }
 
 /// Forgets all that was, and makes operation `at` (from 1 on) fail.
@@ -87,7 +104,12 @@ pub fn lose_power(root: &Path, kept: impl Fn(usize) -> usize) {
         match undo.operation {
             Operation::Create(path) => drop(fs::remove_file(path)),
             Operation::CreateDirectory(path) => drop(fs::remove_dir_all(path)),
-            Operation::Remove(path, octets) => drop(fs::write(path, octets)),
+            Operation::Remove(files) => {
+                for (path, octets) in files {
+                    path.parent().map(fs::create_dir_all);
+                    let _ = fs::write(path, octets);
+                }
+            }
             Operation::Rename(from, to, old) => {
                 let _ = fs::rename(&to, from);
                 old.map(|octets| fs::write(to, octets));
@@ -126,21 +148,14 @@ impl Disk {
                 self.unsynced.remove(&file.metadata()?.ino());
             }
             Step::SyncDirectory(path) => self.names.retain(|undo| undo.directory != path),
-            Step::Create(path) if path.exists() => {
-                let file = File::open(path)?;
-                let inode = file.metadata()?.ino();
-                self.unsynced
-                    .entry(inode)
-                    .or_insert_with(|| contents(&file));
-            }
             Step::Create(path) => self.note(path, Operation::Create(path.into())),
             Step::CreateDirectory(path) => {
                 self.note(path, Operation::CreateDirectory(path.into()));
             }
             Step::Remove(path) => {
-                if let Ok(octets) = fs::read(path) {
-                    self.note(path, Operation::Remove(path.into(), octets));
-                }
+                let mut removed = Vec::new();
+                files(path, &mut removed);
+                self.note(path, Operation::Remove(removed));
             }
             Step::Rename(from, to) => {
                 let old = fs::read(to).ok();
@@ -164,6 +179,14 @@ fn contents(file: &File) -> Vec<u8> {
     let mut octets = vec![0; length as usize];
     drop(file.read_exact_at(&mut octets, 0));
     octets
+}
+
+/// A file, or all below a directory.
+fn files(path: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        files(&entry.path(), found);
+    }
+    found.extend(fs::read(path).map(|octets| (path.to_owned(), octets)));
 }
 
 fn restore(directory: &Path, unsynced: &mut HashMap<u64, Vec<u8>>) {
