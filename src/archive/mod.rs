@@ -11,6 +11,7 @@ pub mod answer;
 pub mod audit;
 pub mod evidence;
 pub mod follow;
+mod gather;
 pub mod proof;
 pub mod question;
 pub mod report;

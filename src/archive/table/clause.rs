@@ -53,7 +53,13 @@ impl Clause {
         });
         let protocol = wanted.protocol.map(|protocol| protocol.0.into());
         let alive = u128::from(wanted.alive.start().get())..=u128::from(wanted.alive.end().get());
+        let dnat = wanted.has_dnat.then(|| Self::Cell {
+            columns: vec![POST_DST, POST_DST + 1],
+            range: 0..=u128::MAX,
+        });
         let clauses = [
+            // The page index tells where there is any.
+            dnat,
             host(&[POST_SRC], wanted.post_src),
             is(&[POST_SPORT], wanted.post_sport.map(Into::into)),
             subscriber,
