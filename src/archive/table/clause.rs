@@ -116,6 +116,16 @@ impl Clause {
         }
     }
 
+    /// Whether the footer says that every row of the group meets it.
+    pub fn holds_in_all(&self, group: &RowGroupMetaData) -> bool {
+        let Self::Alive(alive) = self else {
+            return false;
+        };
+        let began = extremes(group, START).is_some_and(|(_, most)| most <= *alive.end());
+        let ended = extremes(group, END).is_some_and(|(least, _)| least >= *alive.start());
+        began && ended
+    }
+
     /// Whether a row of the group can meet it, by its bloom filters.
     pub fn passes_bloom_filters(
         &self,
@@ -174,18 +184,16 @@ impl Clause {
             );
         }
         rows.sort_unstable_by_key(|rows| rows.start);
-        Some(merge(rows, 0))
+        Some(merge(rows))
     }
 }
 
-/// Sorted ranges, with those as one that have no more than `gap` rows between them.
-pub fn merge(ranges: Vec<Range<usize>>, gap: usize) -> Vec<Range<usize>> {
+/// Sorted ranges, with those as one that overlap or follow each other.
+fn merge(ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     let mut merged: Vec<Range<usize>> = Vec::new();
     for range in ranges {
         match merged.last_mut() {
-            Some(last) if range.start <= last.end.saturating_add(gap) => {
-                last.end = last.end.max(range.end)
-            }
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
             _ => merged.push(range),
         }
     }
