@@ -149,8 +149,20 @@ fn main() {
     for count in [1, 2.min(all), all].into_iter().collect::<BTreeSet<_>>() {
         let (files, sources) = (&files[..count], archive(dir.path(), &files[..count]));
         ask("address, port, proto, time", files, &sources, samples, &who);
-        ask("an address that has none", files, &sources, samples, &elsewhere);
-        ask("subscriber, whole hours", files, &sources, samples, &subscriber);
+        ask(
+            "an address that has none",
+            files,
+            &sources,
+            samples,
+            &elsewhere,
+        );
+        ask(
+            "subscriber, whole hours",
+            files,
+            &sources,
+            samples,
+            &subscriber,
+        );
         if count == 1 {
             ask("server, port, time", files, &sources, few, &server);
         }

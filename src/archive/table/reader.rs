@@ -16,7 +16,8 @@ use parquet::file::page_index::index_reader::decode_column_index;
 
 use super::clause::{Clause, has_only_nulls, intersect};
 use super::columns::{
-    self, COUNT, Cell, DESCRIPTOR, GATEWAY_KEY, PAGE_ROWS, SINCE_KEY, UNTIL_KEY, VERSION, VERSION_KEY,
+    self, COUNT, Cell, DESCRIPTOR, GATEWAY_KEY, PAGE_ROWS, SINCE_KEY, UNTIL_KEY, VERSION,
+    VERSION_KEY,
 };
 use super::page::Pages;
 use super::source::{Cells, Source};
