@@ -12,6 +12,7 @@ pub mod audit;
 mod disk;
 pub mod evidence;
 pub mod follow;
+mod gather;
 pub mod proof;
 pub mod question;
 pub mod report;

@@ -32,6 +32,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime};
 
+use super::gather::gather;
 use super::proof::merkle::Hash;
 use super::row::{Millis, Row};
 use crate::session::{Gap, GapCause};
@@ -187,8 +188,14 @@ impl Tree {
     /// # Errors
     /// When a record cannot be read, or is not one.
     pub fn seals(&self, interval: &RangeInclusive<Millis>) -> io::Result<Vec<Seal>> {
-        let files = self.seal_files(interval)?;
-        files.iter().map(|(_, path)| read_seal(path)).collect()
+        let (files, mut seals) = (self.seal_files(interval)?, Vec::new());
+        gather(
+            files.len(),
+            |place, each| each((place, read_seal(&files[place].1))),
+            &mut |seal| seals.push(seal),
+        );
+        seals.sort_unstable_by_key(|(place, _)| *place);
+        seals.into_iter().map(|(_, seal)| seal).collect()
     }
 
     /// The files of one partition.

@@ -19,10 +19,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use nattrail::archive::question::{Endpoint, Question, Subject};
 use nattrail::archive::report::Day;
 use nattrail::archive::row::{Millis, Row};
 use nattrail::archive::sources::Sources;
-use nattrail::archive::table::{Table, Writer};
+use nattrail::archive::table::Writer;
 use nattrail::archive::wanted::Wanted;
 use nattrail::config::{Config, Prefix};
 use rustix::fs::{Advice, fadvise};
@@ -108,53 +109,85 @@ fn main() {
         "", "files", "rows", "warm", "worst", "cold", "worst"
     );
     let all = files.len();
-    let who = |row: &Row| Wanted {
-        protocol: Some(row.protocol),
-        post_src: Some(row.post.src),
-        post_sport: Some(row.post.src_port),
-        ..Wanted::alive(row.end..=row.end)
+    let public = |row: &Row, address| {
+        let subject = Subject::Public {
+            at: Endpoint {
+                address,
+                port: Some(row.post.src_port),
+            },
+            to: None,
+        };
+        let question = Question {
+            subject,
+            protocol: Some(row.protocol),
+            time: row.end..=row.end,
+            skew: Duration::ZERO,
+        };
+        question.selections()
     };
-    let elsewhere = |row: &Row| Wanted {
-        post_src: Some([192, 0, 2, 1].into()),
-        ..who(row)
+    let who = |row: &Row| public(row, row.post.src);
+    let elsewhere = |row: &Row| public(row, [192, 0, 2, 1].into());
+    let subscriber = |row: &Row| {
+        vec![Wanted {
+            pre_src: Some(Prefix {
+                address: row.pre.src,
+                length: 32,
+            }),
+            ..Wanted::alive(Millis::default()..=Millis::MAX)
+        }]
     };
-    let subscriber = |row: &Row| Wanted {
-        pre_src: Some(Prefix {
-            address: row.pre.src,
-            length: 32,
-        }),
-        ..Wanted::alive(Millis::default()..=Millis::MAX)
-    };
-    let server = |row: &Row| Wanted {
-        post_dst: Some(row.post.dst),
-        post_dport: Some(row.post.dst_port),
-        ..Wanted::alive(row.end..=row.end)
+    let server = |row: &Row| {
+        vec![Wanted {
+            post_dst: Some(row.post.dst),
+            post_dport: Some(row.post.dst_port),
+            ..Wanted::alive(row.end..=row.end)
+        }]
     };
     let samples = &written.samples;
     let few = &samples[..samples.len().min(5)];
     // At most two files of an hour have the sessions of a moment.
     for count in [1, 2.min(all), all].into_iter().collect::<BTreeSet<_>>() {
-        let files = &files[..count];
-        ask("address, port, proto, time", files, samples, &who);
-        ask("an address that has none", files, samples, &elsewhere);
-        ask("subscriber, whole hours", files, samples, &subscriber);
+        let (files, sources) = (&files[..count], archive(dir.path(), &files[..count]));
+        ask("address, port, proto, time", files, &sources, samples, &who);
+        ask(
+            "an address that has none",
+            files,
+            &sources,
+            samples,
+            &elsewhere,
+        );
+        ask(
+            "subscriber, whole hours",
+            files,
+            &sources,
+            samples,
+            &subscriber,
+        );
+        if count == 1 {
+            ask("server, port, time", files, &sources, few, &server);
+        }
     }
-    ask("server, port, time", &files[..1], few, &server);
-    report(&files, dir.path(), &options);
+    report(&archive(dir.path(), &files), &options);
 }
 
-/// The sums of a day that has all files.
-fn report(files: &[PathBuf], root: &Path, options: &Options) {
+/// An archive that has these files.
+fn archive(dir: &Path, files: &[PathBuf]) -> Sources {
+    let root = dir.join(files.len().to_string());
     let folder = root.join("sessions/date=2026-11-20/hour=14");
     fs::create_dir_all(&folder).unwrap();
     for (index, file) in files.iter().enumerate() {
         let name = format!("gw-1-20261120T000000Z-20261120T150000Z-{index}-1.parquet");
-        fs::hard_link(file, folder.join(name)).unwrap();
+        // The archive of all files may be there already.
+        let _ = fs::hard_link(file, folder.join(name));
     }
     let mut config = Config::default();
     config.pending.database = root.join("none");
-    config.archive.directory = root.to_owned();
-    let sources = Sources::new(&config, &[]).unwrap();
+    config.archive.directory = root;
+    Sources::new(&config, &[]).unwrap()
+}
+
+/// The sums of a day that has all files.
+fn report(sources: &Sources, options: &Options) {
     let mut found = None;
     let time = cpu_time(|| {
         let day = Day::parse("2026-11-20").unwrap();
@@ -162,7 +195,7 @@ fn report(files: &[PathBuf], root: &Path, options: &Options) {
     });
     let (totals, holdings) = found.unwrap();
     assert!(holdings.problems.is_empty(), "{:?}", holdings.problems);
-    let rate = (options.sessions * files.len() as u64) as f64 / time.as_secs_f64() / 1e6;
+    let rate = (options.sessions * u64::from(options.files)) as f64 / time.as_secs_f64() / 1e6;
     println!(
         "\nreport of a day: {rate:.2} million sessions a second of CPU, {} of them; at most {} ports of TCP in a minute",
         totals.sessions, totals.addresses[0].ports[0].peak
@@ -170,14 +203,20 @@ fn report(files: &[PathBuf], root: &Path, options: &Options) {
 }
 
 /// Prints the median and the longest time of an answer.
-fn ask(name: &str, files: &[PathBuf], samples: &[Row], wanted: &dyn Fn(&Row) -> Wanted) {
+fn ask(
+    name: &str,
+    files: &[PathBuf],
+    sources: &Sources,
+    samples: &[Row],
+    wanted: &dyn Fn(&Row) -> Vec<Wanted>,
+) {
     let mut most = 0;
     let mut times = |prepare: &dyn Fn(&Path)| {
         let mut times: Vec<_> = samples
             .iter()
             .map(|row| {
                 files.iter().for_each(|file| prepare(file));
-                let (rows, time) = answer(files, &wanted(row));
+                let (rows, time) = answer(sources, &wanted(row));
                 most = most.max(rows);
                 time.as_secs_f64() * 1e3
             })
@@ -195,12 +234,12 @@ fn ask(name: &str, files: &[PathBuf], samples: &[Row], wanted: &dyn Fn(&Row) -> 
     );
 }
 
-fn answer(files: &[PathBuf], wanted: &Wanted) -> (u64, Duration) {
-    let (begin, mut rows) = (Instant::now(), 0);
-    for file in files {
-        let mut table = Table::open(file).unwrap();
-        table.find(wanted, &mut |_| rows += 1).unwrap();
+fn answer(sources: &Sources, wanted: &[Wanted]) -> (u64, Duration) {
+    let (begin, mut rows, mut problems) = (Instant::now(), 0, Vec::new());
+    for source in &mut sources.open() {
+        source.find(wanted, &mut |_| rows += 1, &mut problems);
     }
+    assert!(problems.is_empty(), "{problems:?}");
     (rows, begin.elapsed())
 }
 

@@ -4,13 +4,14 @@
 //! one of them, or in both. If the archive puts another file in the place of one that is to be read, all of it is read
 //! anew; what comes twice counts once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::database::{self, Heard};
 use crate::archive::answer::{Coverage, Found, Source};
+use crate::archive::gather::gather;
 use crate::archive::row::{Millis, Row};
 use crate::archive::spool::Reader;
 use crate::archive::table::{self, Table};
@@ -83,40 +84,60 @@ impl<'a> Directory<'a> {
                 is_open: false,
             });
         };
-        let mut tables: HashMap<PathBuf, (Table, Rc<str>)> = HashMap::new();
+        let mut paths: BTreeMap<PathBuf, Vec<&Wanted>> = BTreeMap::new();
         for wanted in wanted {
             if let Some(gateway) = self.gateway(Some(reader)) {
                 let found = reader.find(wanted, &mut |row| hand(&gateway, row));
                 problems.extend(found.err().map(|error| error.to_string()));
             }
-            let paths = match reader.sessions(&wanted.alive) {
-                Ok(paths) => paths,
-                Err(error) => {
-                    problems.push(error.to_string());
-                    continue;
-                }
-            };
-            for path in paths {
-                if !tables.contains_key(&path) {
-                    match Table::open(&path) {
-                        Ok(table) => {
-                            let gateway = Rc::from(table.gateway());
-                            tables.insert(path.clone(), (table, gateway));
-                        }
-                        Err(error) if is_gone(&error) => return true,
-                        Err(error) => {
-                            problems.push(explain(&path, &error));
-                            continue;
-                        }
-                    }
-                }
-                if let Some((table, gateway)) = tables.get_mut(&path) {
-                    let found = table.find(wanted, &mut |row| hand(gateway, row));
-                    problems.extend(found.err().map(|error| explain(&path, &error)));
-                }
+            match reader.sessions(&wanted.alive) {
+                Ok(found) => found
+                    .into_iter()
+                    .for_each(|path| paths.entry(path).or_default().push(wanted)),
+                Err(error) => problems.push(error.to_string()),
             }
         }
-        false
+        let paths: Vec<_> = paths.into_iter().collect();
+        let (mut gateways, mut is_gone) = (HashMap::new(), false);
+        gather(
+            paths.len(),
+            |place, each| {
+                let (path, wanted) = &paths[place];
+                find(path, wanted, &mut |find| each((place, find)));
+            },
+            &mut |(place, find)| match find {
+                Find::Gateway(name) => {
+                    gateways.insert(place, Rc::from(name));
+                }
+                Find::Row(row) => hand(&gateways[&place], row),
+                Find::Problem(problem) => problems.push(problem),
+                Find::Gone => is_gone = true,
+            },
+        );
+        is_gone
+    }
+}
+
+/// What comes of a file.
+enum Find {
+    /// The first of all.
+    Gateway(String),
+    Row(Row),
+    Problem(String),
+    Gone,
+}
+
+fn find(path: &Path, wanted: &[&Wanted], each: &mut dyn FnMut(Find)) {
+    let mut table = match Table::open(path) {
+        Ok(table) => table,
+        Err(error) if is_gone(&error) => return each(Find::Gone),
+        Err(error) => return each(Find::Problem(explain(path, &error))),
+    };
+    each(Find::Gateway(table.gateway().to_owned()));
+    for wanted in wanted {
+        if let Err(error) = table.find(wanted, &mut |row| each(Find::Row(row))) {
+            each(Find::Problem(explain(path, &error)));
+        }
     }
 }
 

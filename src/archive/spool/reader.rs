@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::journal::{self, Manifest};
 use super::run::{Cursor, Run};
 use super::{Error, Place, run_path, sealed_path};
+use crate::archive::gather::gather;
 use crate::archive::row::{Millis, Row};
 use crate::archive::tree::{ArchivedGap, Seal, Tree};
 use crate::archive::wanted::Wanted;
@@ -99,9 +100,20 @@ impl Reader {
                 each(row);
             }
         });
-        for run in self.spool.iter().flat_map(|spool| &spool.runs) {
-            result = result.and(run.find(wanted, each));
-        }
+        let runs = self.spool.as_ref().map_or(&[][..], |spool| &spool.runs);
+        gather(
+            runs.len(),
+            |place, each| {
+                if let Err(error) = runs[place].find(wanted, &mut |row| each(Ok(row))) {
+                    each(Err(error));
+                }
+            },
+            &mut |found| match found {
+                Ok(row) => each(row),
+                Err(error) if result.is_ok() => result = Err(error),
+                Err(_) => {}
+            },
+        );
         result
     }
 
@@ -218,13 +230,17 @@ impl Reader {
 
 impl Snapshot {
     fn open_runs(&mut self, directory: &Path) -> Result<(), Error> {
-        for run in &self.manifest.runs {
-            match Run::open(&run_path(directory, run.number)) {
+        let runs = &self.manifest.runs;
+        let mut result = Ok(());
+        gather(
+            runs.len(),
+            |place, each| each(Run::open(&run_path(directory, runs[place].number))),
+            &mut |run| match run {
                 Ok(run) => self.runs.push(run),
                 Err(error @ Error::Damaged(..)) => self.damaged = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+                Err(error) => result = Err(error),
+            },
+        );
+        result
     }
 }

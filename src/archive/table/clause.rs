@@ -53,7 +53,13 @@ impl Clause {
         });
         let protocol = wanted.protocol.map(|protocol| protocol.0.into());
         let alive = u128::from(wanted.alive.start().get())..=u128::from(wanted.alive.end().get());
+        let dnat = wanted.has_dnat.then(|| Self::Cell {
+            columns: vec![POST_DST, POST_DST + 1],
+            range: 0..=u128::MAX,
+        });
         let clauses = [
+            // The page index tells where there is any.
+            dnat,
             host(&[POST_SRC], wanted.post_src),
             is(&[POST_SPORT], wanted.post_sport.map(Into::into)),
             subscriber,
@@ -108,6 +114,16 @@ impl Clause {
                 !ended_before && (!begins_after || is_without_start())
             }
         }
+    }
+
+    /// Whether the footer says that every row of the group meets it.
+    pub fn holds_in_all(&self, group: &RowGroupMetaData) -> bool {
+        let Self::Alive(alive) = self else {
+            return false;
+        };
+        let began = extremes(group, START).is_some_and(|(_, most)| most <= *alive.end());
+        let ended = extremes(group, END).is_some_and(|(least, _)| least >= *alive.start());
+        began && ended
     }
 
     /// Whether a row of the group can meet it, by its bloom filters.
@@ -168,18 +184,16 @@ impl Clause {
             );
         }
         rows.sort_unstable_by_key(|rows| rows.start);
-        Some(merge(rows, 0))
+        Some(merge(rows))
     }
 }
 
-/// Sorted ranges, with those as one that have no more than `gap` rows between them.
-pub fn merge(ranges: Vec<Range<usize>>, gap: usize) -> Vec<Range<usize>> {
+/// Sorted ranges, with those as one that overlap or follow each other.
+fn merge(ranges: Vec<Range<usize>>) -> Vec<Range<usize>> {
     let mut merged: Vec<Range<usize>> = Vec::new();
     for range in ranges {
         match merged.last_mut() {
-            Some(last) if range.start <= last.end.saturating_add(gap) => {
-                last.end = last.end.max(range.end)
-            }
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
             _ => merged.push(range),
         }
     }

@@ -14,9 +14,10 @@ use parquet::file::metadata::{
 };
 use parquet::file::page_index::index_reader::decode_column_index;
 
-use super::clause::{Clause, has_only_nulls, intersect, merge};
+use super::clause::{Clause, has_only_nulls, intersect};
 use super::columns::{
-    self, COUNT, DESCRIPTOR, GATEWAY_KEY, PAGE_ROWS, SINCE_KEY, UNTIL_KEY, VERSION, VERSION_KEY,
+    self, COUNT, Cell, DESCRIPTOR, GATEWAY_KEY, PAGE_ROWS, SINCE_KEY, UNTIL_KEY, VERSION,
+    VERSION_KEY,
 };
 use super::page::Pages;
 use super::source::{Cells, Source};
@@ -214,7 +215,8 @@ impl<'a> Group<'a> {
         }
         self.prefetch(&columns, &rows);
         for clause in clauses {
-            if rows.iter().map(Range::len).sum::<usize>() > FEW {
+            let is_worth_it = rows.iter().map(Range::len).sum::<usize>() > FEW;
+            if is_worth_it && !clause.holds_in_all(self.metadata) {
                 rows = self.narrow(&rows, clause)?;
             }
         }
@@ -224,19 +226,34 @@ impl<'a> Group<'a> {
     /// Leaves out those of the rows that do not meet the clause, but for some that are between others.
     fn narrow(&self, rows: &[Range<usize>], clause: &Clause) -> Result<Vec<Range<usize>>, Error> {
         let mut columns = self.columns(clause.columns());
-        let (mut found, mut cells) = (Vec::new(), Vec::new());
+        if matches!(clause, Clause::Cell { .. }) {
+            // The first that is not null counts.
+            columns.retain(Option::is_some);
+        }
+        let (mut found, mut cells) = (Vec::<Range<usize>>::new(), Vec::new());
         for rows in windows(rows) {
-            read_all(&mut columns, &rows, &mut cells)?;
-            let mut row_cells = vec![None; cells.len()];
-            for (place, row) in rows.enumerate() {
-                for (cell, column) in row_cells.iter_mut().zip(&cells) {
-                    *cell = column[place];
+            let mut row_at = rows.start;
+            let mut take = |cells: &[Cell]| {
+                if clause.accepts(cells) {
+                    match found.last_mut() {
+                        Some(Range { end, .. }) if row_at <= *end + GAP => *end = row_at + 1,
+                        _ => found.push(row_at..row_at + 1),
+                    }
                 }
-                if clause.accepts(&row_cells) {
-                    found.push(row..row + 1);
+                row_at += 1;
+            };
+            if let [Some(column)] = columns.as_mut_slice() {
+                column.read(&rows, |cell| take(&[cell]))?;
+            } else {
+                read_all(&mut columns, &rows, &mut cells)?;
+                let mut row_cells = vec![None; cells.len()];
+                for place in 0..rows.len() {
+                    for (cell, column) in row_cells.iter_mut().zip(&cells) {
+                        *cell = column[place];
+                    }
+                    take(&row_cells);
                 }
             }
-            found = merge(found, GAP);
         }
         Ok(found)
     }
@@ -323,13 +340,16 @@ fn read_together(
 pub(super) fn read_all(
     columns: &mut [Option<Cells>],
     rows: &Range<usize>,
-    cells: &mut Vec<Vec<columns::Cell>>,
+    cells: &mut Vec<Vec<Cell>>,
 ) -> Result<(), Error> {
     cells.resize_with(columns.len(), Vec::new);
     for (column, cells) in columns.iter_mut().zip(cells) {
         cells.clear();
         match column {
-            Some(column) => column.read(rows, cells)?,
+            Some(column) => {
+                cells.reserve(rows.len());
+                column.read(rows, |cell| cells.push(cell))?;
+            }
             None => cells.resize(rows.len(), None),
         }
     }

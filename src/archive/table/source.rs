@@ -98,30 +98,30 @@ impl Cells {
         Self { reader, at: 0 }
     }
 
-    /// Appends the cells of rows that are none of those before.
+    /// Gives the cells of rows that are none of those before.
     ///
     /// # Errors
     /// When there are fewer, or they cannot be decoded.
-    pub fn read(&mut self, rows: &Range<usize>, cells: &mut Vec<Cell>) -> Result<(), Error> {
+    pub fn read(&mut self, rows: &Range<usize>, each: impl FnMut(Cell)) -> Result<(), Error> {
         let (skipped, count) = (rows.start - self.at, rows.len());
         self.at = rows.end;
         match &mut self.reader {
             ColumnReader::BoolColumnReader(reader) => {
-                read(reader, skipped, count, cells, |value| Some((*value).into()))
+                read(reader, skipped, count, each, |value| Some((*value).into()))
             }
             ColumnReader::Int32ColumnReader(reader) => {
-                read(reader, skipped, count, cells, |value| {
+                read(reader, skipped, count, each, |value| {
                     Some((*value as u32).into())
                 })
             }
             ColumnReader::Int64ColumnReader(reader) => {
-                read(reader, skipped, count, cells, |value| {
+                read(reader, skipped, count, each, |value| {
                     Some((*value as u64).into())
                 })
             }
             ColumnReader::FixedLenByteArrayColumnReader(reader) => {
                 let number = |octets: &[u8]| octets.try_into().ok().map(u128::from_be_bytes);
-                read(reader, skipped, count, cells, |value| number(value.data()))
+                read(reader, skipped, count, each, |value| number(value.data()))
             }
             _ => Err(Error::Damaged("a column of another type".to_owned())),
         }
@@ -132,7 +132,7 @@ fn read<T: DataType>(
     reader: &mut ColumnReaderImpl<T>,
     skipped: usize,
     count: usize,
-    cells: &mut Vec<Cell>,
+    mut each: impl FnMut(Cell),
     cell: impl Fn(&T::T) -> Cell,
 ) -> Result<(), Error> {
     let (mut levels, mut values) = (Vec::new(), Vec::with_capacity(count));
@@ -146,8 +146,8 @@ fn read<T: DataType>(
         ));
     }
     let mut values = values.iter();
-    if levels.is_empty() {
-        cells.extend(values.map(cell));
+    if levels.len() == values.len() || levels.is_empty() {
+        values.for_each(|value| each(cell(value)));
     } else {
         let mut next = |level| {
             if level == 0 {
@@ -156,7 +156,7 @@ fn read<T: DataType>(
                 values.next().and_then(&cell)
             }
         };
-        cells.extend(levels.into_iter().map(&mut next));
+        levels.into_iter().for_each(|level| each(next(level)));
     }
     Ok(())
 }

@@ -63,6 +63,7 @@ fn question(row: &Row, parts: u16, length: u8) -> Wanted {
         pre_dport: has(5).then_some(row.pre.dst_port),
         post_dst: has(6).then_some(row.post.dst),
         post_dport: has(7).then_some(row.post.dst_port),
+        has_dnat: has(9),
         ..Wanted::alive(alive)
     }
 }
