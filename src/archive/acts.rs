@@ -168,6 +168,23 @@ impl Leaf {
 /// # Errors
 /// When a record cannot be read, or is not one: it may be a hold.
 pub fn holds(root: &Path) -> io::Result<Vec<Record>> {
+    let mut holds: Vec<Record> = Vec::new();
+    for order in orders(root)? {
+        match &order.notice.act {
+            Act::Hold { .. } => holds.push(order),
+            Act::Release => holds
+                .retain(|it| it.gateway != order.gateway || it.notice.case != order.notice.case),
+            _ => {}
+        }
+    }
+    Ok(holds)
+}
+
+/// All acts but the lookups, in the order of each gateway.
+///
+/// # Errors
+/// As for [`holds`].
+pub fn orders(root: &Path) -> io::Result<Vec<Record>> {
     let mut orders = Vec::new();
     let folder = root.join(ORDERS);
     let entries = match fs::read_dir(&folder) {
@@ -181,16 +198,7 @@ pub fn holds(root: &Path) -> io::Result<Vec<Record>> {
         }
     }
     orders.sort_by(|a, b| (&a.gateway, a.number).cmp(&(&b.gateway, b.number)));
-    let mut holds: Vec<Record> = Vec::new();
-    for order in orders {
-        match &order.notice.act {
-            Act::Hold { .. } => holds.push(order),
-            Act::Release => holds
-                .retain(|it| it.gateway != order.gateway || it.notice.case != order.notice.case),
-            _ => {}
-        }
-    }
-    Ok(holds)
+    Ok(orders)
 }
 
 /// The sessions that the holds of a gateway keep.

@@ -107,7 +107,7 @@ fn print_keys(root: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
 /// Goes on for ever, unless another process writes to the archive or its spool is damaged. Failures are logged when they
 /// begin and when they are over.
 fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
-    let mut trouble = [const { Trouble::new() }; 4];
+    let mut trouble = [const { Trouble::new() }; 5];
     let own = rustix::process::geteuid().as_raw();
     let mut told = None;
     // The words of a checkpoint that the daemon has not heard yet. One that it never hears is covered by the next.
@@ -154,7 +154,7 @@ fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
                 let heard = tell(socket, &format!("checkpoint {words}"));
                 let heard = heard.map_err(|failure| failure.message);
                 let is_heard = heard.is_ok();
-                trouble[3].note(heard, "the daemon hears of the archive's checkpoints");
+                trouble[4].note(heard, "the daemon hears of the archive's checkpoints");
                 news.take_if(|_| is_heard);
             }
             trouble[2].note(

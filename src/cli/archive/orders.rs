@@ -88,16 +88,19 @@ pub(super) fn release(
     now: Wall,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
-    let root = origin.load()?.config.archive.directory;
+    let archive = origin.load()?.config.archive;
+    let root = archive.directory;
+    let gateway = archive.gateway.unwrap_or_else(host_name);
     let case = &options.case;
     let holds = acts::holds(&root).map_err(|error| cannot(&root, "be read", &error))?;
     let own = holds
         .iter()
-        .filter(|hold| hold.notice.case.as_ref() == Some(case));
+        .filter(|hold| hold.gateway == gateway && hold.notice.case.as_ref() == Some(case));
     let number = own.count();
     if number == 0 {
         let message = format!(
-            "expected a case with a hold, found \"{}\", which has none; see \"nattrail archive holds\"",
+            "expected a case with a hold of the gateway {gateway}, found \"{}\", which has none; see \"nattrail archive \
+             holds\"",
             printable(case)
         );
         return Err(Failure::new(Exit::Data, message));
@@ -133,7 +136,10 @@ pub(super) fn purge(
     let seals = tree.seals_after(&gateway, last).map_err(unreadable)?;
     let purges: Vec<_> = seals.into_iter().filter_map(|seal| seal.purge).collect();
     match purges.last() {
-        None => writeln!(out, "there was nothing to delete")?,
+        None => writeln!(
+            out,
+            "nothing was deleted: no session is so old, or the log of nattrail-archive.service says why not"
+        )?,
         Some(purge) => {
             let rows: u64 = purges.iter().map(|purge| purge.rows).sum();
             let (rule, before) = (&purge.order.rule, purge.order.before.wall());
@@ -178,7 +184,8 @@ fn leave(
     (case, reason): (Option<&String>, &Option<String>),
     now: Wall,
 ) -> Result<(), Failure> {
-    let path = acts::leave(root, &notice(act, &case.cloned(), reason, now)?);
+    let notice = notice(act, &case.cloned(), reason, now)?;
+    let path = acts::leave(root, &notice);
     let path = path.map_err(|error| match is_missing(&error) {
         true => Failure::new(
             Exit::Unavailable,
@@ -193,14 +200,23 @@ fn leave(
     while path.exists() {
         if clock::uptime().saturating_since(since) >= PATIENCE {
             let message = format!(
-                "the order waits in \"{}\": nattrail-archive.service takes it when it runs",
+                "the order waits in \"{}\": nattrail-archive.service takes it when it runs, and its log says what prevents it",
                 path.display()
             );
             return Err(Failure::new(Exit::Unavailable, message));
         }
         thread::sleep(PAUSE);
     }
-    Ok(())
+    let orders = acts::orders(root).map_err(|error| cannot(root, "be read", &error))?;
+    if orders.iter().any(|it| it.notice.nonce == notice.nonce) {
+        return Ok(());
+    }
+    let message = format!(
+        "the archiver has refused the {}: only root and the user nattrail-archive may release or purge; the log of \
+         nattrail-archive.service has the reason",
+        notice.act.name()
+    );
+    Err(Failure::new(Exit::NoPermission, message))
 }
 
 fn parse_keep(text: &str) -> Result<Duration, String> {
