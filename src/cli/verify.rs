@@ -194,11 +194,10 @@ fn print(
         newest_stamp,
     } in &audit.logs
     {
-        write!(
-            out,
-            "gateway {gateway}: {entries} entries, {seals} seals until {}",
-            until.wall()
-        )?;
+        write!(out, "gateway {gateway}: {entries} entries, {seals} seals")?;
+        if *seals > 0 {
+            write!(out, " until {}", until.wall())?;
+        }
         if *acts > 0 {
             write!(out, ", {acts} lookups and other acts")?;
         }

@@ -86,17 +86,17 @@ pub fn leave(root: &Path, notice: &Notice) -> io::Result<PathBuf> {
     written.map(|()| path)
 }
 
-/// The notices in the inbox, the oldest first.
+/// The notices in the inbox, the oldest first. Each is read when its turn comes, so that one at a time is in memory.
 ///
 /// # Errors
 /// When the directory cannot be read.
-pub fn waiting(root: &Path) -> io::Result<Vec<Waiting>> {
+pub fn waiting(root: &Path) -> io::Result<impl Iterator<Item = Waiting> + use<>> {
     let mut names = Vec::new();
     let entries = match fs::read_dir(root.join("inbox")) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        entries => Some(entries?),
     };
-    for entry in entries {
+    for entry in entries.into_iter().flatten() {
         let entry = entry?;
         // Only its owner can empty a directory: it stays, and must not stop the files.
         let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -106,7 +106,7 @@ pub fn waiting(root: &Path) -> io::Result<Vec<Waiting>> {
     }
     names.sort_unstable();
     names.truncate(MAX_WAITING);
-    let found = names.into_iter().filter_map(|path| match read(&path) {
+    Ok(names.into_iter().filter_map(|path| match read(&path) {
         // Its owner has taken it back.
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => Some(Waiting {
@@ -115,8 +115,7 @@ pub fn waiting(root: &Path) -> io::Result<Vec<Waiting>> {
             notice: Err(format!("cannot be read: {error}")),
         }),
         Ok((uid, notice)) => Some(Waiting { path, uid, notice }),
-    });
-    Ok(found.collect())
+    }))
 }
 
 fn read(path: &Path) -> io::Result<(u32, Result<Notice, String>)> {

@@ -58,7 +58,7 @@ fn a_notice_is_found_with_the_owner_of_its_file() {
     let path = leave(root.path(), &first).unwrap();
     let metadata = path.metadata().unwrap();
     assert_eq!(metadata.mode() & 0o777, 0o640);
-    let found = waiting(root.path()).unwrap();
+    let found: Vec<_> = waiting(root.path()).unwrap().collect();
     assert!(found.iter().all(|it| it.uid == metadata.uid()));
     let notices: Vec<_> = found.into_iter().map(|it| it.notice.unwrap()).collect();
     assert_eq!(notices, [first, second]);
@@ -69,7 +69,7 @@ fn without_an_archiver_there_is_no_inbox() {
     let root = TempDir::new().unwrap();
     let error = leave(root.path(), &lookup()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
-    assert!(waiting(root.path()).unwrap().is_empty());
+    assert_eq!(waiting(root.path()).unwrap().count(), 0);
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_link_to_the_file_of_somebody_else_is_no_notice() {
     fs::write(&theirs, serde_json::to_vec(&lookup()).unwrap()).unwrap();
     fs::hard_link(&theirs, inbox.join("1.json")).unwrap();
     symlink(&theirs, inbox.join("2.json")).unwrap();
-    let found = waiting(root.path()).unwrap();
+    let found: Vec<_> = waiting(root.path()).unwrap().collect();
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|it| it.notice.is_err()));
 }
@@ -96,14 +96,34 @@ fn octets_that_are_no_notice_are_refused_however_many_they_are() {
     let mut prefix = serde_json::to_value(hold("a")).unwrap();
     prefix["selections"][0]["pre_src"] = "10.0.0.0/33".into();
     fs::write(inbox.join("3"), prefix.to_string()).unwrap();
-    fs::create_dir(inbox.join("4")).unwrap();
     let found = waiting(root.path()).unwrap();
-    let reasons: Vec<_> = found.into_iter().map(|it| it.notice.unwrap_err()).collect();
+    let reasons: Vec<_> = found.map(|it| it.notice.unwrap_err()).collect();
     let expected = ["octets", "missing field", "prefix length"];
     for (reason, expected) in reasons.iter().zip(expected) {
         assert!(reason.contains(expected), "{reason}");
     }
-    assert_eq!(reasons.len(), 3, "the directory is left alone");
+    assert_eq!(reasons.len(), 3);
+}
+
+#[test]
+fn a_directory_in_the_inbox_is_left_alone() {
+    let root = TempDir::new().unwrap();
+    open(root.path()).unwrap();
+    fs::create_dir(root.path().join("inbox/!")).unwrap();
+    leave(root.path(), &lookup()).unwrap();
+    let found: Vec<_> = waiting(root.path()).unwrap().collect();
+    assert!(found.len() == 1 && found[0].notice.is_ok());
+}
+
+#[test]
+fn a_notice_is_read_when_its_turn_comes() {
+    let root = TempDir::new().unwrap();
+    open(root.path()).unwrap();
+    leave(root.path(), &lookup()).unwrap();
+    let taken_back = leave(root.path(), &hold("a")).unwrap();
+    let mut found = waiting(root.path()).unwrap();
+    fs::remove_file(taken_back).unwrap();
+    assert_eq!(found.by_ref().count(), 1);
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Evidence {
             None => self.last_act(&log.reader(now)?)?,
         };
         if let Some(record) = &last.record
-            && record.notice.nonce == notice.nonce
+            && (&record.notice, record.uid) == (&notice, uid)
         {
             let record = record.clone();
             self.last_act = Some(last);

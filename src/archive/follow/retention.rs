@@ -40,7 +40,7 @@ impl Retention {
 
 impl Follow {
     /// Takes what people left in the inbox, and returns the records of purges that they wanted. `own` is the user of this
-    /// process.
+    /// process. A purge that fails is logged and not tried again: nothing behind it may wait for what a person has to mend.
     ///
     /// # Errors
     /// Then the same call later goes on.
@@ -55,15 +55,18 @@ impl Follow {
             match waiting.granted(own) {
                 Ok(notice) => {
                     let record = self.evidence.record(notice, Some(uid), now)?;
-                    purged.append(&mut self.carry_out(&record, now)?);
                     if !matches!(record.notice.act, Act::Lookup { .. }) {
                         let (name, path) = (record.notice.act.name(), record.path());
                         log::info!("a {name} of the user {uid}: \"{path}\"");
                     }
+                    match self.carry_out(&record, now) {
+                        Ok(mut seals) => purged.append(&mut seals),
+                        Err(error) => log::warn!("the order {}: {error}", record.path()),
+                    }
                 }
                 Err(reason) => {
-                    let path = path.display();
-                    log::warn!("the notice \"{path}\" of the user {uid} {reason}; it is deleted");
+                    // Its name is that person's, too, and could be several lines.
+                    log::warn!("the notice {path:?} of the user {uid} {reason}; it is deleted");
                 }
             }
             // Its owner may have been faster.

@@ -90,16 +90,19 @@ pub(super) fn release(
     now: Wall,
     out: &mut impl Write,
 ) -> Result<Exit, Failure> {
-    let root = origin.load()?.config.archive.directory;
+    let archive = origin.load()?.config.archive;
+    let root = archive.directory;
+    let gateway = archive.gateway.unwrap_or_else(host_name);
     let case = &options.case;
     let holds = acts::holds(&root).map_err(|error| cannot(&root, "be read", &error))?;
     let own = holds
         .iter()
-        .filter(|hold| hold.notice.case.as_ref() == Some(case));
+        .filter(|hold| hold.gateway == gateway && hold.notice.case.as_ref() == Some(case));
     let number = own.count();
     if number == 0 {
         let message = format!(
-            "expected a case with a hold, found \"{}\", which has none; see \"nattrail archive holds\"",
+            "expected a case with a hold of the gateway {gateway}, found \"{}\", which has none; see \"nattrail archive \
+             holds\"",
             printable(case)
         );
         return Err(Failure::new(Exit::Data, message));
@@ -135,7 +138,10 @@ pub(super) fn purge(
     let seals = tree.seals_after(&gateway, last).map_err(unreadable)?;
     let purges: Vec<_> = seals.into_iter().filter_map(|seal| seal.purge).collect();
     match purges.last() {
-        None => writeln!(out, "there was nothing to delete")?,
+        None => writeln!(
+            out,
+            "nothing was deleted: no session is so old, or the log of nattrail-archive.service says why not"
+        )?,
         Some(purge) => {
             let rows: u64 = purges.iter().map(|purge| purge.rows).sum();
             let (rule, before) = (&purge.order.rule, purge.order.before.wall());
@@ -207,7 +213,7 @@ fn leave(
     while path.exists() {
         if clock::uptime().saturating_since(since) >= PATIENCE {
             let message = format!(
-                "the order waits in \"{}\": nattrail-archive.service takes it when it runs",
+                "the order waits in \"{}\": nattrail-archive.service takes it when it runs, and its log says what prevents it",
                 path.display()
             );
             return Err(Failure::new(Exit::Unavailable, message));

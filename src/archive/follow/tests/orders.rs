@@ -13,7 +13,7 @@ impl Gateway {
         acts::leave(self.root.path(), &notice).unwrap();
         let own = rustix::process::geteuid().as_raw();
         let purged = self.archive.act(own, self.now).unwrap();
-        assert!(acts::waiting(self.root.path()).unwrap().is_empty());
+        assert_eq!(acts::waiting(self.root.path()).unwrap().count(), 0);
         purged
     }
 
