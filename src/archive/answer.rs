@@ -272,7 +272,11 @@ fn rank(question: &Question, candidates: &mut [Candidate]) {
         let is_list = !question.is_about_one();
         let doubt = (!is_list).then_some((it.fit, row.provenance == Provenance::Inferred));
         let recent = (!is_list).then_some(Reverse(row.start));
-        (doubt, recent, row.start, row.key(), gateway, address(it))
+        let totals = row
+            .totals
+            .map(|totals| [totals.original, totals.reply].map(|it| (it.packets, it.octets)));
+        let rest = (address(it), row.zone, row.mark, totals, it.is_open);
+        (doubt, recent, row.start, row.key(), gateway, rest)
     });
 }
 

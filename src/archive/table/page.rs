@@ -16,7 +16,8 @@ use parquet::file::page_index::index_reader::decode_offset_index;
 use super::Error;
 use super::source::{MOST_OCTETS, Source};
 
-/// The pages of a column chunk.
+/// The pages of a column chunk; none of one that need not be read.
+#[derive(Default)]
 pub struct Pages {
     /// Of each data page.
     first_rows: Vec<usize>,

@@ -170,10 +170,14 @@ impl<'a> Group<'a> {
             .iter()
             .map(|chunk| chunk.offset_index_range());
         let indexes = read_together(source, ranges)?;
-        let decode = |(index, chunk): (Option<Bytes>, &ColumnChunkMetaData)| {
-            Pages::decode(&index.unwrap_or_default(), chunk, rows).map(Arc::new)
+        let decode = |(column, index): (usize, Option<Bytes>)| {
+            if has_only_nulls(metadata, column) {
+                return Ok(Arc::default());
+            }
+            let index = index.unwrap_or_default();
+            Pages::decode(&index, metadata.column(column), rows).map(Arc::new)
         };
-        let pages = indexes.into_iter().zip(metadata.columns()).map(decode);
+        let pages = indexes.into_iter().enumerate().map(decode);
         Ok(Self {
             source,
             metadata,
