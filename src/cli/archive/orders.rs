@@ -110,7 +110,7 @@ pub(super) fn release(
     leave(&root, Act::Release, (Some(case), &options.reason), now)?;
     writeln!(
         out,
-        "{number} holds of the case {} have ended",
+        "the case {} holds no sessions any more (holds that ended: {number})",
         printable(case)
     )?;
     Ok(Exit::Success)
