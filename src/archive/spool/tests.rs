@@ -238,7 +238,8 @@ fn what_is_committed_is_found_once_before_and_after_it_is_sealed() {
     check(root.path(), &log);
 }
 
-/// Runs the scenario with a fault at some of its [operations](faults::operations). `reboot` is what happens to the disk before the next start.
+/// Runs the scenario with a fault at some of its [operations](faults::operations). `reboot` is what happens to the disk before
+/// the next start.
 fn at_every_operation(fault: Fault, first: u64, reboot: impl Fn(&Path)) {
     let log = log();
     for at in faults::operations(first, 23) {
