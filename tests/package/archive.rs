@@ -112,7 +112,10 @@ pub fn acts_have_their_authors(container: &Container) {
     container.run("nattrail archive holds | grep ^7");
     for (order, answer) in [
         ("purge --keep 1d", "nothing to delete"),
-        ("release --case 7", "the case 7 holds no sessions any more (holds that ended: 1)"),
+        (
+            "release --case 7",
+            "the case 7 holds no sessions any more (holds that ended: 1)",
+        ),
         ("holds", "no session is held"),
     ] {
         container.run(&format!("nattrail archive {order} | grep '{answer}'"));

@@ -72,6 +72,9 @@ pub fn prove(root: &Path, gateway: &str, row: &Row) -> Result<Proof, Unproved> {
     })
 }
 
+/// How often files may be sealed, merged or purged while they are listed.
+const TRIES: usize = 20;
+
 /// The sealed file with this row, the number of the row in it, and how many it has.
 fn find(root: &Path, gateway: &str, row: &Row) -> Result<(PathBuf, u64, u64), Unproved> {
     let wanted = Wanted {
@@ -80,9 +83,16 @@ fn find(root: &Path, gateway: &str, row: &Row) -> Result<(PathBuf, u64, u64), Un
         post_sport: Some(row.post.src_port),
         ..Wanted::alive(row.end..=row.end)
     };
-    let archive = spool::Reader::open(root).map_err(Unproved::Archive)?;
-    let paths = archive.sessions(&wanted.alive).map_err(Unproved::Archive)?;
-    for path in paths {
+    let list = || spool::Reader::open(root)?.sessions(&wanted.alive);
+    let is_gone = |listed: &Result<_, spool::Error>| listed.as_ref().is_err_and(|it| it.is_gone());
+    let mut listed = list();
+    for _ in 0..TRIES {
+        if !is_gone(&listed) {
+            break;
+        }
+        listed = list();
+    }
+    for path in listed.map_err(Unproved::Archive)? {
         let unreadable = |error| Unproved::Table(path.clone(), error);
         let name = path.file_stem().and_then(|name| name.to_str());
         let name = name.and_then(Name::parse);

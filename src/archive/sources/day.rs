@@ -381,11 +381,14 @@ fn open_files(
     time: &RangeInclusive<Millis>,
     problems: &mut Vec<String>,
 ) -> (Vec<(PathBuf, Table)>, bool) {
-    let paths = reader.sessions(time).unwrap_or_else(|error| {
-        problems.push(error.to_string());
-        Vec::new()
-    });
     let mut files = Vec::new();
+    let paths = match reader.sessions(time) {
+        Ok(paths) => paths,
+        Err(error) => {
+            problems.push(error.to_string());
+            return (files, error.is_gone());
+        }
+    };
     for path in paths {
         match Table::open(&path) {
             Ok(table) => files.push((path, table)),

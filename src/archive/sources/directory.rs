@@ -84,6 +84,7 @@ impl<'a> Directory<'a> {
                 is_open: false,
             });
         };
+        let (mut gateways, mut is_gone) = (HashMap::new(), false);
         let mut paths: BTreeMap<PathBuf, Vec<&Wanted>> = BTreeMap::new();
         for wanted in wanted {
             if let Some(gateway) = self.gateway(Some(reader)) {
@@ -94,11 +95,11 @@ impl<'a> Directory<'a> {
                 Ok(found) => found
                     .into_iter()
                     .for_each(|path| paths.entry(path).or_default().push(wanted)),
+                Err(error) if error.is_gone() => return true,
                 Err(error) => problems.push(error.to_string()),
             }
         }
         let paths: Vec<_> = paths.into_iter().collect();
-        let (mut gateways, mut is_gone) = (HashMap::new(), false);
         gather(
             paths.len(),
             |place, each| {

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::journal::{self, Manifest};
 use super::run::{Cursor, Run};
@@ -30,9 +33,14 @@ struct Snapshot {
     /// Those of the journal.
     rows: Vec<u8>,
     path: PathBuf,
+    /// The file at this path, as far as it can be told from the next one.
+    file: Option<Identity>,
     /// Runs that cannot be read.
     damaged: Option<Error>,
 }
+
+/// Device, number, and when it was made, since numbers are used again.
+type Identity = (u64, u64, Option<SystemTime>);
 
 impl Reader {
     /// # Errors
@@ -42,6 +50,8 @@ impl Reader {
         let directory = tree.spool();
         for _ in 0..TRIES {
             let path = directory.join("journal");
+            // Before it is read: if it is replaced meanwhile, this is not the current one.
+            let file = identity(&path);
             let contents = match journal::read(&path) {
                 Err(error) if error.is_gone() => return Ok(Self { tree, spool: None }),
                 contents => contents?,
@@ -51,6 +61,7 @@ impl Reader {
                 runs: Vec::new(),
                 rows: contents.rows,
                 path,
+                file,
                 damaged: None,
             };
             match snapshot.open_runs(&directory) {
@@ -160,10 +171,18 @@ impl Reader {
     /// it is opened, ask again with a new reader.
     ///
     /// # Errors
-    /// When a directory cannot be read.
+    /// When a directory cannot be read; [`Error::is_gone`] when files were sealed, merged or purged since this reader was
+    /// opened: ask again with a new one.
     pub fn sessions(&self, alive: &RangeInclusive<Millis>) -> Result<Vec<PathBuf>, Error> {
         let root = self.tree.root();
         let files = self.tree.session_files(alive).map_err(Error::io(root))?;
+        if let Some(spool) = &self.spool
+            && identity(&spool.path) != spool.file
+        {
+            // Files of this reader may have been replaced by some that it does not know.
+            let path = spool.path.clone();
+            return Err(Error::Io(path, io::ErrorKind::NotFound.into()));
+        }
         let Some(Manifest {
             gateway,
             sealed,
@@ -226,6 +245,11 @@ impl Reader {
     fn manifest(&self) -> Option<&Manifest> {
         self.spool.as_ref().map(|spool| &spool.manifest)
     }
+}
+
+fn identity(path: &Path) -> Option<Identity> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
 }
 
 impl Snapshot {

@@ -158,7 +158,11 @@ fn found(reader: &Reader) -> Option<(Vec<Vec<u8>>, Vec<String>)> {
         octets.push(one);
     };
     reader.find(&Wanted::alive(all.clone()), &mut each).unwrap();
-    for path in reader.sessions(&all).unwrap() {
+    let paths = match reader.sessions(&all) {
+        Err(error) if error.is_gone() => return None,
+        paths => paths.unwrap(),
+    };
+    for path in paths {
         if !path.exists() {
             return None;
         }

@@ -331,3 +331,14 @@ proptest! {
         prop_assert_eq!((audit.replaced, audit.purged, audit.unsigned), (0, 0, 0));
     }
 }
+
+#[test]
+fn a_reader_from_before_a_purge_does_not_take_what_is_left_for_all() {
+    let root = TempDir::new().unwrap();
+    filled(root.path());
+    let reader = Reader::open(root.path()).unwrap();
+    assert!(reader.sessions(&(Millis::MIN..=Millis::MAX)).is_ok());
+    purge(root.path()).unwrap();
+    let error = reader.sessions(&(Millis::MIN..=Millis::MAX)).unwrap_err();
+    assert!(error.is_gone());
+}
