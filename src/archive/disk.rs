@@ -1,5 +1,5 @@
 //! The file operations of the archive: each is one step, at which a test can end the program. Tests do not wait for the
-//! disk, but take from it what was not synced ([`faults`]).
+//! disk, but take from it what was not synced (`faults`).
 //!
 //! Files of the archive have mode [`FILE`] and directories [`DIRECTORY`], since they say who did what.
 
