@@ -111,7 +111,7 @@ pub fn acts_have_their_authors(container: &Container) {
     }
     container.run("nattrail archive holds | grep ^7");
     for (order, answer) in [
-        ("purge --keep 1d", "nothing to delete"),
+        ("purge --keep 1d", "nothing was deleted"),
         (
             "release --case 7",
             "the case 7 holds no sessions any more (holds that ended: 1)",

@@ -77,6 +77,26 @@ fn a_purge_by_hand_names_the_act_of_the_person_who_wanted_it() {
 }
 
 #[test]
+fn a_notice_with_the_nonce_of_another_one_is_one_of_its_own() {
+    let mut gateway = Gateway::new();
+    gateway.session();
+    gateway.live(1);
+    let keep = "1d".to_owned();
+    let mut notice = Notice::new(Act::Purge { keep }, gateway.now.into()).unwrap();
+    let record = |gateway: &mut Gateway, notice: &Notice, uid| {
+        let now = gateway.now;
+        let recorded = gateway.archive.evidence.record(notice.clone(), uid, now);
+        recorded.unwrap()
+    };
+    let first = record(&mut gateway, &notice, Some(0));
+    assert_eq!(record(&mut gateway, &notice, Some(0)), first);
+    notice.act = Act::Lookup { lookups: vec![] };
+    let second = record(&mut gateway, &notice, Some(1000));
+    assert_eq!((second.number, second.uid), (first.number + 1, Some(1000)));
+    assert_eq!(second.notice, notice);
+}
+
+#[test]
 fn nothing_is_deleted_when_the_holds_cannot_be_read() {
     let mut gateway = Gateway::new();
     gateway.session();
