@@ -236,6 +236,30 @@ pub fn lookups_before(root: &Path, before: &str) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// The record of this number of a gateway with its octets, on whatever day it was written.
+///
+/// # Errors
+/// When a directory or the record cannot be read.
+pub(super) fn begun(
+    root: &Path,
+    gateway: &str,
+    number: u64,
+) -> io::Result<Option<(Record, Vec<u8>)>> {
+    let name = format!("{}-{number}.json", encoded(gateway));
+    let mut folders = lookups_before(root, "9999")?;
+    folders.push(root.join(ORDERS));
+    for folder in folders {
+        match fs::read(folder.join(&name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            octets => {
+                let octets = octets?;
+                return Ok(Some((serde_json::from_slice(&octets)?, octets)));
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// Reads a record.
 ///
 /// # Errors

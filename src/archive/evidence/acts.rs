@@ -1,4 +1,5 @@
-//! The records of acts: each is in its file before its entry is in the log, and has its number once.
+//! The records of acts: each is in its file before its entry is in the log, and has its number once. A record whose entry is
+//! missing, since the process ended in between or the disk was full, gets that before the next record is written.
 
 use std::io;
 use std::path::Path;
@@ -52,7 +53,10 @@ impl Evidence {
         // After an error, the log has to tell.
         let last = match self.last_act.take() {
             Some(last) => last,
-            None => self.last_act(&log.reader(now)?)?,
+            None => {
+                let last = self.last_act(&log.reader(now)?)?;
+                self.finish(last, log, now)?
+            }
         };
         if let Some(record) = &last.record
             && (&record.notice, record.uid) == (&notice, uid)
@@ -73,18 +77,7 @@ impl Evidence {
         let octets = serde_json::to_vec_pretty(&record).map_err(at)?;
         disk::create_directory(path.parent().unwrap_or(&path), disk::DIRECTORY)?;
         disk::replace(&path, &path.with_extension("part"), &octets, disk::FILE)?;
-        let leaf = Leaf {
-            act: record.notice.act.name().to_owned(),
-            gateway: record.gateway.clone(),
-            number: record.number,
-            record: record.path(),
-            sha256: hex(&Hash::of(&octets)),
-            before: match &record.notice.act {
-                Act::Expire { before, .. } => Some(before.clone()),
-                _ => None,
-            },
-        };
-        log.append(&serde_json::to_vec(&leaf).map_err(at)?, now)?;
+        log.append(&entry(&record, &octets).map_err(at)?, now)?;
         self.last_act = Some(LastAct {
             number: record.number,
             record: Some(record.clone()),
@@ -115,6 +108,21 @@ impl Evidence {
         Ok(true)
     }
 
+    /// Puts the record after the last one into the log, where there is one.
+    fn finish(&self, last: LastAct, log: &mut Log, now: Wall) -> Result<LastAct, proof::Error> {
+        let (root, number) = (self.tree.root(), last.number + 1);
+        let found = acts::begun(root, &self.gateway, number);
+        let found = found.map_err(|error| proof::Error::Io(root.to_owned(), error))?;
+        let Some((record, octets)) = found else {
+            return Ok(last);
+        };
+        let at =
+            |error: serde_json::Error| proof::Error::Io(root.join(record.path()), error.into());
+        log.append(&entry(&record, &octets).map_err(at)?, now)?;
+        let record = Some(record);
+        Ok(LastAct { number, record })
+    }
+
     fn last_act(&self, log: &Reader) -> Result<LastAct, proof::Error> {
         let leaf = super::last(log, |entry| match entry {
             Entry::Act(leaf) => Some(leaf),
@@ -128,4 +136,18 @@ impl Evidence {
             record,
         })
     }
+}
+
+fn entry(record: &Record, octets: &[u8]) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec(&Leaf {
+        act: record.notice.act.name().to_owned(),
+        gateway: record.gateway.clone(),
+        number: record.number,
+        record: record.path(),
+        sha256: hex(&Hash::of(octets)),
+        before: match &record.notice.act {
+            Act::Expire { before, .. } => Some(before.clone()),
+            _ => None,
+        },
+    })
 }

@@ -66,3 +66,27 @@ fn only_records_that_an_act_deleted_may_be_gone() {
     fs::remove_file(root.path().join(second)).unwrap();
     only(&findings(&root), second, "act 2 (lookup) is missing");
 }
+
+#[test]
+fn a_record_without_an_entry_gets_it_on_another_day_and_before_another_act() {
+    let (root, _, _) = looked_up();
+    // The process ended before the entry was in the log.
+    let begin = |number: u64| {
+        let second = root.path().join("acts/lookups/date=1970-01-02/gw-2.json");
+        let mut record = crate::archive::acts::read(&second).unwrap();
+        record.number = number;
+        record.notice.nonce = number.to_string();
+        let octets = serde_json::to_vec_pretty(&record).unwrap();
+        fs::write(root.path().join(record.path()), octets).unwrap();
+        (Evidence::new(root.path(), "gw"), record)
+    };
+    let now = Wall::from_millis(50 * HOUR);
+    let (mut evidence, third) = begin(3);
+    let again = evidence.record(third.notice.clone(), Some(1), now);
+    assert_eq!(again.unwrap(), third);
+    drop(evidence);
+    let (mut evidence, _) = begin(4);
+    let release = Notice::new(Act::Release, now.into()).unwrap();
+    assert_eq!(evidence.record(release, Some(0), now).unwrap().number, 5);
+    assert_eq!(findings(&root), []);
+}

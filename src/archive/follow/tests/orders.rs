@@ -97,6 +97,23 @@ fn a_notice_with_the_nonce_of_another_one_is_one_of_its_own() {
 }
 
 #[test]
+fn a_purge_that_fails_does_not_keep_the_notices_behind_it_waiting() {
+    let mut gateway = Gateway::new();
+    gateway.session();
+    gateway.live(40);
+    let all = Millis::default()..=Millis::MAX;
+    let files = Reader::open(gateway.root.path()).unwrap().sessions(&all);
+    fs::write(&files.unwrap()[0], "PAR1").unwrap();
+    for _ in 0..2 {
+        let keep = "1d".to_owned();
+        assert!(gateway.order(Act::Purge { keep }).is_empty());
+        gateway.step();
+    }
+    gateway.hold();
+    assert_eq!(acts::holds(gateway.root.path()).unwrap().len(), 1);
+}
+
+#[test]
 fn nothing_is_deleted_when_the_holds_cannot_be_read() {
     let mut gateway = Gateway::new();
     gateway.session();
