@@ -156,8 +156,35 @@ impl Leases {
         }
         let full = if parsed.is_ipv4() { 32 } else { 128 };
         let length = length.filter(|&length| length < full).unwrap_or(full);
-        let leases = self.0.entry((parsed, length)).or_default();
-        match leases.last_mut() {
+        self.0.entry((parsed, length)).or_default().push(lease);
+        Ok(())
+    }
+
+    fn list(self) -> String {
+        let mut list = String::from("address,from,until,identifier\n");
+        let time = |seconds: u64| Wall::from_secs(seconds).to_string();
+        for ((address, length), leases) in self.0 {
+            for Lease {
+                from,
+                until,
+                client,
+            } in joined(leases)
+            {
+                let until = until.map(time).unwrap_or_default();
+                let client = client.replace('"', "'");
+                list += &format!("{address}/{length},{},{until},\"{client}\"\n", time(from));
+            }
+        }
+        list
+    }
+}
+
+/// The leases of an address one after the other. The file may be of several, and need not be in the order of time.
+fn joined(mut leases: Vec<Lease>) -> Vec<Lease> {
+    leases.sort_by_key(|lease| lease.from);
+    let mut joined: Vec<Lease> = Vec::new();
+    for lease in leases {
+        match joined.last_mut() {
             // A renewal.
             Some(last)
                 if last.client == lease.client
@@ -168,30 +195,12 @@ impl Leases {
             Some(last) => {
                 // It was released before its time.
                 last.until = Some(last.until.map_or(lease.from, |until| until.min(lease.from)));
-                leases.push(lease);
+                joined.push(lease);
             }
-            None => leases.push(lease),
+            None => joined.push(lease),
         }
-        Ok(())
     }
-
-    fn list(&self) -> String {
-        let mut list = String::from("address,from,until,identifier\n");
-        let time = |seconds: u64| Wall::from_secs(seconds).to_string();
-        for ((address, length), leases) in &self.0 {
-            for Lease {
-                from,
-                until,
-                client,
-            } in leases
-            {
-                let until = until.map(time).unwrap_or_default();
-                let client = client.replace('"', "'");
-                list += &format!("{address}/{length},{},{until},\"{client}\"\n", time(*from));
-            }
-        }
-        list
-    }
+    joined
 }
 
 #[cfg(test)]
@@ -217,6 +226,14 @@ mod tests {
              10.1.2.3/32,2026-11-20T15:10:00.000Z,2026-11-20T16:10:00.000Z,\"02:00:00:00:00:03\"\n\
              10.1.2.4/32,2026-11-20T14:00:00.000Z,2026-11-20T15:00:00.000Z,\"02:00:00:00:00:02\"\n"
         );
+    }
+
+    #[test]
+    fn rows_in_any_order_are_the_same_leases() {
+        let (heading, rows) = KEA.split_once('\n').unwrap();
+        let rows: Vec<_> = rows.lines().rev().collect();
+        let reversed = format!("{heading}\n{}\n", rows.join("\n"));
+        assert_eq!(kea(&reversed), kea(KEA));
     }
 
     #[test]
