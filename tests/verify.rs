@@ -302,8 +302,8 @@ fn what_was_deleted_under_a_rule_is_told_and_a_held_session_keeps_its_proof() {
         (&9.into(), &0.into())
     );
     let shown = text(&archive.run(&["verify"]).stdout);
-    let line = "  14 sessions were deleted, the last under the rule \"365d\": those that ended before \
-                2026-11-21T00:00:00.000Z\n";
+    let line = "  14 sessions were deleted; the purge that went furthest was of those that ended before \
+                2026-11-21T00:00:00.000Z, under the rule \"365d\"\n";
     assert!(shown.contains(line), "{shown}");
 
     let output = archive.prove(&QUESTION);

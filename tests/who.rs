@@ -279,14 +279,14 @@ fn json_has_the_names_of_the_copies() {
 #[test]
 fn csv_has_a_value_for_each_column() {
     let archive = Archive::new();
-    let list = archive.write("list.csv", "10.1.2.3,,,\"Doe, Jane\"\n");
+    let list = archive.write("list.csv", "10.1.2.3,,,\"Doe,\u{1b} Jane\"\n");
     let output = archive.ask(&at(&["203.0.113.9:50520", "--csv", "--subscribers", &list]));
     assert_eq!(
         stdout(&output),
         "line,verdict,rank,gateway,role,fit,start,end,open,nat,proto,pre_src,pre_sport,pre_dst,pre_dport,post_src,post_sport,\
          post_dst,post_dport,orig_packets,orig_octets,reply_packets,reply_octets,mark,zone,inferred,subscriber\n\
          ,several,1,gw1,subscriber,exact,2026-11-20T14:29:00.000Z,2026-11-20T14:31:00.000Z,no,snat,udp,10.1.2.3,40356,\
-         198.51.100.7,443,203.0.113.9,50520,198.51.100.7,443,3,274,3,180,0x0,0,no,\"Doe, Jane\"\n\
+         198.51.100.7,443,203.0.113.9,50520,198.51.100.7,443,3,274,3,180,0x0,0,no,\"Doe,? Jane\"\n\
          ,several,2,gw1,subscriber,exact,2026-11-20T14:20:00.000Z,2026-11-20T14:40:00.000Z,no,snat,tcp,10.1.2.4,40356,\
          198.51.100.7,443,203.0.113.9,50520,198.51.100.7,443,3,274,3,180,0x0,0,no,\n"
     );

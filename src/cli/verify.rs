@@ -214,9 +214,9 @@ fn print(
         if let Some(Order { rule, before, .. }) = purge {
             writeln!(
                 out,
-                "  {deleted} sessions were deleted, the last under the rule \"{}\": those that ended before {}",
-                control::printable(rule),
-                before.wall()
+                "  {deleted} sessions were deleted; the purge that went furthest was of those that ended before {}, under the rule \"{}\"",
+                before.wall(),
+                control::printable(rule)
             )?;
         }
         if let Some((size, time)) = newest_stamp {

@@ -217,7 +217,8 @@ pub(crate) fn app_name(text: &str) -> Parsed<String> {
 
 /// The name of an output. It may begin with a digit: an address makes a good name.
 pub(crate) fn output_name(text: &str) -> Parsed<String> {
-    named(text, !text.is_empty(), 64, "-_.")
+    // They become names of files.
+    named(text, !matches!(text, "" | "." | ".."), 64, "-_.")
 }
 
 /// One of a program's arguments.
@@ -469,7 +470,7 @@ mod tests {
         for text in ["", "na t", "nat:", "nat[1]", &"x".repeat(49)] {
             assert_eq!(app_name(text), Err(None), "{text}");
         }
-        for text in ["", "na t", "a/b", "[::1]", &"x".repeat(65)] {
+        for text in ["", ".", "..", "na t", "a/b", "[::1]", &"x".repeat(65)] {
             assert_eq!(output_name(text), Err(None), "{text}");
         }
     }

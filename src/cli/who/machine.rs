@@ -11,6 +11,7 @@ use super::reply::Reply;
 use super::words;
 use crate::archive::answer::{Candidate, Doubt, Fit, Hole, Verdict};
 use crate::archive::question::{Endpoint, Question, Role, Subject};
+use crate::cli::control::printable;
 use crate::session::{
     EventKind, NatEvent, Provenance, Record, Session, Tuple, Zone, ZoneDirection,
 };
@@ -239,10 +240,11 @@ pub(super) fn csv(reply: &Reply<'_>, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// A cell of CSV (RFC 4180).
+/// A cell of CSV (RFC 4180). A terminal may show it.
 fn quoted(text: &str) -> String {
-    match text.contains([',', '"', '\n', '\r']) {
+    let text = printable(text);
+    match text.contains([',', '"']) {
         true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_owned(),
+        false => text,
     }
 }
