@@ -73,6 +73,12 @@ fn assignment(line: &str) -> Result<Assignment, String> {
     };
     let from = time(from)?.map_or(Millis::default(), |range| *range.start());
     let until = time(until)?.map_or(Millis::MAX, |range| *range.end());
+    if until < from {
+        return Err(format!(
+            "expected an end after the beginning, found {} before it",
+            cells[2]
+        ));
+    }
     if identifier.is_empty() {
         return Err("expected an identifier in the fourth column, found nothing".to_owned());
     }
@@ -131,6 +137,10 @@ mod tests {
             ),
             ("10.1.2.3,soon1,,x", "line 1: expected a time such as"),
             ("10.1.2.3,,,", "line 1: expected an identifier"),
+            (
+                "10.1.2.3,2026-11-20,2026-11-19,x",
+                "line 1: expected an end after the beginning",
+            ),
         ];
         for (text, expected) in cases {
             let error = Subscribers::parse(text).unwrap_err();
