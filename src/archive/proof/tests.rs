@@ -230,3 +230,19 @@ fn a_clock_that_steps_back_makes_another_key_and_no_error() {
     let report = place.report();
     assert_eq!((report.findings, report.epochs.len()), (vec![], 4));
 }
+
+#[test]
+fn the_octets_of_the_key_of_yesterday_are_gone_from_the_disk() {
+    let place = Place::new();
+    let mut log = place.open(at(0, 0));
+    log.append(entry(0, 10).as_bytes(), at(0, 10)).unwrap();
+    // Another name of the same octets.
+    let (key, old) = (place.keys().join("current"), place.0.path().join("old"));
+    fs::hard_link(&key, &old).unwrap();
+    let before = fs::read(&old).unwrap();
+    log.append(entry(1, 10).as_bytes(), at(1, 10)).unwrap();
+    let after = fs::read(&old).unwrap();
+    assert!(after.len() == before.len() && after.iter().all(|&octet| octet == 0));
+    let new = fs::read(&key).unwrap();
+    assert!(!new.is_empty() && new != before);
+}
