@@ -2,13 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/answer.rs"]
+mod answer;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use tempfile::TempDir;
+
+use self::answer::{status, stderr, stdout};
 
 /// The binary without the variables of the user who runs the tests.
 fn nattrail(arguments: &[&str]) -> Command {
@@ -25,18 +30,6 @@ fn nattrail(arguments: &[&str]) -> Command {
         }
     }
     command
-}
-
-fn status(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 /// A directory with one configuration file in it.

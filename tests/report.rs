@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/answer.rs"]
+mod answer;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -9,10 +12,12 @@ use std::process::{Command, Output, Stdio};
 
 use nattrail::archive::row::{Millis, Row};
 use nattrail::archive::spool::{Place, Spool};
-use nattrail::session::{Counters, Gap, GapCause, Protocol, Provenance, Totals, Tuple};
+use nattrail::session::{Counters, Gap, GapCause, Protocol, Totals};
 use nattrail::time::Wall;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use self::answer::{status, stderr, stdout};
 
 /// 2026-11-20T00:00:00Z.
 const DAY: u64 = 1_795_132_800_000;
@@ -153,41 +158,16 @@ impl Archive {
     }
 }
 
+/// A session with a thousand octets.
 fn row(subscriber: &str, port: u16, protocol: Protocol, start: u64, end: u64) -> Row {
-    let server = "198.51.100.7".parse().unwrap();
-    let tuple = |src: &str, src_port| Tuple {
-        src: src.parse().unwrap(),
-        dst: server,
-        src_port,
-        dst_port: 443,
-    };
     let counters = |octets| Counters { packets: 3, octets };
     Row {
-        pre: tuple(subscriber, 40356),
-        post: tuple("203.0.113.9", port),
-        protocol,
-        start: Some(Millis::new(start)),
-        end: Millis::new(end),
         totals: Some(Totals {
             original: counters(300),
             reply: counters(700),
         }),
-        mark: 0,
-        zone: 0,
-        provenance: Provenance::Kernel,
+        ..answer::row(subscriber, port, protocol, start, end)
     }
-}
-
-fn status(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 #[test]

@@ -2,17 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/answer.rs"]
+mod answer;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use nattrail::archive::row::{Millis, Row};
+use nattrail::archive::row::Millis;
 use nattrail::archive::spool::{Place, Spool};
-use nattrail::session::{Counters, Gap, GapCause, Protocol, Provenance, Totals, Tuple};
+use nattrail::session::{Gap, GapCause, Protocol};
 use nattrail::time::Wall;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use self::answer::{row, status, stderr, stdout};
 
 /// 2026-11-20T14:00:00Z.
 const HOUR: u64 = 1_795_183_200_000;
@@ -88,43 +93,6 @@ impl Archive {
     fn ask(&self, arguments: &[&str]) -> Output {
         self.who(arguments).output().unwrap()
     }
-}
-
-fn row(subscriber: &str, port: u16, protocol: Protocol, start: u64, end: u64) -> Row {
-    let server = "198.51.100.7".parse().unwrap();
-    let tuple = |src: &str, src_port| Tuple {
-        src: src.parse().unwrap(),
-        dst: server,
-        src_port,
-        dst_port: 443,
-    };
-    let counters = |octets| Counters { packets: 3, octets };
-    Row {
-        pre: tuple(subscriber, 40356),
-        post: tuple("203.0.113.9", port),
-        protocol,
-        start: Some(Millis::new(start)),
-        end: Millis::new(end),
-        totals: Some(Totals {
-            original: counters(274),
-            reply: counters(180),
-        }),
-        mark: 0,
-        zone: 0,
-        provenance: Provenance::Kernel,
-    }
-}
-
-fn status(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 const AT: [&str; 2] = ["--at", "2026-11-20 14:30:00"];

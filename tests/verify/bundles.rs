@@ -41,10 +41,10 @@ impl Archive {
 fn the_proof_of_an_answer_shows_the_session_and_nothing_else() {
     let archive = Archive::new();
     let output = archive.prove(&QUESTION);
-    assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
     let output = archive.verify_proof(&archive.key());
-    assert_eq!(status(&output), 0, "{}", text(&output.stdout));
-    let shown = text(&output.stdout);
+    assert_eq!(status(&output), 0, "{}", stdout(&output));
+    let shown = stdout(&output);
     for line in [
         "log                         nattrail/gw1\n",
         "gateway                     gw1\n",
@@ -58,7 +58,7 @@ fn the_proof_of_an_answer_shows_the_session_and_nothing_else() {
     let other = Archive::new().key();
     let output = archive.verify_proof(&other);
     assert_eq!(status(&output), 4);
-    assert!(text(&output.stdout).contains("is not the one that was given"));
+    assert!(stdout(&output).contains("is not the one that was given"));
 }
 
 #[test]
@@ -71,8 +71,8 @@ fn a_proof_is_refused_after_any_octet_of_it_was_changed() {
         octets[at] ^= 1;
         fs::write(archive.proof(), octets).unwrap();
         let output = archive.verify_proof(&key);
-        assert_eq!(status(&output), 4, "octet {at}: {}", text(&output.stdout));
-        assert!(text(&output.stdout).starts_with("WRONG "));
+        assert_eq!(status(&output), 4, "octet {at}: {}", stdout(&output));
+        assert!(stdout(&output).starts_with("WRONG "));
     }
 }
 
@@ -93,8 +93,8 @@ fn the_recipe_of_the_manual_takes_the_proof_of_an_answer() {
             .current_dir(archive.directory.path())
             .output()
             .unwrap();
-        assert!(output.status.success(), "{}", text(&output.stderr));
-        let shown = text(&output.stdout);
+        assert!(output.status.success(), "{}", stderr(&output));
+        let shown = stdout(&output);
         assert!(
             shown.contains("source before translation 10.1.2.3 40356\n"),
             "{shown}"
@@ -115,7 +115,7 @@ fn an_answer_without_a_proof_is_given_and_says_why() {
     let no_proof = |question: &[&str], reason: &str| {
         let output = archive.prove(question);
         assert_eq!(status(&output), 69);
-        let (answer, said) = (text(&output.stdout), text(&output.stderr));
+        let (answer, said) = (stdout(&output), stderr(&output));
         assert!(answer.contains("10.1.2.3"), "{answer}");
         assert!(said.contains(reason), "{said}");
         assert!(!archive.proof().exists());
@@ -143,7 +143,13 @@ fn an_answer_without_a_proof_is_given_and_says_why() {
     let mut other = Archive::empty();
     (0..2).for_each(|_| other.hour());
     let begin = START + 2 * HOUR;
-    other.spool.push(&row(9_999, begin, begin + MINUTE));
+    other.spool.push(&row(
+        "10.1.2.3",
+        9_999,
+        Protocol::UDP,
+        begin,
+        begin + MINUTE,
+    ));
     other.hour();
     let file = archive.files("sessions").remove(2);
     fs::copy(other.files("sessions").remove(2), file).unwrap();

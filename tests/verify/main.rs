@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../support/answer.rs"]
+mod answer;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -14,15 +16,16 @@ use std::process::{Command, Output, Stdio};
 use std::time::SystemTime;
 
 use nattrail::archive::evidence::Evidence;
-use nattrail::archive::row::{Millis, Row};
+use nattrail::archive::row::Millis;
 use nattrail::archive::spool::{Place, Spool};
 use nattrail::archive::tree::Order;
 use nattrail::archive::wanted::Wanted;
-use nattrail::session::{Counters, Gap, GapCause, Protocol, Provenance, Totals, Tuple};
+use nattrail::session::{Gap, GapCause, Protocol};
 use nattrail::time::Wall;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use self::answer::{row, status, stderr, stdout};
 use self::bundles::QUESTION;
 
 /// 2026-11-20T20:00:00Z.
@@ -66,7 +69,13 @@ impl Archive {
         for number in 0..4 {
             let end = hour + u64::from(number) * 20 * MINUTE + MINUTE;
             self.spool.push_begun();
-            self.spool.push(&row(port + number, end - MINUTE, end));
+            self.spool.push(&row(
+                "10.1.2.3",
+                port + number,
+                Protocol::UDP,
+                end - MINUTE,
+                end,
+            ));
         }
         self.spool.push_gap(&Gap {
             cause: GapCause::Overflow,
@@ -130,14 +139,14 @@ impl Archive {
 
     fn key(&self) -> String {
         let output = self.run(&["archive", "key"]);
-        assert_eq!(status(&output), 0, "{}", text(&output.stderr));
-        text(&output.stdout).trim_end().to_owned()
+        assert_eq!(status(&output), 0, "{}", stderr(&output));
+        stdout(&output).trim_end().to_owned()
     }
 
     fn verify(&self, arguments: &[&str]) -> (i32, Value) {
         let output = self.run(&[&["verify", "--json"], arguments].concat());
         let object = serde_json::from_slice(&output.stdout);
-        let why = text(&output.stderr);
+        let why = stderr(&output);
         (status(&output), object.unwrap_or_else(|_| panic!("{why}")))
     }
 
@@ -166,38 +175,6 @@ impl Archive {
     }
 }
 
-fn row(port: u16, start: u64, end: u64) -> Row {
-    let tuple = |src: &str, src_port| Tuple {
-        src: src.parse().unwrap(),
-        dst: "198.51.100.7".parse().unwrap(),
-        src_port,
-        dst_port: 443,
-    };
-    let counters = |octets| Counters { packets: 3, octets };
-    Row {
-        pre: tuple("10.1.2.3", 40_356),
-        post: tuple("203.0.113.9", port),
-        protocol: Protocol::UDP,
-        start: Some(Millis::new(start)),
-        end: Millis::new(end),
-        totals: Some(Totals {
-            original: counters(274),
-            reply: counters(180),
-        }),
-        mark: 0,
-        zone: 0,
-        provenance: Provenance::Kernel,
-    }
-}
-
-fn status(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
-
-fn text(octets: &[u8]) -> String {
-    String::from_utf8_lossy(octets).into_owned()
-}
-
 /// Changes one octet in the middle.
 fn flip(path: &Path) {
     let mut octets = fs::read(path).unwrap();
@@ -222,8 +199,8 @@ fn edit(path: &Path, change: impl FnOnce(&mut Value)) {
 fn a_sound_archive_is_accepted_and_says_what_it_has() {
     let archive = Archive::new();
     let output = archive.run(&["verify"]);
-    assert_eq!(status(&output), 0, "{}", text(&output.stdout));
-    let (shown, key) = (text(&output.stdout), archive.key());
+    assert_eq!(status(&output), 0, "{}", stdout(&output));
+    let (shown, key) = (stdout(&output), archive.key());
     assert!(key.starts_with("nattrail/gw1+"), "{key}");
     assert!(
         shown.starts_with("gateway gw1: 8 entries, 6 seals until 2026-11-21T02:00:00"),
@@ -241,16 +218,12 @@ fn a_sound_archive_is_accepted_and_says_what_it_has() {
         "{shown}"
     );
     let output = archive.run(&["verify", "--key", &key]);
-    assert!(
-        !text(&output.stdout).contains("trusts"),
-        "{}",
-        text(&output.stdout)
-    );
+    assert!(!stdout(&output).contains("trusts"), "{}", stdout(&output));
 }
 
 #[test]
 fn an_archive_with_nothing_in_it_shows_nothing() {
-    let shown = text(&Archive::empty().run(&["verify"]).stdout);
+    let shown = stdout(&Archive::empty().run(&["verify"]));
     assert!(shown.ends_with("has no evidence log: nothing shows that it is sound\n"));
 }
 
@@ -304,19 +277,19 @@ fn what_was_deleted_under_a_rule_is_told_and_a_held_session_keeps_its_proof() {
         (&audit["sessions"], &audit["purged"]),
         (&9.into(), &0.into())
     );
-    let shown = text(&archive.run(&["verify"]).stdout);
+    let shown = stdout(&archive.run(&["verify"]));
     let line = "  14 sessions were deleted; the purge that went furthest was of those that ended before \
                 2026-11-21T00:00:00.000Z, under the rule \"365d\"\n";
     assert!(shown.contains(line), "{shown}");
 
     let output = archive.prove(&QUESTION);
-    assert_eq!(status(&output), 0, "{}", text(&output.stderr));
+    assert_eq!(status(&output), 0, "{}", stderr(&output));
     assert_eq!(status(&archive.verify_proof(&archive.key())), 0);
     let output = archive.run(&["who", "203.0.113.9:2000", "--at", "2026-11-20 21:00:30"]);
     assert_eq!(status(&output), 3);
     let sentence = "gateway gw1: the sessions that ended before 2026-11-21 00:00:00 UTC were deleted on 2027-11-21 under the \
                     rule \"365d\"";
-    let shown = text(&output.stdout);
+    let shown = stdout(&output);
     assert!(shown.contains(sentence), "{shown}");
 }
 
