@@ -153,3 +153,19 @@ fn a_purge_that_does_not_add_up_or_goes_too_far_is_a_finding() {
     let (_, found) = findings(root.path());
     assert!(found[0].contains("had others"), "{found:?}");
 }
+
+#[test]
+fn a_file_is_read_again_only_when_it_was_changed() {
+    let root = TempDir::new().unwrap();
+    let path = root.path().join("file");
+    fs::write(&path, b"abc").unwrap();
+    let mut sums = Sums::default();
+    let first = sums.of(&path, &mut |_| ()).unwrap();
+    let of_abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(first, of_abc);
+    // What is known is given without a look at the octets.
+    sums.0.get_mut(&path).unwrap().1 = "known".to_owned();
+    assert_eq!(sums.of(&path, &mut |_| ()).unwrap(), "known");
+    fs::write(&path, b"abcd").unwrap();
+    assert_ne!(sums.of(&path, &mut |_| ()).unwrap(), "known");
+}
