@@ -235,6 +235,19 @@ pub struct Totals {
 pub enum EventKind {
     Create,
     Delete,
+    /// No NAT event: a part of the traffic of a session that is accounted in parts (`capture.active-timeout`).
+    Flow,
+}
+
+/// Why a flow record ends (flowEndReason in the IANA registry, RFC 5102 section 5.11.3), as far as connection tracking knows.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndReason {
+    /// Nothing came any more.
+    Idle = 1,
+    /// The session goes on: it has lasted for the active timeout.
+    Active = 2,
+    /// The ends closed the connection, or one of them reset it.
+    Detected = 3,
 }
 
 /// How a record came to be known.
@@ -246,18 +259,54 @@ pub enum Provenance {
     Inferred,
 }
 
-/// The creation or the deletion of a session (RFC 8158 section 4.3).
+/// The creation or the deletion of a session (RFC 8158 section 4.3), or a part of its traffic.
+///
+/// The flow of a session is its delete, with its start, end and all counters. A session that is accounted in parts has
+/// [`EventKind::Flow`]s instead, whose counters add up to those of the delete: see [`NatEvent::is_flow`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct NatEvent {
     pub kind: EventKind,
     pub session: Session,
-    /// When it happened: the start for a create, the end for a delete.
+    /// When it happened: the start for a create, the end for a delete and for a part.
     pub time: Wall,
-    /// Start of the session; `None` when nothing known bounds it (a delete without a create, and no kernel timestamps).
+    /// Start of the session, or of its part; `None` when nothing known bounds it (a delete without a create, and no kernel
+    /// timestamps).
     pub start: Option<Wall>,
-    /// Counters at the end; `None` in a create and where the kernel does not account.
+    /// Counters at the end, or those of the part alone; `None` in a create and where the kernel does not account.
     pub totals: Option<Totals>,
     pub provenance: Provenance,
+    /// `None` in a create, and where it is not known.
+    pub end_reason: Option<EndReason>,
+    /// Whether this is the delete of a session that is accounted in parts.
+    pub in_parts: bool,
+    /// The connection mark at the beginning, in a delete or a part whose session has another one by now.
+    pub first_mark: Option<u32>,
+}
+
+impl NatEvent {
+    /// The creation of a session.
+    pub const fn create(session: Session, time: Wall, provenance: Provenance) -> Self {
+        Self {
+            kind: EventKind::Create,
+            session,
+            time,
+            start: Some(time),
+            totals: None,
+            provenance,
+            end_reason: None,
+            in_parts: false,
+            first_mark: None,
+        }
+    }
+
+    /// Whether it stands for traffic that no other event stands for.
+    pub const fn is_flow(&self) -> bool {
+        match self.kind {
+            EventKind::Create => false,
+            EventKind::Delete => !self.in_parts,
+            EventKind::Flow => true,
+        }
+    }
 }
 
 /// Why events may have been missed. Each cause has its own meaning of [`Gap::lost`].

@@ -270,6 +270,9 @@ fn event(kind: EventKind, time: Wall, totals: Option<Totals>) -> NatEvent {
         start: Some(Wall::from_secs(1_772_366_400)),
         totals,
         provenance: Provenance::Kernel,
+        end_reason: None,
+        in_parts: false,
+        first_mark: None,
     }
 }
 

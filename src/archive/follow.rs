@@ -15,7 +15,7 @@ use super::proof::{self, note::Note};
 use super::row::{Millis, Row};
 use super::spool::{self, Place, Spool};
 use crate::place::{Missing, Position, Serial, Span};
-use crate::session::Record;
+use crate::session::{EventKind, Record};
 use crate::store;
 use crate::store::reading::{self, Bookmark, Piece};
 use crate::time::Wall;
@@ -208,9 +208,11 @@ fn push(piece: &Piece, spool: &mut Spool) -> Serial {
                 Ok(Record::Gap(gap)) => spool.push_gap(&gap),
                 // Of this archive's own log.
                 Ok(Record::Checkpoint(_)) => {}
-                Ok(Record::Event(event)) => match Row::of(&event) {
-                    Some(row) => spool.push(&row),
-                    None => spool.push_begun(),
+                Ok(Record::Event(event)) => match event.kind {
+                    EventKind::Create => spool.push_begun(),
+                    EventKind::Delete => Row::of(&event).iter().for_each(|row| spool.push(row)),
+                    // The delete has the sums.
+                    EventKind::Flow => {}
                 },
                 Err(_) => break,
             }

@@ -122,7 +122,7 @@ impl From<Millis> for Wall {
 }
 
 impl Row {
-    /// `None` for a create, which says nothing about the end.
+    /// `None` unless it is a delete: nothing else says how a session ended.
     pub fn of(event: &NatEvent) -> Option<Self> {
         (event.kind == EventKind::Delete).then(|| Self {
             pre: event.session.pre_nat(),

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 
 use super::{Exit, Failure, Origin, configuration, exit_of};
 use crate::engine::StoredSession;
-use crate::session::{EventKind, NatEvent, Provenance, Record, Tuple};
+use crate::session::{NatEvent, Provenance, Record, Tuple};
 use crate::store;
 use crate::time::{Age, Now, Uptime, Wall};
 use crate::wire::syslog::{Encoder, Message};
@@ -157,14 +157,11 @@ fn print_json(
     encoder: &mut Encoder,
     out: &mut impl Write,
 ) -> io::Result<()> {
-    let record = Record::Event(NatEvent {
-        kind: EventKind::Create,
-        session: stored.session,
-        time: stored.begun,
-        start: Some(stored.begun),
-        totals: None,
-        provenance: stored.provenance,
-    });
+    let record = Record::Event(NatEvent::create(
+        stored.session,
+        stored.begun,
+        stored.provenance,
+    ));
     let now = Now::new(stored.begun, Uptime::default());
     let mut written = Ok(());
     let _ = encoder.encode(&record, now, &mut |message: Message<'_>| {

@@ -355,11 +355,12 @@ impl Engine {
         self.statistics.deletes += 1;
         self.records.push_back(Record::Event(NatEvent {
             kind: EventKind::Delete,
-            session: pending.session,
-            time: self.audit.end_of(&pending, now),
             start: Some(pending.begun),
-            totals: None,
-            provenance: Provenance::Inferred,
+            ..NatEvent::create(
+                pending.session,
+                self.audit.end_of(&pending, now),
+                Provenance::Inferred,
+            )
         }));
     }
 }

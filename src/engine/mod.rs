@@ -540,15 +540,7 @@ impl Engine {
 
     fn emit_create(&mut self, session: Session, time: Wall, provenance: Provenance) {
         self.statistics.creates += 1;
-        let kind = EventKind::Create;
-        let event = NatEvent {
-            kind,
-            session,
-            time,
-            start: Some(time),
-            totals: None,
-            provenance,
-        };
+        let event = NatEvent::create(session, time, provenance);
         self.records.push_back(Record::Event(event));
     }
 
@@ -563,12 +555,14 @@ impl Engine {
         let is_uncounted = self.uncounted.may_have(flow, start, end);
         self.records.push_back(Record::Event(NatEvent {
             kind: EventKind::Delete,
-            session: flow.session,
-            // A record never ends before it begins, even when the clock was set back.
-            time: start.map_or(end, |start| end.max(start)),
             start,
             totals: flow.totals.filter(|_| !is_uncounted),
-            provenance,
+            // A record never ends before it begins, even when the clock was set back.
+            ..NatEvent::create(
+                flow.session,
+                start.map_or(end, |start| end.max(start)),
+                provenance,
+            )
         }));
     }
 

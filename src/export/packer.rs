@@ -206,7 +206,7 @@ impl Message {
         now: Now,
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
-        if self.config.events {
+        if self.config.events && event.kind != EventKind::Flow {
             for record in netflow5::dummy_flows(event)? {
                 self.put_netflow5(&record, now, done);
             }

@@ -209,9 +209,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::session::{
-        EventKind, Gap, GapCause, NatEvent, Protocol, Provenance, Session, Tuple, Zone,
-    };
+    use crate::session::{Gap, GapCause, NatEvent, Protocol, Provenance, Session, Tuple, Zone};
 
     struct Scene {
         view: View,
@@ -232,14 +230,7 @@ mod tests {
 
         /// An event of TCP, at a time of its own.
         fn event(&mut self, number: u64) {
-            let event = NatEvent {
-                kind: EventKind::Create,
-                session: session(),
-                time: Wall::from_secs(number),
-                start: None,
-                totals: None,
-                provenance: Provenance::Kernel,
-            };
+            let event = NatEvent::create(session(), Wall::from_secs(number), Provenance::Kernel);
             self.push(&Record::Event(event));
         }
 

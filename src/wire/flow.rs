@@ -110,10 +110,10 @@ impl Flow {
 const fn nat_event_value(kind: EventKind, family: Family, values: NatEventValues) -> u8 {
     match (values, family, kind) {
         (NatEventValues::Rfc8158, Family::Ipv4, EventKind::Create) => 4,
-        (NatEventValues::Rfc8158, Family::Ipv4, EventKind::Delete) => 5,
+        (NatEventValues::Rfc8158, Family::Ipv4, _) => 5,
         // RFC 8158 has no value for IPv6-to-IPv6: the historic, unspecific ones are at least not wrong.
         (_, _, EventKind::Create) => 1,
-        (_, _, EventKind::Delete) => 2,
+        (_, _, _) => 2,
     }
 }
 

@@ -62,7 +62,7 @@ impl Layout {
     pub fn event(event: &NatEvent, family: Family, destination: bool, zone: bool) -> Self {
         let kind = match event.kind {
             EventKind::Create => 0,
-            EventKind::Delete => DELETE | known(event),
+            EventKind::Delete | EventKind::Flow => DELETE | known(event),
         };
         let destination = bit(NO_DESTINATION, !destination);
         Self(kind | destination | common(event, family, zone))

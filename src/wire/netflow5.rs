@@ -114,7 +114,7 @@ pub fn dummy_flows(event: &NatEvent) -> Result<impl Iterator<Item = Record>, Not
     let untranslated = Record {
         tcp_flags: match event.kind {
             EventKind::Create => SYN | ACK,
-            EventKind::Delete => FIN | RST,
+            EventKind::Delete | EventKind::Flow => FIN | RST,
         },
         dst: address(post.dst),
         dst_port: post.dst_port,

@@ -10,9 +10,10 @@
 //! | 2 × 4 | ports: original source and destination, reply source and destination |
 //! | 4 or 16 × 4 | addresses, in the same order |
 //!
-//! A record begins with its kind: 0 create, 1 delete, 2 gap, 3 checkpoint. A delete adds 4 when it has a start and 8 when it has counters.
-//! An event goes on with its time (8), the session, and, where the kind says so, the start (8) and the packets and octets of
-//! both directions (LEB128). A gap goes on with its cause (1), both times (8 each), and how many were lost, plus one (LEB128;
+//! A record begins with its kind: 0 create, 1 delete, 2 gap, 3 checkpoint, 16 flow (a part of a session's traffic), 17 delete of
+//! a session that is accounted in parts. Events but creates add 4 when they have a start, 8 with counters, 32 with the mark at the
+//! beginning, and 64 times the reason of the end, if that is known. An event goes on with its time (8), the session, and, where
+//! the kind says so, the first mark (4), the start (8) and the packets and octets of both directions (LEB128). A gap goes on with its cause (1), both times (8 each), and how many were lost, plus one (LEB128;
 //! 0 when that is not known). A checkpoint goes on with its time (8), the size (LEB128), root (32), signature (68), and the
 //! length of its name (1) and the name. A create of a translated IPv4 connection takes 39 octets, its delete 47 without counters and
 //! 51 or more with them.
@@ -23,7 +24,7 @@ use std::net::IpAddr;
 
 use crate::place::Serial;
 use crate::session::{
-    Counters, EventKind, Gap, GapCause, NatEvent, Protocol, Provenance, Record, Session,
+    Counters, EndReason, EventKind, Gap, GapCause, NatEvent, Protocol, Provenance, Record, Session,
     SignedCheckpoint, Totals, Tuple, Zone, ZoneDirection,
 };
 use crate::time::Wall;
@@ -39,8 +40,12 @@ const CREATE: u8 = 0;
 const DELETE: u8 = 1;
 const GAP: u8 = 2;
 const CHECKPOINT: u8 = 3;
+const FLOW: u8 = 16;
+const DELETE_IN_PARTS: u8 = 17;
 const HAS_START: u8 = 4;
 const HAS_TOTALS: u8 = 8;
+const HAS_FIRST_MARK: u8 = 32;
+const REASON_SHIFT: u8 = 6;
 
 /// Consecutive records, in the order of their serials.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -129,13 +134,24 @@ fn put_record(record: &Record, out: &mut Vec<u8>) {
 }
 
 fn put_event(event: &NatEvent, out: &mut Vec<u8>) {
-    let delete = event.kind == EventKind::Delete;
-    let kind = if delete { DELETE } else { CREATE };
-    let start = event.start.filter(|_| delete);
-    let totals = flag(event.totals.is_some(), HAS_TOTALS);
-    out.push(kind | flag(start.is_some(), HAS_START) | totals);
+    let kind = match event.kind {
+        EventKind::Create => CREATE,
+        EventKind::Delete if event.in_parts => DELETE_IN_PARTS,
+        EventKind::Delete => DELETE,
+        EventKind::Flow => FLOW,
+    };
+    // The start of a create is its time.
+    let start = event.start.filter(|_| kind != CREATE);
+    let flags = flag(start.is_some(), HAS_START)
+        | flag(event.totals.is_some(), HAS_TOTALS)
+        | flag(event.first_mark.is_some(), HAS_FIRST_MARK)
+        | event.end_reason.map_or(0, |reason| reason as u8) << REASON_SHIFT;
+    out.push(kind | flags);
     put_time(event.time, out);
     put_session(&event.session, event.provenance, out);
+    if let Some(mark) = event.first_mark {
+        out.extend_from_slice(&mark.to_le_bytes());
+    }
     if let Some(start) = start {
         put_time(start, out);
     }
@@ -266,15 +282,24 @@ impl Reader<'_> {
     fn record(&mut self) -> Result<Record, Malformed> {
         let [kind] = self.take()?;
         let has = |flag| kind & flag != 0;
-        let event_kind = match kind & !(HAS_START | HAS_TOTALS) {
+        let end_reason = match kind >> REASON_SHIFT {
+            0 => None,
+            1 => Some(EndReason::Idle),
+            2 => Some(EndReason::Active),
+            _ => Some(EndReason::Detected),
+        };
+        let is_a = kind & !(HAS_START | HAS_TOTALS | HAS_FIRST_MARK) & !(3 << REASON_SHIFT);
+        let event_kind = match is_a {
             CREATE => EventKind::Create,
-            DELETE => EventKind::Delete,
+            DELETE | DELETE_IN_PARTS => EventKind::Delete,
+            FLOW => EventKind::Flow,
             GAP if kind == GAP => return self.gap().map(Record::Gap),
             CHECKPOINT if kind == CHECKPOINT => return self.checkpoint().map(Record::Checkpoint),
             _ => return Err(Malformed("unknown kind of a record")),
         };
         let time = self.time()?;
         let (session, provenance) = self.session()?;
+        let first_mark = has(HAS_FIRST_MARK).then(|| self.take()).transpose()?;
         let start = has(HAS_START).then(|| self.time()).transpose()?;
         let totals = has(HAS_TOTALS).then(|| self.totals()).transpose()?;
         Ok(Record::Event(NatEvent {
@@ -288,6 +313,9 @@ impl Reader<'_> {
             },
             totals,
             provenance,
+            end_reason,
+            in_parts: is_a == DELETE_IN_PARTS,
+            first_mark: first_mark.map(u32::from_le_bytes),
         }))
     }
 
@@ -363,32 +391,47 @@ mod tests {
 
     fn records() -> impl Strategy<Value = Record> {
         let provenance = prop_oneof![Just(Provenance::Kernel), Just(Provenance::Inferred)];
+        let kind = prop_oneof![
+            Just((EventKind::Delete, false)),
+            Just((EventKind::Delete, true)),
+            Just((EventKind::Flow, false)),
+            Just((EventKind::Create, false)),
+        ];
+        let reason = prop::sample::select(vec![
+            None,
+            Some(EndReason::Idle),
+            Some(EndReason::Active),
+            Some(EndReason::Detected),
+        ]);
         let counters =
             any::<(u64, u64)>().prop_map(|(packets, octets)| Counters { packets, octets });
         let totals =
             (counters.clone(), counters).prop_map(|(original, reply)| Totals { original, reply });
         let event = (
             sessions(),
-            any::<(u64, Option<u64>, bool)>(),
+            any::<(u64, Option<u64>, Option<u32>)>(),
+            (kind, reason),
             option::of(totals),
             provenance,
         )
-            .prop_map(|(session, (time, start, is_delete), totals, provenance)| {
-                let time = Wall::from_nanos(time);
-                let (kind, start) = if is_delete {
-                    (EventKind::Delete, start.map(Wall::from_nanos))
-                } else {
-                    (EventKind::Create, Some(time))
-                };
-                Record::Event(NatEvent {
-                    kind,
-                    session,
-                    time,
-                    start,
-                    totals: totals.filter(|_| is_delete),
-                    provenance,
-                })
-            });
+            .prop_map(
+                |(session, (time, start, first_mark), kind, totals, provenance)| {
+                    let ((kind, in_parts), end_reason) = kind;
+                    let create = NatEvent::create(session, Wall::from_nanos(time), provenance);
+                    Record::Event(match kind {
+                        EventKind::Create => create,
+                        _ => NatEvent {
+                            kind,
+                            start: start.map(Wall::from_nanos),
+                            totals,
+                            end_reason,
+                            in_parts,
+                            first_mark,
+                            ..create
+                        },
+                    })
+                },
+            );
         let lost = option::of(0..u64::MAX);
         let cause = prop::sample::select(GapCause::ALL.to_vec());
         let gap = (cause, any::<(u64, u64)>(), lost).prop_map(|(cause, (from, to), lost)| {

@@ -93,14 +93,7 @@ pub(crate) fn nat66() -> Session {
 }
 
 pub(crate) fn create(session: Session, at: u64) -> NatEvent {
-    NatEvent {
-        kind: EventKind::Create,
-        session,
-        time: Wall::from_millis(at),
-        start: Some(Wall::from_millis(at)),
-        totals: None,
-        provenance: Provenance::Kernel,
-    }
+    NatEvent::create(session, Wall::from_millis(at), Provenance::Kernel)
 }
 
 /// The end of a session at `at` ms, without counters.

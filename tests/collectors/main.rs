@@ -383,14 +383,8 @@ fn events() -> Vec<Record> {
         ..snat
     };
     let life = |session, packets: u64, octets: u64| {
-        let create = NatEvent {
-            kind: EventKind::Create,
-            session,
-            time: Wall::from_millis(START + 123),
-            start: Some(Wall::from_millis(START + 123)),
-            totals: None,
-            provenance: Provenance::Kernel,
-        };
+        let begun = Wall::from_millis(START + 123);
+        let create = NatEvent::create(session, begun, Provenance::Kernel);
         let counters = |factor| Counters {
             packets: factor * packets,
             octets: factor * octets,

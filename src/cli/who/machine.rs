@@ -194,6 +194,9 @@ fn event(candidate: &Candidate) -> NatEvent {
         start: row.start.map(|start| start.wall()),
         totals: row.totals,
         provenance: row.provenance,
+        end_reason: None,
+        in_parts: false,
+        first_mark: None,
     }
 }
 

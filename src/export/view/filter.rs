@@ -202,6 +202,7 @@ const fn kind_name(kind: EventKind) -> &'static str {
     match kind {
         EventKind::Create => "create",
         EventKind::Delete => "delete",
+        EventKind::Flow => "flow",
     }
 }
 
@@ -263,14 +264,7 @@ mod tests {
             id: None,
             mark: 0x12,
         };
-        NatEvent {
-            kind: EventKind::Create,
-            session,
-            time: Wall::default(),
-            start: None,
-            totals: None,
-            provenance: Provenance::Kernel,
-        }
+        NatEvent::create(session, Wall::default(), Provenance::Kernel)
     }
 
     #[test]

@@ -47,12 +47,13 @@ fn visit_event(event: &NatEvent, field: &mut impl FnMut(&'static str, Value<'_>)
     let name = match event.kind {
         EventKind::Create => "create",
         EventKind::Delete => "delete",
+        EventKind::Flow => "flow",
     };
     field("event", Value::Name(name));
     field("nat", Value::Name(session.translation().name()));
     field("proto", Value::Protocol(session.protocol));
     visit_tuples(session, field);
-    if event.kind == EventKind::Delete {
+    if event.kind != EventKind::Create {
         visit_end(event, field);
     }
     if session.mark != 0 {

@@ -207,8 +207,14 @@ impl Encoder {
 
     /// Whether the format has anything for the record: csv has nothing for a create.
     pub fn writes(&self, record: &Record) -> bool {
-        let is_create = matches!(record, Record::Event(event) if event.kind == EventKind::Create);
-        !(is_create && self.format == Format::Csv)
+        match record {
+            Record::Event(event) => match event.kind {
+                EventKind::Create => self.format != Format::Csv,
+                EventKind::Delete => true,
+                EventKind::Flow => false,
+            },
+            Record::Gap(_) | Record::Checkpoint(_) => true,
+        }
     }
 
     /// Gives each message of the record to `emit`, and stops early when that breaks. `now` is the reference of the csv

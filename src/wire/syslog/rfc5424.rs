@@ -24,6 +24,7 @@ pub(super) const fn message_id(record: &Record) -> &'static [u8] {
         Record::Event(event) => match event.kind {
             EventKind::Create => b"SADD",
             EventKind::Delete => b"SDEL",
+            EventKind::Flow => b"FLOW",
         },
         Record::Gap(_) => b"GAP",
         Record::Checkpoint(_) => b"CHECKPOINT",

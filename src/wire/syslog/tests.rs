@@ -97,6 +97,9 @@ fn create(session: Session) -> Record {
         start: Some(START),
         totals: None,
         provenance: Provenance::Kernel,
+        end_reason: None,
+        in_parts: false,
+        first_mark: None,
     })
 }
 
@@ -117,6 +120,9 @@ fn delete(session: Session) -> NatEvent {
             },
         }),
         provenance: Provenance::Kernel,
+        end_reason: None,
+        in_parts: false,
+        first_mark: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::export::view::QUEUE_LIMIT;
-use crate::session::{EventKind, NatEvent, Protocol, Provenance, Session, Tuple, Zone};
+use crate::session::{NatEvent, Protocol, Provenance, Session, Tuple, Zone};
 
 const BEGIN: &str = "{\"tail\":\"begin\"}\n";
 
@@ -13,9 +13,8 @@ fn record(protocol: Protocol) -> Record {
         src_port: port,
         dst_port: 443,
     };
-    Record::Event(NatEvent {
-        kind: EventKind::Create,
-        session: Session {
+    Record::Event(NatEvent::create(
+        Session {
             original: tuple(40_000),
             reply: tuple(50_001),
             protocol,
@@ -23,11 +22,9 @@ fn record(protocol: Protocol) -> Record {
             id: None,
             mark: 0,
         },
-        time: Wall::default(),
-        start: None,
-        totals: None,
-        provenance: Provenance::Kernel,
-    })
+        Wall::default(),
+        Provenance::Kernel,
+    ))
 }
 
 impl Scene {

@@ -81,6 +81,9 @@ fn any_record() -> impl Strategy<Value = Record> {
                 } else {
                     Provenance::Kernel
                 },
+                end_reason: None,
+                in_parts: false,
+                first_mark: None,
             })
         });
     let gap = (any::<u64>(), any::<u64>(), any::<Option<u64>>()).prop_map(|(from, to, lost)| {

@@ -67,6 +67,9 @@ fn seeds() -> Vec<Vec<u8>> {
                 start: Some(begun),
                 totals,
                 provenance,
+                end_reason: None,
+                in_parts: false,
+                first_mark: None,
             }));
         }
         records.push(&Record::Gap(Gap {
