@@ -101,7 +101,7 @@ fn collector(table: &mut Table) -> Option<Collector> {
     let has = |kind| Some(records.as_ref()?.contains(&kind));
     let (events, triplet) = (has(RecordKind::Events), has(RecordKind::Triplet));
     let destination = table.take("destination", values::flag);
-    let zone = table.take("zone", values::flag);
+    let ingress_vrf = table.take("ingress-vrf", values::flag);
     let mtu = table.take("mtu", values::whole(576..=9216));
     let domain = table.take("observation-domain", values::whole(0..=u32::MAX));
     // There is one transport so far.
@@ -122,7 +122,7 @@ fn collector(table: &mut Table) -> Option<Collector> {
     let expected = "true with records \"triplet\", which carry the destination";
     table.refuse_if(triplet == Some(true) && hidden, "destination", expected);
     let expected = "false with version \"v5\", whose records have no room for it";
-    table.refuse_if(v5 && zone == Some(true), "zone", expected);
+    table.refuse_if(v5 && ingress_vrf == Some(true), "ingress-vrf", expected);
     let expected = "at most 65535 with version \"v5\" (engine type and id)";
     table.refuse_if(v5 && domain > Some(65_535), "observation-domain", expected);
     if let Some(address) = address {
@@ -143,7 +143,7 @@ fn collector(table: &mut Table) -> Option<Collector> {
         triplet,
         nat_event: table.take("nat-event", values::nat_event),
         destination,
-        zone,
+        ingress_vrf,
         post_nat_counters: table.take("post-nat-counters", values::flag),
         mtu,
         template_refresh: table.take("template-refresh", values::at_least_a_second),

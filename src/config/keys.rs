@@ -421,7 +421,7 @@ const COLLECTOR: &[Key] = keys! {
         /// of privacy. false is not for v5, and not with triplets.
         "destination" = Value("true"), "true or false";
         /// With true, records have the conntrack zone, as ingressVRFID. v5 has no room for it.
-        "zone" = Value("false"), "true or false";
+        "ingress-vrf" = Value("false"), "true or false";
         /// With true, a triplet's post-NAT record repeats the counters of the pre-NAT record. With false, it has zeros,
         /// so that no traffic is counted twice.
         "post-nat-counters" = Value("true"), "true or false";

@@ -145,7 +145,7 @@ pub struct Collector {
     /// `false` leaves the destination out of NAT events (RFC 6888 REQ-12). Always `true` for NetFlow v5 and with triplets.
     pub destination: bool,
     /// Whether the conntrack zone is sent as ingressVRFID. Always `false` for NetFlow v5.
-    pub zone: bool,
+    pub ingress_vrf: bool,
     /// Whether the post-NAT record of a triplet repeats the counters of the pre-NAT record.
     pub post_nat_counters: bool,
     /// Largest IP packet sent, headers included.

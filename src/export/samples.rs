@@ -17,7 +17,7 @@ pub(super) fn collector(version: Version) -> Collector {
         triplet: false,
         nat_event: NatEventValues::Rfc8158,
         destination: true,
-        zone: false,
+        ingress_vrf: false,
         post_nat_counters: true,
         mtu: 1500,
         template_refresh: Duration::from_secs(1800),

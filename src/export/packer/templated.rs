@@ -53,7 +53,7 @@ impl Packer {
         now: Now,
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
-        let zone = self.message.config.zone;
+        let zone = self.message.config.ingress_vrf;
         if self.message.config.events && event.kind != EventKind::Flow {
             let config = &self.message.config;
             let (family, flow) = Flow::nat_event(event, config.nat_event)?;

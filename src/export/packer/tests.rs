@@ -373,7 +373,7 @@ fn legacy_values_are_1_and_2_for_every_family() {
 fn the_destination_can_be_left_out_and_the_zone_put_in() {
     let mut script = Script::new(&config::Collector {
         destination: false,
-        zone: true,
+        ingress_vrf: true,
         ..collector(Version::Ipfix)
     });
     let mut event = started();

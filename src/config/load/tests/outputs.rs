@@ -16,8 +16,8 @@ fn what_netflow_v5_cannot_do_is_refused() {
             "destination: expected true with version \"v5\", whose records cannot leave it out, found false",
         ),
         (
-            "zone = true",
-            "zone: expected false with version \"v5\", whose records have no room for it, found true",
+            "ingress-vrf = true",
+            "ingress-vrf: expected false with version \"v5\", whose records have no room for it, found true",
         ),
         (
             "nat-event = \"legacy\"",
@@ -44,9 +44,9 @@ fn what_netflow_v5_cannot_do_is_refused() {
 
 #[test]
 fn a_mistake_in_one_key_hides_no_contradiction_between_others() {
-    let found = collector("version = \"v5\"\nzone = true\nmtu = 1");
+    let found = collector("version = \"v5\"\ningress-vrf = true\nmtu = 1");
     assert!(
-        found.contains("collector[0].zone: expected false"),
+        found.contains("collector[0].ingress-vrf: expected false"),
         "{found}"
     );
     assert!(

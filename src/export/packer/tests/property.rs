@@ -49,22 +49,24 @@ pub(super) fn any_collector() -> impl Strategy<Value = config::Collector> {
         any::<bool>(),
         (576_u16..=1500, 1_u32..5, any::<bool>()),
     )
-        .prop_map(|(version, triplet, events, zone, (mtu, refresh, ipv6))| {
-            let address = if ipv6 {
-                "[2001:db8::1]:2055"
-            } else {
-                "192.0.2.1:2055"
-            };
-            config::Collector {
-                address: address.parse().unwrap(),
-                triplet,
-                events: events || !triplet,
-                zone,
-                mtu,
-                template_refresh_packets: refresh,
-                ..collector(version)
-            }
-        })
+        .prop_map(
+            |(version, triplet, events, ingress_vrf, (mtu, refresh, ipv6))| {
+                let address = if ipv6 {
+                    "[2001:db8::1]:2055"
+                } else {
+                    "192.0.2.1:2055"
+                };
+                config::Collector {
+                    address: address.parse().unwrap(),
+                    triplet,
+                    events: events || !triplet,
+                    ingress_vrf,
+                    mtu,
+                    template_refresh_packets: refresh,
+                    ..collector(version)
+                }
+            },
+        )
 }
 
 /// How many flow records a v9 or IPFIX collector gets for `event`.

@@ -36,7 +36,7 @@ fn seeds() -> Vec<String> {
         [
             "0[capture]\nlog = \"all\"\nprotocols = [\"tcp\", 47]\n[[collector]]\naddress = \"192.0.2.1\"\nversion = 9\n\
              \0NATTRAIL_COLLECTOR_0_MTU=900\0NATTRAIL_SYSLOG_0_TARGET=journal\0STATE_DIRECTORY=/a:/b",
-            "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource = \"::1\"\nzone = true\n",
+            "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource = \"::1\"\ningress-vrf = true\n",
             "1capture:\n  mark: 0x10/0xff\n  source: [10.0.0.0/8, \"fd00::/8\"]\ncollector:\n  - &a\n    address: 192.0.2.1\n    \
              version: v5\n    observation-domain: 7\nsyslog:\n  b:\n    target: udp\n    address: 192.0.2.2\n    format: rfc5424\n",
             "2{\"capture\": {\"resync\": \"0s\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
@@ -176,7 +176,7 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
         triplet,
         nat_event,
         destination,
-        zone,
+        ingress_vrf,
         post_nat_counters,
         mtu,
         template_refresh,
@@ -203,7 +203,7 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
     out.set("export-delay", Some(duration(*export_delay)));
     // The others are not to be set for v5.
     if version.name() != "v5" {
-        out.set("zone", Some(zone));
+        out.set("ingress-vrf", Some(ingress_vrf));
         out.set(
             "nat-event",
             Some(if *nat_event == NatEventValues::Legacy {
