@@ -15,6 +15,8 @@ pub(super) fn collector(version: Version) -> Collector {
         source: None,
         events: true,
         triplet: false,
+        flow: false,
+        biflow: false,
         nat_event: NatEventValues::Rfc8158,
         destination: true,
         ingress_vrf: false,

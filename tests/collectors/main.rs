@@ -340,6 +340,8 @@ fn collector(version: Version) -> config::Collector {
         source: None,
         events: true,
         triplet: false,
+        flow: false,
+        biflow: false,
         nat_event: NatEventValues::Rfc8158,
         destination: true,
         ingress_vrf: false,

@@ -174,6 +174,8 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
         source,
         events,
         triplet,
+        flow,
+        biflow,
         nat_event,
         destination,
         ingress_vrf,
@@ -190,13 +192,14 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
     out.set("address", Some(address));
     out.set("version", Some(version.name()));
     out.set("source", source.as_ref());
-    let kinds = [(events, "events"), (triplet, "triplet")].into_iter();
+    let kinds = [(events, "events"), (triplet, "triplet"), (flow, "flow")].into_iter();
     out.list(
         "records",
         kinds.filter(|(is_sent, _)| **is_sent).map(|(_, kind)| kind),
     );
     out.set("destination", Some(destination));
     out.set("post-nat-counters", Some(post_nat_counters));
+    out.set("biflow", Some(biflow));
     out.set("mtu", Some(mtu));
     out.set("send-buffer", send_buffer.as_ref());
     out.set("observation-domain", Some(observation_domain));
