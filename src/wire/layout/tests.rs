@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::*;
 use crate::session::{EndReason, Session, Totals};
 use crate::wire::gap;
-use crate::wire::samples::{create, delete, dnat, hairpin, hex, icmp, snat, untranslated};
+use crate::wire::samples::{create, delete, dnat, hairpin, hex, icmp, ping, snat, untranslated};
 
 const DIALECTS: [Dialect; 2] = [Dialect::Ipfix, Dialect::NetflowV9];
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
@@ -87,15 +87,11 @@ fn layouts() -> Vec<(Layout, u16)> {
 /// The same for traffic.
 fn layouts_of_traffic() -> Vec<(Layout, u16)> {
     let bit = |bit, set: bool| bit * u16::from(set);
-    let icmp_untranslated = Session {
-        protocol: icmp().protocol,
-        ..untranslated()
-    };
     let mut layouts = Vec::new();
     for event in events().into_iter().filter(NatEvent::is_flow) {
         for (session, of_session) in [
             (untranslated(), 0),
-            (icmp_untranslated, 64),
+            (ping(), 64),
             (icmp(), 32 + 64 + 512),
             (dnat(), 32 + 512),
             (hairpin(), 32),
@@ -385,7 +381,7 @@ fn elements_of_enterprises_have_their_number_behind_them() {
     let mut out = Vec::new();
     layout.template().put_definition(&mut out);
     let expected = hex(
-        "0f18 000f 0008 0004 000c 0004 0007 0002 000b 0002 0004 0001 0001 0008 0002 0008 0098 0008 0099 0008
+        "1518 000e 0008 0004 000c 0004 0007 0002 000b 0002 0004 0001 0001 0008 0002 0008 0098 0008 0099 0008
          0094 0008 8004 0004 0000537d 00ef 0001 8001 0008 00007279 8002 0008 00007279",
     );
     assert_eq!(out, expected);
