@@ -460,9 +460,12 @@ const SYSLOG: &[Key] = keys! {
         /// This is the file (required for file), or a socket other than /dev/log (local) or /run/systemd/journal/socket
         /// (journal).
         "path" = Unset, "an absolute path";
-        /// The format is "csv" (flow-tools' 18 fields, three lines per session), "text" (key=value), "json" or
+        /// The format is "csv" (flow-tools' 18 fields), "text" (key=value), "json" or
         /// "rfc5424" (structured data). Default: text for stdout and journal, csv otherwise.
         "format" = Varies("\"csv\""), "\"csv\", \"text\", \"json\" or \"rfc5424\"";
+        /// The copy has "events" (a line when a session begins and one when it ends; in csv the three lines of a triplet),
+        /// "flow" (a line for the traffic; in csv one for each direction), or both. Both are not for csv.
+        "records" = Value("[\"events\"]"), "\"events\", \"flow\" or both, each once";
         /// The syslog facility is kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp or
         /// local0 to local7.
         "facility" = Value("\"local6\""), "a syslog facility such as \"daemon\" or \"local6\"";

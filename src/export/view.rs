@@ -70,7 +70,7 @@ impl Line {
     fn of(&mut self, record: &Record, now: Now) -> &[u8] {
         if self.bytes.is_empty() {
             let Self { encoder, bytes } = self;
-            let _ = encoder.encode(record, now, &mut |message| {
+            let _ = encoder.encode_as_it_is(record, now, &mut |message| {
                 bytes.extend_from_slice(message.bytes);
                 ControlFlow::Continue(())
             });

@@ -1883,7 +1883,7 @@ _nattrail() {
                     return 0
                     ;;
                 --event)
-                    COMPREPLY=($(compgen -W "create delete" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "create delete flow" -- "${cur}"))
                     return 0
                     ;;
                 --count)

@@ -1,6 +1,7 @@
 //! The exact bytes of every format.
 #![allow(clippy::unwrap_used)]
 
+mod flows;
 mod property;
 
 use std::path::PathBuf;
@@ -78,6 +79,14 @@ fn gre() -> Session {
         Protocol::GRE,
         tuple("10.0.0.7", 1, "198.51.100.5", 2),
         tuple("198.51.100.5", 2, "192.0.2.1", 3),
+    )
+}
+
+fn untranslated() -> Session {
+    session(
+        Protocol::UDP,
+        tuple("10.0.0.7", 40000, "198.51.100.5", 53),
+        tuple("198.51.100.5", 53, "10.0.0.7", 40000),
     )
 }
 
@@ -165,6 +174,8 @@ fn encoder_of(host_name: &str, target: Target, format: Format) -> Encoder {
     let style = Style {
         target: &target,
         format,
+        events: true,
+        flow: false,
         facility: Facility(22 << 3),
         severity: Severity::Informational,
         app_name: "nattrail",
