@@ -413,8 +413,8 @@ const COLLECTOR: &[Key] = keys! {
         /// Send from this local address, with or without a port. If empty, the system chooses.
         "source" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
-        /// ends: pre-NAT, post-NAT, return), "flow" (the traffic, one flow record for each direction), or several of
-        /// them.
+        /// ends: pre-NAT, post-NAT, return), "flow" (its traffic, one flow record for each direction), or several of
+        /// them. capture.log = "all" adds the connections that are not translated.
         "records" = Value("[\"events\"]"), "one or more of \"events\", \"triplet\" and \"flow\", each once";
         /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
         /// "flow".
