@@ -99,23 +99,12 @@ fn nat66() -> Session {
 }
 
 fn create(session: Session) -> Record {
-    Record::Event(NatEvent {
-        kind: EventKind::Create,
-        session,
-        time: START,
-        start: Some(START),
-        totals: None,
-        provenance: Provenance::Kernel,
-        end_reason: None,
-        in_parts: false,
-        first_mark: None,
-    })
+    Record::Event(NatEvent::create(session, START, Provenance::Kernel))
 }
 
 fn delete(session: Session) -> NatEvent {
     NatEvent {
         kind: EventKind::Delete,
-        session,
         time: END,
         start: Some(START),
         totals: Some(Totals {
@@ -128,10 +117,7 @@ fn delete(session: Session) -> NatEvent {
                 octets: 64000,
             },
         }),
-        provenance: Provenance::Kernel,
-        end_reason: None,
-        in_parts: false,
-        first_mark: None,
+        ..NatEvent::create(session, START, Provenance::Kernel)
     }
 }
 
