@@ -414,7 +414,7 @@ const COLLECTOR: &[Key] = keys! {
         "source" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
         /// ends: pre-NAT, post-NAT, return), "flow" (the traffic, one flow record for each direction), or several of
-        /// them.
+        /// them. With "events" and "flow", only translated connections make events.
         "records" = Value("[\"events\"]"), "one or more of \"events\", \"triplet\" and \"flow\", each once";
         /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
         /// "flow".
