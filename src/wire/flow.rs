@@ -128,33 +128,46 @@ impl Flow {
     /// The original and the reply direction of the traffic that an event stands for ([`NatEvent::is_flow`]), each as it comes
     /// in and as it leaves. A direction without packets makes no flow; without counters there is the original one alone.
     pub fn directions(event: &NatEvent) -> Result<(Family, [Option<Self>; 2]), NotRepresentable> {
-        let (family, original) = Self::nat_event(event, NatEventValues::Legacy)?;
-        let reversed = event.session.reversed();
+        let (family, original) = Self::original(event)?;
+        let Some(totals) = event.totals else {
+            return Ok((family, [Some(original), None]));
+        };
+        let reversed = NatEvent {
+            session: event.session.reversed(),
+            totals: Some(Totals {
+                original: totals.reply,
+                reply: totals.original,
+            }),
+            ..*event
+        };
         let reply = Self {
-            packet: reversed.pre_nat(),
-            translated: reversed.post_nat(),
-            forward: original.backward,
-            backward: original.forward,
-            answer: original.packet.dst_port,
             direction: INGRESS + EGRESS - original.direction,
-            ..original
+            ..Self::original(&reversed)?.1
         };
-        let has_packets = |flow: &Self| flow.forward.packets > 0;
-        let flows = match event.totals {
-            Some(_) => [original, reply].map(|flow| Some(flow).filter(has_packets)),
-            None => [Some(original), None],
-        };
+        let flows = [original, reply].map(|flow| (flow.forward.packets > 0).then_some(flow));
         Ok((family, flows))
     }
 
     /// Both directions in one (RFC 5103), from the end that sent the first packet to the other one. There is none if its
     /// counters say that no packet passed.
     pub fn biflow(event: &NatEvent) -> Result<(Family, Option<Self>), NotRepresentable> {
-        let (family, flow) = Self::nat_event(event, NatEventValues::Legacy)?;
+        let (family, flow) = Self::original(event)?;
         let is_silent = event
             .totals
             .is_some_and(|totals| totals.original.packets == 0 && totals.reply.packets == 0);
         Ok((family, (!is_silent).then_some(flow)))
+    }
+
+    /// The traffic of the original direction.
+    ///
+    /// ICMP has no source port here: that of a NAT event is the query's identifier, but other exporters of traffic send 0, and
+    /// nfdump takes another value for type and code.
+    fn original(event: &NatEvent) -> Result<(Family, Self), NotRepresentable> {
+        let (family, mut flow) = Self::nat_event(event, NatEventValues::Legacy)?;
+        if event.session.protocol.is_icmp() {
+            (flow.packet.src_port, flow.translated.src_port) = (0, 0);
+        }
+        Ok((family, flow))
     }
 }
 

@@ -22,9 +22,9 @@
 //! |---|---|
 //! | 1 to 16 | as above, with the counters 1, 2 and in a biflow 29305/1, 29305/2 |
 //! | 32 | translated: with 225, 226, 227, 228 or 281, 282, 227, 228 |
-//! | 64 | ICMP: with 32 or 139, and in a biflow with 29305/32 or 29305/139 |
+//! | 64 | ICMP: with 32 or 139, and before it in a biflow 29305/32 or 29305/139 |
 //! | 128 | with the reason of the end (136) |
-//! | 256 | with the kernel's id of the connection (148) |
+//! | 256 | with the kernel's id of the connection (148); in IPFIX only, as nfdump takes a NetFlow v9 record with it for a firewall's event |
 //! | 512 | with the direction (61) |
 //! | 1024 | with the connection mark (21373/4); in IPFIX only |
 //! | 2048 | both directions in one record (239), a biflow; in IPFIX only |
@@ -125,12 +125,14 @@ impl Layout {
         let translation = session.translation();
         let of_dialect = match dialect {
             Dialect::NetflowV9 => NETFLOW_9,
-            Dialect::Ipfix => bit(BIFLOW, biflow) | bit(WITH_MARK, session.mark != 0),
+            Dialect::Ipfix => {
+                let known = bit(ID, session.id.is_some()) | bit(WITH_MARK, session.mark != 0);
+                known | bit(BIFLOW, biflow)
+            }
         };
         let bits = bit(TRANSLATED, !translation.is_none())
             | bit(ICMP, session.protocol.is_icmp())
             | bit(END_REASON, event.end_reason.is_some())
-            | bit(ID, session.id.is_some())
             | bit(DIRECTION, flow_direction(translation).is_some());
         Self {
             first: FIRST_OF_TRAFFIC,
@@ -194,6 +196,8 @@ impl Layout {
             elements.extend([POST_NAPT_SRC_PORT, POST_NAPT_DST_PORT]);
         }
         for (bits, element) in [
+            // nfdump reads the last of both as the type of the packet.
+            (BIFLOW | ICMP, reverse_icmp_type),
             (ICMP, icmp_type),
             (END_REASON, FLOW_END_REASON),
             (ID, FLOW_ID),
@@ -203,7 +207,6 @@ impl Layout {
             (BIFLOW, BIFLOW_DIRECTION),
             (BIFLOW | COUNTERS, REVERSE_OCTETS),
             (BIFLOW | COUNTERS, REVERSE_PACKETS),
-            (BIFLOW | ICMP, reverse_icmp_type),
             (INFERRED, METERING_PROCESS),
         ] {
             elements.extend(self.has(bits).then_some(element));

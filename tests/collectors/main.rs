@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backpressure;
+mod flows;
 #[path = "../support/log.rs"]
 mod log;
 mod tools;

@@ -4,6 +4,10 @@ use super::*;
 use crate::session::{EndReason, Totals, Zone};
 use crate::wire::samples::ping;
 
+/// The times of a flow and the kernel's id of its connection, which NetFlow v9 has not.
+const FORMS: [(Version, &str, &str); 2] =
+    [(TIMES[0].0, TIMES[0].1, ""), (TIMES[1].0, TIMES[1].1, " 7")];
+
 fn flows(version: Version) -> config::Collector {
     config::Collector {
         events: false,
@@ -57,18 +61,18 @@ fn an_ipfix_flow_is_as_documented_byte_for_byte() {
 }
 
 #[test]
-fn a_netflow_9_flow_has_no_mark_and_both_kinds_of_times_byte_for_byte() {
+fn a_netflow_9_flow_has_neither_mark_nor_id_and_both_kinds_of_times_byte_for_byte() {
     let mut script = Script::new(&flows(Version::NetflowV9));
     script.send(&known(dnat()), 5);
-    // Set 2048 + 8 + 16 + 32 + 128 + 256 + 512 + 4096. In the original direction, destination NAT leads in.
+    // Set 2048 + 8 + 16 + 32 + 128 + 512 + 4096. In the original direction, destination NAT leads in.
     let expected = "0009 0002 0036f268 6b00ac91 00000001 0a0b0c0d
-        1bb8 009c
+        1ab8 008c
         c6336405 cb007109 80e8 0050 06 00000000000000da 0000000000000004
         0036ee80 0036ee85 000001a1faa21280 000001a1faa21285
-        c6336405 0a000050 80e8 1f90 03 0000000000000007 00
+        c6336405 0a000050 80e8 1f90 03 00
         0a000050 c6336405 1f90 80e8 06 00000000000000d8 0000000000000003
         0036ee80 0036ee85 000001a1faa21280 000001a1faa21285
-        cb007109 c6336405 0050 80e8 03 0000000000000007 01 0000";
+        cb007109 c6336405 0050 80e8 03 01 0000";
     assert_eq!(script.send(&known(dnat()), 5), [hex(expected)]);
 }
 
@@ -78,41 +82,41 @@ fn a_biflow_has_the_reply_direction_in_reverse_elements_byte_for_byte() {
     script.send(&known(icmp()), 5);
     let expected = "000a 0070 6b00ac90 00000002 0a0b0c0d
         17f8 0060
-        0a010203 cb007107 0141 0800 01 00000000000000da 0000000000000004 000001a1faa21280 000001a1faa21285
-        cb007109 cb007107 028e 0800 0800 03 0000000000000007 01 0000002a
-        01 00000000000000d8 0000000000000003 0000";
+        0a010203 cb007107 0000 0800 01 00000000000000da 0000000000000004 000001a1faa21280 000001a1faa21285
+        cb007109 cb007107 0000 0800 0000 0800 03 0000000000000007 01 0000002a
+        01 00000000000000d8 0000000000000003";
     assert_eq!(script.send(&known(icmp()), 5), [hex(expected)]);
 }
 
 #[test]
 fn each_direction_has_its_own_packet_and_the_type_of_its_own_icmp_message() {
-    for (version, times) in TIMES {
+    for (version, times, id) in FORMS {
         assert_eq!(
             decoded(&flows(version), &ended(icmp())),
             [
                 format!(
-                    "10.1.2.3 203.0.113.7 321 2048 Icmp 218 4 {times} 203.0.113.9 203.0.113.7 654 2048 2048 7 1"
+                    "10.1.2.3 203.0.113.7 0 2048 Icmp 218 4 {times} 203.0.113.9 203.0.113.7 0 2048 2048{id} 1"
                 ),
                 format!(
-                    "203.0.113.7 203.0.113.9 654 0 Icmp 216 3 {times} 203.0.113.7 10.1.2.3 321 0 0 7 0"
+                    "203.0.113.7 203.0.113.9 0 0 Icmp 216 3 {times} 203.0.113.7 10.1.2.3 0 0 0{id} 0"
                 ),
             ]
         );
         assert_eq!(
             decoded(&flows(version), &ended(ping())),
             [
-                format!("10.0.0.3 198.51.100.5 5 2048 Icmp 218 4 {times} 2048 7"),
-                format!("198.51.100.5 10.0.0.3 5 0 Icmp 216 3 {times} 0 7"),
+                format!("10.0.0.3 198.51.100.5 0 2048 Icmp 218 4 {times} 2048{id}"),
+                format!("198.51.100.5 10.0.0.3 0 0 Icmp 216 3 {times} 0{id}"),
             ]
         );
         assert_eq!(
             decoded(&flows(version), &ended(nat66())),
             [
                 format!(
-                    "fd00::3 2001:db8:7::7 40000 443 Tcp 218 4 {times} 2001:db8:9::9 2001:db8:7::7 50000 443 7 1"
+                    "fd00::3 2001:db8:7::7 40000 443 Tcp 218 4 {times} 2001:db8:9::9 2001:db8:7::7 50000 443{id} 1"
                 ),
                 format!(
-                    "2001:db8:7::7 2001:db8:9::9 443 50000 Tcp 216 3 {times} 2001:db8:7::7 fd00::3 443 40000 7 0"
+                    "2001:db8:7::7 2001:db8:9::9 443 50000 Tcp 216 3 {times} 2001:db8:7::7 fd00::3 443 40000{id} 0"
                 ),
             ]
         );
@@ -122,15 +126,15 @@ fn each_direction_has_its_own_packet_and_the_type_of_its_own_icmp_message() {
 /// With both translations, nothing tells inside from outside.
 #[test]
 fn a_hairpin_has_no_direction() {
-    for (version, times) in TIMES {
+    for (version, times, id) in FORMS {
         assert_eq!(
             decoded(&flows(version), &ended(hairpin())),
             [
                 format!(
-                    "10.0.0.3 203.0.113.9 5000 53 Udp 218 4 {times} 10.0.0.1 10.0.0.53 6000 5353 7"
+                    "10.0.0.3 203.0.113.9 5000 53 Udp 218 4 {times} 10.0.0.1 10.0.0.53 6000 5353{id}"
                 ),
                 format!(
-                    "10.0.0.53 10.0.0.1 5353 6000 Udp 216 3 {times} 203.0.113.9 10.0.0.3 53 5000 7"
+                    "10.0.0.53 10.0.0.1 5353 6000 Udp 216 3 {times} 203.0.113.9 10.0.0.3 53 5000{id}"
                 ),
             ]
         );
@@ -151,10 +155,10 @@ fn a_direction_without_packets_makes_no_flow_and_unknown_counters_make_the_origi
         assert_eq!(count(&counted(0, 0)), 0);
         assert_eq!(count(&event(None)), 1);
     }
-    for (version, times) in TIMES {
+    for (version, times, id) in FORMS {
         assert_eq!(
             decoded(&flows(version), &event(None)),
-            [format!("10.0.0.3 198.51.100.5 5000 53 Udp {times} 7")]
+            [format!("10.0.0.3 198.51.100.5 5000 53 Udp {times}{id}")]
         );
     }
     let times = TIMES[1].1;
