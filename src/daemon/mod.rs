@@ -22,6 +22,7 @@ mod outputs;
 mod scrape;
 mod setup;
 mod snapshot;
+mod sweep;
 mod takeover;
 mod watch;
 

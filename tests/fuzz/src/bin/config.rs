@@ -39,7 +39,7 @@ fn seeds() -> Vec<String> {
             "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource = \"::1\"\ningress-vrf = true\n",
             "1capture:\n  mark: 0x10/0xff\n  source: [10.0.0.0/8, \"fd00::/8\"]\ncollector:\n  - &a\n    address: 192.0.2.1\n    \
              version: v5\n    observation-domain: 7\nsyslog:\n  b:\n    target: udp\n    address: 192.0.2.2\n    format: rfc5424\n",
-            "2{\"capture\": {\"resync\": \"0s\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
+            "2{\"capture\": {\"resync\": \"0s\", \"active-timeout\": \"30m\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
              \"facility\": \"local3\", \"severity\": \"warn\"}], \"log\": {\"size\": 16777216, \"age\": null}}",
             "3[metrics]\nlisten = 127.0.0.1\n[pending]\nttl = 2d ; comment\nmax = 7\n[collector.c]\naddress = 192.0.2.1\n\
              [syslog.d]\ntarget = local\nexporter-address = 192.0.2.9\n",
@@ -101,6 +101,7 @@ fn printed(config: &Config) -> String {
         receive_buffer,
         reliable,
         resync,
+        active_timeout,
     } = capture;
     out.set(
         "namespace",
@@ -123,6 +124,7 @@ fn printed(config: &Config) -> String {
     out.set("receive-buffer", Some(receive_buffer));
     out.set("reliable", Some(reliable));
     out.set("resync", Some(duration(resync.unwrap_or_default())));
+    out.set("active-timeout", active_timeout.map(duration));
     out.0 += "[pending]\n";
     let Pending {
         database,
