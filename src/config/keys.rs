@@ -27,10 +27,11 @@ pub enum Section {
     Metrics,
     Collector,
     Syslog,
+    Monitor,
 }
 
 impl Section {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Capture,
         Self::Pending,
         Self::Log,
@@ -39,6 +40,7 @@ impl Section {
         Self::Metrics,
         Self::Collector,
         Self::Syslog,
+        Self::Monitor,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -102,12 +104,18 @@ impl Section {
                  is one copy, with the target \"stdout\".",
                 SYSLOG,
             ),
+            Self::Monitor => (
+                "monitor",
+                "Each [[monitor]] is a port to which a switch mirrors traffic. \"nattrail monitor up\" makes connection \
+                 tracking see its frames; nattrail-monitor(7) goes from the cable to the first flow.",
+                MONITOR,
+            ),
         }
     }
 
     /// Whether the section may appear any number of times: `[[collector]]` or `[collector.NAME]`.
     pub const fn is_list(self) -> bool {
-        matches!(self, Self::Collector | Self::Syslog)
+        matches!(self, Self::Collector | Self::Syslog | Self::Monitor)
     }
 }
 
@@ -261,6 +269,8 @@ macro_rules! section {
 use Preset::{Required, Unset, Value, Varies};
 
 const DAYS: &str = "a whole number of days, at least one, such as \"365d\"";
+const INTERFACE_NAME: &str =
+    "the name of an interface: at most 15 letters, digits, \"-\", \"_\" and \".\"";
 const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" and \".\"";
 
 section! {
@@ -479,6 +489,27 @@ const SYSLOG: &[Key] = keys! {
         /// The csv format puts this address into its field exaddr, which has room for IPv4 only. This key is only for
         /// csv.
         "exporter-address" = Value("\"127.0.0.1\""), "an IPv4 address";
+    }
+};
+
+const MONITOR: &[Key] = keys! {
+    Monitor {
+        /// This name has to be unique among the monitors; "nattrail monitor up NAME" takes it, or the interface. In
+        /// [monitor.NAME] the default is NAME.
+        "name" = Unset, OUTPUT_NAME;
+        /// The mirrored frames arrive at this interface, which has to be there for nothing else. This key is required.
+        "interface" = Required("\"eth1\""), INTERFACE_NAME;
+        /// The interface is moved into this network namespace, which keeps mirrored traffic apart from the gateway's; it is
+        /// given by name (ip netns) or path, and has to exist. "nft" requires it.
+        "namespace" = Unset, "the name of a network namespace or an absolute path to one";
+        /// The frames get into connection tracking by "tc" (nothing is routed; the kernel needs CONFIG_NET_ACT_CT), by
+        /// "nft" (they are routed into a sink) or by means of your own ("external").
+        "method" = Value("\"tc\""), "\"tc\", \"nft\" or \"external\"";
+        /// Mirrored connections get this ct mark, or have it with "external". If empty, they get none.
+        "mark" = Unset, "a connection mark from 1 to 4294967295, decimal or with 0x";
+        /// Mirrored connections get this conntrack zone, or have it with "external". Default: 65535 for "tc" without a
+        /// namespace, so that a mirrored copy of the gateway's own traffic is a connection of its own; otherwise none.
+        "zone" = Varies("65535"), "a conntrack zone from 1 to 65535";
     }
 };
 
