@@ -95,8 +95,8 @@ impl Scene {
         let daemon = Daemon::start(&net.gateway, &home);
         one_connection_of_each_protocol(&net);
         net.end_connections();
-        // A create, a delete and a flow of each connection.
-        let text = daemon.wait_for_records(3 * 4, record::parse_text);
+        // A flow of each connection, and a create and a delete of the three that are translated.
+        let text = daemon.wait_for_records(4 + 2 * 3, record::parse_text);
         daemon.terminate();
         Some(Self {
             counted: counted(&net),
@@ -233,7 +233,10 @@ fn flows_have_the_packets_and_octets_that_nftables_counted() {
         "reply_octets",
     ];
     for (_, name) in protocols {
-        for event in ["delete", "flow"] {
+        for event in ["delete", "flow"]
+            .into_iter()
+            .skip(usize::from(name == "icmpv6"))
+        {
             let of_it = |line: &&Fields| line["event"] == event && line["proto"] == name;
             let lines: Vec<_> = scene.text.iter().filter(of_it).collect();
             let found: Vec<_> = fields

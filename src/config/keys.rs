@@ -27,10 +27,11 @@ pub enum Section {
     Metrics,
     Collector,
     Syslog,
+    Monitor,
 }
 
 impl Section {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Capture,
         Self::Pending,
         Self::Log,
@@ -39,6 +40,7 @@ impl Section {
         Self::Metrics,
         Self::Collector,
         Self::Syslog,
+        Self::Monitor,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -102,12 +104,18 @@ impl Section {
                  is one copy, with the target \"stdout\".",
                 SYSLOG,
             ),
+            Self::Monitor => (
+                "monitor",
+                "Each [[monitor]] is a port to which a switch mirrors traffic. \"nattrail monitor up\" makes connection \
+                 tracking see its frames; nattrail-monitor(7) goes from the cable to the first flow.",
+                MONITOR,
+            ),
         }
     }
 
     /// Whether the section may appear any number of times: `[[collector]]` or `[collector.NAME]`.
     pub const fn is_list(self) -> bool {
-        matches!(self, Self::Collector | Self::Syslog)
+        matches!(self, Self::Collector | Self::Syslog | Self::Monitor)
     }
 }
 
@@ -261,6 +269,8 @@ macro_rules! section {
 use Preset::{Required, Unset, Value, Varies};
 
 const DAYS: &str = "a whole number of days, at least one, such as \"365d\"";
+const INTERFACE_NAME: &str =
+    "the name of an interface: at most 15 letters, digits, \"-\", \"_\" and \".\"";
 const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" and \".\"";
 
 section! {
@@ -310,6 +320,12 @@ section! {
         /// after a gap.
         live "resync" resync: Option<Duration> = one(values::interval),
             Value("\"10m\""), "a duration from 1s, or 0s";
+        /// When a connection has lasted for about this time (s, m, h, d), and each time again, a flow record reports its
+        /// traffic since the last one: see FLOWS in nattrail-records(7). Only outputs with records "flow" get them. "30m"
+        /// is usual. nattrail reads the kernel's table four times in this time. If empty, the traffic of a connection is
+        /// reported at its end.
+        live "active-timeout" active_timeout: Option<Duration> = optional(values::at_least_a_second),
+            Unset, "a duration of at least 1s, such as \"30m\"";
     }
 }
 
@@ -414,7 +430,8 @@ const COLLECTOR: &[Key] = keys! {
         "source" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
         /// ends: pre-NAT, post-NAT, return), "flow" (its traffic, one flow record for each direction), or several of
-        /// them. capture.log = "all" adds the connections that are not translated.
+        /// them. With "events" and "flow", only translated connections make events; with capture.log = "all", the others
+        /// make flows.
         "records" = Value("[\"events\"]"), "one or more of \"events\", \"triplet\" and \"flow\", each once";
         /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
         /// "flow".
@@ -464,7 +481,8 @@ const SYSLOG: &[Key] = keys! {
         /// "rfc5424" (structured data). Default: text for stdout and journal, csv otherwise.
         "format" = Varies("\"csv\""), "\"csv\", \"text\", \"json\" or \"rfc5424\"";
         /// The copy has "events" (a line when a session begins and one when it ends; in csv the three lines of a triplet),
-        /// "flow" (a line for the traffic; in csv one for each direction), or both. Both are not for csv.
+        /// "flow" (a line for the traffic; in csv one for each direction), or both. With both, which is not for csv, only
+        /// translated connections make events.
         "records" = Value("[\"events\"]"), "\"events\", \"flow\" or both, each once";
         /// The syslog facility is kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp or
         /// local0 to local7.
@@ -476,6 +494,27 @@ const SYSLOG: &[Key] = keys! {
         /// The csv format puts this address into its field exaddr, which has room for IPv4 only. This key is only for
         /// csv.
         "exporter-address" = Value("\"127.0.0.1\""), "an IPv4 address";
+    }
+};
+
+const MONITOR: &[Key] = keys! {
+    Monitor {
+        /// This name has to be unique among the monitors; "nattrail monitor up NAME" takes it, or the interface. In
+        /// [monitor.NAME] the default is NAME.
+        "name" = Unset, OUTPUT_NAME;
+        /// The mirrored frames arrive at this interface, which has to be there for nothing else. This key is required.
+        "interface" = Required("\"eth1\""), INTERFACE_NAME;
+        /// The interface is moved into this network namespace, which keeps mirrored traffic apart from the gateway's; it is
+        /// given by name (ip netns) or path, and has to exist. "nft" requires it.
+        "namespace" = Unset, "the name of a network namespace or an absolute path to one";
+        /// The frames get into connection tracking by "tc" (nothing is routed; the kernel needs CONFIG_NET_ACT_CT), by
+        /// "nft" (they are routed into a sink) or by means of your own ("external").
+        "method" = Value("\"tc\""), "\"tc\", \"nft\" or \"external\"";
+        /// Mirrored connections get this ct mark, or have it with "external". If empty, they get none.
+        "mark" = Unset, "a connection mark from 1 to 4294967295, decimal or with 0x";
+        /// Mirrored connections get this conntrack zone, or have it with "external". Default: 65535 for "tc" without a
+        /// namespace, so that a mirrored copy of the gateway's own traffic is a connection of its own; otherwise none.
+        "zone" = Varies("65535"), "a conntrack zone from 1 to 65535";
     }
 };
 

@@ -232,7 +232,9 @@ impl Encoder {
             EventKind::Flow => false,
         };
         let is_flow = self.flow && event.is_flow();
-        if self.events && is_event {
+        // A connection that is not translated has no NAT events where it has a flow.
+        let is_flow_enough = self.flow && event.session.translation().is_none();
+        if self.events && is_event && !is_flow_enough {
             self.encode_as_it_is(record, now, &mut |message| {
                 let is_last = message.is_last && !is_flow;
                 emit(Message { is_last, ..message })

@@ -166,4 +166,6 @@ fn each_copy_has_the_lines_that_it_wants() {
         assert_eq!(found(true, &event), beside, "{event:?}");
     }
     assert_eq!(messages(stdout(), Format::Text, &Record::Event(part)), []);
+    // Only translated connections make events beside flows.
+    assert_eq!(found(true, &delete(untranslated())), [line("flow", true)]);
 }
