@@ -441,3 +441,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn interim_flow_records_that_no_output_takes_are_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("n.toml");
+    fs::write(&file, "[capture]\nactive-timeout = \"30m\"\n").unwrap();
+    let loaded = Config::load(Some(&file), std::iter::empty()).unwrap();
+    let warnings: Vec<_> = loaded.warnings.iter().map(Problem::to_string).collect();
+    let expected = "capture.active-timeout: expected a collector or a copy with records \"flow\", found none: nobody gets \
+                    the flow records";
+    assert_eq!(warnings, [format!("{}: {expected}", file.display())]);
+}
