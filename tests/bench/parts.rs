@@ -19,6 +19,7 @@ struct Moment {
     time: Instant,
     cpu: Duration,
     flows: u64,
+    /// Those that were followed by another one.
     sweeps: u64,
     longest_turn: u64,
 }
@@ -30,7 +31,7 @@ impl Moment {
             time: Instant::now(),
             cpu: Cpu::of(reader.pid()).total,
             flows: metrics.sessions.flows,
-            sweeps: metrics.sessions.sweeps,
+            sweeps: metrics.sessions.sweeps.saturating_sub(1),
             longest_turn: metrics.turns.longest_last_minute_microseconds,
         }
     }
