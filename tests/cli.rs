@@ -127,12 +127,12 @@ error: FILE: capture.marc: unknown key, did you mean \"mark\"
 
 #[test]
 fn a_contradiction_is_a_configuration_error() {
-    let text = "[[collector]]\naddress = \"192.0.2.1\"\nversion = \"v5\"\nzone = true\n";
+    let text = "[[collector]]\naddress = \"192.0.2.1\"\nversion = \"v5\"\ningress-vrf = true\n";
     let (status, found) = check("n.toml", text);
     assert_eq!(status, 78);
     assert_eq!(
         found,
-        "error   FILE: line 1: collector[0].zone: expected false with version \"v5\", whose records have no room for it, found \
+        "error   FILE: line 1: collector[0].ingress-vrf: expected false with version \"v5\", whose records have no room for it, found \
          true\n"
     );
 }

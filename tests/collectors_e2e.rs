@@ -324,7 +324,8 @@ fn events_and_triplets_to_one_collector() {
 
 #[test]
 fn legacy_values_without_destination_with_zone() {
-    let collector = "version = \"ipfix\"\nnat-event = \"legacy\"\ndestination = false\nzone = true";
+    let collector =
+        "version = \"ipfix\"\nnat-event = \"legacy\"\ndestination = false\ningress-vrf = true";
     let ruleset = "
         table inet zones {
           chain prerouting {

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::tree::{Table, every};
 use super::values::{self, RecordKind, TargetKind};
-use super::{Collector, Format, Syslog, Target, Version};
+use super::{Collector, Format, Method, Monitor, Syslog, Target, Version};
 
 const MINUTE: Duration = Duration::from_secs(60);
+/// For mirrored connections that share connection tracking with the gateway's own.
+const MIRROR_ZONE: u16 = 65_535;
 const SYSLOG_PORT: u16 = 514;
 const LOCAL_SOCKET: &str = "/dev/log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
@@ -34,7 +36,18 @@ pub(super) fn syslog(tables: &mut [Table]) -> Vec<Syslog> {
     })
 }
 
-/// The outputs of all tables without a mistake. A twin of an earlier one is a mistake.
+/// All monitors that are free of mistakes.
+pub(super) fn monitors(tables: &mut [Table]) -> Vec<Monitor> {
+    built(tables, monitor, |one, other| {
+        let is_twin = one.interface == other.interface;
+        [
+            same_name(&one.name, &other.name),
+            is_twin.then_some(("interface", "an interface of its own, found that")),
+        ]
+    })
+}
+
+/// The sections of a list, of all tables without a mistake. A twin of an earlier one is a mistake.
 fn built<T>(
     tables: &mut [Table],
     build: fn(&mut Table) -> Option<T>,
@@ -60,7 +73,7 @@ fn built<T>(
     all.into_iter().map(|(output, _)| output).collect()
 }
 
-/// Its name identifies an output, in the record log and in the status.
+/// Its name identifies it, an output also in the record log and in the status.
 fn same_name(one: &Option<String>, other: &Option<String>) -> Option<Twin> {
     (one.is_some() && one == other).then_some(("name", "a name of its own, found that"))
 }
@@ -100,16 +113,20 @@ fn collector(table: &mut Table) -> Option<Collector> {
     let records = table.take_list("records", values::record_kind);
     let has = |kind| Some(records.as_ref()?.contains(&kind));
     let (events, triplet) = (has(RecordKind::Events), has(RecordKind::Triplet));
+    let flow = has(RecordKind::Flow);
+    let biflow = table.take("biflow", values::flag);
     let destination = table.take("destination", values::flag);
-    let zone = table.take("zone", values::flag);
+    let ingress_vrf = table.take("ingress-vrf", values::flag);
     let mtu = table.take("mtu", values::whole(576..=9216));
     let domain = table.take("observation-domain", values::whole(0..=u32::MAX));
     // There is one transport so far.
     table.take("transport", values::transport);
-    match records.as_deref() {
-        None | Some([_]) => {}
-        Some([one, other]) if one != other => {}
-        Some(_) => table.refuse_value("records"),
+    let is_wrong = |kinds: &[RecordKind]| {
+        let is_again = |(index, kind)| kinds[..index].contains(kind);
+        kinds.is_empty() || kinds.iter().enumerate().any(is_again)
+    };
+    if records.as_deref().is_some_and(is_wrong) {
+        table.refuse_value("records");
     }
     let v5 = version == Some(Version::NetflowV5);
     let expected = "nothing with version \"v5\", which has neither natEvent nor templates";
@@ -119,10 +136,15 @@ fn collector(table: &mut Table) -> Option<Collector> {
     let hidden = destination == Some(false);
     let expected = "true with version \"v5\", whose records cannot leave it out";
     table.refuse_if(v5 && hidden, "destination", expected);
-    let expected = "true with records \"triplet\", which carry the destination";
-    table.refuse_if(triplet == Some(true) && hidden, "destination", expected);
+    let expected = "true with records \"triplet\" and \"flow\", which carry the destination";
+    let carries = triplet == Some(true) || flow == Some(true);
+    table.refuse_if(carries && hidden, "destination", expected);
+    let is_biflow = biflow == Some(true);
+    let expected = "false without version \"ipfix\" and records \"flow\"";
+    let has_none = version.is_some_and(|version| version != Version::Ipfix) || flow == Some(false);
+    table.refuse_if(is_biflow && has_none, "biflow", expected);
     let expected = "false with version \"v5\", whose records have no room for it";
-    table.refuse_if(v5 && zone == Some(true), "zone", expected);
+    table.refuse_if(v5 && ingress_vrf == Some(true), "ingress-vrf", expected);
     let expected = "at most 65535 with version \"v5\" (engine type and id)";
     table.refuse_if(v5 && domain > Some(65_535), "observation-domain", expected);
     if let Some(address) = address {
@@ -141,9 +163,11 @@ fn collector(table: &mut Table) -> Option<Collector> {
         source: Some(source),
         events,
         triplet,
+        flow,
+        biflow,
         nat_event: table.take("nat-event", values::nat_event),
         destination,
-        zone,
+        ingress_vrf,
         post_nat_counters: table.take("post-nat-counters", values::flag),
         mtu,
         template_refresh: table.take("template-refresh", values::at_least_a_second),
@@ -202,5 +226,40 @@ fn syslog_target(table: &mut Table) -> Option<Syslog> {
         severity: table.take("severity", values::severity),
         app_name: table.take("app-name", values::app_name),
         exporter_address: table.take("exporter-address", values::ipv4_address),
+    })
+}
+
+fn monitor(table: &mut Table) -> Option<Monitor> {
+    let namespace = table.take("namespace", values::namespace);
+    let method = table.take("method", values::method);
+    let mark = table.take("mark", values::mark_value);
+    let zone = table.take("zone", values::whole(1..=u16::MAX));
+    if namespace.is_none() && !table.is_set("namespace") {
+        match method {
+            // The firewall of the gateway would reject mirrored packets, and its answers go to their senders; its NAT rules
+            // would translate them; and those to its own addresses would be delivered.
+            Some(Method::Nft) => table.complain(
+                "namespace",
+                "expected a namespace of its own with method \"nft\", found nothing: the gateway's firewall and NAT would \
+                 act on mirrored packets; make one (\"ip netns add monitor\"), or use method \"tc\""
+                    .to_owned(),
+            ),
+            Some(Method::External) if mark.is_none() && zone.is_none() => table.complain(
+                "mark",
+                "expected a mark or a zone without a namespace, found neither: one of them tells mirrored connections from \
+                 the gateway's own"
+                    .to_owned(),
+            ),
+            _ => {}
+        }
+    }
+    let own = (method == Some(Method::Tc) && namespace.is_none()).then_some(MIRROR_ZONE);
+    every!(Monitor {
+        name: Some(table.take("name", values::output_name)),
+        interface: table.take("interface", values::interface),
+        namespace: Some(namespace),
+        method,
+        mark: Some(mark),
+        zone: Some(zone.or(own)),
     })
 }

@@ -27,10 +27,11 @@ pub enum Section {
     Metrics,
     Collector,
     Syslog,
+    Monitor,
 }
 
 impl Section {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Capture,
         Self::Pending,
         Self::Log,
@@ -39,6 +40,7 @@ impl Section {
         Self::Metrics,
         Self::Collector,
         Self::Syslog,
+        Self::Monitor,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -102,12 +104,18 @@ impl Section {
                  is one copy, with the target \"stdout\".",
                 SYSLOG,
             ),
+            Self::Monitor => (
+                "monitor",
+                "Each [[monitor]] is a port to which a switch mirrors traffic. \"nattrail monitor up\" makes connection \
+                 tracking see its frames; nattrail-monitor(7) goes from the cable to the first flow.",
+                MONITOR,
+            ),
         }
     }
 
     /// Whether the section may appear any number of times: `[[collector]]` or `[collector.NAME]`.
     pub const fn is_list(self) -> bool {
-        matches!(self, Self::Collector | Self::Syslog)
+        matches!(self, Self::Collector | Self::Syslog | Self::Monitor)
     }
 }
 
@@ -261,6 +269,8 @@ macro_rules! section {
 use Preset::{Required, Unset, Value, Varies};
 
 const DAYS: &str = "a whole number of days, at least one, such as \"365d\"";
+const INTERFACE_NAME: &str =
+    "the name of an interface: at most 15 letters, digits, \"-\", \"_\" and \".\"";
 const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" and \".\"";
 
 section! {
@@ -419,15 +429,20 @@ const COLLECTOR: &[Key] = keys! {
         /// Send from this local address, with or without a port. If empty, the system chooses.
         "source" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
-        /// ends: pre-NAT, post-NAT, return), or both.
-        "records" = Value("[\"events\"]"), "\"events\", \"triplet\" or both, each once";
+        /// ends: pre-NAT, post-NAT, return), "flow" (the traffic, one flow record for each direction), or several of
+        /// them. With "events" and "flow", only translated connections make events.
+        "records" = Value("[\"events\"]"), "one or more of \"events\", \"triplet\" and \"flow\", each once";
+        /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
+        /// "flow".
+        "biflow" = Value("false"), "true or false";
         /// The natEvent of create and delete is 4 and 5 ("rfc8158") or 1 and 2 ("legacy"). This key is not for v5.
         "nat-event" = Value("\"rfc8158\""), "\"rfc8158\" or \"legacy\"";
         /// With true, events have the destination. With false, they leave it out, as RFC 6888 REQ-12 asks for the sake
-        /// of privacy. false is not for v5, and not with triplets.
+        /// of privacy. false is not for v5, and not with triplets
+        /// or flows.
         "destination" = Value("true"), "true or false";
         /// With true, records have the conntrack zone, as ingressVRFID. v5 has no room for it.
-        "zone" = Value("false"), "true or false";
+        "ingress-vrf" = Value("false"), "true or false";
         /// With true, a triplet's post-NAT record repeats the counters of the pre-NAT record. With false, it has zeros,
         /// so that no traffic is counted twice.
         "post-nat-counters" = Value("true"), "true or false";
@@ -474,6 +489,27 @@ const SYSLOG: &[Key] = keys! {
         /// The csv format puts this address into its field exaddr, which has room for IPv4 only. This key is only for
         /// csv.
         "exporter-address" = Value("\"127.0.0.1\""), "an IPv4 address";
+    }
+};
+
+const MONITOR: &[Key] = keys! {
+    Monitor {
+        /// This name has to be unique among the monitors; "nattrail monitor up NAME" takes it, or the interface. In
+        /// [monitor.NAME] the default is NAME.
+        "name" = Unset, OUTPUT_NAME;
+        /// The mirrored frames arrive at this interface, which has to be there for nothing else. This key is required.
+        "interface" = Required("\"eth1\""), INTERFACE_NAME;
+        /// The interface is moved into this network namespace, which keeps mirrored traffic apart from the gateway's; it is
+        /// given by name (ip netns) or path, and has to exist. "nft" requires it.
+        "namespace" = Unset, "the name of a network namespace or an absolute path to one";
+        /// The frames get into connection tracking by "tc" (nothing is routed; the kernel needs CONFIG_NET_ACT_CT), by
+        /// "nft" (they are routed into a sink) or by means of your own ("external").
+        "method" = Value("\"tc\""), "\"tc\", \"nft\" or \"external\"";
+        /// Mirrored connections get this ct mark, or have it with "external". If empty, they get none.
+        "mark" = Unset, "a connection mark from 1 to 4294967295, decimal or with 0x";
+        /// Mirrored connections get this conntrack zone, or have it with "external". Default: 65535 for "tc" without a
+        /// namespace, so that a mirrored copy of the gateway's own traffic is a connection of its own; otherwise none.
+        "zone" = Varies("65535"), "a conntrack zone from 1 to 65535";
     }
 };
 

@@ -127,6 +127,7 @@ fn assemble(
         metrics: Metrics::take(document.single(Section::Metrics)),
         collectors: Some(build::collectors(document.list(Section::Collector))),
         syslog: Some(build::syslog(document.list(Section::Syslog))),
+        monitors: Some(build::monitors(document.list(Section::Monitor))),
     });
     if let Some(config) = &config {
         for table in document.list(Section::Syslog) {

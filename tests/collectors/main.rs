@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backpressure;
+mod flows;
 #[path = "../support/log.rs"]
 mod log;
 mod tools;
@@ -36,7 +37,7 @@ fn nfdump_reads_nat_events_from_netflow_9_and_ipfix() {
     }
     for version in [Version::NetflowV9, Version::Ipfix] {
         let config = config::Collector {
-            zone: true,
+            ingress_vrf: true,
             ..collector(version)
         };
         let flows = through_nfdump(&config, &events());
@@ -144,7 +145,7 @@ fn tshark_finds_nothing_wrong_with_a_sequence_of_messages() {
             let config = config::Collector {
                 template_refresh_packets: 3,
                 triplet: true,
-                zone: version != Version::NetflowV5,
+                ingress_vrf: version != Version::NetflowV5,
                 mtu,
                 ..collector(version)
             };
@@ -165,7 +166,7 @@ fn tshark_reads_the_fields_of_nat_events() {
     }
     for version in [Version::NetflowV9, Version::Ipfix] {
         let config = config::Collector {
-            zone: true,
+            ingress_vrf: true,
             ..collector(version)
         };
         let pcap = Pcap::new(&config, &events());
@@ -340,9 +341,11 @@ fn collector(version: Version) -> config::Collector {
         source: None,
         events: true,
         triplet: false,
+        flow: false,
+        biflow: false,
         nat_event: NatEventValues::Rfc8158,
         destination: true,
-        zone: false,
+        ingress_vrf: false,
         post_nat_counters: true,
         mtu: 1500,
         template_refresh: Duration::from_secs(1800),
@@ -440,6 +443,7 @@ fn gaps() -> Vec<Record> {
             Some(8),
             Some(5),
             Some(6),
+            Some(7),
         ])
         .map(|(cause, lost)| {
             Record::Gap(Gap {

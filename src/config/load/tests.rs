@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod monitors;
 mod outputs;
 mod syntax;
 

@@ -53,8 +53,8 @@ impl Packer {
         now: Now,
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
-        let zone = self.message.config.zone;
-        if self.message.config.events && event.kind != EventKind::Flow {
+        let zone = self.message.config.ingress_vrf;
+        if self.message.sends_event(event) {
             let config = &self.message.config;
             let (family, flow) = Flow::nat_event(event, config.nat_event)?;
             let layout = Layout::event(event, family, config.destination, zone);
@@ -62,8 +62,20 @@ impl Packer {
         }
         if self.message.config.triplet && event.kind == EventKind::Delete {
             let (family, flows) = Flow::triplet(event, self.message.config.post_nat_counters)?;
-            let layout = Layout::flow(event, family, self.dialect, zone);
+            let layout = Layout::triplet(event, family, self.dialect, zone);
             for flow in &flows {
+                self.put(layout, flow, now, done);
+            }
+        }
+        if self.message.config.flow && event.is_flow() {
+            let biflow = self.message.config.biflow;
+            let (family, flows) = if biflow {
+                Flow::biflow(event).map(|(family, flow)| (family, [flow, None]))?
+            } else {
+                Flow::directions(event)?
+            };
+            let layout = Layout::traffic(event, family, self.dialect, zone, biflow);
+            for flow in flows.iter().flatten() {
                 self.put(layout, flow, now, done);
             }
         }

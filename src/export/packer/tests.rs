@@ -6,6 +6,7 @@ mod gaps;
 mod messages;
 mod positions;
 mod property;
+mod traffic;
 
 use decoding::decode;
 
@@ -373,7 +374,7 @@ fn legacy_values_are_1_and_2_for_every_family() {
 fn the_destination_can_be_left_out_and_the_zone_put_in() {
     let mut script = Script::new(&config::Collector {
         destination: false,
-        zone: true,
+        ingress_vrf: true,
         ..collector(Version::Ipfix)
     });
     let mut event = started();

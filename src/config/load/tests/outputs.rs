@@ -16,8 +16,8 @@ fn what_netflow_v5_cannot_do_is_refused() {
             "destination: expected true with version \"v5\", whose records cannot leave it out, found false",
         ),
         (
-            "zone = true",
-            "zone: expected false with version \"v5\", whose records have no room for it, found true",
+            "ingress-vrf = true",
+            "ingress-vrf: expected false with version \"v5\", whose records have no room for it, found true",
         ),
         (
             "nat-event = \"legacy\"",
@@ -44,9 +44,9 @@ fn what_netflow_v5_cannot_do_is_refused() {
 
 #[test]
 fn a_mistake_in_one_key_hides_no_contradiction_between_others() {
-    let found = collector("version = \"v5\"\nzone = true\nmtu = 1");
+    let found = collector("version = \"v5\"\ningress-vrf = true\nmtu = 1");
     assert!(
-        found.contains("collector[0].zone: expected false"),
+        found.contains("collector[0].ingress-vrf: expected false"),
         "{found}"
     );
     assert!(
@@ -60,7 +60,7 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
     let cases = [
         (
             "records = [\"triplet\"]\ndestination = false",
-            "destination: expected true with records \"triplet\", which carry the destination, found false",
+            "destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
         ),
         (
             "source = \"::1\"",
@@ -68,11 +68,23 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
         ),
         (
             "records = []",
-            "records: expected \"events\", \"triplet\" or both, each once, found []",
+            "records: expected one or more of \"events\", \"triplet\" and \"flow\", each once, found []",
         ),
         (
             "records = [\"events\", \"events\"]",
-            "records: expected \"events\", \"triplet\" or both, each once, found [\"events\", \"events\"]",
+            "records: expected one or more of \"events\", \"triplet\" and \"flow\", each once, found [\"events\", \"events\"]",
+        ),
+        (
+            "records = [\"flow\"]\ndestination = false",
+            "destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
+        ),
+        (
+            "biflow = true",
+            "biflow: expected false without version \"ipfix\" and records \"flow\", found true",
+        ),
+        (
+            "version = \"v9\"\nrecords = [\"flow\"]\nbiflow = true",
+            "biflow: expected false without version \"ipfix\" and records \"flow\", found true",
         ),
         (
             "[[collector]]\naddress = \"192.0.2.1:4739\"\nmtu = 1400",

@@ -68,7 +68,7 @@ fn templates_that_leave_before_a_gap_do_not_take_it_along() {
         let collector = config::Collector {
             mtu: 576,
             triplet: true,
-            zone: true,
+            ingress_vrf: true,
             ..collector(version)
         };
         let mut scene = Scene::flows(false, &collector, Log::new(40, 10));

@@ -158,7 +158,7 @@ fn templates_that_do_not_fit_one_message_take_several() {
             address: address.parse().unwrap(),
             mtu,
             triplet: true,
-            zone: true,
+            ingress_vrf: true,
             template_refresh_packets: 1,
             ..collector(version)
         };

@@ -6,7 +6,7 @@ use std::fmt::{Display, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use nattrail::config::{Archive, Log, Severity, Syslog, Target};
+use nattrail::config::{Archive, Log, Monitor, Severity, Syslog, Target};
 use nattrail::config::{
     Capture, Collector, Config, Control, Facility, LogScope, Metrics, NatEventValues, Pending,
 };
@@ -36,13 +36,14 @@ fn seeds() -> Vec<String> {
         [
             "0[capture]\nlog = \"all\"\nprotocols = [\"tcp\", 47]\n[[collector]]\naddress = \"192.0.2.1\"\nversion = 9\n\
              \0NATTRAIL_COLLECTOR_0_MTU=900\0NATTRAIL_SYSLOG_0_TARGET=journal\0STATE_DIRECTORY=/a:/b",
-            "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource = \"::1\"\nzone = true\n",
+            "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource = \"::1\"\ningress-vrf = true\n",
             "1capture:\n  mark: 0x10/0xff\n  source: [10.0.0.0/8, \"fd00::/8\"]\ncollector:\n  - &a\n    address: 192.0.2.1\n    \
              version: v5\n    observation-domain: 7\nsyslog:\n  b:\n    target: udp\n    address: 192.0.2.2\n    format: rfc5424\n",
             "2{\"capture\": {\"resync\": \"0s\", \"active-timeout\": \"30m\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
              \"facility\": \"local3\", \"severity\": \"warn\"}], \"log\": {\"size\": 16777216, \"age\": null}}",
             "3[metrics]\nlisten = 127.0.0.1\n[pending]\nttl = 2d ; comment\nmax = 7\n[collector.c]\naddress = 192.0.2.1\n\
              [syslog.d]\ntarget = local\nexporter-address = 192.0.2.9\n",
+            "0[monitor.a]\ninterface = \"eth1\"\nnamespace = \"m\"\nmethod = \"nft\"\nmark = \"0x10\"\n[monitor.b]\ninterface = \"eth2\"\n",
         ]
         .map(str::to_owned),
     );
@@ -87,6 +88,7 @@ fn printed(config: &Config) -> String {
         metrics,
         collectors,
         syslog,
+        monitors,
     } = config;
     let mut out = Printer("[capture]\n".to_owned());
     let Capture {
@@ -165,6 +167,9 @@ fn printed(config: &Config) -> String {
         .iter()
         .for_each(|collector| print_collector(collector, &mut out));
     syslog.iter().for_each(|copy| print_syslog(copy, &mut out));
+    monitors
+        .iter()
+        .for_each(|monitor| print_monitor(monitor, &mut out));
     out.0
 }
 
@@ -176,9 +181,11 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
         source,
         events,
         triplet,
+        flow,
+        biflow,
         nat_event,
         destination,
-        zone,
+        ingress_vrf,
         post_nat_counters,
         mtu,
         template_refresh,
@@ -192,20 +199,21 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
     out.set("address", Some(address));
     out.set("version", Some(version.name()));
     out.set("source", source.as_ref());
-    let kinds = [(events, "events"), (triplet, "triplet")].into_iter();
+    let kinds = [(events, "events"), (triplet, "triplet"), (flow, "flow")].into_iter();
     out.list(
         "records",
         kinds.filter(|(is_sent, _)| **is_sent).map(|(_, kind)| kind),
     );
     out.set("destination", Some(destination));
     out.set("post-nat-counters", Some(post_nat_counters));
+    out.set("biflow", Some(biflow));
     out.set("mtu", Some(mtu));
     out.set("send-buffer", send_buffer.as_ref());
     out.set("observation-domain", Some(observation_domain));
     out.set("export-delay", Some(duration(*export_delay)));
     // The others are not to be set for v5.
     if version.name() != "v5" {
-        out.set("zone", Some(zone));
+        out.set("ingress-vrf", Some(ingress_vrf));
         out.set(
             "nat-event",
             Some(if *nat_event == NatEventValues::Legacy {
@@ -255,6 +263,27 @@ fn print_syslog(syslog: &Syslog, out: &mut Printer) {
     if format.name() == "csv" {
         out.set("exporter-address", Some(exporter_address));
     }
+}
+
+fn print_monitor(monitor: &Monitor, out: &mut Printer) {
+    let Monitor {
+        name,
+        interface,
+        namespace,
+        method,
+        mark,
+        zone,
+    } = monitor;
+    out.0 += "[[monitor]]\n";
+    out.set("name", name.as_ref());
+    out.set("interface", Some(interface));
+    out.set(
+        "namespace",
+        namespace.as_ref().map(|namespace| text(&namespace.0)),
+    );
+    out.set("method", Some(method.name()));
+    out.set("mark", mark.as_ref());
+    out.set("zone", zone.as_ref());
 }
 
 struct Printer(String);
