@@ -215,7 +215,7 @@ fn mode_warning(file: &Path) -> Option<Problem> {
 
 /// Interim flow records are made for nobody.
 fn flow_warning(config: &Config, origin: &str) -> Option<Problem> {
-    let is_taken = false;
+    let is_taken = config.collectors.iter().any(|collector| collector.flow);
     (config.capture.active_timeout.is_some() && !is_taken).then(|| {
         let message = "expected a collector or a copy with records \"flow\", found none: nobody gets the flow records";
         Problem::new(origin, "capture.active-timeout", message)

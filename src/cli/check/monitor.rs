@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Exit, Finding, Flaw, Judgement, error, warning};
 use crate::config::{Capture, LogScope, Method, Monitor, Namespace};
 use crate::kernel::clock;
-use crate::kernel::dump::Dump;
+use crate::kernel::dump::{Dump, Pace};
 use crate::kernel::namespace::{identity, is_own, within};
 use crate::kernel::netdev::{Interfaces, Received};
 use crate::monitor;
@@ -237,7 +237,7 @@ fn connections(monitor: &Monitor, namespace: Option<&Namespace>) -> Judgement {
 fn is_listed(namespace: Option<&Namespace>, is_it: impl Fn(&Entry) -> bool) -> io::Result<bool> {
     let mut poll = Poll::new()?;
     let waker = Arc::new(Waker::new(poll.registry(), Token(0))?);
-    let dump = Dump::request(Listing::Table, namespace, &waker)?;
+    let dump = Dump::request(Listing::Table, Pace::Fast, namespace, &waker)?;
     let mut events = Events::with_capacity(1);
     let end = clock::uptime().saturating_add(LISTED);
     loop {
