@@ -16,7 +16,7 @@ use crate::wire::ctnetlink::Listing;
 /// The longest pause between two pieces, and the one while nothing is known about their number.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// Pieces read in one turn of the loop: usually one comes at a time.
+/// Pieces read in one turn of the loop. One comes at a time; the second look usually finds none, and saves a turn.
 const PIECES_PER_TURN: usize = 2;
 
 /// The reader of sweeps.
