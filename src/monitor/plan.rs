@@ -27,15 +27,21 @@ pub(super) struct Step {
     /// The last of them is performed first.
     undo: Vec<Act>,
     pub(super) advice: &'static str,
+    /// Whether it makes something that may already be there, which is then another's.
+    makes: bool,
 }
 
 impl Step {
     pub(super) fn take(&self, journal: &Journal) -> Result<(), Failed> {
-        let before = self.act.restoring();
+        let (before, length) = (self.act.restoring(), journal.length()?);
         for act in self.undo.iter().chain(&before) {
             journal.note(act)?;
         }
-        self.act.perform()
+        let done = self.act.perform();
+        if done.is_err() && self.makes {
+            journal.cut(length)?;
+        }
+        done
     }
 }
 
@@ -83,7 +89,16 @@ impl Steps<'_> {
             act,
             undo,
             advice,
+            makes: false,
         });
+    }
+
+    /// The same for a command that makes something.
+    fn make(&mut self, purpose: &'static str, line: &str, undo: &str, advice: &'static str) {
+        self.run(purpose, line, &[undo.to_owned()], advice);
+        if let Some(step) = self.list.last_mut() {
+            step.makes = true;
+        }
     }
 
     fn set(&mut self, path: &str, value: &str) {
@@ -92,6 +107,7 @@ impl Steps<'_> {
             act: Act::set(self.monitor.namespace.as_ref(), path, value),
             undo: Vec::new(),
             advice: FORWARD,
+            makes: false,
         });
     }
 
@@ -111,6 +127,7 @@ impl Steps<'_> {
                     act: Act::run(None, &line),
                     undo: up.into_iter().chain([back]).collect(),
                     advice: MOVE,
+                    makes: false,
                 });
             }
             _ => {
@@ -141,8 +158,8 @@ impl Steps<'_> {
             FORWARD,
         );
         let line = format!("ip link add dev {sink} mtu 65535 type veth peer name {far} mtu 65535");
-        let undo = [format!("ip link delete dev {sink}")];
-        self.run("make the sink", &line, &undo, VETH);
+        let undo = format!("ip link delete dev {sink}");
+        self.make("make the sink", &line, &undo, VETH);
         self.set(&format!("net/ipv6/conf/{sink}/addr_gen_mode"), "1");
         for line in [
             format!("ip link set dev {sink} arp off up"),
@@ -166,14 +183,15 @@ impl Steps<'_> {
             act: Act::run_with(namespace, "nft -f -", &ruleset(self.monitor)),
             undo: undo.into(),
             advice: NFTABLES,
+            makes: false,
         });
     }
 
     fn filters(&mut self) {
         let port = self.monitor.interface.clone();
-        let undo = [format!("tc qdisc delete dev {port} clsact")];
+        let undo = format!("tc qdisc delete dev {port} clsact");
         let line = format!("tc qdisc add dev {port} clsact");
-        self.run("add the qdisc clsact", &line, &undo, CLSACT);
+        self.make("add the qdisc clsact", &line, &undo, CLSACT);
         let zone = self.monitor.zone.map(|zone| format!(" zone {zone}"));
         let mark = self.monitor.mark.map(|mark| format!(" mark {mark}"));
         let track = format!(
