@@ -26,6 +26,7 @@ use scene::{Scene, assert_mirrored, ended, reported};
 use support::gateway::{CLIENT, SERVER};
 use support::netns::{Namespace, unique};
 use support::packet;
+use support::recipe;
 use support::traffic::Udp;
 use support::{record, wait_for};
 
@@ -176,6 +177,25 @@ fn tc_beside_the_gateways_own_nat_is_told_apart_by_mark_and_zone() {
     scene.assert_silent();
     scene.succeed(&["monitor", "down"], monitor);
     scene.assert_heard();
+}
+
+#[test]
+fn the_recipe_of_the_manual_beside_the_gateways_own_nat_is_told_apart_by_mark_and_zone() {
+    let Some(scene) = Scene::new() else {
+        return;
+    };
+    let recipe = &recipe::examples("nattrail-monitor.7", "EXTERNAL")[0];
+    let mut shell = Command::new("sh");
+    scene.net.gateway.succeed(shell.arg("-eu"), recipe);
+    let monitor =
+        "[[monitor]]\ninterface = \"eth1\"\nmethod = \"external\"\nmark = 1\nzone = 65535\n";
+    let up = scene.succeed(&["monitor", "up"], monitor);
+    assert_eq!(
+        up,
+        "monitor eth1: nothing to set up, as its method is \"external\"\n"
+    );
+    beside_the_gateways_own(&scene, monitor);
+    scene.assert_silent();
 }
 
 /// Two daemons in one namespace: one logs translated connections, one those with the mark.
