@@ -266,7 +266,7 @@ fn ip_fragment(
         ip.extend([0x45, 0]);
         ip.extend((20 + length).to_be_bytes());
         ip.extend(id.to_be_bytes());
-        ip.extend((offset / 8 | u16::from(more) << 13).to_be_bytes());
+        ip.extend(((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
         ip.extend([ttl, protocol, 0, 0]);
         ip.extend(octets(from));
         ip.extend(octets(to));

@@ -270,13 +270,24 @@ fn frames_that_the_port_drops_are_a_gap_with_their_number() {
 
 #[test]
 fn check_names_the_step_that_fails() {
+    check_names_the_step("nft");
+}
+
+#[test]
+fn check_names_the_step_that_fails_with_tc() {
+    if has_action_ct() {
+        check_names_the_step("tc");
+    }
+}
+
+fn check_names_the_step(method: &str) {
     let Some(scene) = Scene::new() else {
         return;
     };
     let namespace = scene.monitor.name();
     let config = format!(
         "[capture]\nnamespace = \"{namespace}\"\nlog = \"all\"\nset-sysctls = true\n
-         [[monitor]]\ninterface = \"eth1\"\nnamespace = \"{namespace}\"\nmethod = \"nft\"\n"
+         [[monitor]]\ninterface = \"eth1\"\nnamespace = \"{namespace}\"\nmethod = \"{method}\"\n"
     );
     let lines = || -> Vec<String> {
         let output = scene.command(&["check"], &config);
@@ -297,23 +308,11 @@ fn check_names_the_step_that_fails() {
     last("monitor eth1: frames: expected frames to arrive within 2 s");
     let mut script = Script::default();
     script.other([0xff; 6], 0x0806, &arp_request());
-    let sending = |script: &Script, look: &dyn Fn()| {
-        let over = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                    scene.send(script);
-                }
-            });
-            look();
-            over.store(true, std::sync::atomic::Ordering::Relaxed);
-        });
-    };
-    sending(&script, &|| {
-        last("monitor eth1: rules: expected IP packets to pass them")
+    scene.while_sending(&script, || {
+        last("monitor eth1: rules: expected IP packets to pass them");
     });
     script.udp((ALICE, 40_003), (BOB, 53), 30);
-    sending(&script, &|| {
+    scene.while_sending(&script, || {
         let lines = lines();
         assert!(
             lines.iter().all(|line| line.starts_with("ok")),
@@ -321,6 +320,8 @@ fn check_names_the_step_that_fails() {
         );
         assert_eq!(lines.len(), 7, "{lines:#?}");
     });
+    scene.switch.ip("link set sw down");
+    last("monitor eth1: interface: expected a carrier");
 }
 
 /// Whether the kernel has tc's action ct; where it does not, this says so past libtest's capture of the output.

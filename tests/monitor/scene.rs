@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::IpAddr;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use crate::frames::{Counts, Script, Tuple};
 use crate::support::daemon::{Daemon, Home, PROGRAM};
@@ -139,6 +141,22 @@ impl Scene {
         assert!(status.success());
     }
 
+    /// Sends the frames again and again while the work is done.
+    pub fn while_sending(&self, script: &Script, work: impl FnOnce()) {
+        let over = AtomicBool::new(false);
+        let end = EndOnDrop(&over);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    self.send(script);
+                }
+            });
+            // Also when the work panics.
+            let _end = end;
+            work();
+        });
+    }
+
     /// Sends frames that are too long for the port, which drops them.
     pub fn drop_frames(&self, count: usize) {
         let script = format!(
@@ -175,6 +193,14 @@ for _ in range({count}):
     }
 }
 
+struct EndOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A listener to what leaves by the monitor port; killed on drop.
 struct Capture {
     child: Child,
@@ -184,7 +210,10 @@ struct Capture {
 impl Capture {
     fn start(switch: &Namespace) -> Self {
         let mut command = Command::new("python3");
-        command.args(["-c", CAPTURE]).stdout(Stdio::piped());
+        command
+            .args(["-c", CAPTURE])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = switch.spawn(&mut command).unwrap();
         let lines = Lines::read(child.stdout.take().unwrap());
         wait_for("the capture to listen", || {
