@@ -161,11 +161,12 @@ impl Steps<'_> {
         let undo = format!("ip link delete dev {sink}");
         self.make("make the sink", &line, &undo, VETH);
         self.set(&format!("net/ipv6/conf/{sink}/addr_gen_mode"), "1");
-        for line in [
-            format!("ip link set dev {sink} arp off up"),
-            format!("ip -4 route append default via 192.0.0.8 dev {sink} onlink"),
-            format!("ip -6 route append default via fe80::1 dev {sink} onlink"),
-        ] {
+        self.set(&format!("net/ipv6/conf/{sink}/disable_ipv6"), "0");
+        let line = format!("ip link set dev {sink} arp off up");
+        self.run("start the sink", &line, &[], FORWARD);
+        let routes = [("-4", "192.0.0.8", true), ("-6", "fe80::1", place.has_ipv6)];
+        for (family, gateway, _) in routes.into_iter().filter(|(_, _, is_known)| *is_known) {
+            let line = format!("ip {family} route append default via {gateway} dev {sink} onlink");
             self.run("route into the sink", &line, &[], FORWARD);
         }
     }
@@ -232,10 +233,12 @@ impl Steps<'_> {
         self.set(&ip("ipv6", "addr_gen_mode"), "1");
         self.set(&ip("ipv6", "accept_ra"), "0");
         self.set(&ip("ipv4", "arp_ignore"), "8");
-        match self.monitor.method {
-            Method::Nft => self.set(&ip("ipv4", "rp_filter"), "0"),
-            // The IP stack gets none of its packets.
-            _ => self.set(&ip("ipv6", "disable_ipv6"), "1"),
+        // With tc the IP stack gets none of its packets.
+        let is_routed = self.monitor.method == Method::Nft;
+        let disable = if is_routed { "0" } else { "1" };
+        self.set(&ip("ipv6", "disable_ipv6"), disable);
+        if is_routed {
+            self.set(&ip("ipv4", "rp_filter"), "0");
         }
     }
 

@@ -307,8 +307,16 @@ fn tshark_reads_gaps_and_finds_nothing_wrong_with_them() {
         pcap.check(&fields);
         // The times of four deletes and ten gaps.
         let times = pcap.fields(&["abstimestart", "abstimeend"]);
-        assert_eq!(times[0].matches("20:24:48.123").count(), 4 + 10, "{times:?}");
-        assert_eq!(times[1].matches("20:24:52.567").count(), 4 + 10, "{times:?}");
+        assert_eq!(
+            times[0].matches("20:24:48.123").count(),
+            4 + 10,
+            "{times:?}"
+        );
+        assert_eq!(
+            times[1].matches("20:24:52.567").count(),
+            4 + 10,
+            "{times:?}"
+        );
     }
 }
 

@@ -164,6 +164,41 @@ fn what_was_set_up_halfway_at_a_crash_is_taken_down() {
 }
 
 #[test]
+fn a_namespace_that_is_gone_with_everything_in_it_is_taken_down() {
+    let Some(scene) = settled() else {
+        return;
+    };
+    let (config, before) = (monitor(&scene, "eth1"), state(&scene.net.gateway));
+    scene.succeed(&["monitor", "up"], &config);
+    let mut delete = Command::new("ip");
+    let deleted = delete
+        .args(["netns", "delete", scene.monitor.name()])
+        .status();
+    assert!(deleted.unwrap().success());
+    assert_eq!(
+        scene.succeed(&["monitor", "down"], &config),
+        "monitor eth1: down\n"
+    );
+    assert_eq!(
+        scene.succeed(&["monitor", "down"], &config),
+        "monitor eth1: nothing to take down\n"
+    );
+    let after = state(&scene.net.gateway);
+    assert!(
+        before.contains("eth1") && !after.contains("eth1"),
+        "a veth goes with its namespace: {after}"
+    );
+    // Its owner deletes it.
+    let mut add = Command::new("ip");
+    assert!(
+        add.args(["netns", "add", scene.monitor.name()])
+            .status()
+            .unwrap()
+            .success()
+    );
+}
+
+#[test]
 fn a_dry_run_prints_what_a_shell_takes_and_does_nothing() {
     let Some(scene) = settled() else {
         return;
