@@ -9,7 +9,8 @@ use crate::kernel::namespace::path_of;
 /// The comment of the nftables rule that counts the frames on their way to connection tracking.
 pub(crate) const TRACKED: &str = "to connection tracking";
 
-const FORWARD: &str = "see the message of the tool";
+/// For what fails on no kernel known.
+const NONE: &str = "";
 const MOVE: &str = "the namespace must not have an interface of that name";
 const NFTABLES: &str = "the kernel needs CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_INGRESS, and from Linux 5.16 on \
                         CONFIG_NETFILTER_EGRESS; otherwise use method \"tc\"";
@@ -106,7 +107,7 @@ impl Steps<'_> {
             purpose: "set a parameter of the kernel",
             act: Act::set(self.monitor.namespace.as_ref(), path, value),
             undo: Vec::new(),
-            advice: FORWARD,
+            advice: NONE,
             makes: false,
         });
     }
@@ -133,7 +134,7 @@ impl Steps<'_> {
             _ => {
                 let line = format!("ip link set dev {port} down");
                 let undo: Vec<_> = place.is_up.then_some(up).into_iter().collect();
-                self.run("shut the interface down", &line, &undo, FORWARD);
+                self.run("shut the interface down", &line, &undo, NONE);
             }
         }
     }
@@ -155,7 +156,7 @@ impl Steps<'_> {
             "start the loopback interface",
             "ip link set dev lo up",
             &undo,
-            FORWARD,
+            NONE,
         );
         let line = format!("ip link add dev {sink} mtu 65535 type veth peer name {far} mtu 65535");
         let undo = format!("ip link delete dev {sink}");
@@ -163,11 +164,11 @@ impl Steps<'_> {
         self.set(&format!("net/ipv6/conf/{sink}/addr_gen_mode"), "1");
         self.set(&format!("net/ipv6/conf/{sink}/disable_ipv6"), "0");
         let line = format!("ip link set dev {sink} arp off up");
-        self.run("start the sink", &line, &[], FORWARD);
+        self.run("start the sink", &line, &[], NONE);
         let routes = [("-4", "192.0.0.8", true), ("-6", "fe80::1", place.has_ipv6)];
         for (family, gateway, _) in routes.into_iter().filter(|(_, _, is_known)| *is_known) {
             let line = format!("ip {family} route append default via {gateway} dev {sink} onlink");
-            self.run("route into the sink", &line, &[], FORWARD);
+            self.run("route into the sink", &line, &[], NONE);
         }
     }
 
@@ -268,7 +269,7 @@ impl Steps<'_> {
         let undo = [format!(
             "ip link set dev {port} down arp {arp} promisc {promiscuous}{on}"
         )];
-        self.run("start the port", &line, &undo, FORWARD);
+        self.run("start the port", &line, &undo, NONE);
     }
 }
 
@@ -313,4 +314,82 @@ table inet {table} {{
         zone.unwrap_or_default(),
         mark.unwrap_or_default()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Namespace;
+
+    /// The commands of a set-up.
+    fn commands(method: Method, namespace: Option<&str>) -> Vec<String> {
+        let monitor = Monitor {
+            name: None,
+            interface: "eth1".to_owned(),
+            namespace: namespace.map(|name| Namespace(name.into())),
+            method,
+            mark: Some(1),
+            zone: Some(9),
+        };
+        let place = Place {
+            is_outside: namespace.is_some(),
+            is_up: true,
+            is_promiscuous: false,
+            has_arp: true,
+            gro_max_size: Some(65_536),
+            is_loopback_up: true,
+            has_ipv6: true,
+        };
+        let steps = steps(&monitor, &place);
+        steps.iter().map(|step| step.act.to_string()).collect()
+    }
+
+    #[test]
+    fn in_the_gateways_namespace_only_parameters_of_the_port_are_set() {
+        let commands = commands(Method::Tc, None);
+        let set: Vec<_> = commands
+            .iter()
+            .filter(|line| line.contains("sysctl"))
+            .collect();
+        assert!(
+            set.len() > 3 && set.iter().all(|line| line.contains("/conf/eth1/")),
+            "{set:#?}"
+        );
+    }
+
+    #[test]
+    fn the_port_comes_up_last_behind_its_egress_hook() {
+        for (method, egress) in [
+            (Method::Tc, "egress preference 1 protocol all"),
+            (Method::Nft, "hook egress"),
+        ] {
+            let commands = commands(method, Some("m"));
+            assert!(
+                commands.iter().any(|line| line.contains(egress)),
+                "{commands:#?}"
+            );
+            let ups: Vec<_> = commands
+                .iter()
+                .enumerate()
+                .filter(|(_, line)| line.contains("dev eth1") && line.ends_with(" up"))
+                .map(|(index, _)| index)
+                .collect();
+            assert_eq!(ups, [commands.len() - 1], "{commands:#?}");
+        }
+    }
+
+    #[test]
+    fn tc_gives_zone_and_mark_to_tagged_and_untagged_packets_of_both_families() {
+        let commands = commands(Method::Tc, None);
+        let track = "action ct commit zone 9 mark 1 pipe action drop";
+        let protocols = commands.iter().filter(|line| line.ends_with(track));
+        let protocols: Vec<_> = protocols
+            .filter_map(|line| line.split(' ').nth(9))
+            .collect();
+        assert_eq!(
+            protocols,
+            ["ip", "ipv6", "802.1Q", "802.1ad"],
+            "{commands:#?}"
+        );
+    }
 }
