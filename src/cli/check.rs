@@ -180,7 +180,7 @@ fn findings(loaded: &Loaded, config_only: bool) -> Vec<Finding> {
         findings.push(Finding::new("archive.timestamp", files::program(program)));
     }
     for collector in &config.collectors {
-        let judgement = route(collector.source, collector.address);
+        let judgement = route(collector.source_address, collector.address);
         findings.push(Finding::new(collector.title(), judgement));
     }
     for copy in &config.syslog {

@@ -96,11 +96,11 @@ fn collector(table: &mut Table) -> Option<Collector> {
         Some(Version::Ipfix) | None => 4739,
     };
     let address = table.take("address", values::destination(default_port));
-    let source = table.take("source", values::address(0));
+    let source_address = table.take("source-address", values::address(0));
     let records = table.take_list("records", values::record_kind);
     let has = |kind| Some(records.as_ref()?.contains(&kind));
     let (events, triplet) = (has(RecordKind::Events), has(RecordKind::Triplet));
-    let destination = table.take("destination", values::flag);
+    let log_destination = table.take("log-destination", values::flag);
     let ingress_vrf = table.take("ingress-vrf", values::flag);
     let mtu = table.take("mtu", values::whole(576..=9216));
     let domain = table.take("observation-domain", values::whole(0..=u32::MAX));
@@ -116,20 +116,20 @@ fn collector(table: &mut Table) -> Option<Collector> {
     for name in ["nat-event", "template-refresh", "template-refresh-packets"] {
         table.refuse_if(v5, name, expected);
     }
-    let hidden = destination == Some(false);
+    let hidden = log_destination == Some(false);
     let expected = "true with version \"v5\", whose records cannot leave it out";
-    table.refuse_if(v5 && hidden, "destination", expected);
+    table.refuse_if(v5 && hidden, "log-destination", expected);
     let expected = "true with records \"triplet\", which carry the destination";
-    table.refuse_if(triplet == Some(true) && hidden, "destination", expected);
+    table.refuse_if(triplet == Some(true) && hidden, "log-destination", expected);
     let expected = "false with version \"v5\", whose records have no room for it";
     table.refuse_if(v5 && ingress_vrf == Some(true), "ingress-vrf", expected);
     let expected = "at most 65535 with version \"v5\" (engine type and id)";
     table.refuse_if(v5 && domain > Some(65_535), "observation-domain", expected);
     if let Some(address) = address {
-        let is_other = source.is_some_and(|source| source.is_ipv4() != address.is_ipv4());
+        let is_other = source_address.is_some_and(|source| source.is_ipv4() != address.is_ipv4());
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let expected = format!("an {family} address, as that of the collector");
-        table.refuse_if(is_other, "source", &expected);
+        table.refuse_if(is_other, "source-address", &expected);
         // RFC 8200 section 5: every IPv6 link carries 1280 bytes.
         let is_small = address.is_ipv6() && mtu.is_some_and(|mtu| mtu < 1280);
         table.refuse_if(is_small, "mtu", "at least 1280 over IPv6");
@@ -138,11 +138,11 @@ fn collector(table: &mut Table) -> Option<Collector> {
         name: Some(table.take("name", values::output_name)),
         address,
         version,
-        source: Some(source),
+        source_address: Some(source_address),
         events,
         triplet,
         nat_event: table.take("nat-event", values::nat_event),
-        destination,
+        log_destination,
         ingress_vrf,
         post_nat_counters: table.take("post-nat-counters", values::flag),
         mtu,

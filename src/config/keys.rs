@@ -411,7 +411,7 @@ const COLLECTOR: &[Key] = keys! {
         /// The export protocol is "v5" or "v9" (NetFlow), or "ipfix". v5 knows IPv4 only.
         "version" = Value("\"ipfix\""), "\"v5\", \"v9\" or \"ipfix\"";
         /// Send from this local address, with or without a port. If empty, the system chooses.
-        "source" = Unset, "a local IP address, with or without a port";
+        "source-address" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
         /// ends: pre-NAT, post-NAT, return), or both.
         "records" = Value("[\"events\"]"), "\"events\", \"triplet\" or both, each once";
@@ -419,7 +419,7 @@ const COLLECTOR: &[Key] = keys! {
         "nat-event" = Value("\"rfc8158\""), "\"rfc8158\" or \"legacy\"";
         /// With true, events have the destination. With false, they leave it out, as RFC 6888 REQ-12 asks for the sake
         /// of privacy. false is not for v5, and not with triplets.
-        "destination" = Value("true"), "true or false";
+        "log-destination" = Value("true"), "true or false";
         /// With true, records have the conntrack zone, as ingressVRFID. v5 has no room for it.
         "ingress-vrf" = Value("false"), "true or false";
         /// With true, a triplet's post-NAT record repeats the counters of the pre-NAT record. With false, it has zeros,

@@ -136,14 +136,14 @@ pub struct Collector {
     pub address: SocketAddr,
     pub version: Version,
     /// Local address to send from; port 0 lets the kernel choose.
-    pub source: Option<SocketAddr>,
+    pub source_address: Option<SocketAddr>,
     /// Whether NAT events (create, delete) are sent.
     pub events: bool,
     /// Whether the three flow records of a finished session are sent.
     pub triplet: bool,
     pub nat_event: NatEventValues,
     /// `false` leaves the destination out of NAT events (RFC 6888 REQ-12). Always `true` for NetFlow v5 and with triplets.
-    pub destination: bool,
+    pub log_destination: bool,
     /// Whether the conntrack zone is sent as ingressVRFID. Always `false` for NetFlow v5.
     pub ingress_vrf: bool,
     /// Whether the post-NAT record of a triplet repeats the counters of the pre-NAT record.

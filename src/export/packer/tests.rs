@@ -372,7 +372,7 @@ fn legacy_values_are_1_and_2_for_every_family() {
 #[test]
 fn the_destination_can_be_left_out_and_the_zone_put_in() {
     let mut script = Script::new(&config::Collector {
-        destination: false,
+        log_destination: false,
         ingress_vrf: true,
         ..collector(Version::Ipfix)
     });

@@ -12,8 +12,8 @@ fn collector(lines: &str) -> String {
 fn what_netflow_v5_cannot_do_is_refused() {
     let cases = [
         (
-            "destination = false",
-            "destination: expected true with version \"v5\", whose records cannot leave it out, found false",
+            "log-destination = false",
+            "log-destination: expected true with version \"v5\", whose records cannot leave it out, found false",
         ),
         (
             "ingress-vrf = true",
@@ -59,12 +59,12 @@ fn a_mistake_in_one_key_hides_no_contradiction_between_others() {
 fn contradictions_between_the_keys_of_a_collector_are_refused() {
     let cases = [
         (
-            "records = [\"triplet\"]\ndestination = false",
-            "destination: expected true with records \"triplet\", which carry the destination, found false",
+            "records = [\"triplet\"]\nlog-destination = false",
+            "log-destination: expected true with records \"triplet\", which carry the destination, found false",
         ),
         (
-            "source = \"::1\"",
-            "source: expected an IPv4 address, as that of the collector, found \"::1\"",
+            "source-address = \"::1\"",
+            "source-address: expected an IPv4 address, as that of the collector, found \"::1\"",
         ),
         (
             "records = []",

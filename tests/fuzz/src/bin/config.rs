@@ -36,7 +36,7 @@ fn seeds() -> Vec<String> {
         [
             "0[capture]\nlog = \"all\"\nprotocols = [\"tcp\", 47]\n[[collector]]\naddress = \"192.0.2.1\"\nversion = 9\n\
              \0NATTRAIL_COLLECTOR_0_MTU=900\0NATTRAIL_SYSLOG_0_TARGET=journal\0STATE_DIRECTORY=/a:/b",
-            "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource = \"::1\"\ningress-vrf = true\n",
+            "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource-address = \"::1\"\ningress-vrf = true\n",
             "1capture:\n  mark: 0x10/0xff\n  source: [10.0.0.0/8, \"fd00::/8\"]\ncollector:\n  - &a\n    address: 192.0.2.1\n    \
              version: v5\n    observation-domain: 7\nsyslog:\n  b:\n    target: udp\n    address: 192.0.2.2\n    format: rfc5424\n",
             "2{\"capture\": {\"resync\": \"0s\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
@@ -171,11 +171,11 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
         name,
         address,
         version,
-        source,
+        source_address,
         events,
         triplet,
         nat_event,
-        destination,
+        log_destination,
         ingress_vrf,
         post_nat_counters,
         mtu,
@@ -189,13 +189,13 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
     out.set("name", name.as_ref());
     out.set("address", Some(address));
     out.set("version", Some(version.name()));
-    out.set("source", source.as_ref());
+    out.set("source-address", source_address.as_ref());
     let kinds = [(events, "events"), (triplet, "triplet")].into_iter();
     out.list(
         "records",
         kinds.filter(|(is_sent, _)| **is_sent).map(|(_, kind)| kind),
     );
-    out.set("destination", Some(destination));
+    out.set("log-destination", Some(log_destination));
     out.set("post-nat-counters", Some(post_nat_counters));
     out.set("mtu", Some(mtu));
     out.set("send-buffer", send_buffer.as_ref());
