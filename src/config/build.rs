@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::tree::{Table, every};
 use super::values::{self, RecordKind, TargetKind};
-use super::{Collector, Format, Syslog, Target, Version};
+use super::{Collector, Format, Selection, Syslog, Target, Version};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SYSLOG_PORT: u16 = 514;
@@ -14,9 +14,10 @@ const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 /// The key in which an output is the twin of another, and the expectation, for a message that ends with that other.
 type Twin = (&'static str, &'static str);
 
-/// All collectors that are free of mistakes.
-pub(super) fn collectors(tables: &mut [Table]) -> Vec<Collector> {
-    built(tables, collector, |one, other| {
+/// All collectors that are free of mistakes. `capture` is the selection of those without their own.
+pub(super) fn collectors(tables: &mut [Table], capture: &Selection) -> Vec<Collector> {
+    let build = |table: &mut Table| collector(table, capture);
+    built(tables, build, |one, other| {
         let place = |one: &Collector| (one.address, one.version, one.observation_domain);
         let own = "an address, version and observation-domain of its own, found those";
         let is_twin = place(one) == place(other);
@@ -28,8 +29,9 @@ pub(super) fn collectors(tables: &mut [Table]) -> Vec<Collector> {
 }
 
 /// All syslog targets that are free of mistakes.
-pub(super) fn syslog(tables: &mut [Table]) -> Vec<Syslog> {
-    built(tables, syslog_target, |one, other| {
+pub(super) fn syslog(tables: &mut [Table], capture: &Selection) -> Vec<Syslog> {
+    let build = |table: &mut Table| syslog_target(table, capture);
+    built(tables, build, |one, other| {
         [same_name(&one.name, &other.name), same_records(one, other)]
     })
 }
@@ -37,7 +39,7 @@ pub(super) fn syslog(tables: &mut [Table]) -> Vec<Syslog> {
 /// The outputs of all tables without a mistake. A twin of an earlier one is a mistake.
 fn built<T>(
     tables: &mut [Table],
-    build: fn(&mut Table) -> Option<T>,
+    build: impl Fn(&mut Table) -> Option<T>,
     twins: fn(&T, &T) -> [Option<Twin>; 2],
 ) -> Vec<T> {
     let mut all: Vec<(T, String)> = Vec::with_capacity(tables.len());
@@ -88,7 +90,7 @@ fn same_records(one: &Syslog, other: &Syslog) -> Option<Twin> {
     }
 }
 
-fn collector(table: &mut Table) -> Option<Collector> {
+fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
     let version = table.take("version", values::version);
     let default_port = match version {
         Some(Version::NetflowV5 | Version::NetflowV9) => 2055,
@@ -138,6 +140,7 @@ fn collector(table: &mut Table) -> Option<Collector> {
         name: Some(table.take("name", values::output_name)),
         address,
         version,
+        selection: selection(table, capture),
         source_address: Some(source_address),
         events,
         triplet,
@@ -155,7 +158,7 @@ fn collector(table: &mut Table) -> Option<Collector> {
     })
 }
 
-fn syslog_target(table: &mut Table) -> Option<Syslog> {
+fn syslog_target(table: &mut Table, capture: &Selection) -> Option<Syslog> {
     let kind = table.take("target", values::target);
     let address = table.take("address", values::destination(SYSLOG_PORT));
     let path = table.take("path", values::absolute_path);
@@ -198,9 +201,37 @@ fn syslog_target(table: &mut Table) -> Option<Syslog> {
         name: Some(table.take("name", values::output_name)),
         target,
         format,
+        selection: selection(table, capture),
         facility: table.take("facility", values::facility),
         severity: table.take("severity", values::severity),
         app_name: table.take("app-name", values::app_name),
         exporter_address: table.take("exporter-address", values::ipv4_address),
+    })
+}
+
+/// The selection of an output, key by key.
+fn selection(table: &mut Table, capture: &Selection) -> Option<Selection> {
+    let Selection {
+        log,
+        mark,
+        zone,
+        protocols,
+        source,
+        destination,
+    } = capture;
+    let prefixes = |table: &mut Table, name: &str| table.take_list(name, values::prefix);
+    every!(Selection {
+        log: table.take_or("log", log, |it, name| it.take(name, values::log_scope)),
+        mark: table.take_or("mark", mark, |it, name| {
+            it.take(name, values::optional(values::mark))
+        }),
+        zone: table.take_or("zone", zone, |it, name| {
+            it.take(name, values::optional(values::whole(0..=u16::MAX)))
+        }),
+        protocols: table.take_or("protocols", protocols, |it, name| {
+            it.take_list(name, values::protocol)
+        }),
+        source: table.take_or("source", source, prefixes),
+        destination: table.take_or("destination", destination, prefixes),
     })
 }

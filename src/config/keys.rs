@@ -59,7 +59,9 @@ impl Section {
         match self {
             Self::Capture => (
                 "capture",
-                "These keys select the connections that are logged, and say how nattrail reads them from the kernel.",
+                "These keys select the connections that are logged, and say how nattrail reads them from the kernel. A collector \
+                 or copy may have log, mark, zone, protocols, source and destination of its own; here they are for those \
+                 that do not, and for the archive, \"nattrail who\", \"nattrail tail\" and \"nattrail pending\".",
                 Capture::KEYS,
             ),
             Self::Pending => (
@@ -138,13 +140,18 @@ pub enum Preset {
     Required(&'static str),
     /// The default follows from other keys or the environment; this is the usual one.
     Varies(&'static str),
+    /// The default is the value of the same key in `[capture]`; this is the usual one.
+    Inherited(&'static str),
 }
 
 impl Preset {
     /// The value to show in a sample configuration, in TOML notation.
     pub const fn sample(self) -> &'static str {
         match self {
-            Self::Value(text) | Self::Required(text) | Self::Varies(text) => text,
+            Self::Value(text)
+            | Self::Required(text)
+            | Self::Varies(text)
+            | Self::Inherited(text) => text,
             Self::Unset => "\"\"",
         }
     }
@@ -258,8 +265,13 @@ macro_rules! section {
     (@list $table:ident, $name:literal, $parse:expr) => { $table.take_list($name, $parse) };
 }
 
-use Preset::{Required, Unset, Value, Varies};
+use Preset::{Inherited, Required, Unset, Value, Varies};
 
+const SCOPE: &str = "\"nat\" or \"all\"";
+const MARK: &str = "a connection mark as value or value/mask, decimal or with 0x";
+const ZONE: &str = "a whole number from 0 to 65535";
+const PROTOCOLS: &str = "protocols by name (icmp, tcp, udp, dccp, gre, icmpv6, sctp, udplite) or by number from 0 to 255";
+const PREFIXES: &str = "address prefixes such as \"10.0.0.0/8\"";
 const DAYS: &str = "a whole number of days, at least one, such as \"365d\"";
 const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" and \".\"";
 
@@ -277,22 +289,25 @@ section! {
             Value("\"nattrail\""), "a name of at most 63 letters, digits, \"_\", \".\" and \"-\" that begins with a letter";
         /// Log only translated connections ("nat") or every connection ("all").
         live "log" log: LogScope = one(values::log_scope),
-            Value("\"nat\""), "\"nat\" or \"all\"";
+            Value("\"nat\""), SCOPE;
         /// Log only connections whose ct mark equals this value, in the bits of the mask ("0x10/0xff") or, without a
         /// mask, in all 32 bits ("16"). If empty, any mark matches.
         live "mark" mark: Option<MarkFilter> = optional(values::mark),
-            Unset, "a connection mark as value or value/mask, decimal or with 0x";
+            Unset, MARK;
+        /// Log only connections in this conntrack zone; 0 is the default zone. If empty, any zone matches.
+        live "zone" zone: Option<u16> = optional(values::whole(0..=u16::MAX)),
+            Unset, ZONE;
         /// Log only these protocols, by name or number: ["tcp", "udp", 47]. If empty, all protocols are logged.
         live "protocols" protocols: Vec<Protocol> = list(values::protocol),
-            Value("[]"), "protocols by name (icmp, tcp, udp, dccp, gre, icmpv6, sctp, udplite) or by number from 0 to 255";
+            Value("[]"), PROTOCOLS;
         /// Log only connections whose source before translation is in one of these prefixes. If empty, any source
         /// matches.
         live "source" source: Vec<Prefix> = list(values::prefix),
-            Value("[]"), "address prefixes such as \"10.0.0.0/8\"";
+            Value("[]"), PREFIXES;
         /// Log only connections whose destination before translation is in one of these prefixes. If empty, any
         /// destination matches.
         live "destination" destination: Vec<Prefix> = list(values::prefix),
-            Value("[]"), "address prefixes such as \"10.0.0.0/8\"";
+            Value("[]"), PREFIXES;
         /// With true, nattrail itself sets net.netfilter.nf_conntrack_events, _acct and _timestamp to 1 at start. With
         /// false, it only says which of them are off.
         fixed "set-sysctls" set_sysctls: bool = one(values::flag),
@@ -410,6 +425,21 @@ const COLLECTOR: &[Key] = keys! {
         "transport" = Value("\"udp\""), "\"udp\"";
         /// The export protocol is "v5" or "v9" (NetFlow), or "ipfix". v5 knows IPv4 only.
         "version" = Value("\"ipfix\""), "\"v5\", \"v9\" or \"ipfix\"";
+        /// Send only translated connections ("nat") or every connection ("all"). Default: capture.log.
+        "log" = Inherited("\"nat\""), SCOPE;
+        /// Send only connections with this ct mark, as value or value/mask; with "" any mark matches. Default:
+        /// capture.mark.
+        "mark" = Inherited("\"\""), MARK;
+        /// Send only connections in this conntrack zone; with "" any zone matches. Default: capture.zone.
+        "zone" = Inherited("\"\""), ZONE;
+        /// Send only these protocols; with [] all of them. Default: capture.protocols.
+        "protocols" = Inherited("[]"), PROTOCOLS;
+        /// Send only connections whose source before translation is in one of these prefixes; with [] any source
+        /// matches. Default: capture.source.
+        "source" = Inherited("[]"), PREFIXES;
+        /// Send only connections whose destination before translation is in one of these prefixes; with [] any
+        /// destination matches. Default: capture.destination.
+        "destination" = Inherited("[]"), PREFIXES;
         /// Send from this local address, with or without a port. If empty, the system chooses.
         "source-address" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
@@ -458,6 +488,21 @@ const SYSLOG: &[Key] = keys! {
         /// The format is "csv" (flow-tools' 18 fields, three lines per session), "text" (key=value), "json" or
         /// "rfc5424" (structured data). Default: text for stdout and journal, csv otherwise.
         "format" = Varies("\"csv\""), "\"csv\", \"text\", \"json\" or \"rfc5424\"";
+        /// Copy only translated connections ("nat") or every connection ("all"). Default: capture.log.
+        "log" = Inherited("\"nat\""), SCOPE;
+        /// Copy only connections with this ct mark, as value or value/mask; with "" any mark matches. Default:
+        /// capture.mark.
+        "mark" = Inherited("\"\""), MARK;
+        /// Copy only connections in this conntrack zone; with "" any zone matches. Default: capture.zone.
+        "zone" = Inherited("\"\""), ZONE;
+        /// Copy only these protocols; with [] all of them. Default: capture.protocols.
+        "protocols" = Inherited("[]"), PROTOCOLS;
+        /// Copy only connections whose source before translation is in one of these prefixes; with [] any source
+        /// matches. Default: capture.source.
+        "source" = Inherited("[]"), PREFIXES;
+        /// Copy only connections whose destination before translation is in one of these prefixes; with [] any
+        /// destination matches. Default: capture.destination.
+        "destination" = Inherited("[]"), PREFIXES;
         /// The syslog facility is kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp or
         /// local0 to local7.
         "facility" = Value("\"local6\""), "a syslog facility such as \"daemon\" or \"local6\"";

@@ -8,6 +8,7 @@ mod document;
 pub mod keys;
 mod load;
 mod problem;
+mod selection;
 mod syntax;
 mod tree;
 mod units;
@@ -18,6 +19,7 @@ pub use keys::{Archive, Capture, Control, Log, Metrics, Pending};
 pub use load::{Error, Loaded};
 pub use problem::Problem;
 pub(crate) use problem::quoted;
+pub use selection::{Selection, Share};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -135,6 +137,8 @@ pub struct Collector {
     pub name: Option<String>,
     pub address: SocketAddr,
     pub version: Version,
+    /// The connections whose records it gets.
+    pub selection: Selection,
     /// Local address to send from; port 0 lets the kernel choose.
     pub source_address: Option<SocketAddr>,
     /// Whether NAT events (create, delete) are sent.
@@ -206,6 +210,8 @@ pub struct Syslog {
     pub name: Option<String>,
     pub target: Target,
     pub format: Format,
+    /// The connections whose records it gets.
+    pub selection: Selection,
     pub facility: Facility,
     pub severity: Severity,
     /// APP-NAME, tag or SYSLOG_IDENTIFIER.

@@ -89,6 +89,14 @@ pub(crate) fn protocol(text: &str) -> Parsed<Protocol> {
     Protocol::parse(text).ok_or(None)
 }
 
+/// The empty text stands for nothing.
+pub(crate) fn optional<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
+    move |text| match text {
+        "" => Ok(None),
+        _ => parse(text).map(Some),
+    }
+}
+
 /// `value`, or `value/mask`. A value with bits that the mask clears would match nothing.
 pub(crate) fn mark(text: &str) -> Parsed<MarkFilter> {
     let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));

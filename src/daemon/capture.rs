@@ -12,7 +12,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, Waker};
 
 use super::takeover::Goes;
-use crate::config;
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::kernel::clock;
 use crate::kernel::conntrack::{Batch, Datagram, EventSocket, Memory};
@@ -44,7 +44,7 @@ const LOSS_MEMORY: Duration = Duration::from_secs(10);
 
 /// The sockets to the kernel.
 pub struct Capture {
-    config: config::Capture,
+    config: Config,
     events: EventSocket,
     batch: Batch,
     /// The events of the batch, in reused room.
@@ -90,20 +90,21 @@ impl Capture {
     /// # Errors
     /// The kernel's error: a missing namespace or permission.
     pub fn open(
-        config: &config::Capture,
+        config: &Config,
         kept: Option<(EventSocket, Goes)>,
         registry: &Registry,
         tokens: [Token; 2],
         now: Now,
     ) -> io::Result<Self> {
+        let capture = &config.capture;
         let (events, drops, overflow_since) = match kept {
             Some((socket, goes)) => {
-                socket.configure(config)?;
+                socket.configure(capture)?;
                 (socket, goes.drops, goes.overflow_since)
             }
             None => {
-                let open = || EventSocket::open(config);
-                (within(config.namespace.as_ref(), open)??, 0, None)
+                let open = || EventSocket::open(capture, &config.selections());
+                (within(capture.namespace.as_ref(), open)??, 0, None)
             }
         };
         let mut source = SourceFd(&events.as_fd().as_raw_fd());
@@ -130,7 +131,7 @@ impl Capture {
     }
 
     /// Applies changed filters; any other change needs a restart.
-    pub fn reconfigure(&mut self, config: &config::Capture, engine: &Engine) {
+    pub fn reconfigure(&mut self, config: &Config, engine: &Engine) {
         self.config = config.clone();
         self.set_filter(engine);
     }
@@ -138,7 +139,7 @@ impl Capture {
     /// While sessions are pending that the filters leave out, the kernel must not filter: their ends would never arrive.
     fn set_filter(&mut self, engine: &Engine) {
         let program = if engine.accepts_all_pending() {
-            Program::new(&self.config)
+            Program::new(&self.config.selections())
         } else {
             Program::accept_all()
         };
@@ -204,7 +205,7 @@ impl Capture {
                     self.handle_batch(engine, now);
                     // The call ended because nothing was left, and a later event makes a new edge. Where overflows are
                     // reported, an overflow may also have ended it.
-                    if self.config.reliable && !self.batch.is_full() {
+                    if self.config.capture.reliable && !self.batch.is_full() {
                         self.handle_drained(engine, now);
                     }
                 }
@@ -229,7 +230,7 @@ impl Capture {
         if listing == Listing::Table {
             self.set_filter(engine);
         }
-        match Dump::request(listing, self.config.namespace.as_ref(), &self.waker) {
+        match Dump::request(listing, self.config.capture.namespace.as_ref(), &self.waker) {
             Ok(dump) => {
                 self.listing = Some(Reading {
                     listing,

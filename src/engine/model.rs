@@ -119,7 +119,7 @@ fn fresh_engine(now: Now) -> Engine {
         resync: None,
         max_pending: usize::MAX,
     };
-    let mut engine = Engine::new(Filter::new(&capture()), policy, now);
+    let mut engine = Engine::new(Filter::new([capture().selection()]), policy, now);
     engine.request_audit(now);
     engine
 }

@@ -107,41 +107,44 @@ impl Encoder {
         Self::Lines(syslog::Encoder::new(&config.style(), host))
     }
 
-    /// Encodes the messages of a record except the first `skip`, which have been taken. Finished messages go to `done`.
+    /// Encodes the messages of the record `serial` except the first `skip`, which have been taken. The messages are those of
+    /// `records`: it alone, or none, or others that stand for it. Finished messages go to `done`.
     ///
     /// # Errors
     /// [`NotRepresentable`]; some or all of the messages are then missing.
     pub fn push(
         &mut self,
-        record: &Record,
+        records: &[Record],
         serial: Serial,
         skip: u32,
         now: Now,
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
         let encoder = match self {
-            Self::Flows(packer) => return packer.push(record, serial, skip, now, done),
+            Self::Flows(packer) => return packer.push(records, serial, skip, now, done),
             Self::Lines(encoder) => encoder,
         };
-        let gaps = u16::from(matches!(record, Record::Gap(_)));
         let mut part = 0;
-        let _ = encoder.encode(record, now, &mut |message| {
-            part += 1;
-            if part > skip {
-                let end = if message.is_last {
-                    Position::after(serial)
-                } else {
-                    Position { serial, part }
-                };
-                let load = Load {
-                    end,
-                    gaps,
-                    ..Load::default()
-                };
-                done.push(message.bytes, load);
-            }
-            ControlFlow::Continue(())
-        });
+        for (left, record) in (0..records.len()).rev().zip(records) {
+            let gaps = u16::from(matches!(record, Record::Gap(_)));
+            let _ = encoder.encode(record, now, &mut |message| {
+                part += 1;
+                if part > skip {
+                    let end = if message.is_last && left == 0 {
+                        Position::after(serial)
+                    } else {
+                        Position { serial, part }
+                    };
+                    let load = Load {
+                        end,
+                        gaps,
+                        ..Load::default()
+                    };
+                    done.push(message.bytes, load);
+                }
+                ControlFlow::Continue(())
+            });
+        }
         Ok(())
     }
 

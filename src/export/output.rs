@@ -22,6 +22,7 @@ mod tests;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
+use std::slice;
 use std::time::Duration;
 
 use super::encoder::{Amount, Encoder, Load};
@@ -31,6 +32,7 @@ use super::queue::Queue;
 use super::source::{PACE, Read, Reader, Source};
 use super::transport::{Failure, Taken, Transport, Trouble};
 use super::udp::GoBack;
+use crate::config::{Selection, Share};
 use crate::metrics::{self, State};
 use crate::place::{Missing, Place, Position, Serial, Span};
 use crate::session::{Gap, Record};
@@ -58,6 +60,8 @@ const PROBE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Output {
     name: String,
+    /// Its selection, when not all records are for it.
+    own: Option<Selection>,
     encoder: Encoder,
     transport: Transport,
     /// Encoded, and not taken yet.
@@ -379,9 +383,15 @@ impl Output {
                     break;
                 }
             };
+            let own = self.own.as_ref();
+            let records = match own.map_or(Share::Whole, |own| own.share(&record)) {
+                Share::Nothing => &[][..],
+                Share::Whole => slice::from_ref(&record),
+                Share::After(create) => &[create, record],
+            };
             let pushed = self
                 .encoder
-                .push(&record, serial, skip, now, &mut self.ahead);
+                .push(records, serial, skip, now, &mut self.ahead);
             if serial >= self.known {
                 self.statistics.not_representable += u64::from(pushed.is_err());
                 self.known = Serial(serial.0 + 1);

@@ -43,13 +43,14 @@ impl Packer {
         Self::Templated(Box::new(packer))
     }
 
-    /// Packs the flow records of a record except the first `skip`; full messages go to `done`.
+    /// Packs the flow records of `records`, which stand for the record `serial`, except the first `skip`; full messages go to
+    /// `done`.
     ///
     /// # Errors
     /// [`NotRepresentable`]; some or all of the flow records are then missing.
     pub(super) fn push(
         &mut self,
-        record: &Record,
+        records: &[Record],
         serial: Serial,
         skip: u32,
         now: Now,
@@ -58,7 +59,23 @@ impl Packer {
         let message = self.message_mut();
         message.next = Position::before(serial);
         message.skip = skip;
-        let result = match (&mut *self, record) {
+        let mut result = Ok(());
+        for record in records {
+            result = result.and(self.pack(record, now, done));
+        }
+        let message = self.message_mut();
+        message.next = Position::after(serial);
+        message.load.end = message.next;
+        result
+    }
+
+    fn pack(
+        &mut self,
+        record: &Record,
+        now: Now,
+        done: &mut Queue<Load>,
+    ) -> Result<(), NotRepresentable> {
+        match (self, record) {
             (Self::NetflowV5(message), Record::Event(event)) => {
                 message.push_netflow5(event, now, done)
             }
@@ -70,11 +87,7 @@ impl Packer {
                 packer.push_gap(*gap, now, done);
                 Ok(())
             }
-        };
-        let message = self.message_mut();
-        message.next = Position::after(serial);
-        message.load.end = message.next;
-        result
+        }
     }
 
     /// Finishes the messages that are due at `now`: one that has waited long enough, or the repeated templates. Does

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Collector, NatEventValues, Version};
+use crate::config::{Collector, NatEventValues, Selection, Version};
 
 /// A collector of events, with the usual settings.
 pub(super) fn collector(version: Version) -> Collector {
@@ -12,6 +12,7 @@ pub(super) fn collector(version: Version) -> Collector {
         name: None,
         address: "192.0.2.1:2055".parse().unwrap(),
         version,
+        selection: Selection::ANY,
         source_address: None,
         events: true,
         triplet: false,

@@ -32,6 +32,7 @@ fn engine() -> Engine {
         table: "nattrail".to_owned(),
         log: LogScope::All,
         mark: None,
+        zone: None,
         protocols: Vec::new(),
         source: Vec::new(),
         destination: Vec::new(),
@@ -40,7 +41,7 @@ fn engine() -> Engine {
         reliable: true,
         resync: None,
     };
-    Engine::new(Filter::new(&capture), POLICY, NOW)
+    Engine::new(Filter::new([capture.selection()]), POLICY, NOW)
 }
 
 fn session(src: &str, dst: &str, port: u16) -> Session {

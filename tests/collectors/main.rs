@@ -337,6 +337,7 @@ fn collector(version: Version) -> config::Collector {
         name: None,
         address: "127.0.0.1:0".parse().unwrap(),
         version,
+        selection: config::Selection::ANY,
         source_address: None,
         events: true,
         triplet: false,

@@ -3,6 +3,7 @@
 
 mod losses;
 mod property;
+mod selection;
 
 use std::io;
 use std::rc::Rc;
@@ -119,6 +120,7 @@ fn text() -> config::Syslog {
         name: None,
         target: Target::Stdout,
         format: Format::Text,
+        selection: config::Selection::ANY,
         facility: Facility(22 << 3),
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),

@@ -7,6 +7,8 @@ mod messages;
 mod positions;
 mod property;
 
+use std::slice::from_ref;
+
 use decoding::decode;
 
 use super::*;
@@ -53,7 +55,7 @@ impl Script {
         let serial = self.next;
         self.next.0 += 1;
         self.packer
-            .push(record, serial, 0, at(millis), &mut self.done)
+            .push(from_ref(record), serial, 0, at(millis), &mut self.done)
     }
 
     fn push(&mut self, event: &NatEvent, millis: u64) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{load, message};
+use crate::config::{Config, Selection};
 
 fn collector(lines: &str) -> String {
     message(&format!("[[collector]]\naddress = \"192.0.2.1\"\n{lines}"))
@@ -230,4 +231,64 @@ fn a_copy_into_the_database_is_refused() {
         message(copy),
         "n.toml: line 3: syslog[0].path: expected another file than pending.database, found \"/x//nat\""
     );
+}
+
+#[test]
+fn an_output_has_the_selection_of_capture_but_for_the_keys_that_it_sets() {
+    let text = "[capture]\nlog = \"all\"\nmark = \"1\"\nzone = 3\nprotocols = [\"tcp\"]\nsource = [\"10.0.0.0/8\"]\n\
+                [[collector]]\naddress = \"192.0.2.1\"\n\
+                [[collector]]\naddress = \"192.0.2.2\"\nlog = \"nat\"\nmark = 7\nzone = 0\n\
+                [[syslog]]\ntarget = \"stdout\"\nmark = \"\"\nzone = \"\"\nprotocols = []\nsource = \"\"\n\
+                destination = [\"192.0.2.0/24\"]\n";
+    let config = load(text).unwrap();
+    let selections: Vec<_> = config
+        .selections()
+        .iter()
+        .map(Selection::to_string)
+        .collect();
+    assert_eq!(
+        selections,
+        [
+            "log=all mark=0x1/0xffffffff zone=3 protocols=tcp source=10.0.0.0/8",
+            "log=nat mark=0x7/0xffffffff zone=0 protocols=tcp source=10.0.0.0/8",
+            "log=all destination=192.0.2.0/24",
+        ]
+    );
+    assert_eq!(config.collectors[0].selection, config.capture.selection());
+}
+
+#[test]
+fn a_selection_is_narrower_unless_it_accepts_all_that_is_logged() {
+    let with = |lines: &str| {
+        let copy = "[[syslog]]\ntarget = \"stdout\"\n";
+        load(&format!("[capture]\nmark = 1\n{copy}{lines}")).unwrap()
+    };
+    let narrower = |config: &Config, selection: &Selection| config.narrower(selection.clone());
+    let same = with("");
+    assert_eq!(narrower(&same, &same.syslog[0].selection), None);
+    let any = with("log = \"all\"\nmark = \"\"\n");
+    assert_eq!(narrower(&any, &any.syslog[0].selection), None);
+    let capture = any.capture.selection();
+    assert_eq!(narrower(&any, &capture), Some(capture));
+}
+
+#[test]
+fn a_mistake_in_the_selection_of_an_output_is_named() {
+    let cases = [
+        ("log = \"\"", "log: expected \"nat\" or \"all\", found \"\""),
+        (
+            "zone = 65536",
+            "zone: expected a whole number from 0 to 65535, found 65536",
+        ),
+        (
+            "mark = \"0x1f/0xf\"",
+            "mark: expected a value whose bits are all in the mask, such as 0xf/0xf, found \"0x1f/0xf\"",
+        ),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(
+            collector(line),
+            format!("n.toml: line 1: collector[0].{expected}")
+        );
+    }
 }

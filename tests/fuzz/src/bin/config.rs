@@ -9,6 +9,7 @@ use std::time::Duration;
 use nattrail::config::{Archive, Log, Severity, Syslog, Target};
 use nattrail::config::{
     Capture, Collector, Config, Control, Facility, LogScope, Metrics, NatEventValues, Pending,
+    Selection,
 };
 use nattrail_fuzz::{Scratch, check_message, words};
 
@@ -37,12 +38,12 @@ fn seeds() -> Vec<String> {
             "0[capture]\nlog = \"all\"\nprotocols = [\"tcp\", 47]\n[[collector]]\naddress = \"192.0.2.1\"\nversion = 9\n\
              \0NATTRAIL_COLLECTOR_0_MTU=900\0NATTRAIL_SYSLOG_0_TARGET=journal\0STATE_DIRECTORY=/a:/b",
             "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource-address = \"::1\"\ningress-vrf = true\n",
-            "1capture:\n  mark: 0x10/0xff\n  source: [10.0.0.0/8, \"fd00::/8\"]\ncollector:\n  - &a\n    address: 192.0.2.1\n    \
+            "1capture:\n  mark: 0x10/0xff\n  zone: 7\n  source: [10.0.0.0/8, \"fd00::/8\"]\ncollector:\n  - &a\n    address: 192.0.2.1\n    \
              version: v5\n    observation-domain: 7\nsyslog:\n  b:\n    target: udp\n    address: 192.0.2.2\n    format: rfc5424\n",
             "2{\"capture\": {\"resync\": \"0s\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
              \"facility\": \"local3\", \"severity\": \"warn\"}], \"log\": {\"size\": 16777216, \"age\": null}}",
             "3[metrics]\nlisten = 127.0.0.1\n[pending]\nttl = 2d ; comment\nmax = 7\n[collector.c]\naddress = 192.0.2.1\n\
-             [syslog.d]\ntarget = local\nexporter-address = 192.0.2.9\n",
+             [syslog.d]\ntarget = local\nexporter-address = 192.0.2.9\nlog = all\nmark =\nsource = 10.0.0.0/8\n",
         ]
         .map(str::to_owned),
     );
@@ -94,6 +95,7 @@ fn printed(config: &Config) -> String {
         table,
         log: scope,
         mark,
+        zone,
         protocols,
         source,
         destination,
@@ -107,18 +109,17 @@ fn printed(config: &Config) -> String {
         namespace.as_ref().map(|namespace| text(&namespace.0)),
     );
     out.set("table", Some(table));
-    out.set(
-        "log",
-        Some(if *scope == LogScope::Nat {
-            "nat"
-        } else {
-            "all"
-        }),
+    print_selection(
+        &Selection {
+            log: *scope,
+            mark: *mark,
+            zone: *zone,
+            protocols: protocols.clone(),
+            source: source.clone(),
+            destination: destination.clone(),
+        },
+        &mut out,
     );
-    out.set("mark", mark.as_ref());
-    out.list("protocols", protocols.iter().map(|protocol| protocol.0));
-    out.list("source", source);
-    out.list("destination", destination);
     out.set("set-sysctls", Some(set_sysctls));
     out.set("receive-buffer", Some(receive_buffer));
     out.set("reliable", Some(reliable));
@@ -166,11 +167,34 @@ fn printed(config: &Config) -> String {
     out.0
 }
 
+/// In `[capture]`, the empty text is the default.
+fn print_selection(selection: &Selection, out: &mut Printer) {
+    let Selection {
+        log,
+        mark,
+        zone,
+        protocols,
+        source,
+        destination,
+    } = selection;
+    out.set(
+        "log",
+        Some(if *log == LogScope::Nat { "nat" } else { "all" }),
+    );
+    let any = String::new;
+    out.set("mark", Some(mark.map_or_else(any, |mark| mark.to_string())));
+    out.set("zone", Some(zone.map_or_else(any, |zone| zone.to_string())));
+    out.list("protocols", protocols.iter().map(|protocol| protocol.0));
+    out.list("source", source);
+    out.list("destination", destination);
+}
+
 fn print_collector(collector: &Collector, out: &mut Printer) {
     let Collector {
         name,
         address,
         version,
+        selection,
         source_address,
         events,
         triplet,
@@ -189,6 +213,7 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
     out.set("name", name.as_ref());
     out.set("address", Some(address));
     out.set("version", Some(version.name()));
+    print_selection(selection, out);
     out.set("source-address", source_address.as_ref());
     let kinds = [(events, "events"), (triplet, "triplet")].into_iter();
     out.list(
@@ -230,6 +255,7 @@ fn print_syslog(syslog: &Syslog, out: &mut Printer) {
         name,
         target,
         format,
+        selection,
         facility: Facility(facility),
         severity,
         app_name,
@@ -246,6 +272,7 @@ fn print_syslog(syslog: &Syslog, out: &mut Printer) {
         Target::Stdout => {}
     }
     out.set("format", Some(format.name()));
+    print_selection(selection, out);
     out.set("facility", Some(FACILITIES[usize::from(*facility) / 8]));
     let severity: &Severity = severity;
     out.set("severity", Some(SEVERITIES[*severity as usize]));
