@@ -149,6 +149,15 @@ impl Session {
         }
     }
 
+    /// The same connection for the one who looks from the far side: the answers are the packets.
+    pub const fn reversed(&self) -> Self {
+        Self {
+            original: self.reply,
+            reply: self.original,
+            ..*self
+        }
+    }
+
     /// The answer as it arrives from the far side.
     pub const fn return_path(&self) -> Tuple {
         self.reply

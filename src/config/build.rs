@@ -102,16 +102,20 @@ fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
     let records = table.take_list("records", values::record_kind);
     let has = |kind| Some(records.as_ref()?.contains(&kind));
     let (events, triplet) = (has(RecordKind::Events), has(RecordKind::Triplet));
+    let flow = has(RecordKind::Flow);
+    let biflow = table.take("biflow", values::flag);
     let log_destination = table.take("log-destination", values::flag);
     let ingress_vrf = table.take("ingress-vrf", values::flag);
     let mtu = table.take("mtu", values::whole(576..=9216));
     let domain = table.take("observation-domain", values::whole(0..=u32::MAX));
     // There is one transport so far.
     table.take("transport", values::transport);
-    match records.as_deref() {
-        None | Some([_]) => {}
-        Some([one, other]) if one != other => {}
-        Some(_) => table.refuse_value("records"),
+    let is_wrong = |kinds: &[RecordKind]| {
+        let is_again = |(index, kind)| kinds[..index].contains(kind);
+        kinds.is_empty() || kinds.iter().enumerate().any(is_again)
+    };
+    if records.as_deref().is_some_and(is_wrong) {
+        table.refuse_value("records");
     }
     let v5 = version == Some(Version::NetflowV5);
     let expected = "nothing with version \"v5\", which has neither natEvent nor templates";
@@ -121,8 +125,13 @@ fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
     let hidden = log_destination == Some(false);
     let expected = "true with version \"v5\", whose records cannot leave it out";
     table.refuse_if(v5 && hidden, "log-destination", expected);
-    let expected = "true with records \"triplet\", which carry the destination";
-    table.refuse_if(triplet == Some(true) && hidden, "log-destination", expected);
+    let expected = "true with records \"triplet\" and \"flow\", which carry the destination";
+    let carries = triplet == Some(true) || flow == Some(true);
+    table.refuse_if(carries && hidden, "log-destination", expected);
+    let is_biflow = biflow == Some(true);
+    let expected = "false without version \"ipfix\" and records \"flow\"";
+    let has_none = version.is_some_and(|version| version != Version::Ipfix) || flow == Some(false);
+    table.refuse_if(is_biflow && has_none, "biflow", expected);
     let expected = "false with version \"v5\", whose records have no room for it";
     table.refuse_if(v5 && ingress_vrf == Some(true), "ingress-vrf", expected);
     let expected = "at most 65535 with version \"v5\" (engine type and id)";
@@ -144,6 +153,8 @@ fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
         source_address: Some(source_address),
         events,
         triplet,
+        flow,
+        biflow,
         nat_event: table.take("nat-event", values::nat_event),
         log_destination,
         ingress_vrf,

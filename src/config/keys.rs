@@ -443,12 +443,17 @@ const COLLECTOR: &[Key] = keys! {
         /// Send from this local address, with or without a port. If empty, the system chooses.
         "source-address" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
-        /// ends: pre-NAT, post-NAT, return), or both.
-        "records" = Value("[\"events\"]"), "\"events\", \"triplet\" or both, each once";
+        /// ends: pre-NAT, post-NAT, return), "flow" (the traffic, one flow record for each direction), or several of
+        /// them.
+        "records" = Value("[\"events\"]"), "one or more of \"events\", \"triplet\" and \"flow\", each once";
+        /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
+        /// "flow".
+        "biflow" = Value("false"), "true or false";
         /// The natEvent of create and delete is 4 and 5 ("rfc8158") or 1 and 2 ("legacy"). This key is not for v5.
         "nat-event" = Value("\"rfc8158\""), "\"rfc8158\" or \"legacy\"";
         /// With true, events have the destination. With false, they leave it out, as RFC 6888 REQ-12 asks for the sake
-        /// of privacy. false is not for v5, and not with triplets.
+        /// of privacy. false is not for v5, and not with triplets
+        /// or flows.
         "log-destination" = Value("true"), "true or false";
         /// With true, records have the conntrack zone, as ingressVRFID. v5 has no room for it.
         "ingress-vrf" = Value("false"), "true or false";

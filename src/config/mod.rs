@@ -145,8 +145,13 @@ pub struct Collector {
     pub events: bool,
     /// Whether the three flow records of a finished session are sent.
     pub triplet: bool,
+    /// Whether the traffic is sent as flow records, one for each direction.
+    pub flow: bool,
+    /// Whether one flow record is for both directions (RFC 5103). Always `false` for NetFlow.
+    pub biflow: bool,
     pub nat_event: NatEventValues,
-    /// `false` leaves the destination out of NAT events (RFC 6888 REQ-12). Always `true` for NetFlow v5 and with triplets.
+    /// `false` leaves the destination out of NAT events (RFC 6888 REQ-12). Always `true` for NetFlow v5, with triplets and
+    /// with flows.
     pub log_destination: bool,
     /// Whether the conntrack zone is sent as ingressVRFID. Always `false` for NetFlow v5.
     pub ingress_vrf: bool,

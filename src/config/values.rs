@@ -26,6 +26,7 @@ pub(crate) enum TargetKind {
 pub(crate) enum RecordKind {
     Events,
     Triplet,
+    Flow,
 }
 
 /// Functions that read one of a few words.
@@ -51,7 +52,11 @@ choices! {
         "v9" | "9" => Version::NetflowV9,
         "ipfix" | "10" => Version::Ipfix,
     }
-    record_kind: RecordKind { "events" => RecordKind::Events, "triplet" => RecordKind::Triplet }
+    record_kind: RecordKind {
+        "events" => RecordKind::Events,
+        "triplet" => RecordKind::Triplet,
+        "flow" => RecordKind::Flow,
+    }
     nat_event: NatEventValues { "rfc8158" => NatEventValues::Rfc8158, "legacy" => NatEventValues::Legacy }
     target: TargetKind {
         "local" => TargetKind::Local,

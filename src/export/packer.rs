@@ -229,6 +229,11 @@ impl Message {
                 self.put_netflow5(&record, now, done);
             }
         }
+        if self.config.flow && event.is_flow() {
+            for record in netflow5::directions(event)? {
+                self.put_netflow5(&record, now, done);
+            }
+        }
         Ok(())
     }
 

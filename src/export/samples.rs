@@ -16,6 +16,8 @@ pub(super) fn collector(version: Version) -> Collector {
         source_address: None,
         events: true,
         triplet: false,
+        flow: false,
+        biflow: false,
         nat_event: NatEventValues::Rfc8158,
         log_destination: true,
         ingress_vrf: false,

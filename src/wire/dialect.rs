@@ -98,7 +98,7 @@ impl Dialect {
     pub fn put_options_definition<S>(self, template: &Template<S>, out: &mut Vec<u8>) {
         let (fields, scope) = (template.field_count(), template.scope_fields());
         let counts = match self {
-            // Octets of the scope's and of the other field specifiers (section 6.1).
+            // Octets of the scope's and of the other field specifiers (section 6.1), none of which is an enterprise's.
             Self::NetflowV9 => [4 * scope, 4 * (fields - scope)],
             // All fields and those of the scope (section 3.4.2.2).
             Self::Ipfix => [fields, scope],
@@ -114,6 +114,7 @@ impl Dialect {
 fn system<S>() -> Element<S> {
     Element {
         id: 1,
+        enterprise: 0,
         name: "System",
         value: Value::U32(|_| 0),
     }

@@ -6,15 +6,28 @@
 //!
 //! Identifiers, names and types are those of the IANA registry of IPFIX information elements (RFC 7012); NetFlow v9 uses
 //! the same numbers (RFC 3954 section 8, above 127 by convention). The NAT elements are described in RFC 8158.
+//!
+//! IPFIX also has elements of enterprises (RFC 7011 section 3.2), and NetFlow v9 has not:
+//!
+//! - those of the Netfilter project, with the numbers of ulogd2 (`include/ulogd/ipfix_protocol.h`);
+//! - the reverse elements of RFC 5103: the number of an element says the same of the opposite direction.
 
 use crate::time::Wall;
 use crate::wire::flow::{Flow, number};
 use crate::wire::gap;
 
+/// The Netfilter project.
+const NETFILTER: u32 = 21_373;
+/// The reverse elements (RFC 5103 section 6.1).
+const REVERSE: u32 = 29_305;
+const ENTERPRISE_BIT: u16 = 1 << 15;
+
 /// One element of a record made from an `S`.
 #[derive(Clone, Copy, Debug)]
 pub struct Element<S> {
     pub id: u16,
+    /// The private enterprise number of the one who gave it this identifier; 0 for the IANA registry.
+    pub enterprise: u32,
     /// The name in the IANA registry.
     pub name: &'static str,
     pub(super) value: Value<S>,
@@ -30,12 +43,14 @@ pub(super) enum Value<S> {
     U128(fn(&S) -> u128),
 }
 
-/// A table of elements: the constant, the identifier and name in the registry, the width, and how to take the value.
+/// A table of elements: the constant, the identifier (with the enterprise, if it has one) and name in the registry, the
+/// width, and how to take the value.
 macro_rules! elements {
-    ($source:ty: $($constant:ident = $id:literal $name:literal $width:ident $take:expr;)*) => {
+    ($source:ty: $($constant:ident = $id:literal $(of $enterprise:ident)? $name:literal $width:ident $take:expr;)*) => {
         $(pub(super) const $constant: crate::wire::element::Element<$source> =
             crate::wire::element::Element {
                 id: $id,
+                enterprise: 0 $(+ $enterprise)?,
                 name: $name,
                 value: crate::wire::element::Value::$width($take),
             };)*
@@ -69,6 +84,20 @@ impl<S> Element<S> {
             Value::U64(_) => 8,
             Value::U128(_) => 16,
         }
+    }
+
+    /// Length of its field specifier in a template.
+    pub(super) const fn specifier_len(&self) -> usize {
+        if self.enterprise == 0 { 4 } else { 8 }
+    }
+
+    /// Appends its field specifier (RFC 7011 section 3.2).
+    pub(super) fn put_specifier(&self, out: &mut Vec<u8>) {
+        let enterprise = (self.enterprise != 0).then_some(self.enterprise);
+        let id = self.id | enterprise.map_or(0, |_| ENTERPRISE_BIT);
+        out.extend_from_slice(&id.to_be_bytes());
+        out.extend_from_slice(&self.length().to_be_bytes());
+        out.extend(enterprise.iter().flat_map(|number| number.to_be_bytes()));
     }
 
     /// Appends the value that `source` has for this element.
@@ -114,7 +143,12 @@ elements! { Flow:
     DST_IPV6 = 28 "destinationIPv6Address" U128 |f| number(f.packet.dst);
     LAST_SWITCHED = 21 "flowEndSysUpTime" U32 |f| f.boot.sys_uptime(f.end);
     FIRST_SWITCHED = 22 "flowStartSysUpTime" U32 |f| f.boot.sys_uptime(f.start);
+    ICMP_TYPE_IPV4 = 32 "icmpTypeCodeIPv4" U16 |f| f.packet.dst_port;
+    FLOW_DIRECTION = 61 "flowDirection" U8 |f| f.direction;
+    FLOW_END_REASON = 136 "flowEndReason" U8 |f| f.end_reason;
+    ICMP_TYPE_IPV6 = 139 "icmpTypeCodeIPv6" U16 |f| f.packet.dst_port;
     METERING_PROCESS = 143 "meteringProcessId" U32 |_| gap::INFERENCE;
+    FLOW_ID = 148 "flowId" U64 |f| f.id.into();
     FLOW_START = 152 "flowStartMilliseconds" U64 |f| f.start.as_millis();
     FLOW_END = 153 "flowEndMilliseconds" U64 |f| f.end.as_millis();
     POST_NAT_SRC_IPV4 = 225 "postNATSourceIPv4Address" U32 |f| number(f.translated.src) as u32;
@@ -125,9 +159,19 @@ elements! { Flow:
     INITIATOR_OCTETS = 231 "initiatorOctets" U64 |f| f.forward.octets;
     RESPONDER_OCTETS = 232 "responderOctets" U64 |f| f.backward.octets;
     INGRESS_VRF = 234 "ingressVRFID" U32 |f| f.zone as u32;
+    BIFLOW_DIRECTION = 239 "biflowDirection" U8 |_| INITIATOR;
     POST_NAT_SRC_IPV6 = 281 "postNATSourceIPv6Address" U128 |f| number(f.translated.src);
     POST_NAT_DST_IPV6 = 282 "postNATDestinationIPv6Address" U128 |f| number(f.translated.dst);
     INITIATOR_PACKETS = 298 "initiatorPackets" U64 |f| f.forward.packets;
     RESPONDER_PACKETS = 299 "responderPackets" U64 |f| f.backward.packets;
     OBSERVATION_TIME = 323 "observationTimeMilliseconds" U64 |f| f.observed.as_millis();
+
+    MARK = 4 of NETFILTER "mark" U32 |f| f.mark;
+    REVERSE_OCTETS = 1 of REVERSE "reverseOctetDeltaCount" U64 |f| f.backward.octets;
+    REVERSE_PACKETS = 2 of REVERSE "reversePacketDeltaCount" U64 |f| f.backward.packets;
+    REVERSE_ICMP_TYPE_IPV4 = 32 of REVERSE "reverseIcmpTypeCodeIPv4" U16 |f| f.answer;
+    REVERSE_ICMP_TYPE_IPV6 = 139 of REVERSE "reverseIcmpTypeCodeIPv6" U16 |f| f.answer;
 }
+
+/// The biflowDirection of a flow whose source is the end that sent the first packet (RFC 5103 section 6.3).
+const INITIATOR: u8 = 1;

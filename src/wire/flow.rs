@@ -1,11 +1,11 @@
-//! The content of one data record, independent of its format: a NAT event, or one of the three flows of a
-//! finished session (pre-NAT, post-NAT and return).
+//! The content of one data record, independent of its format: a NAT event, one of the three flows of a finished session
+//! (pre-NAT, post-NAT and return), or one direction of its traffic.
 //!
 //! A [`Flow`] always holds addresses of one family, so that a template of that family can take them as plain [`number`]s.
 
 use std::net::IpAddr;
 
-use crate::session::{Counters, EventKind, NatEvent, Totals, Tuple};
+use crate::session::{Counters, EventKind, NatEvent, Totals, Translation, Tuple};
 use crate::time::{BootTime, Wall};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,9 +35,23 @@ pub struct Flow {
     pub forward: Counters,
     /// Counters of the opposite direction.
     pub backward: Counters,
+    /// The type and the code of the ICMP message that answers `packet`.
+    pub answer: u16,
     /// Conntrack zone id; 0 is the default zone.
     pub zone: u16,
+    /// The connection mark; 0 when none is set.
+    pub mark: u32,
+    /// The kernel's id of the connection.
+    pub id: u32,
+    /// The flowEndReason value.
+    pub end_reason: u8,
+    /// The flowDirection value.
+    pub direction: u8,
 }
+
+/// The flowDirection values: `packet` comes from the side of the translated addresses, or goes there.
+const INGRESS: u8 = 0;
+const EGRESS: u8 = 1;
 
 /// The natEvent values of create and delete.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -54,7 +68,7 @@ pub enum NatEventValues {
 pub struct NotRepresentable;
 
 impl Flow {
-    /// The flow of a NAT event. An unknown start is replaced by the end, and unknown counters by zeros; a layout
+    /// The flow of a NAT event. An unknown start is replaced by the end, and every other unknown value by zero; a layout
     /// without these elements shows that they are not known.
     pub fn nat_event(
         event: &NatEvent,
@@ -74,7 +88,12 @@ impl Flow {
             boot: BootTime::default(),
             forward: totals.original,
             backward: totals.reply,
+            answer: session.reply.dst_port,
             zone: session.zone.id,
+            mark: session.mark,
+            id: session.id.unwrap_or_default(),
+            end_reason: event.end_reason.map_or(0, |reason| reason as u8),
+            direction: flow_direction(session.translation()).unwrap_or_default(),
         };
         Ok((family, flow))
     }
@@ -104,6 +123,67 @@ impl Flow {
             ..pre_nat
         };
         Ok((family, [pre_nat, post_nat, return_path]))
+    }
+
+    /// The original and the reply direction of the traffic that an event stands for ([`NatEvent::is_flow`]), each as it comes
+    /// in and as it leaves. A direction without packets makes no flow; without counters there is the original one alone.
+    pub fn directions(event: &NatEvent) -> Result<(Family, [Option<Self>; 2]), NotRepresentable> {
+        let (family, original) = Self::original(event)?;
+        let Some(totals) = event.totals else {
+            return Ok((family, [Some(original), None]));
+        };
+        let reversed = NatEvent {
+            session: event.session.reversed(),
+            totals: Some(Totals {
+                original: totals.reply,
+                reply: totals.original,
+            }),
+            ..*event
+        };
+        let reply = Self {
+            direction: INGRESS + EGRESS - original.direction,
+            ..Self::original(&reversed)?.1
+        };
+        let flows = [original, reply].map(|flow| (flow.forward.packets > 0).then_some(flow));
+        Ok((family, flows))
+    }
+
+    /// Both directions in one (RFC 5103), from the end that sent the first packet to the other one. There is none if its
+    /// counters say that no packet passed.
+    pub fn biflow(event: &NatEvent) -> Result<(Family, Option<Self>), NotRepresentable> {
+        let (family, flow) = Self::original(event)?;
+        let is_silent = event
+            .totals
+            .is_some_and(|totals| totals.original.packets == 0 && totals.reply.packets == 0);
+        Ok((family, (!is_silent).then_some(flow)))
+    }
+
+    /// The traffic of the original direction.
+    ///
+    /// ICMP has no source port here: that of a NAT event is the query's identifier, but other exporters of traffic send 0, and
+    /// nfdump takes another value for type and code.
+    fn original(event: &NatEvent) -> Result<(Family, Self), NotRepresentable> {
+        let (family, mut flow) = Self::nat_event(event, NatEventValues::Legacy)?;
+        if event.session.protocol.is_icmp() {
+            (flow.packet.src_port, flow.translated.src_port) = (0, 0);
+        }
+        Ok((family, flow))
+    }
+}
+
+/// The flowDirection of packets in the original direction: source NAT hides those who are inside, destination NAT leads in.
+/// With both or neither, nothing tells which side is which.
+pub(super) const fn flow_direction(translation: Translation) -> Option<u8> {
+    match translation {
+        Translation {
+            snat: true,
+            dnat: false,
+        } => Some(EGRESS),
+        Translation {
+            snat: false,
+            dnat: true,
+        } => Some(INGRESS),
+        _ => None,
     }
 }
 

@@ -1,4 +1,5 @@
-//! NetFlow version 5 (Cisco, "NetFlow Export Datagram Format"): NAT events as dummy flows and sessions as triplets.
+//! NetFlow version 5 (Cisco, "NetFlow Export Datagram Format"): NAT events as dummy flows, sessions as triplets, and
+//! the traffic of each direction.
 //!
 //! The dummy flows are those of ipt_NETFLOW's `natevents`: source = pre-NAT source, destination = post-NAT destination,
 //! the translated source in next hop and src_as, or the pre-NAT destination in next hop and dst_as. A session that has
@@ -160,6 +161,21 @@ pub fn triplet(
         return Err(NotRepresentable);
     };
     Ok(pre_nat.chain(post_nat).chain(return_path))
+}
+
+/// The original and the reply direction of the traffic that an event stands for, as they come in, each split over as many
+/// records as its counters need.
+///
+/// # Errors
+/// As for [`triplet`].
+pub fn directions(event: &NatEvent) -> Result<impl Iterator<Item = Record>, NotRepresentable> {
+    let flows = match Flow::directions(event) {
+        Ok((Family::Ipv4, flows)) => flows,
+        _ => return Err(NotRepresentable),
+    };
+    let [original, reply] = flows.map(|flow| flow.map(|flow| split(flow).ok_or(NotRepresentable)));
+    let (original, reply) = (original.transpose()?, reply.transpose()?);
+    Ok(original.into_iter().chain(reply).flatten())
 }
 
 const FIN: u8 = 0x01;

@@ -76,6 +76,15 @@ pub(crate) fn icmp() -> Session {
     )
 }
 
+/// An echo request that nothing translates, and its reply.
+pub(crate) fn ping() -> Session {
+    session(
+        Protocol::ICMP,
+        tuple("10.0.0.3", 5, "198.51.100.5", 8 * 256),
+        tuple("198.51.100.5", 5, "10.0.0.3", 0),
+    )
+}
+
 pub(crate) fn gre() -> Session {
     session(
         Protocol::GRE,

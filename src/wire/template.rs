@@ -55,13 +55,17 @@ impl<S> Template<S> {
     }
 
     /// Length in octets of the template record.
-    pub const fn definition_len(&self) -> usize {
-        4 + 4 * self.elements.len()
+    pub fn definition_len(&self) -> usize {
+        4 + self.specifiers_len()
     }
 
     /// Length in octets of the options template record.
-    pub const fn options_definition_len(&self) -> usize {
-        6 + 4 * self.elements.len()
+    pub fn options_definition_len(&self) -> usize {
+        6 + self.specifiers_len()
+    }
+
+    fn specifiers_len(&self) -> usize {
+        self.elements.iter().map(Element::specifier_len).sum()
     }
 
     /// Appends the template record: id, field count and fields.
@@ -74,8 +78,7 @@ impl<S> Template<S> {
     /// Appends the field specifiers.
     pub(super) fn put_fields(&self, out: &mut Vec<u8>) {
         for element in &self.elements {
-            out.extend_from_slice(&element.id.to_be_bytes());
-            out.extend_from_slice(&element.length().to_be_bytes());
+            element.put_specifier(out);
         }
     }
 

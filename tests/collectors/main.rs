@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod backpressure;
+mod flows;
 #[path = "../support/log.rs"]
 mod log;
 mod tools;
@@ -341,6 +342,8 @@ fn collector(version: Version) -> config::Collector {
         source_address: None,
         events: true,
         triplet: false,
+        flow: false,
+        biflow: false,
         nat_event: NatEventValues::Rfc8158,
         log_destination: true,
         ingress_vrf: false,

@@ -62,8 +62,20 @@ impl Packer {
         }
         if self.message.config.triplet && event.kind == EventKind::Delete {
             let (family, flows) = Flow::triplet(event, self.message.config.post_nat_counters)?;
-            let layout = Layout::flow(event, family, self.dialect, zone);
+            let layout = Layout::triplet(event, family, self.dialect, zone);
             for flow in &flows {
+                self.put(layout, flow, now, done);
+            }
+        }
+        if self.message.config.flow && event.is_flow() {
+            let biflow = self.message.config.biflow;
+            let (family, flows) = if biflow {
+                Flow::biflow(event).map(|(family, flow)| (family, [flow, None]))?
+            } else {
+                Flow::directions(event)?
+            };
+            let layout = Layout::traffic(event, family, self.dialect, zone, biflow);
+            for flow in flows.iter().flatten() {
                 self.put(layout, flow, now, done);
             }
         }

@@ -6,6 +6,7 @@ mod gaps;
 mod messages;
 mod positions;
 mod property;
+mod traffic;
 
 use std::slice::from_ref;
 

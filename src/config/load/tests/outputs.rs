@@ -61,7 +61,7 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
     let cases = [
         (
             "records = [\"triplet\"]\nlog-destination = false",
-            "log-destination: expected true with records \"triplet\", which carry the destination, found false",
+            "log-destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
         ),
         (
             "source-address = \"::1\"",
@@ -69,11 +69,23 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
         ),
         (
             "records = []",
-            "records: expected \"events\", \"triplet\" or both, each once, found []",
+            "records: expected one or more of \"events\", \"triplet\" and \"flow\", each once, found []",
         ),
         (
             "records = [\"events\", \"events\"]",
-            "records: expected \"events\", \"triplet\" or both, each once, found [\"events\", \"events\"]",
+            "records: expected one or more of \"events\", \"triplet\" and \"flow\", each once, found [\"events\", \"events\"]",
+        ),
+        (
+            "records = [\"flow\"]\ndestination = false",
+            "destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
+        ),
+        (
+            "biflow = true",
+            "biflow: expected false without version \"ipfix\" and records \"flow\", found true",
+        ),
+        (
+            "version = \"v9\"\nrecords = [\"flow\"]\nbiflow = true",
+            "biflow: expected false without version \"ipfix\" and records \"flow\", found true",
         ),
         (
             "[[collector]]\naddress = \"192.0.2.1:4739\"\nmtu = 1400",

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::decoding::decode_each;
 use super::gaps::gap;
-use super::property::{any_collector, any_session};
+use super::property::{any_collector, any_end, any_session};
 use super::*;
 use crate::session::GapCause;
 
@@ -14,6 +14,7 @@ use crate::session::GapCause;
 fn many(version: Version) -> (config::Collector, Vec<Record>) {
     let config = config::Collector {
         triplet: true,
+        flow: true,
         mtu: 576,
         ..collector(version)
     };
@@ -226,13 +227,8 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let event = (any_session(), any::<bool>()).prop_map(|(session, begins)| {
-        Step::Event(if begins {
-            create(session, START)
-        } else {
-            ended(session)
-        })
-    });
+    let begun = any_session().prop_map(|session| Step::Event(create(session, START)));
+    let ended = any_end().prop_map(Step::Event);
     // Outputs state these gaps themselves, apart from the log.
     let causes = GapCause::ALL.into_iter();
     let causes: Vec<_> = causes
@@ -241,7 +237,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     let lost = prop::option::of(0_u64..1000);
     let gap = (prop::sample::select(causes), lost);
     prop_oneof![
-        16 => event,
+        8 => begun,
+        8 => ended,
         2 => gap.prop_map(|(cause, lost)| Step::Gap(cause, lost)),
         3 => Just(Step::Flush),
         6 => Just(Step::Take),

@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::session::EndReason;
 
 pub(super) fn any_session() -> impl Strategy<Value = Session> {
-    prop::sample::select(vec![
+    let sessions = prop::sample::select(vec![
         snat(),
         dnat(),
         hairpin(),
@@ -13,7 +14,29 @@ pub(super) fn any_session() -> impl Strategy<Value = Session> {
         icmp(),
         gre(),
         nat66(),
-    ])
+    ]);
+    (sessions, 0_u32..2).prop_map(|(session, mark)| Session { mark, ..session })
+}
+
+/// The end of a session, or of a part of it.
+pub(super) fn any_end() -> impl Strategy<Value = NatEvent> {
+    let kind = prop::sample::select(vec![
+        (EventKind::Delete, false),
+        (EventKind::Delete, true),
+        (EventKind::Flow, false),
+    ]);
+    let reason = prop::sample::select(vec![None, Some(EndReason::Idle), Some(EndReason::Detected)]);
+    let octets = prop::option::of((0_u64..1 << 40, 0_u64..3));
+    (any_session(), kind, reason, octets).prop_map(
+        |(session, (kind, in_parts), end_reason, octets)| NatEvent {
+            kind,
+            in_parts,
+            end_reason,
+            totals: octets
+                .map(|(octets, replies)| totals([octets / 100, replies], [octets, 99 * replies])),
+            ..delete(session, START, START + 9)
+        },
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -23,34 +46,20 @@ enum Step {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let event = (
-        any_session(),
-        any::<bool>(),
-        prop::option::of(0_u64..1 << 40),
-    )
-        .prop_map(|(session, begins, octets)| {
-            Step::Event(if begins {
-                create(session, START)
-            } else {
-                NatEvent {
-                    totals: octets.map(|octets| totals([octets / 100, 1], [octets, 99])),
-                    ..delete(session, START, START + 9)
-                }
-            })
-        });
-    prop_oneof![9 => event, 1 => (0_u64..1_000_000).prop_map(Step::Wait)]
+    let begun = any_session().prop_map(|session| Step::Event(create(session, START)));
+    let ended = any_end().prop_map(Step::Event);
+    prop_oneof![4 => begun, 5 => ended, 1 => (0_u64..1_000_000).prop_map(Step::Wait)]
 }
 
 pub(super) fn any_collector() -> impl Strategy<Value = config::Collector> {
     (
         prop::sample::select(vec![Version::NetflowV5, Version::NetflowV9, Version::Ipfix]),
-        any::<bool>(),
-        any::<bool>(),
-        any::<bool>(),
+        1_u8..1 << 3,
+        any::<(bool, bool)>(),
         (576_u16..=1500, 1_u32..5, any::<bool>()),
     )
         .prop_map(
-            |(version, triplet, events, ingress_vrf, (mtu, refresh, ipv6))| {
+            |(version, kinds, (ingress_vrf, biflow), (mtu, refresh, ipv6))| {
                 let address = if ipv6 {
                     "[2001:db8::1]:2055"
                 } else {
@@ -58,8 +67,10 @@ pub(super) fn any_collector() -> impl Strategy<Value = config::Collector> {
                 };
                 config::Collector {
                     address: address.parse().unwrap(),
-                    triplet,
-                    events: events || !triplet,
+                    events: kinds & 1 != 0,
+                    triplet: kinds & 2 != 0,
+                    flow: kinds & 4 != 0,
+                    biflow: biflow && version == Version::Ipfix,
                     ingress_vrf,
                     mtu,
                     template_refresh_packets: refresh,
@@ -71,8 +82,21 @@ pub(super) fn any_collector() -> impl Strategy<Value = config::Collector> {
 
 /// How many flow records a v9 or IPFIX collector gets for `event`.
 fn expected_records(collector: &config::Collector, event: &NatEvent) -> usize {
-    let flows = collector.triplet && event.kind == EventKind::Delete;
-    usize::from(collector.events) + 3 * usize::from(flows)
+    let triplet = collector.triplet && event.kind == EventKind::Delete;
+    let of_events = collector.events && event.kind != EventKind::Flow;
+    let packets = event
+        .totals
+        .map(|totals| [totals.original.packets, totals.reply.packets]);
+    let directions = match packets {
+        Some(packets) => packets.into_iter().filter(|count| *count > 0).count(),
+        None => 1,
+    };
+    let flows = match directions {
+        _ if !(collector.flow && event.is_flow()) => 0,
+        1.. if collector.biflow => 1,
+        _ => directions,
+    };
+    usize::from(of_events) + 3 * usize::from(triplet) + flows
 }
 
 proptest! {

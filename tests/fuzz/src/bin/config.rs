@@ -198,6 +198,8 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
         source_address,
         events,
         triplet,
+        flow,
+        biflow,
         nat_event,
         log_destination,
         ingress_vrf,
@@ -215,13 +217,14 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
     out.set("version", Some(version.name()));
     print_selection(selection, out);
     out.set("source-address", source_address.as_ref());
-    let kinds = [(events, "events"), (triplet, "triplet")].into_iter();
+    let kinds = [(events, "events"), (triplet, "triplet"), (flow, "flow")].into_iter();
     out.list(
         "records",
         kinds.filter(|(is_sent, _)| **is_sent).map(|(_, kind)| kind),
     );
     out.set("log-destination", Some(log_destination));
     out.set("post-nat-counters", Some(post_nat_counters));
+    out.set("biflow", Some(biflow));
     out.set("mtu", Some(mtu));
     out.set("send-buffer", send_buffer.as_ref());
     out.set("observation-domain", Some(observation_domain));
