@@ -180,7 +180,8 @@ fn each_copy_gets_the_connections_of_its_own_selection() {
     ping(&net.client, CLIENT6, SERVER6, 1, 1);
     watch.wait_for_new(&net.table());
     net.end_connections();
-    watch.wait_for_ends(|flow| flow.protocol == packet::UDP);
+    let events = watch.wait_for_ends(|flow| flow.protocol == packet::UDP);
+    assert_eq!(events.len(), 2 * 4);
     let records = |path: &Path| -> Vec<(String, String)> {
         let lines = fs::read_to_string(path).unwrap_or_default();
         let records = lines.lines().map(record::parse_json);

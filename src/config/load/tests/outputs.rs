@@ -76,8 +76,8 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
             "records: expected one or more of \"events\", \"triplet\" and \"flow\", each once, found [\"events\", \"events\"]",
         ),
         (
-            "records = [\"flow\"]\ndestination = false",
-            "destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
+            "records = [\"flow\"]\nlog-destination = false",
+            "log-destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
         ),
         (
             "biflow = true",
