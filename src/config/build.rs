@@ -6,7 +6,9 @@ use super::tree::{Table, every};
 use super::values::{self, RecordKind, TargetKind};
 use super::{Collector, Format, Selection, Syslog, Target, Version};
 
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 const SYSLOG_PORT: u16 = 514;
 const LOCAL_SOCKET: &str = "/dev/log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
@@ -105,6 +107,7 @@ fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
     let flow = has(RecordKind::Flow);
     let biflow = table.take("biflow", values::flag);
     let log_destination = table.take("log-destination", values::flag);
+    let aggregation = table.take_list("aggregation", values::aggregation);
     let ingress_vrf = table.take("ingress-vrf", values::flag);
     let mtu = table.take("mtu", values::whole(576..=9216));
     let domain = table.take("observation-domain", values::whole(0..=u32::MAX));
@@ -132,6 +135,12 @@ fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
     let expected = "false without version \"ipfix\" and records \"flow\"";
     let has_none = version.is_some_and(|version| version != Version::Ipfix) || flow == Some(false);
     table.refuse_if(is_biflow && has_none, "biflow", expected);
+    let aggregates = aggregation.as_ref().is_some_and(|rules| !rules.is_empty());
+    let is_exact = events == Some(true) || triplet == Some(true) || flow == Some(false);
+    let expected = "nothing unless records is [\"flow\"]: events and triplets stay exact";
+    table.refuse_if(aggregates && is_exact, "aggregation", expected);
+    let expected = "nothing with biflow, as a sum has one direction";
+    table.refuse_if(aggregates && is_biflow, "aggregation", expected);
     let expected = "false with version \"v5\", whose records have no room for it";
     table.refuse_if(v5 && ingress_vrf == Some(true), "ingress-vrf", expected);
     let expected = "at most 65535 with version \"v5\" (engine type and id)";
@@ -155,6 +164,8 @@ fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
         triplet,
         flow,
         biflow,
+        aggregation,
+        aggregation_window: table.take("aggregation-window", values::duration(SECOND..=HOUR)),
         nat_event: table.take("nat-event", values::nat_event),
         log_destination,
         ingress_vrf,

@@ -449,6 +449,14 @@ const COLLECTOR: &[Key] = keys! {
         /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
         /// "flow".
         "biflow" = Value("false"), "true or false";
+        /// Flows of one window that these rules make alike become one, with the sums of their packets and octets:
+        /// "10.0.0.0/8=16" keeps 16 bits of an address in 10.0.0.0/8, "80-89=80" replaces ports. The first rule that
+        /// matches an address or a port holds for it, at source and destination alike; commas separate rules. This key is
+        /// only for records = ["flow"], without biflow.
+        "aggregation" = Value("\"\""), "rules such as \"192.0.0.0/8=16,10.0.0.0/8=16,80-89=80,3128=80\"";
+        /// The window of aggregation has this length, from 1s to 1h. It ends early when it has 65,536 different flows, and
+        /// at a gap.
+        "aggregation-window" = Value("\"60s\""), "a duration from 1s to 1h";
         /// The natEvent of create and delete is 4 and 5 ("rfc8158") or 1 and 2 ("legacy"). This key is not for v5.
         "nat-event" = Value("\"rfc8158\""), "\"rfc8158\" or \"legacy\"";
         /// With true, events have the destination. With false, they leave it out, as RFC 6888 REQ-12 asks for the sake

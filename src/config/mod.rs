@@ -3,6 +3,7 @@
 //! A file (TOML, YAML, JSON or INI by its extension) under `NATTRAIL_*` variables of the environment. Code that has a
 //! [`Config`] need not check it again.
 
+mod aggregation;
 mod build;
 mod document;
 pub mod keys;
@@ -14,6 +15,7 @@ mod tree;
 mod units;
 pub(crate) mod values;
 
+pub use aggregation::Rule as AggregationRule;
 pub(crate) use document::FILE_VARIABLE;
 pub use keys::{Archive, Capture, Control, Log, Metrics, Pending};
 pub use load::{Error, Loaded};
@@ -149,6 +151,10 @@ pub struct Collector {
     pub flow: bool,
     /// Whether one flow record is for both directions (RFC 5103). Always `false` for NetFlow.
     pub biflow: bool,
+    /// The rules by which flows are aggregated; without any they are not. Empty with other records, and with `biflow`.
+    pub aggregation: Vec<AggregationRule>,
+    /// Flows of this time are aggregated.
+    pub aggregation_window: Duration,
     pub nat_event: NatEventValues,
     /// `false` leaves the destination out of NAT events (RFC 6888 REQ-12). Always `true` for NetFlow v5, with triplets and
     /// with flows.

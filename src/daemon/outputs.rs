@@ -104,7 +104,7 @@ impl Outputs {
             let output = match earlier {
                 Some(same) if same.config == config => same.output,
                 Some(mut earlier) => {
-                    earlier.output.drain(source, now);
+                    earlier.output.hand_over(source, now);
                     let place = match earlier.key == key {
                         true => earlier.output.place(),
                         false => without_session(earlier.output.place()),

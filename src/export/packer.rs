@@ -90,6 +90,30 @@ impl Packer {
         }
     }
 
+    /// Packs flows that together stand for all records from `first` to before `next`: every message but the last, which is
+    /// finished, ends before `first`.
+    pub(super) fn push_whole(
+        &mut self,
+        flows: impl Iterator<Item = NatEvent>,
+        first: Serial,
+        next: Serial,
+        now: Now,
+        done: &mut Queue<Load>,
+    ) {
+        let message = self.message_mut();
+        (message.next, message.skip) = (Position::before(first), 0);
+        message.is_whole = true;
+        for flow in flows {
+            // The caller has none that the format cannot represent.
+            let _ = self.pack(&Record::Event(flow), now, done);
+        }
+        let message = self.message_mut();
+        message.is_whole = false;
+        message.next = Position::before(next);
+        message.load.end = message.next;
+        message.flush(now, done);
+    }
+
     /// Finishes the messages that are due at `now`: one that has waited long enough, or the repeated templates. Does
     /// nothing when none is due.
     pub(super) fn handle_timeout(&mut self, now: Now, done: &mut Queue<Load>) {
@@ -137,6 +161,8 @@ pub struct Message {
     next: Position,
     /// Flow records of the current record that have been taken.
     skip: u32,
+    /// Whether the position stays where it is meanwhile.
+    is_whole: bool,
     /// Sequence number of the next message. IPFIX: data records packed so far. NetFlow v9: messages. NetFlow v5: flows.
     pub(super) sequence: u32,
     /// The sum of all finished messages.
@@ -164,6 +190,7 @@ impl Message {
             options: 0,
             next: Position::default(),
             skip: 0,
+            is_whole: false,
             sequence: 0,
             totals: Amount::default(),
             lost: 0,
@@ -268,7 +295,7 @@ impl Message {
 
     /// Takes note that a flow record or a gap has been appended; the first one sets the deadline of the message.
     fn advance(&mut self, now: Now) {
-        self.next.part += 1;
+        self.next.part += u32::from(!self.is_whole);
         self.load.end = self.next;
         let deadline = now.up.saturating_add(self.config.export_delay);
         self.deadline.get_or_insert(deadline);

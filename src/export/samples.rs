@@ -18,6 +18,8 @@ pub(super) fn collector(version: Version) -> Collector {
         triplet: false,
         flow: false,
         biflow: false,
+        aggregation: Vec::new(),
+        aggregation_window: Duration::from_secs(60),
         nat_event: NatEventValues::Rfc8158,
         log_destination: true,
         ingress_vrf: false,

@@ -344,6 +344,8 @@ fn collector(version: Version) -> config::Collector {
         triplet: false,
         flow: false,
         biflow: false,
+        aggregation: Vec::new(),
+        aggregation_window: Duration::from_secs(60),
         nat_event: NatEventValues::Rfc8158,
         log_destination: true,
         ingress_vrf: false,

@@ -83,7 +83,7 @@ impl Script {
     fn totals(&self) -> Amount {
         match &self.packer {
             Encoder::Flows(packer) => packer.message().totals,
-            Encoder::Lines(_) => unreachable!("made for a collector"),
+            Encoder::Aggregated(_) | Encoder::Lines(_) => unreachable!("made for a collector"),
         }
     }
 

@@ -43,7 +43,7 @@ fn seeds() -> Vec<String> {
             "2{\"capture\": {\"resync\": \"0s\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
              \"facility\": \"local3\", \"severity\": \"warn\"}], \"log\": {\"size\": 16777216, \"age\": null}}",
             "3[metrics]\nlisten = 127.0.0.1\n[pending]\nttl = 2d ; comment\nmax = 7\n[collector.c]\naddress = 192.0.2.1\n\
-             [syslog.d]\ntarget = local\nexporter-address = 192.0.2.9\nlog = all\nmark =\nsource = 10.0.0.0/8\n",
+             [syslog.d]\ntarget = local\nexporter-address = 192.0.2.9\nlog = all\nmark =\nsource = 10.0.0.0/8\n[collector.e]\naddress = 192.0.2.1\nrecords = flow\naggregation = 192.0.0.0/8=16,2001:db8::/32=48,80-89=80,3128=80\n",
         ]
         .map(str::to_owned),
     );
@@ -200,6 +200,8 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
         triplet,
         flow,
         biflow,
+        aggregation,
+        aggregation_window,
         nat_event,
         log_destination,
         ingress_vrf,
@@ -225,6 +227,8 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
     out.set("log-destination", Some(log_destination));
     out.set("post-nat-counters", Some(post_nat_counters));
     out.set("biflow", Some(biflow));
+    out.list("aggregation", aggregation);
+    out.set("aggregation-window", Some(duration(*aggregation_window)));
     out.set("mtu", Some(mtu));
     out.set("send-buffer", send_buffer.as_ref());
     out.set("observation-domain", Some(observation_domain));
