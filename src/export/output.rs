@@ -20,7 +20,6 @@ mod made;
 mod tests;
 mod told;
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
 use std::slice;

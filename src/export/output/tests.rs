@@ -1,6 +1,7 @@
 //! The decisions of an output, with a fake transport, a log of its own and injected time.
 #![allow(clippy::unwrap_used)]
 
+mod aggregation;
 mod losses;
 mod property;
 mod selection;
