@@ -205,6 +205,15 @@ pub fn flow_encoder(version: Version, events: bool) -> Encoder {
     Encoder::of_collector(&collector, NOW)
 }
 
+/// An encoder of traffic as IPFIX, in windows of a second, or exact without rules.
+pub fn traffic_encoder(rules: &str) -> Encoder {
+    let config = loaded(&format!(
+        "[[collector]]\naddress = \"127.0.0.1\"\nrecords = [\"flow\"]\naggregation = \"{rules}\"\n\
+         aggregation-window = \"1s\"\n"
+    ));
+    Encoder::of_collector(&config.collectors[0], NOW)
+}
+
 pub fn line_encoder(format: Format) -> Encoder {
     let mut copy: Syslog = Config::default().syslog[0].clone();
     copy.format = format;

@@ -113,6 +113,39 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
 }
 
 #[test]
+fn aggregation_is_for_flows_alone_and_a_rule_that_does_not_parse_is_named() {
+    let rules = "aggregation = \"10.0.0.0/8=16,80-89=80\"";
+    let exact = "aggregation: expected nothing unless records is [\"flow\"]: events and triplets stay exact, found \
+                 \"10.0.0.0/8=16,80-89=80\"";
+    let cases = [
+        (rules.to_owned(), exact),
+        (format!("records = [\"flow\", \"events\"]\n{rules}"), exact),
+        (
+            format!("records = [\"flow\"]\nbiflow = true\n{rules}"),
+            "aggregation: expected nothing with biflow, as a sum has one direction, found \"10.0.0.0/8=16,80-89=80\"",
+        ),
+        (
+            "records = [\"flow\"]\naggregation = \"10.0.0.0/8=16, 89-80=80\"".to_owned(),
+            "aggregation: expected the lower port first, \"80-89=80\", found \"89-80=80\"",
+        ),
+        (
+            "records = [\"flow\"]\naggregation = [\"10.1.0.0/8=16\"]".to_owned(),
+            "aggregation: expected no bits set beyond the prefix, \"10.0.0.0/8\", found \"10.1.0.0/8=16\"",
+        ),
+        (
+            format!("records = [\"flow\"]\naggregation-window = \"61m\"\n{rules}"),
+            "aggregation-window: expected a duration from 1s to 1h, found \"61m\"",
+        ),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(
+            collector(&lines),
+            format!("n.toml: line 1: collector[0].{expected}")
+        );
+    }
+}
+
+#[test]
 fn contradictions_between_the_keys_of_a_syslog_target_are_refused() {
     let cases = [
         (
