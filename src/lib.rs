@@ -14,9 +14,10 @@
 //! A restart, a reload or a receiver that is away only changes where an output stands. `daemon::takeover` decides how a run
 //! begins, `daemon::keeper` when to commit, and `daemon::outputs` which output has which place.
 //!
-//! Beside it, [`convert`] makes a configuration of those of other programs, and [`metrics`] declares every counter once.
+//! Beside it, [`convert`] makes a configuration of those of other programs, [`monitor`] sets up ports for mirrored traffic,
+//! and [`metrics`] declares every counter once.
 //!
-//! Dependencies point downward only: [`cli`] → [`convert`], [`daemon`] → [`store`] → [`export`], [`engine`] →
+//! Dependencies point downward only: [`cli`] → [`convert`], [`monitor`], [`daemon`] → [`store`] → [`export`], [`engine`] →
 //! [`kernel`] → [`config`], [`metrics`] → [`wire`] → [`place`] → [`session`] → [`time`]. `wire`, `engine` and the
 //! packing half of `export` are sans-IO: bytes, events and `now` go in, records, bytes and deadlines come out, and
 //! scripts of (time, event) test them. `daemon` and `cli` read the clocks, in one place of `kernel`, which alone has
@@ -31,6 +32,7 @@ pub mod engine;
 pub mod export;
 pub mod kernel;
 pub mod metrics;
+pub(crate) mod monitor;
 pub mod place;
 pub mod session;
 pub mod store;

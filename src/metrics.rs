@@ -10,7 +10,7 @@
 //!   of which the last two are zero until `pending.max` is first reached;
 //! - `events.new + events.destroy - sessions.filtered - sessions.duplicates + sessions.unannounced + sessions.adopted +
 //!   sessions.inferred_ends = sessions.creates + sessions.deletes`;
-//! - `log.records` is the sum of creates, deletes and gaps; for an output that has been there since the start, `records
+//! - `log.records` is the sum of creates, deletes, flows and gaps; for an output that has been there since the start, `records
 //!   + behind + lost` is that sum and the records that an earlier run left it.
 
 mod histogram;
@@ -86,6 +86,8 @@ section! {
         duplicates: counter Number, "Events that repeated one that was already recorded";
         filtered: counter Number, "Events of sessions that the filters leave out";
         audits: counter Number, "Comparisons of the pending sessions with the kernel's table";
+        flows: counter Number, "Flow records of sessions that are accounted in parts (capture.active-timeout)";
+        sweeps: counter Number, "Readings of the kernel's table for such records";
     }
 }
 
@@ -109,7 +111,7 @@ section! {
         destroy: detail Number, "DESTROY events, logged or not";
         messages: counter Number, "Messages of the event socket: new, destroy, malformed, and others, which the kernel does not send";
         batches: counter Number, "System calls that returned events";
-        dumped: counter Number, "Entries of the kernel's table that audits have read";
+        dumped: counter Number, "Entries of the kernel's table that audits and sweeps have read";
         dumped_malformed: counter Number, "Entries of the kernel's table that could not be decoded";
         malformed: counter Number, "Messages of the kernel that could not be decoded, or were longer than any event";
         foreign: counter Number, "Datagrams that did not come from the kernel";
@@ -158,7 +160,7 @@ section! {
 section! {
     /// The log of records, which the outputs follow.
     Log "log" {
-        records: counter Number, "Records that entered the log: creates, deletes and gaps";
+        records: counter Number, "Records that entered the log: creates, deletes, flows and gaps";
         serial: gauge Number, "Serial number of the newest record";
         oldest: gauge Number, "Serial number of the oldest record that is kept";
         octets: gauge Octets, "Octets of the log in the database";

@@ -348,10 +348,14 @@ pub enum GapCause {
     /// The records were known, but this receiver could not take them. Lost: those records, in the receiver's own unit
     /// (flow records for a collector).
     Undelivered,
+    /// A monitor port dropped mirrored frames before connection tracking saw them: its ring or the backlog was full, or they
+    /// were too long. Lost: those frames, so that counters are too low, and a session of few packets may be missing. The
+    /// gateway translated none of them.
+    Mirror,
 }
 
 impl GapCause {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Restart,
         Self::Overflow,
         Self::TableFull,
@@ -361,9 +365,10 @@ impl GapCause {
         Self::Undecoded,
         Self::Expired,
         Self::Undelivered,
+        Self::Mirror,
     ];
 
-    /// Whether sessions may have begun or ended unnoticed.
+    /// Whether sessions that the gateway translates may have begun or ended unnoticed.
     pub const fn may_hide_sessions(self) -> bool {
         matches!(
             self,
@@ -383,6 +388,7 @@ impl GapCause {
             Self::Undecoded => "undecoded",
             Self::Expired => "expired",
             Self::Undelivered => "undelivered",
+            Self::Mirror => "mirror",
         }
     }
 }

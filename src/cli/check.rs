@@ -5,6 +5,7 @@
 mod control;
 mod files;
 mod health;
+mod monitor;
 pub(super) mod rights;
 
 use std::fmt;
@@ -176,6 +177,9 @@ fn findings(loaded: &Loaded, config_only: bool) -> Vec<Finding> {
     let settings = kernel_settings(&config.capture).into_iter();
     findings.extend(settings.map(|judgement| Finding::new("kernel settings", judgement)));
     findings.extend(flowtables(&config.capture));
+    for monitor in &config.monitors {
+        findings.extend(monitor::look(monitor, &config.capture));
+    }
     if let Some(program) = config.archive.timestamp.first() {
         findings.push(Finding::new("archive.timestamp", files::program(program)));
     }

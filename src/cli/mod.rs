@@ -5,6 +5,7 @@ mod check;
 mod color;
 mod control;
 mod convert;
+mod monitor;
 mod page;
 mod pending;
 mod progress;
@@ -129,6 +130,9 @@ enum Command {
     /// Keep finished connections for years
     #[command(subcommand)]
     Archive(archive::Action),
+    /// Set up ports to which switches mirror traffic, and take them down
+    #[command(subcommand, after_help = monitor::AFTER_HELP)]
+    Monitor(monitor::Action),
     /// List the connections that were open at the daemon's last flush
     Pending(pending::Form),
     /// Show the counters of the running daemon
@@ -184,6 +188,7 @@ fn dispatch(arguments: Arguments) -> ExitCode {
         Command::Run => run::run(&origin),
         Command::Check(form) => printed(|out| check::run(&origin, form, out)),
         Command::Archive(action) => printed(|out| archive::run(&origin, &action, out)),
+        Command::Monitor(action) => printed(|out| monitor::run(&origin, &action, out)),
         Command::Pending(form) => {
             printed(|out| pending::run(&origin, form, clock::read().wall, out))
         }

@@ -224,6 +224,7 @@ mod tests {
             session,
             begun: START,
             provenance,
+            baseline: None,
         }
     }
 
@@ -325,6 +326,7 @@ mod tests {
             stop: None,
             event_time: None,
             is_unannounced: false,
+            end_reason: None,
         };
         engine.handle_events(&[Event::New(flow)], now);
         let mut store = Store::open(&directory.path().join("pending.db")).unwrap();

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::tree::{Table, every};
 use super::values::{self, RecordKind, TargetKind};
-use super::{Collector, Format, Selection, Syslog, Target, Version};
+use super::{Collector, Format, Method, Monitor, Selection, Syslog, Target, Version};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+/// For mirrored connections that share connection tracking with the gateway's own.
+const MIRROR_ZONE: u16 = 65_535;
 const SYSLOG_PORT: u16 = 514;
 const LOCAL_SOCKET: &str = "/dev/log";
 const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
@@ -38,7 +40,18 @@ pub(super) fn syslog(tables: &mut [Table], capture: &Selection) -> Vec<Syslog> {
     })
 }
 
-/// The outputs of all tables without a mistake. A twin of an earlier one is a mistake.
+/// All monitors that are free of mistakes.
+pub(super) fn monitors(tables: &mut [Table]) -> Vec<Monitor> {
+    built(tables, monitor, |one, other| {
+        let is_twin = one.interface == other.interface;
+        [
+            same_name(&one.name, &other.name),
+            is_twin.then_some(("interface", "an interface of its own, found that")),
+        ]
+    })
+}
+
+/// The sections of a list, of all tables without a mistake. A twin of an earlier one is a mistake.
 fn built<T>(
     tables: &mut [Table],
     build: impl Fn(&mut Table) -> Option<T>,
@@ -64,7 +77,7 @@ fn built<T>(
     all.into_iter().map(|(output, _)| output).collect()
 }
 
-/// Its name identifies an output, in the record log and in the status.
+/// Its name identifies it, an output also in the record log and in the status.
 fn same_name(one: &Option<String>, other: &Option<String>) -> Option<Twin> {
     (one.is_some() && one == other).then_some(("name", "a name of its own, found that"))
 }
@@ -255,5 +268,40 @@ fn selection(table: &mut Table, capture: &Selection) -> Option<Selection> {
         }),
         source: table.take_or("source", source, prefixes),
         destination: table.take_or("destination", destination, prefixes),
+    })
+}
+
+fn monitor(table: &mut Table) -> Option<Monitor> {
+    let namespace = table.take("namespace", values::namespace);
+    let method = table.take("method", values::method);
+    let mark = table.take("mark", values::mark_value);
+    let zone = table.take("zone", values::whole(1..=u16::MAX));
+    if namespace.is_none() && !table.is_set("namespace") {
+        match method {
+            // The firewall of the gateway would reject mirrored packets, and its answers go to their senders; its NAT rules
+            // would translate them; and those to its own addresses would be delivered.
+            Some(Method::Nft) => table.complain(
+                "namespace",
+                "expected a namespace of its own with method \"nft\", found nothing: the gateway's firewall and NAT would \
+                 act on mirrored packets; make one (\"ip netns add monitor\"), or use method \"tc\""
+                    .to_owned(),
+            ),
+            Some(Method::External) if mark.is_none() && zone.is_none() => table.complain(
+                "mark",
+                "expected a mark or a zone without a namespace, found neither: one of them tells mirrored connections from \
+                 the gateway's own"
+                    .to_owned(),
+            ),
+            _ => {}
+        }
+    }
+    let own = (method == Some(Method::Tc) && namespace.is_none()).then_some(MIRROR_ZONE);
+    every!(Monitor {
+        name: Some(table.take("name", values::output_name)),
+        interface: table.take("interface", values::interface),
+        namespace: Some(namespace),
+        method,
+        mark: Some(mark),
+        zone: Some(zone.or(own)),
     })
 }

@@ -27,10 +27,11 @@ pub enum Section {
     Metrics,
     Collector,
     Syslog,
+    Monitor,
 }
 
 impl Section {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Capture,
         Self::Pending,
         Self::Log,
@@ -39,6 +40,7 @@ impl Section {
         Self::Metrics,
         Self::Collector,
         Self::Syslog,
+        Self::Monitor,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -104,12 +106,18 @@ impl Section {
                  is one copy, with the target \"stdout\".",
                 SYSLOG,
             ),
+            Self::Monitor => (
+                "monitor",
+                "Each [[monitor]] is a port to which a switch mirrors traffic. \"nattrail monitor up\" makes connection \
+                 tracking see its frames; nattrail-monitor(7) goes from the cable to the first flow.",
+                MONITOR,
+            ),
         }
     }
 
     /// Whether the section may appear any number of times: `[[collector]]` or `[collector.NAME]`.
     pub const fn is_list(self) -> bool {
-        matches!(self, Self::Collector | Self::Syslog)
+        matches!(self, Self::Collector | Self::Syslog | Self::Monitor)
     }
 }
 
@@ -273,6 +281,8 @@ const ZONE: &str = "a whole number from 0 to 65535";
 const PROTOCOLS: &str = "protocols by name (icmp, tcp, udp, dccp, gre, icmpv6, sctp, udplite) or by number from 0 to 255";
 const PREFIXES: &str = "address prefixes such as \"10.0.0.0/8\"";
 const DAYS: &str = "a whole number of days, at least one, such as \"365d\"";
+const INTERFACE_NAME: &str =
+    "the name of an interface: at most 15 letters, digits, \"-\", \"_\" and \".\"";
 const OUTPUT_NAME: &str = "a name of at most 64 letters, digits, \"-\", \"_\" and \".\"";
 
 section! {
@@ -325,6 +335,12 @@ section! {
         /// after a gap.
         live "resync" resync: Option<Duration> = one(values::interval),
             Value("\"10m\""), "a duration from 1s, or 0s";
+        /// When a connection has lasted for about this time (s, m, h, d), and each time again, a flow record reports its
+        /// traffic since the last one: see FLOWS in nattrail-records(7). Only outputs with records "flow" get them. "30m"
+        /// is usual. nattrail reads the kernel's table four times in this time. If empty, the traffic of a connection is
+        /// reported at its end.
+        live "active-timeout" active_timeout: Option<Duration> = optional(values::at_least_a_second),
+            Unset, "a duration of at least 1s, such as \"30m\"";
     }
 }
 
@@ -444,7 +460,7 @@ const COLLECTOR: &[Key] = keys! {
         "source-address" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
         /// ends: pre-NAT, post-NAT, return), "flow" (the traffic, one flow record for each direction), or several of
-        /// them.
+        /// them. With "events" and "flow", only translated connections make events.
         "records" = Value("[\"events\"]"), "one or more of \"events\", \"triplet\" and \"flow\", each once";
         /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
         /// "flow".
@@ -526,6 +542,27 @@ const SYSLOG: &[Key] = keys! {
         /// The csv format puts this address into its field exaddr, which has room for IPv4 only. This key is only for
         /// csv.
         "exporter-address" = Value("\"127.0.0.1\""), "an IPv4 address";
+    }
+};
+
+const MONITOR: &[Key] = keys! {
+    Monitor {
+        /// This name has to be unique among the monitors; "nattrail monitor up NAME" takes it, or the interface. In
+        /// [monitor.NAME] the default is NAME.
+        "name" = Unset, OUTPUT_NAME;
+        /// The mirrored frames arrive at this interface, which has to be there for nothing else. This key is required.
+        "interface" = Required("\"eth1\""), INTERFACE_NAME;
+        /// The interface is moved into this network namespace, which keeps mirrored traffic apart from the gateway's; it is
+        /// given by name (ip netns) or path, and has to exist. "nft" requires it.
+        "namespace" = Unset, "the name of a network namespace or an absolute path to one";
+        /// The frames get into connection tracking by "tc" (nothing is routed; the kernel needs CONFIG_NET_ACT_CT), by
+        /// "nft" (they are routed into a sink) or by means of your own ("external").
+        "method" = Value("\"tc\""), "\"tc\", \"nft\" or \"external\"";
+        /// Mirrored connections get this ct mark, or have it with "external". If empty, they get none.
+        "mark" = Unset, "a connection mark from 1 to 4294967295, decimal or with 0x";
+        /// Mirrored connections get this conntrack zone, or have it with "external". Default: 65535 for "tc" without a
+        /// namespace, so that a mirrored copy of the gateway's own traffic is a connection of its own; otherwise none.
+        "zone" = Varies("65535"), "a conntrack zone from 1 to 65535";
     }
 };
 

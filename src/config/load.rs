@@ -131,6 +131,7 @@ fn assemble(
             &selection
         )),
         syslog: Some(build::syslog(document.list(Section::Syslog), &selection)),
+        monitors: Some(build::monitors(document.list(Section::Monitor))),
     });
     if let Some(config) = &config {
         for table in document.list(Section::Syslog) {

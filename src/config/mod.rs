@@ -44,6 +44,7 @@ pub struct Config {
     pub collectors: Vec<Collector>,
     /// Not empty if `collectors` is: without either, records go to the standard output as text.
     pub syslog: Vec<Syslog>,
+    pub monitors: Vec<Monitor>,
 }
 
 /// A network namespace by name (as `ip netns` knows it) or by path.
@@ -249,6 +250,52 @@ impl Syslog {
             severity: self.severity,
             app_name: &self.app_name,
             exporter_address: self.exporter_address,
+        }
+    }
+}
+
+/// `[[monitor]]`: one port at which mirrored frames arrive.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Monitor {
+    /// No other monitor has it; `None` without one in the configuration.
+    pub name: Option<String>,
+    /// No other monitor has it either.
+    pub interface: String,
+    /// Never `None` with [`Method::Nft`].
+    pub namespace: Option<Namespace>,
+    pub method: Method,
+    /// Neither is 0. Without a namespace there is at least one of them.
+    pub mark: Option<u32>,
+    pub zone: Option<u16>,
+}
+
+impl Monitor {
+    /// Its name for people.
+    pub fn title(&self) -> String {
+        match &self.name {
+            Some(name) if *name != self.interface => {
+                format!("monitor {name} ({})", self.interface)
+            }
+            _ => format!("monitor {}", self.interface),
+        }
+    }
+}
+
+/// The way in which mirrored frames get into connection tracking.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Method {
+    Tc,
+    Nft,
+    External,
+}
+
+impl Method {
+    /// As in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tc => "tc",
+            Self::Nft => "nft",
+            Self::External => "external",
         }
     }
 }

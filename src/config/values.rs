@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::tree::Parsed;
 use super::units::{parse_duration, parse_size};
 use super::{
-    AggregationRule, Facility, Format, LogScope, MarkFilter, Namespace, NatEventValues, Prefix,
-    Severity, Version,
+    AggregationRule, Facility, Format, LogScope, MarkFilter, Method, Namespace, NatEventValues,
+    Prefix, Severity, Version,
 };
 use crate::session::Protocol;
 
@@ -66,6 +66,7 @@ choices! {
         "stdout" => TargetKind::Stdout,
         "journal" => TargetKind::Journal,
     }
+    method: Method { "tc" => Method::Tc, "nft" => Method::Nft, "external" => Method::External }
     format: Format {
         "csv" => Format::Csv,
         "text" => Format::Text,
@@ -120,6 +121,11 @@ pub(crate) fn mark(text: &str) -> Parsed<MarkFilter> {
         )));
     }
     Ok(MarkFilter { value, mask })
+}
+
+/// A mark to set, without a mask. A connection without one has 0.
+pub(crate) fn mark_value(text: &str) -> Parsed<u32> {
+    number(text).filter(|mark| *mark != 0).ok_or(None)
 }
 
 /// An address prefix; an address alone is the prefix of its full length.
@@ -237,6 +243,13 @@ pub(crate) fn app_name(text: &str) -> Parsed<String> {
 pub(crate) fn output_name(text: &str) -> Parsed<String> {
     // They become names of files.
     named(text, !matches!(text, "" | "." | ".."), 64, "-_.")
+}
+
+/// The name of an interface, as nft and tc take it without quotes of their own.
+pub(crate) fn interface(text: &str) -> Parsed<String> {
+    // IFNAMSIZ is 16, with a NUL. An option begins with a dash.
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    named(text, begins, 15, "-_.")
 }
 
 /// One of a program's arguments.

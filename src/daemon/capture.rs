@@ -1,4 +1,4 @@
-//! Reading the kernel: events as they come, and the table when an audit requests it.
+//! Reading the kernel: events as they come, and the table when an audit or a sweep requests it.
 //!
 //! Work per call is bounded, so that no flood of events keeps the loop from its timers. mio reports readiness by edges:
 //! a socket counts as readable from a report until a read finds nothing left.
@@ -11,12 +11,13 @@ use std::time::Duration;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token, Waker};
 
+use super::sweep::Sweeper;
 use super::takeover::Goes;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::kernel::clock;
 use crate::kernel::conntrack::{Batch, Datagram, EventSocket, Memory};
-use crate::kernel::dump::Dump;
+use crate::kernel::dump::{Dump, Pace};
 use crate::kernel::filter::Program;
 use crate::kernel::namespace::within;
 use crate::metrics;
@@ -51,6 +52,7 @@ pub struct Capture {
     decoded: Vec<Event>,
     readable: bool,
     listing: Option<Reading>,
+    sweeper: Sweeper,
     waker: Arc<Waker>,
     dump_failing: bool,
     /// When the event socket was last read to its end: everything before that was read or lost.
@@ -85,7 +87,7 @@ struct Reading {
 
 impl Capture {
     /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier
-    /// run. The poll reports events under the first of `tokens`, and a requested listing under the second.
+    /// run. The poll reports events under the first of `tokens`, and a requested listings under the second.
     ///
     /// # Errors
     /// The kernel's error: a missing namespace or permission.
@@ -116,6 +118,7 @@ impl Capture {
             decoded: Vec::new(),
             readable: true,
             listing: None,
+            sweeper: Sweeper::new(),
             waker: Arc::new(Waker::new(registry, tokens[1])?),
             dump_failing: false,
             complete_until: now.wall,
@@ -166,6 +169,7 @@ impl Capture {
         if let Some(listing) = &mut self.listing {
             listing.readable = true;
         }
+        self.sweeper.set_readable();
     }
 
     /// Whether a call would find something to read at once.
@@ -175,6 +179,7 @@ impl Capture {
                 .listing
                 .as_ref()
                 .is_some_and(|listing| listing.readable)
+            || self.sweeper.is_readable()
     }
 
     /// Whether events may be queued: the last read did not reach their end.
@@ -222,15 +227,18 @@ impl Capture {
         Ok(count)
     }
 
-    /// Requests a listing from the kernel, if an audit wants one.
+    /// Requests a listing from the kernel, if an audit or a sweep wants one.
     pub fn start_dump(&mut self, engine: &mut Engine, now: Now) {
+        let namespace = self.config.capture.namespace.as_ref();
+        self.sweeper.start(engine, namespace, &self.waker, now);
         let Some(listing) = engine.poll_dump(now) else {
             return;
         };
         if listing == Listing::Table {
             self.set_filter(engine);
         }
-        match Dump::request(listing, self.config.capture.namespace.as_ref(), &self.waker) {
+        let namespace = self.config.capture.namespace.as_ref();
+        match Dump::request(listing, Pace::Fast, namespace, &self.waker) {
             Ok(dump) => {
                 self.listing = Some(Reading {
                     listing,
@@ -244,8 +252,9 @@ impl Capture {
         }
     }
 
-    /// Reads some of the requested listing into the engine.
+    /// Reads some of the requested listings into the engine.
     pub fn read_dump(&mut self, engine: &mut Engine, now: Now) {
+        self.sweeper.read(engine, &mut self.statistics, now);
         for _ in 0..PIECES_PER_TURN {
             let Some(reading) = self.listing.as_mut().filter(|reading| reading.readable) else {
                 return;

@@ -17,11 +17,13 @@ mod exchange;
 mod keeper;
 pub mod log;
 mod meter;
+mod mirror;
 pub mod notify;
 mod outputs;
 mod scrape;
 mod setup;
 mod snapshot;
+mod sweep;
 mod takeover;
 mod watch;
 
@@ -183,7 +185,7 @@ impl Daemon {
             engine.handle_drops(now.wall, clock::read().wall);
         }
         pin(&config.capture)?;
-        let watch = Watch::new(&config.capture, &mut engine, now)
+        let watch = Watch::new(&config, &mut engine, now)
             .map_err(|error| explain("cannot watch connection tracking", &error))?;
         let host = Host {
             hostname: host_name(),
@@ -450,6 +452,7 @@ impl Daemon {
             .reconfigure(Filter::new(new.selections()), Policy::new(&new), now);
         self.capture.reconfigure(&new, &self.engine);
         self.keeper.reconfigure(&new);
+        self.watch.reconfigure(&new.monitors, now);
         let next = self.keeper.log().next();
         let reading = &mut self.keeper.reading();
         self.outputs.reconfigure(&new, next, reading, now);

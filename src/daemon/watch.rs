@@ -8,18 +8,19 @@
 //! - The nftables rule that keeps connection tracking on is restored when somebody has removed it (`nft flush
 //!   ruleset`), and the time without it is a gap. So is the time while events are switched off (`nf_conntrack_events`).
 //! - An nftables flowtable without `counter` is a warning, and costs records their counters.
+//! - Frames that a monitor port has dropped become gaps ([`Ports`]).
 //! - A network namespace made anew under the same name ends the daemon: its sockets are in the old one.
 //! - A step of the clock is a gap of no duration.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::mirror::Ports;
 use super::setup::switch_on;
-use crate::config;
+use crate::config::{self, Config};
 use crate::engine::Engine;
-use crate::kernel::namespace::{path_of, within};
+use crate::kernel::namespace::{identity, within};
 use crate::kernel::tracking::{COUNT, Statistics, Tracking, UNCOUNTED};
 use crate::kernel::{nftables, sysctl};
 use crate::session::{Gap, GapCause};
@@ -50,6 +51,7 @@ pub struct Watch {
     table_full: Tally,
     insert_failed: Tally,
     undecoded: Tally,
+    ports: Ports,
     full: bool,
     nearly_full: bool,
     failing: bool,
@@ -57,7 +59,7 @@ pub struct Watch {
 
 /// A counter of losses, and the losses that are not in a gap yet.
 #[derive(Clone, Copy, Debug)]
-struct Tally {
+pub(super) struct Tally {
     cause: GapCause,
     /// The last value of the counter, and when it was read.
     counted: u32,
@@ -71,13 +73,14 @@ struct Tally {
 
 impl Watch {
     /// The nftables table must exist already.
-    pub fn new(config: &config::Capture, engine: &mut Engine, now: Now) -> io::Result<Self> {
+    pub fn new(whole: &Config, engine: &mut Engine, now: Now) -> io::Result<Self> {
+        let config = &whole.capture;
         let mut tracking = within(config.namespace.as_ref(), Tracking::open)??;
         let statistics = tracking.statistics()?;
         let mut this = Self {
             config: config.clone(),
             tracking,
-            namespace: identity(config)?,
+            namespace: identity_of(config)?,
             next: now.up.saturating_add(INTERVAL),
             on: now.wall,
             next_gap: now.up,
@@ -88,6 +91,7 @@ impl Watch {
             table_full: Tally::new(GapCause::TableFull, table_full(&statistics), now),
             insert_failed: Tally::new(GapCause::InsertFailed, statistics.drops.insert_failed, now),
             undecoded: Tally::new(GapCause::Undecoded, 0, now),
+            ports: Ports::new(&whole.monitors, now),
             full: false,
             nearly_full: false,
             failing: false,
@@ -96,6 +100,11 @@ impl Watch {
         let looked = this.check_flowtables(engine, now);
         this.tell(looked);
         Ok(this)
+    }
+
+    /// Other keys that matter here take a restart.
+    pub fn reconfigure(&mut self, monitors: &[config::Monitor], now: Now) {
+        self.ports.reconfigure(monitors, now);
     }
 
     pub const fn poll_timeout(&self) -> Uptime {
@@ -119,6 +128,7 @@ impl Watch {
         self.check_namespace()?;
         self.check_decoded(engine, malformed, now);
         self.check_pending(engine, now);
+        self.ports.look(engine, now);
         let looked = self.look(engine, now);
         self.tell(looked);
         Ok(())
@@ -131,8 +141,9 @@ impl Watch {
             &mut self.insert_failed,
             &mut self.undecoded,
         ] {
-            tally.next = now.up;
+            tally.hurry(now);
         }
+        self.ports.finish(engine, now);
         self.next_gap = now.up;
         self.check_decoded(engine, malformed, now);
         // The namespace may be gone by now.
@@ -306,7 +317,7 @@ impl Watch {
     }
 
     fn check_namespace(&self) -> io::Result<()> {
-        if self.namespace.is_none() || identity(&self.config).ok() == Some(self.namespace) {
+        if self.namespace.is_none() || identity_of(&self.config).ok() == Some(self.namespace) {
             return Ok(());
         }
         Err(io::Error::other(
@@ -316,7 +327,7 @@ impl Watch {
 }
 
 impl Tally {
-    const fn new(cause: GapCause, counted: u32, now: Now) -> Self {
+    pub(super) const fn new(cause: GapCause, counted: u32, now: Now) -> Self {
         Self {
             cause,
             counted,
@@ -327,8 +338,19 @@ impl Tally {
         }
     }
 
+    /// The counter begins anew. Losses so far stay.
+    pub(super) const fn restart(&mut self, counted: u32, now: Now) {
+        self.counted = counted;
+        self.read = now.wall;
+    }
+
+    /// No gap waits any longer.
+    pub(super) const fn hurry(&mut self, now: Now) {
+        self.next = now.up;
+    }
+
     /// Takes note of the value of the counter, which wraps at 32 bits. Returns the gap that is due.
-    fn count(&mut self, counted: u32, now: Now) -> Option<Gap> {
+    pub(super) fn count(&mut self, counted: u32, now: Now) -> Option<Gap> {
         let lost = counted.wrapping_sub(self.counted).cast_signed();
         let since = std::mem::replace(&mut self.read, now.wall);
         // The difference of two counters that are not read at one moment may go back for a while.
@@ -358,12 +380,8 @@ const fn table_full(statistics: &Statistics) -> u32 {
     drops.all.wrapping_sub(drops.insert_failed)
 }
 
-fn identity(config: &config::Capture) -> io::Result<Option<(u64, u64)>> {
-    let Some(namespace) = &config.namespace else {
-        return Ok(None);
-    };
-    let metadata = std::fs::metadata(path_of(namespace))?;
-    Ok(Some((metadata.dev(), metadata.ino())))
+fn identity_of(config: &config::Capture) -> io::Result<Option<(u64, u64)>> {
+    config.namespace.as_ref().map(identity).transpose()
 }
 
 #[cfg(test)]
@@ -394,7 +412,7 @@ mod tests {
             let mut sets = capabilities(None).unwrap();
             sets.effective.remove(CapabilitySet::NET_ADMIN);
             set_capabilities(None, sets).unwrap();
-            Watch::new(&config.capture, &mut engine, at(0)).map(|watch| watch.failing)
+            Watch::new(&config, &mut engine, at(0)).map(|watch| watch.failing)
         });
         assert!(watch.join().unwrap().unwrap());
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::table::Key;
 use super::{Engine, Pending, Slot};
-use crate::session::{EventKind, Gap, GapCause, NatEvent, Provenance, Record};
+use crate::session::{EventKind, Gap, GapCause, NatEvent, Provenance};
 use crate::time::{Now, Uptime, Wall};
 use crate::wire::ctnetlink::{Entry, Listing};
 
@@ -155,12 +155,7 @@ impl Engine {
     pub fn handle_dumped(&mut self, flow: &Entry, now: Now) {
         let number = self.audit.number;
         let key = self.table.key(&flow.session);
-        let known = self
-            .table
-            .find(key, &flow.session)
-            .filter(|(_, pending)| self.may_be(pending, flow))
-            .max_by_key(|(_, pending)| pending.begun)
-            .map(|(slot, _)| slot);
+        let known = self.dumped(key, flow);
         let pending = known.and_then(|slot| self.table.at_mut(slot));
         if self.audit.phase == Phase::Dumping(Listing::Dying) {
             self.audit.dying += 1;
@@ -345,22 +340,19 @@ impl Engine {
 
     /// Closes a session that the kernel no longer has.
     pub(super) fn close(&mut self, key: Key, slot: Slot, now: Now) {
-        let Some(pending) = self.table.remove(key, slot) else {
+        let Some((pending, baseline)) = self.table.remove(key, slot) else {
             return;
         };
         self.forget(&pending);
         self.recent
             .insert_inferred(key, pending.session.id, pending.begun, now.wall);
         self.statistics.inferred_ends += 1;
-        self.statistics.deletes += 1;
-        self.records.push_back(Record::Event(NatEvent {
+        let end = self.audit.end_of(&pending, now);
+        let delete = NatEvent {
             kind: EventKind::Delete,
             start: Some(pending.begun),
-            ..NatEvent::create(
-                pending.session,
-                self.audit.end_of(&pending, now),
-                Provenance::Inferred,
-            )
-        }));
+            ..NatEvent::create(pending.session, end, Provenance::Inferred)
+        };
+        self.emit_delete(delete, baseline, Provenance::Inferred);
     }
 }

@@ -18,10 +18,12 @@
 //! zone, protocol, both tuples, id and start time together identify a session, and NEW is paired with DESTROY in order.
 
 mod audit;
+mod changes;
 mod filter;
 #[cfg(test)]
 mod model;
 mod recent;
+mod sweep;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -32,11 +34,14 @@ mod unkept;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+pub use changes::Changes;
 pub use filter::Filter;
+pub use sweep::Baseline;
 pub use table::{Pending, Row};
 
 use self::audit::Audit;
 use self::recent::{RecentEnds, Sighting};
+use self::sweep::{Sweep, first_mark};
 use self::table::{Key, RESTORED, Slot, Table};
 use self::uncounted::Uncounted;
 use self::unheard::Unheard;
@@ -51,9 +56,6 @@ use crate::wire::ctnetlink::{Entry, Event};
 /// per wake-up, before the events that come in during it.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
 
-/// The most sessions, begun or ended, handed to the store at a time: a commit must not hold up the loop for long.
-const MAX_CHANGES: usize = 1 << 16;
-
 /// The most fingerprints of sessions that are not kept: this many times the kept sessions, and at least the second number.
 const UNKEPT_FACTOR: usize = 4;
 const LEAST_UNKEPT: usize = 1 << 20;
@@ -67,6 +69,8 @@ pub struct Policy {
     pub resync: Option<Duration>,
     /// The most sessions kept; those restored from the store are always kept.
     pub max_pending: usize,
+    /// The age at which a session is reported in parts.
+    pub active_timeout: Option<Duration>,
 }
 
 impl Policy {
@@ -75,6 +79,7 @@ impl Policy {
             ttl: config.pending.ttl,
             resync: config.capture.resync,
             max_pending: config.pending.max,
+            active_timeout: config.capture.active_timeout,
         }
     }
 }
@@ -86,6 +91,8 @@ pub struct StoredSession {
     pub session: Session,
     pub begun: Wall,
     pub provenance: Provenance,
+    /// For one that is accounted in parts.
+    pub baseline: Option<Baseline>,
 }
 
 /// The session state machine.
@@ -102,6 +109,7 @@ pub struct Engine {
     /// Whether the kernel leaves NEWs out although nothing is missed.
     leaves_out_new: bool,
     audit: Audit,
+    sweep: Sweep,
     records: VecDeque<Record>,
     next_row: Row,
     /// Begun since the last commit; some may have ended since.
@@ -116,25 +124,6 @@ pub struct Engine {
     /// Whether the filter has changed since some of the unkept began.
     unkept_left_out: bool,
     statistics: Sessions,
-}
-
-/// The changes that make the store hold exactly the pending sessions, or a part of it.
-#[derive(Debug)]
-pub struct Changes<'a> {
-    table: &'a Table,
-    begun: &'a VecDeque<(Slot, Row)>,
-    /// Rows to delete.
-    pub ended: &'a [Row],
-    /// Whether these are all changes.
-    pub whole: bool,
-}
-
-impl Changes<'_> {
-    /// Sessions to insert, in the order of their rows.
-    pub fn begun(&self) -> impl Iterator<Item = &Pending> {
-        let present = |&(slot, row)| self.table.at(slot).filter(|pending| pending.row == row);
-        self.begun.iter().take(MAX_CHANGES).filter_map(present)
-    }
 }
 
 impl Engine {
@@ -153,6 +142,7 @@ impl Engine {
             keys: Vec::new(),
             leaves_out_new: false,
             audit,
+            sweep: Sweep::new(policy.active_timeout, now),
             records: VecDeque::new(),
             next_row: Row::first(now.wall),
             begun: VecDeque::new(),
@@ -177,6 +167,10 @@ impl Engine {
         self.left_out = pending
             .filter(|pending| !self.filter.accepts(&pending.session))
             .count();
+        if self.policy.active_timeout != policy.active_timeout {
+            // One that is under way is handed over still, and does no harm.
+            self.sweep = Sweep::new(policy.active_timeout, now);
+        }
         if self.policy != policy {
             self.policy = policy;
             self.max_unkept = max_unkept(&policy);
@@ -198,10 +192,16 @@ impl Engine {
                     && same_id(&pending.session, &stored.session)
             })
             .map(|(slot, _)| slot);
-        if let Some(pending) = known.and_then(|slot| self.table.at_mut(slot)) {
+        if let Some((slot, pending)) = known.and_then(|slot| Some((slot, self.table.at_mut(slot)?)))
+        {
             pending.row = stored.row;
             pending.begun = pending.begun.min(stored.begun);
             pending.stored = true;
+            match (self.table.baseline(slot), stored.baseline) {
+                (Some(_), _) => self.rewrite(slot),
+                (None, Some(baseline)) => self.table.set_baseline(slot, baseline),
+                (None, None) => {}
+            }
             return;
         }
         let pending = Pending {
@@ -213,7 +213,10 @@ impl Engine {
             exact: false,
             stored: true,
         };
-        self.table.insert(key, pending);
+        let slot = self.table.insert(key, pending);
+        if let Some(baseline) = stored.baseline {
+            self.table.set_baseline(slot, baseline);
+        }
         self.left_out += usize::from(!self.filter.accepts(&stored.session));
         self.statistics.restored += 1;
         self.note_peak();
@@ -282,70 +285,13 @@ impl Engine {
 
     /// When to call [`handle_timeout`](Self::handle_timeout), at the latest.
     pub fn poll_timeout(&self) -> Option<Uptime> {
-        self.audit.poll_timeout()
+        let deadlines = [self.audit.poll_timeout(), self.sweep.poll_timeout()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does a bounded piece of what is due. Spurious calls do nothing.
     pub fn handle_timeout(&mut self, now: Now) {
         self.close_some(now);
-    }
-
-    /// The changes that the store does not know yet, or a bounded part of them. Answer with
-    /// [`handle_committed`](Self::handle_committed) or [`handle_commit_failed`](Self::handle_commit_failed).
-    pub fn changes(&self) -> Changes<'_> {
-        Changes {
-            table: &self.table,
-            begun: &self.begun,
-            // In any order: a row is used only once.
-            ended: &self.ended[self.ended.len().saturating_sub(MAX_CHANGES)..],
-            whole: self.begun.len().max(self.ended.len()) <= MAX_CHANGES,
-        }
-    }
-
-    /// Sessions that the store has to learn of, begun or ended.
-    pub fn changes_waiting(&self) -> usize {
-        self.begun.len().max(self.ended.len())
-    }
-
-    /// The store has the changes. Returns whether there are more.
-    pub fn handle_committed(&mut self) -> bool {
-        let taken = self.begun.len().min(MAX_CHANGES);
-        for (slot, row) in self.begun.drain(..taken) {
-            if let Some(pending) = self.table.at_mut(slot).filter(|pending| pending.row == row) {
-                pending.stored = true;
-            }
-        }
-        let left = self.ended.len().saturating_sub(MAX_CHANGES);
-        self.ended.truncate(left);
-        !(self.begun.is_empty() && self.ended.is_empty())
-    }
-
-    /// The store does not have the changes: they stay, for the next attempt.
-    pub fn handle_commit_failed(&mut self) {
-        let table = &self.table;
-        self.begun
-            .retain(|&(slot, row)| table.at(slot).is_some_and(|pending| pending.row == row));
-    }
-
-    /// The store was replaced by an empty one: every pending session has to be written to it.
-    pub fn handle_store_replaced(&mut self) {
-        self.ended.clear();
-        for (_, pending) in self.table.iter_mut() {
-            pending.stored = false;
-        }
-        self.handle_store_opened();
-    }
-
-    /// The store was opened, and its sessions were restored. Those that began before get rows above theirs.
-    pub fn handle_store_opened(&mut self) {
-        self.begun.clear();
-        for (slot, pending) in self.table.iter_mut() {
-            if !pending.stored {
-                pending.row = self.next_row;
-                self.next_row = Row(self.next_row.0 + 1);
-                self.begun.push_back((slot, pending.row));
-            }
-        }
     }
 
     /// Whether every pending session would be logged if it began now. Not so after filters were made narrower.
@@ -428,10 +374,14 @@ impl Engine {
             return;
         }
         let paired = self.paired(key, flow);
-        if let Some(pending) = paired.and_then(|slot| self.table.remove(key, slot)) {
+        if let Some((pending, baseline)) = paired.and_then(|slot| self.table.remove(key, slot)) {
             self.forget(&pending);
             let (start, provenance) = pending.start(flow.start);
-            self.emit_delete(flow, Some(start), end, provenance);
+            let delete = NatEvent {
+                first_mark: first_mark(&pending, flow),
+                ..self.delete(flow, Some(start), end, provenance)
+            };
+            self.emit_delete(delete, baseline, Provenance::Kernel);
             return;
         }
         if !self.unkept.remove(key, flow.session.id) {
@@ -448,7 +398,8 @@ impl Engine {
             let (start, provenance) = start.unwrap_or((end, Provenance::Inferred));
             self.emit_create(flow.session, start, provenance);
         }
-        self.emit_delete(flow, flow.start, end, Provenance::Kernel);
+        let delete = self.delete(flow, flow.start, end, Provenance::Kernel);
+        self.emit_delete(delete, None, Provenance::Kernel);
     }
 
     /// Whether the end of an unknown session is a repetition. If not, its NEW was missed, or there was none: a filter
@@ -544,26 +495,27 @@ impl Engine {
         self.records.push_back(Record::Event(event));
     }
 
-    fn emit_delete(
-        &mut self,
+    /// The delete record of a session whose end the kernel reports.
+    fn delete(
+        &self,
         flow: &Entry,
         start: Option<Wall>,
         end: Wall,
         provenance: Provenance,
-    ) {
-        self.statistics.deletes += 1;
+    ) -> NatEvent {
         let is_uncounted = self.uncounted.may_have(flow, start, end);
-        self.records.push_back(Record::Event(NatEvent {
+        NatEvent {
             kind: EventKind::Delete,
             start,
             totals: flow.totals.filter(|_| !is_uncounted),
+            end_reason: flow.end_reason,
             // A record never ends before it begins, even when the clock was set back.
             ..NatEvent::create(
                 flow.session,
                 start.map_or(end, |start| end.max(start)),
                 provenance,
             )
-        }));
+        }
     }
 
     fn note_peak(&mut self) {

@@ -118,6 +118,7 @@ fn fresh_engine(now: Now) -> Engine {
         ttl: Duration::from_secs(86_400),
         resync: None,
         max_pending: usize::MAX,
+        active_timeout: None,
     };
     let mut engine = Engine::new(Filter::new([capture().selection()]), policy, now);
     engine.request_audit(now);
@@ -194,6 +195,7 @@ impl World {
             stop: end.filter(|_| ended).and_then(stamp),
             event_time: None,
             is_unannounced: false,
+            end_reason: None,
         }
     }
 
@@ -474,8 +476,7 @@ impl World {
         for row in changes.ended {
             assert!(self.store.remove(row).is_some(), "a row that was not there");
         }
-        for pending in changes.begun() {
-            let stored = pending.to_stored();
+        for stored in changes.begun() {
             assert!(
                 self.store.insert(stored.row, stored).is_none(),
                 "a row twice"
@@ -494,7 +495,11 @@ impl World {
                 .filter(|s| of_port(s))
                 .map(|s| s.row)
                 .collect();
-            let pending = self.engine.table.iter().map(Pending::to_stored);
+            let pending = self
+                .engine
+                .table
+                .iter()
+                .map(|pending| pending.to_stored(None));
             let mut pending: Vec<Row> = pending.filter(of_port).map(|s| s.row).collect();
             pending.sort_unstable();
             self.doubts[usize::from(port)].crashed |= stored != pending;

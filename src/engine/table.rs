@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::{StoredSession, began_by};
+use super::{Baseline, StoredSession, began_by};
 use crate::session::{Provenance, Session};
 use crate::time::Wall;
 
@@ -71,12 +71,13 @@ impl Pending {
     }
 
     /// The session as the store keeps it.
-    pub const fn to_stored(&self) -> StoredSession {
+    pub(super) const fn to_stored(self, baseline: Option<Baseline>) -> StoredSession {
         StoredSession {
             row: self.row,
             session: self.session,
             begun: self.begun,
             provenance: self.provenance,
+            baseline,
         }
     }
 }
@@ -100,6 +101,9 @@ const ROOM: usize = 56;
 #[derive(Debug)]
 pub(super) struct Table {
     slots: Vec<Option<Pending>>,
+    /// By slot, of the sessions that are accounted in parts: as long as the highest slot of one. Most sessions end before
+    /// they have any, so that eight octets for each are better than forty-eight.
+    baselines: Vec<Option<Box<Baseline>>>,
     free: Vec<Slot>,
     index: Box<[HashTable<Slot>; SHARDS]>,
     hasher: DefaultHashBuilder,
@@ -109,6 +113,7 @@ impl Table {
     pub(super) fn new() -> Self {
         Self {
             slots: Vec::new(),
+            baselines: Vec::new(),
             free: Vec::new(),
             index: Box::new(std::array::from_fn(|_| HashTable::with_capacity(ROOM))),
             hasher: DefaultHashBuilder::default(),
@@ -162,14 +167,33 @@ impl Table {
         self.slots.get_mut(slot.0 as usize)?.as_mut()
     }
 
+    pub(super) fn baseline(&self, slot: Slot) -> Option<Baseline> {
+        self.baselines.get(slot.0 as usize)?.as_deref().copied()
+    }
+
+    pub(super) fn set_baseline(&mut self, slot: Slot, baseline: Baseline) {
+        let index = slot.0 as usize;
+        if self.baselines.len() <= index {
+            self.baselines.resize_with(self.slots.len(), || None);
+        }
+        match &mut self.baselines[index] {
+            Some(place) => **place = baseline,
+            place => *place = Some(Box::new(baseline)),
+        }
+    }
+
     /// Removes the session at `slot`, whose key is `key`.
-    pub(super) fn remove(&mut self, key: Key, slot: Slot) -> Option<Pending> {
+    pub(super) fn remove(&mut self, key: Key, slot: Slot) -> Option<(Pending, Option<Baseline>)> {
         let pending = self.slots.get_mut(slot.0 as usize)?.take()?;
+        let baseline = self
+            .baselines
+            .get_mut(slot.0 as usize)
+            .and_then(Option::take);
         if let Ok(entry) = self.index[shard_of(key)].find_entry(key.0, |&other| other == slot) {
             entry.remove();
         }
         self.free.push(slot);
-        Some(pending)
+        Some((pending, baseline.map(|baseline| *baseline)))
     }
 
     /// The slots from number `from` on, at most `count` of them; none when the table ends there.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod audits;
+mod parts;
 mod repeats;
 mod uncounted;
 mod unkept;
@@ -11,6 +12,7 @@ use std::net::IpAddr;
 
 use proptest::prelude::*;
 
+use super::changes::MAX_CHANGES;
 use super::*;
 use crate::config::{LogScope, MarkFilter, Prefix, Selection};
 use crate::session::{Counters, GapCause, Protocol, Totals, Tuple, Zone};
@@ -21,6 +23,7 @@ const POLICY: Policy = Policy {
     ttl: TTL,
     resync: None,
     max_pending: usize::MAX,
+    active_timeout: None,
 };
 
 pub(super) fn capture() -> crate::config::Capture {
@@ -37,6 +40,7 @@ pub(super) fn capture() -> crate::config::Capture {
         receive_buffer: 1 << 20,
         reliable: true,
         resync: None,
+        active_timeout: None,
     }
 }
 
@@ -93,6 +97,7 @@ fn flow(session: Session) -> Entry {
         stop: None,
         event_time: None,
         is_unannounced: false,
+        end_reason: None,
     }
 }
 
@@ -118,6 +123,18 @@ fn destroy(session: Session, start: Wall, stop: Wall) -> Event {
         stop: Some(stop),
         ..flow(session)
     })
+}
+
+/// Counters of so many octets, a hundred in each packet, and three times as many in reply.
+fn totals(octets: u64) -> Totals {
+    let counters = |octets| Counters {
+        packets: octets / 100,
+        octets,
+    };
+    Totals {
+        original: counters(octets),
+        reply: counters(3 * octets),
+    }
 }
 
 fn records(engine: &mut Engine) -> Vec<NatEvent> {

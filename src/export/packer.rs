@@ -239,6 +239,12 @@ impl Message {
         skips
     }
 
+    /// Whether the event is sent as a NAT event. A connection that is not translated has none where it has a flow.
+    fn sends_event(&self, event: &NatEvent) -> bool {
+        let is_flow_enough = || self.config.flow && event.session.translation().is_none();
+        self.config.events && event.kind != EventKind::Flow && !is_flow_enough()
+    }
+
     /// Packs the NetFlow v5 records of an event.
     fn push_netflow5(
         &mut self,
@@ -246,7 +252,7 @@ impl Message {
         now: Now,
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
-        if self.config.events && event.kind != EventKind::Flow {
+        if self.sends_event(event) {
             for record in netflow5::dummy_flows(event)? {
                 self.put_netflow5(&record, now, done);
             }

@@ -5,13 +5,13 @@
 //! dying list the kernel walks the list from its beginning, and for one of the table it may walk millions of empty
 //! buckets. None of that may hold up the loop.
 //!
-//! The thread has a socket and nothing else. It is a few pieces ahead of their reader, and ends with the listing, or
-//! when the reader is gone.
+//! The thread has a socket and nothing else. It ends with the listing, or when the reader is gone.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
+use std::time::Duration;
 
 use mio::Waker;
 
@@ -22,12 +22,22 @@ use crate::wire::netlink::{Malformed, Messages, NLM_F_DUMP_INTR};
 
 /// The kernel fills a reply up to the size of the buffer it is read with, at most 32 KiB.
 const ROOM: usize = 32 * 1024;
-/// Pieces that wait for their reader.
+/// Pieces that wait for their reader, at the fast pace.
 const AHEAD: usize = 4;
 /// Nothing but the buffer is large, and that is on the heap.
 const STACK: usize = 64 * 1024;
 /// The sequence number of the only request on its socket.
 const SEQUENCE: u32 = 1;
+
+/// How fast a listing is read.
+#[derive(Clone, Copy, Debug)]
+pub enum Pace {
+    /// A few pieces are ready before they are asked for.
+    Fast,
+    /// So long after a piece was handed over, the next one is read. It waits only for a reader that is busy, as counters in
+    /// it are to be fresh. The kernel makes it at the end of the pause before that.
+    Slow(Duration),
+}
 
 /// A listing that is being read.
 pub struct Dump {
@@ -61,17 +71,22 @@ impl Dump {
     /// When no thread can be started.
     pub fn request(
         listing: Listing,
+        pace: Pace,
         namespace: Option<&Namespace>,
         waker: &Arc<Waker>,
     ) -> io::Result<Self> {
-        let (sender, pieces) = sync_channel(AHEAD);
+        let (ahead, pause) = match pace {
+            Pace::Fast => (AHEAD, Duration::ZERO),
+            Pace::Slow(pause) => (1, pause),
+        };
+        let (sender, pieces) = sync_channel(ahead);
         let (namespace, waker) = (namespace.cloned(), Arc::clone(waker));
         let work = move || {
             // Dropped last, even in a panic: the reader then finds that the sender is gone.
             let end = WakeOnDrop(waker);
             let sender = sender;
             let socket = open(listing, namespace.as_ref());
-            let result = socket.and_then(|socket| read(&socket, &sender, &end.0));
+            let result = socket.and_then(|socket| read(&socket, pause, &sender, &end.0));
             if let Err(error) = result {
                 // Without a reader nobody needs the error.
                 let _ = sender.send(Err(error));
@@ -106,6 +121,7 @@ fn open(listing: Listing, namespace: Option<&Namespace>) -> io::Result<mnl::Sock
 /// Hands the pieces over until the last one.
 fn read(
     socket: &mnl::Socket,
+    pause: Duration,
     sender: &SyncSender<io::Result<Piece>>,
     waker: &Waker,
 ) -> io::Result<()> {
@@ -123,6 +139,9 @@ fn read(
         waker.wake()?;
         if is_last {
             return Ok(());
+        }
+        if pause > Duration::ZERO {
+            thread::sleep(pause);
         }
     }
 }

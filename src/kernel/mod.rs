@@ -9,6 +9,7 @@ pub(crate) mod errqueue;
 pub(crate) mod filter;
 pub(crate) mod inherited;
 pub mod namespace;
+pub(crate) mod netdev;
 pub(crate) mod nftables;
 pub(crate) mod sysctl;
 pub(crate) mod tracking;

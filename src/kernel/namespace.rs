@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -45,6 +46,17 @@ pub fn within<T>(namespace: Option<&Namespace>, work: impl FnOnce() -> T) -> io:
 fn enter(namespace: &File) -> io::Result<()> {
     let network = Some(LinkNameSpaceType::Network);
     move_into_link_name_space(namespace.as_fd(), network).map_err(io::Error::from)
+}
+
+/// Whether it is the thread's present one.
+pub(crate) fn is_own(namespace: &Namespace) -> io::Result<bool> {
+    Ok(identity(namespace)? == identity(&Namespace(OWN.into()))?)
+}
+
+/// Device and inode of its file, which differ after it was made anew under the same name.
+pub(crate) fn identity(namespace: &Namespace) -> io::Result<(u64, u64)> {
+    let metadata = std::fs::metadata(path_of(namespace))?;
+    Ok((metadata.dev(), metadata.ino()))
 }
 
 /// The file that stands for the namespace.

@@ -84,6 +84,8 @@ fn sample() -> Metrics {
             duplicates: 9,
             filtered: 12,
             audits: 13,
+            flows: 15,
+            sweeps: 16,
         },
         rates: Rates {
             creates_1s: 202.0,
@@ -179,6 +181,7 @@ kernel.table_entries kernel.table_limit kernel.dying
 sessions.pending sessions.max sessions.beyond_max sessions.unkept sessions.forgotten
 sessions.pending_peak sessions.pending_peak_time sessions.restored sessions.creates sessions.deletes
 sessions.unannounced sessions.adopted sessions.inferred_ends sessions.duplicates sessions.filtered sessions.audits
+sessions.flows sessions.sweeps
 rates.creates_1s rates.creates_1min rates.creates_5min rates.deletes_1s rates.deletes_1min rates.deletes_5min
 gaps.overflow.count gaps.overflow.lost gaps.overflow.last
 gaps.restart.count gaps.restart.lost gaps.restart.last
@@ -251,7 +254,8 @@ Gaps:       overflow 0; restart 1, the last until 2023-11-14T22:13:20.123Z; tabl
             undelivered 3, lost 20, the last until 2023-11-14T22:14:20.123Z
 Sessions:   creates 1199, deletes 1100, pending 104, max 4000000, pending peak 2031,
             pending peak time 2023-11-14T23:13:20.123Z, beyond max 14, unkept 3, forgotten 2, restored 5,
-            unannounced 6, adopted 7, inferred ends 8, duplicates 9, filtered 12, audits 13
+            unannounced 6, adopted 7, inferred ends 8, duplicates 9, filtered 12, audits 13, flows 15,
+            sweeps 16
 Rates:      creates 1s 202.0/s, creates 1min 180.2/s, creates 5min 150.0/s, deletes 1s 190.0/s,
             deletes 1min 177.1/s, deletes 5min 149.2/s
 Events:     new 1204, destroy 1100, messages 2305, batches 800, dumped 20, dumped malformed 0, malformed 1,

@@ -1,24 +1,36 @@
 //! Blobs of the database: pending sessions as octets, and the checksum that every blob and row ends with.
 //!
 //! A pending session is its row (8 octets, little endian), when it began (8, nanoseconds since 1970) and the session as
-//! [`crate::wire::record`] writes it: 46 octets in all for IPv4 with an id.
+//! [`crate::wire::record`] writes it: 46 octets in all for IPv4 with an id. If it is accounted in parts, the highest bit of
+//! the row is set, and its baseline follows: the time (8), and packets and octets of both directions (LEB128).
 //!
 //! The checksum is a CRC-32 over the key of the row and all its values. SQLite finds damage to its own structure, but not to
 //! the values: one flipped bit in an address would make somebody else's session end.
 
-use crate::engine::{Row, StoredSession};
-use crate::wire::record::{Malformed, Reader, put_session};
+use crate::engine::{Baseline, Row, StoredSession};
+use crate::wire::record::{Malformed, Reader, put_number, put_session};
 
 /// The highest row of an earlier run: those of this run have to lie above, and no daemon counts that far.
 const LAST_ROW: i64 = i64::MAX / 2;
+
+/// In a row: whether the session has a baseline.
+const HAS_BASELINE: i64 = i64::MIN;
 
 const CHECKSUM_LEN: usize = 4;
 
 /// Appends the session to `out`.
 pub fn encode(stored: &StoredSession, out: &mut Vec<u8>) {
-    out.extend_from_slice(&stored.row.0.to_le_bytes());
+    let flag = stored.baseline.map_or(0, |_| HAS_BASELINE);
+    out.extend_from_slice(&(stored.row.0 | flag).to_le_bytes());
     out.extend_from_slice(&stored.begun.as_nanos().to_le_bytes());
     put_session(&stored.session, stored.provenance, out);
+    if let Some(Baseline { time, totals }) = stored.baseline {
+        out.extend_from_slice(&time.as_nanos().to_le_bytes());
+        for counters in [totals.original, totals.reply] {
+            put_number(counters.packets, out);
+            put_number(counters.octets, out);
+        }
+    }
 }
 
 /// The sessions of a blob, each with its octets. The first undecodable one ends the iteration, with a reason.
@@ -48,17 +60,26 @@ impl<'a> Iterator for Sessions<'a> {
 }
 
 fn decode(reader: &mut Reader<'_>) -> Result<StoredSession, Malformed> {
-    let row = i64::from_le_bytes(reader.take()?);
+    let first = i64::from_le_bytes(reader.take()?);
+    let row = first & !HAS_BASELINE;
     if !(0..=LAST_ROW).contains(&row) {
         return Err(Malformed("the number of a session is out of range"));
     }
     let begun = reader.time()?;
     let (session, provenance) = reader.session()?;
+    let mut baseline = || {
+        Ok(Baseline {
+            time: reader.time()?,
+            totals: reader.totals()?,
+        })
+    };
+    let baseline = (first < 0).then(&mut baseline).transpose()?;
     Ok(StoredSession {
         row: Row(row),
         session,
         begun,
         provenance,
+        baseline,
     })
 }
 
@@ -99,21 +120,38 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::session::Provenance;
+    use crate::session::{Counters, Provenance, Totals};
     use crate::time::Wall;
     use crate::wire::samples::sessions;
 
     fn stored() -> impl Strategy<Value = StoredSession> {
         let rest = (0..=LAST_ROW, any::<u64>(), any::<bool>());
-        (sessions(), rest).prop_map(|(session, (row, begun, inferred))| StoredSession {
-            row: Row(row),
-            session,
-            begun: Wall::from_nanos(begun),
-            provenance: if inferred {
-                Provenance::Inferred
-            } else {
-                Provenance::Kernel
-            },
+        let baseline = any::<Option<(u64, [u64; 4])>>().prop_map(|some| {
+            some.map(
+                |(time, [packets, octets, reply_packets, reply_octets])| Baseline {
+                    time: Wall::from_nanos(time),
+                    totals: Totals {
+                        original: Counters { packets, octets },
+                        reply: Counters {
+                            packets: reply_packets,
+                            octets: reply_octets,
+                        },
+                    },
+                },
+            )
+        });
+        (sessions(), rest, baseline).prop_map(|(session, (row, begun, inferred), baseline)| {
+            StoredSession {
+                row: Row(row),
+                session,
+                begun: Wall::from_nanos(begun),
+                provenance: if inferred {
+                    Provenance::Inferred
+                } else {
+                    Provenance::Kernel
+                },
+                baseline,
+            }
         })
     }
 

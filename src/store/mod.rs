@@ -458,7 +458,7 @@ fn insert(
         let mut rows = Vec::new();
         for pending in begun.by_ref().take(segment::MAX_SESSIONS) {
             rows.push(pending.row);
-            codec::encode(&pending.to_stored(), blob);
+            codec::encode(&pending, blob);
         }
         segments.push(insert_segment(transaction, rows, blob)?);
     }

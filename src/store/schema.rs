@@ -14,7 +14,7 @@ use super::Error;
 /// "ntrl"
 pub(super) const APPLICATION_ID: i64 = 0x6e74_726c;
 /// The version that this nattrail writes.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 const TABLES: &str = "
 CREATE TABLE segment (
@@ -87,7 +87,7 @@ pub(super) const DELETE_OUTPUTS: &str = "DELETE FROM output";
 pub(super) const INSERT_OUTPUT: &str = "INSERT INTO output VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 pub(super) const SELECT_RUN: &str =
     "SELECT heard, socket, stopped, sessions, serial, checksum FROM run";
-pub(super) const WRITE_RUN: &str = "INSERT OR REPLACE INTO run VALUES (1, 4, ?, ?, ?, ?, ?, ?)";
+pub(super) const WRITE_RUN: &str = "INSERT OR REPLACE INTO run VALUES (1, 5, ?, ?, ?, ?, ?, ?)";
 pub(super) const SELECT_ORIGINS: &str = "SELECT run, first, checksum FROM origin ORDER BY number";
 pub(super) const INSERT_ORIGIN: &str =
     "INSERT INTO origin SELECT coalesce(max(number), 0) + 1, ?, ?, ? FROM origin";
@@ -104,7 +104,7 @@ pub(super) fn is_empty(connection: &Connection) -> Result<bool, Error> {
     }
     let is_marked = count("SELECT count(*) FROM pragma_table_info('run') WHERE name = 'version'")?;
     let version = match (is_marked, application) {
-        (1, _) => count("SELECT coalesce(max(version), 4) FROM run")?,
+        (1, _) => count("SELECT coalesce(max(version), 5) FROM run")?,
         (_, APPLICATION_ID) => version,
         _ => {
             let reason = "it is the database of another program";

@@ -24,6 +24,7 @@ const POLICY: Policy = Policy {
     ttl: Duration::from_secs(60),
     resync: None,
     max_pending: usize::MAX,
+    active_timeout: None,
 };
 
 fn engine() -> Engine {
@@ -40,6 +41,7 @@ fn engine() -> Engine {
         receive_buffer: 1 << 20,
         reliable: true,
         resync: None,
+        active_timeout: None,
     };
     Engine::new(Filter::new([capture.selection()]), POLICY, NOW)
 }
@@ -80,6 +82,7 @@ fn flow(session: Session) -> Entry {
         stop: None,
         event_time: None,
         is_unannounced: false,
+        end_reason: None,
     }
 }
 
@@ -305,7 +308,7 @@ fn places_are_replaced_by_those_of_the_latest_commit() {
 fn a_database_of_another_program_or_of_a_newer_version_is_refused_and_left_as_it_is() {
     for schema in [
         "CREATE TABLE theirs (a); PRAGMA user_version = 3",
-        "CREATE TABLE run (version); INSERT INTO run VALUES (5); PRAGMA user_version = 5",
+        "CREATE TABLE run (version); INSERT INTO run VALUES (6); PRAGMA user_version = 6",
     ] {
         let directory = TempDir::new().unwrap();
         let path = directory.path().join("theirs.db");

@@ -20,7 +20,7 @@
 //!   the missing flows. For packets that connection tracking refused it has one by name.
 //! - 166 is also the total of events that capture lost: it counts flow records "dropped by the Metering Process or by
 //!   the Exporting Process", and conntrack events are flow records in all but form. A packet that connection tracking
-//!   drops never becomes a flow record: it is ignored (164).
+//!   or a monitor port drops never becomes a flow record: it is ignored (164).
 //! - The octets and packets that the sections want beside these counters (165, 167, 168) are left out. They are not
 //!   known, and a zero would claim that they are. For the same reason a gap without a count has a template without one.
 //! - No element gives the cause. The registry's text elements name interfaces, selectors and domains, and a value
@@ -45,7 +45,7 @@ pub struct GapRecord {
 pub enum Kind {
     /// Events that did not reach the daemon.
     Missed,
-    /// Packets that connection tracking dropped.
+    /// Packets that connection tracking or a monitor port dropped.
     Refused,
     /// Records that did not leave.
     Unsent,
@@ -67,7 +67,7 @@ impl Kind {
             | GapCause::TrackingOff
             | GapCause::Undecoded
             | GapCause::Expired => Self::Missed,
-            GapCause::TableFull | GapCause::InsertFailed => Self::Refused,
+            GapCause::TableFull | GapCause::InsertFailed | GapCause::Mirror => Self::Refused,
             GapCause::Undelivered => Self::Unsent,
         }
     }
@@ -109,6 +109,7 @@ pub const fn process(cause: GapCause) -> u32 {
         GapCause::Undecoded => 8,
         // 9 is INFERENCE.
         GapCause::Expired => 10,
+        GapCause::Mirror => 11,
     }
 }
 
@@ -187,7 +188,7 @@ mod tests {
     #[test]
     fn no_two_causes_share_a_process() {
         let processes: Vec<_> = GapCause::ALL.map(process).into();
-        assert_eq!(processes, [1, 2, 3, 4, 5, 7, 8, 10, 6]);
+        assert_eq!(processes, [1, 2, 3, 4, 5, 7, 8, 10, 6, 11]);
         assert!(!processes.contains(&INFERENCE));
     }
 

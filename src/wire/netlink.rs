@@ -63,6 +63,8 @@ pub struct Message<'a> {
     pub kind: u16,
     pub flags: u16,
     pub sequence: u32,
+    /// The port of the process that caused it; 0 is the kernel.
+    pub port: u32,
     pub payload: &'a [u8],
 }
 
@@ -97,7 +99,24 @@ impl<'a> Iterator for Messages<'a> {
             self.rest = &[];
             return Some(Err(Malformed));
         };
-        let [l0, l1, l2, l3, k0, k1, f0, f1, s0, s1, s2, s3, ..] = *header;
+        let [
+            l0,
+            l1,
+            l2,
+            l3,
+            k0,
+            k1,
+            f0,
+            f1,
+            s0,
+            s1,
+            s2,
+            s3,
+            p0,
+            p1,
+            p2,
+            p3,
+        ] = *header;
         let length = u32::from_ne_bytes([l0, l1, l2, l3]) as usize;
         if length < HEADER_LEN || length > self.rest.len() {
             self.rest = &[];
@@ -109,6 +128,7 @@ impl<'a> Iterator for Messages<'a> {
             kind: u16::from_ne_bytes([k0, k1]),
             flags: u16::from_ne_bytes([f0, f1]),
             sequence: u32::from_ne_bytes([s0, s1, s2, s3]),
+            port: u32::from_ne_bytes([p0, p1, p2, p3]),
             payload,
         }))
     }

@@ -446,6 +446,7 @@ fn gaps() -> Vec<Record> {
             Some(8),
             Some(5),
             Some(6),
+            Some(7),
         ])
         .map(|(cause, lost)| {
             Record::Gap(Gap {

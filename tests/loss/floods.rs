@@ -39,6 +39,7 @@ impl SlowListener {
             receive_buffer: 4096,
             reliable: true,
             resync: None,
+            active_timeout: None,
         };
         let namespace = Namespace(gateway.path());
         let socket = within(Some(&namespace), || {

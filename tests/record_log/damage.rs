@@ -190,8 +190,8 @@ fn the_database_of_a_newer_version_is_left_as_it_is() {
     is_left_alone(
         |path| {
             let connection = Connection::open(path).unwrap();
-            let schema = "PRAGMA application_id = 0x6e74726c; PRAGMA user_version = 5;
-                 CREATE TABLE run (version INTEGER, more TEXT); INSERT INTO run VALUES (5, 'x');";
+            let schema = "PRAGMA application_id = 0x6e74726c; PRAGMA user_version = 6;
+                 CREATE TABLE run (version INTEGER, more TEXT); INSERT INTO run VALUES (6, 'x');";
             connection.execute_batch(schema).unwrap();
         },
         "its schema is version 5",

@@ -83,6 +83,7 @@ impl Gateway {
                 stop: None,
                 event_time: None,
                 is_unannounced: false,
+                end_reason: None,
             };
             engine.handle_events(&[Event::New(entry)], now);
         }

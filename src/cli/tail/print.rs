@@ -236,6 +236,7 @@ pub(in crate::cli) const fn describe(cause: GapCause) -> (&'static str, &'static
             "ends lost",
         ),
         GapCause::Undelivered => ("the receiver could not take these records", "records lost"),
+        GapCause::Mirror => ("a monitor port dropped frames", "frames dropped"),
     }
 }
 

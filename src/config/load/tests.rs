@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod monitors;
 mod outputs;
 mod syntax;
 
@@ -332,7 +333,7 @@ fn every_mistake_is_named_at_once() {
     let expected = "\
 n.toml: capture.log: expected \"nat\" or \"all\", found 1
 n.toml: capture.color: unknown key, expected one of namespace, table, log, mark, zone, protocols, source, destination, \
-set-sysctls, receive-buffer, reliable, resync
+set-sysctls, receive-buffer, reliable, resync, active-timeout
 n.toml: pending.ttl: expected a whole number with its unit (ms, s, m, h or d), such as \"30s\", found \"x\"
 n.toml: line 6: collector[0].address: expected an IP address, with or without a port, such as \"192.0.2.10:2055\" or \
 \"[2001:db8::10]:4739\" (names are not looked up), found nothing

@@ -10,6 +10,7 @@ fn a_restored_session_goes_on_and_ends_with_its_own_start() {
         session: session(1),
         begun: wall(0),
         provenance: Provenance::Kernel,
+        baseline: None,
     });
     engine.request_audit(at(100));
     audit(&mut engine, &[flow(session(1))], at(100));
@@ -32,6 +33,7 @@ fn a_session_that_was_adopted_before_the_store_could_be_opened_takes_its_stored_
         session: session(1),
         begun: wall(0),
         provenance: Provenance::Kernel,
+        baseline: None,
     });
     assert_eq!((engine.pending(), engine.changes().begun().count()), (1, 0));
     engine.handle_events(&[Event::Destroy(flow(session(1)))], at(102));
@@ -47,6 +49,7 @@ fn the_first_audit_closes_what_ended_while_nobody_listened_and_adopts_what_began
         session: session(1),
         begun: wall(0),
         provenance: Provenance::Kernel,
+        baseline: None,
     });
     engine.request_audit(at(100));
     let unknown = Entry {
@@ -156,6 +159,7 @@ fn a_new_with_the_tuples_and_id_of_a_session_of_an_earlier_run_closes_that_one()
         session: session(1),
         begun: wall(0),
         provenance: Provenance::Kernel,
+        baseline: None,
     });
     engine.handle_events(&[new(session(1))], at(100));
     let records = records(&mut engine);
@@ -225,6 +229,7 @@ fn a_failed_dump_closes_nothing_and_is_asked_for_again() {
         session: session(1),
         begun: wall(0),
         provenance: Provenance::Kernel,
+        baseline: None,
     });
     engine.request_audit(at(1));
     assert_eq!(engine.poll_dump(at(1)), Some(Listing::Table));
@@ -262,6 +267,7 @@ fn a_large_table_is_closed_in_slices() {
             session: session(port),
             begun: wall(0),
             provenance: Provenance::Kernel,
+            baseline: None,
         });
     }
     engine.request_audit(at(1));

@@ -61,6 +61,7 @@ fn continued() -> Engine {
         session: session(1),
         begun: wall(10),
         provenance: Provenance::Kernel,
+        baseline: None,
     });
     engine.handle_continued();
     engine

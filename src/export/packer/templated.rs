@@ -54,7 +54,7 @@ impl Packer {
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
         let zone = self.message.config.ingress_vrf;
-        if self.message.config.events && event.kind != EventKind::Flow {
+        if self.message.sends_event(event) {
             let config = &self.message.config;
             let (family, flow) = Flow::nat_event(event, config.nat_event)?;
             let layout = Layout::event(event, family, config.log_destination, zone);

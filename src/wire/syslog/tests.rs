@@ -323,6 +323,7 @@ fn the_causes_of_gaps_have_the_names_that_scripts_rely_on() {
         "undecoded",
         "expired",
         "undelivered",
+        "mirror",
     ];
     for (cause, name) in GapCause::ALL.into_iter().zip(names) {
         let record = Record::Gap(Gap {

@@ -83,7 +83,8 @@ pub(super) fn any_collector() -> impl Strategy<Value = config::Collector> {
 /// How many flow records a v9 or IPFIX collector gets for `event`.
 fn expected_records(collector: &config::Collector, event: &NatEvent) -> usize {
     let triplet = collector.triplet && event.kind == EventKind::Delete;
-    let of_events = collector.events && event.kind != EventKind::Flow;
+    let is_flow_enough = collector.flow && event.session.translation().is_none();
+    let of_events = collector.events && event.kind != EventKind::Flow && !is_flow_enough;
     let packets = event
         .totals
         .map(|totals| [totals.original.packets, totals.reply.packets]);

@@ -179,13 +179,13 @@ fn traffic_is_reported_once_by_the_parts_or_by_the_delete() {
     let part = NatEvent {
         kind: EventKind::Flow,
         end_reason: Some(EndReason::Active),
-        ..ended(untranslated())
+        ..ended(snat())
     };
     let in_parts = NatEvent {
         in_parts: true,
-        ..ended(untranslated())
+        ..ended(snat())
     };
-    let (begun, whole) = (create(untranslated(), START), ended(untranslated()));
+    let (begun, whole) = (create(snat(), START), ended(snat()));
     for version in ALL {
         let only_flows = flows(version);
         let all = config::Collector {
@@ -237,4 +237,19 @@ fn a_netflow_5_flow_is_split_where_its_counters_need_it() {
     let result = script.try_push(&Record::Event(immense), 0);
     assert_eq!(result, Err(NotRepresentable));
     assert!(script.packer.is_idle());
+}
+
+#[test]
+fn events_beside_flows_are_those_of_translated_connections() {
+    for version in ALL {
+        let config = config::Collector {
+            events: true,
+            ..flows(version)
+        };
+        let count = |event: &NatEvent| decoded(&config, event).len();
+        assert_eq!(count(&create(untranslated(), START)), 0);
+        assert_eq!(count(&ended(untranslated())), 2);
+        assert_eq!(count(&create(snat(), START)), 1);
+        assert_eq!(count(&ended(snat())), 3);
+    }
 }

@@ -6,7 +6,7 @@ use std::fmt::{Display, Write as _};
 use std::path::Path;
 use std::time::Duration;
 
-use nattrail::config::{Archive, Log, Severity, Syslog, Target};
+use nattrail::config::{Archive, Log, Monitor, Severity, Syslog, Target};
 use nattrail::config::{
     Capture, Collector, Config, Control, Facility, LogScope, Metrics, NatEventValues, Pending,
     Selection,
@@ -40,10 +40,11 @@ fn seeds() -> Vec<String> {
             "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource-address = \"::1\"\ningress-vrf = true\n",
             "1capture:\n  mark: 0x10/0xff\n  zone: 7\n  source: [10.0.0.0/8, \"fd00::/8\"]\ncollector:\n  - &a\n    address: 192.0.2.1\n    \
              version: v5\n    observation-domain: 7\nsyslog:\n  b:\n    target: udp\n    address: 192.0.2.2\n    format: rfc5424\n",
-            "2{\"capture\": {\"resync\": \"0s\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
+            "2{\"capture\": {\"resync\": \"0s\", \"active-timeout\": \"30m\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
              \"facility\": \"local3\", \"severity\": \"warn\"}], \"log\": {\"size\": 16777216, \"age\": null}}",
             "3[metrics]\nlisten = 127.0.0.1\n[pending]\nttl = 2d ; comment\nmax = 7\n[collector.c]\naddress = 192.0.2.1\n\
              [syslog.d]\ntarget = local\nexporter-address = 192.0.2.9\nlog = all\nmark =\nsource = 10.0.0.0/8\n[collector.e]\naddress = 192.0.2.1\nrecords = flow\naggregation = 192.0.0.0/8=16,2001:db8::/32=48,80-89=80,3128=80\n",
+            "0[monitor.a]\ninterface = \"eth1\"\nnamespace = \"m\"\nmethod = \"nft\"\nmark = \"0x10\"\n[monitor.b]\ninterface = \"eth2\"\n",
         ]
         .map(str::to_owned),
     );
@@ -88,6 +89,7 @@ fn printed(config: &Config) -> String {
         metrics,
         collectors,
         syslog,
+        monitors,
     } = config;
     let mut out = Printer("[capture]\n".to_owned());
     let Capture {
@@ -103,6 +105,7 @@ fn printed(config: &Config) -> String {
         receive_buffer,
         reliable,
         resync,
+        active_timeout,
     } = capture;
     out.set(
         "namespace",
@@ -124,6 +127,7 @@ fn printed(config: &Config) -> String {
     out.set("receive-buffer", Some(receive_buffer));
     out.set("reliable", Some(reliable));
     out.set("resync", Some(duration(resync.unwrap_or_default())));
+    out.set("active-timeout", active_timeout.map(duration));
     out.0 += "[pending]\n";
     let Pending {
         database,
@@ -164,6 +168,9 @@ fn printed(config: &Config) -> String {
         .iter()
         .for_each(|collector| print_collector(collector, &mut out));
     syslog.iter().for_each(|copy| print_syslog(copy, &mut out));
+    monitors
+        .iter()
+        .for_each(|monitor| print_monitor(monitor, &mut out));
     out.0
 }
 
@@ -287,6 +294,27 @@ fn print_syslog(syslog: &Syslog, out: &mut Printer) {
     if format.name() == "csv" {
         out.set("exporter-address", Some(exporter_address));
     }
+}
+
+fn print_monitor(monitor: &Monitor, out: &mut Printer) {
+    let Monitor {
+        name,
+        interface,
+        namespace,
+        method,
+        mark,
+        zone,
+    } = monitor;
+    out.0 += "[[monitor]]\n";
+    out.set("name", name.as_ref());
+    out.set("interface", Some(interface));
+    out.set(
+        "namespace",
+        namespace.as_ref().map(|namespace| text(&namespace.0)),
+    );
+    out.set("method", Some(method.name()));
+    out.set("mark", mark.as_ref());
+    out.set("zone", zone.as_ref());
 }
 
 struct Printer(String);

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use nattrail::session::{Counters, Tuple, ZoneDirection};
+use nattrail::session::{Counters, EndReason, Protocol, Tuple, ZoneDirection};
 use nattrail::wire::ctnetlink::{DumpReply, Entry, Event};
 use nattrail::wire::netlink::{Message, Messages};
 
@@ -40,6 +40,7 @@ fn seeds() -> Vec<Vec<u8>> {
         entry.session.zone.direction = direction;
         entry.session.mark = 16;
         entry.is_unannounced = true;
+        entry.end_reason = Some(EndReason::Idle);
         if protocol != 1
             && let [Ok(src), Ok(dst)] = addresses
         {
@@ -47,6 +48,9 @@ fn seeds() -> Vec<Vec<u8>> {
             (entry.session.reply.src, entry.session.reply.dst) = (dst, src);
         }
         seeds.push(message(NEW, &payload(&entry)));
+        seeds.push(message(DELETE, &payload(&entry)));
+        entry.session.protocol.0 = 6;
+        entry.end_reason = Some(EndReason::Detected);
         seeds.push(message(DELETE, &payload(&entry)));
     }
     // Two in one datagram, and the end of a dump.
@@ -107,6 +111,19 @@ fn payload(entry: &Entry) -> Vec<u8> {
         3,
         &(u32::from(entry.is_unannounced) << 12).to_be_bytes(),
     );
+    // A timeout is left, or a state that TCP and SCTP have in common.
+    match (entry.end_reason, session.protocol) {
+        (Some(reason), Protocol::TCP | Protocol::SCTP) => {
+            let mut state = Vec::new();
+            let number = if reason == EndReason::Detected { 7 } else { 3 };
+            put(&mut state, 1, &[number]);
+            let mut nested = Vec::new();
+            put(&mut nested, NESTED | 1, &state);
+            put(&mut out, NESTED | 4, &nested);
+        }
+        (Some(_), _) => {}
+        (None, _) => put(&mut out, 7, &9_u32.to_be_bytes()),
+    }
     put(&mut out, 8, &session.mark.to_be_bytes());
     if let Some(totals) = entry.totals {
         for (kind, Counters { packets, octets }) in [(9, totals.original), (10, totals.reply)] {

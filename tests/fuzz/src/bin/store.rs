@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use nattrail::engine::{Row, StoredSession};
+use nattrail::engine::{Baseline, Row, StoredSession};
 use nattrail::place::Serial;
 use nattrail::session::{
     Counters, EventKind, Gap, GapCause, NatEvent, Provenance, Record, Session, SignedCheckpoint,
@@ -41,24 +41,29 @@ fn seeds() -> Vec<Vec<u8>> {
         };
         let begun = Wall::from_secs(1_800_000_000);
         let row = Row(number as i64 + 1);
+        let counters = Counters {
+            packets: 300,
+            octets: u64::MAX,
+        };
+        let totals = Totals {
+            original: counters,
+            reply: counters,
+        };
         encode(
             &StoredSession {
                 row,
                 session,
                 begun,
                 provenance: Provenance::Inferred,
+                baseline: (number == 1).then_some(Baseline {
+                    time: begun,
+                    totals,
+                }),
             },
             &mut sessions,
         );
-        let counters = Counters {
-            packets: 300,
-            octets: u64::MAX,
-        };
         for kind in [EventKind::Create, EventKind::Delete] {
-            let totals = (kind == EventKind::Delete).then_some(Totals {
-                original: counters,
-                reply: counters,
-            });
+            let totals = (kind == EventKind::Delete).then_some(totals);
             let provenance = Provenance::Kernel;
             records.push(&Record::Event(NatEvent {
                 kind,
