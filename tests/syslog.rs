@@ -212,6 +212,8 @@ fn target(target: Target, format: Format) -> Followed {
         target,
         format,
         selection: Selection::ANY,
+        events: true,
+        flow: false,
         facility: Facility(22 << 3),
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),

@@ -122,6 +122,8 @@ fn text() -> config::Syslog {
         target: Target::Stdout,
         format: Format::Text,
         selection: config::Selection::ANY,
+        events: true,
+        flow: false,
         facility: Facility(22 << 3),
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),
