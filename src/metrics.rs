@@ -196,6 +196,7 @@ section! {
         name: label Word, "As the log names it";
         format: label Word, "ipfix, v9, v5, text, json, csv or rfc5424";
         target: label Word, "udp, file, journal, local or stdout";
+        selection: detail Word, "The connections that it gets; empty when those are all that are logged";
         state: gauge State, "Whether it takes records: 1 for its present state";
         records: counter Number, "Records of the log that it has taken";
         behind: gauge Number, "Records of the log that it has not taken yet";

@@ -5,13 +5,15 @@
 
 mod support;
 
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use support::conntrack::{Flow, Watch};
 use support::daemon::{CAPTURE, Daemon, Home, PROGRAM, STDOUT_TEXT};
 use support::gateway::{CLIENT, CLIENT6, Gateway, MASQUERADE, NEIGHBOUR, SERVER, SERVER6};
 use support::scene::{Scene, destroyed};
-use support::traffic::ping;
+use support::traffic::{Udp, ping};
 use support::{packet, record, wait_for};
 
 #[test]
@@ -124,6 +126,92 @@ fn filter_by_destination() {
         |flow| flow.original.dst == SERVER6,
         1,
     );
+}
+
+/// The gateway translates DNS only, and marks NTP; what it does itself has a zone.
+#[test]
+fn each_copy_gets_the_connections_of_its_own_selection() {
+    let ruleset = "
+        table ip nat {
+          chain postrouting {
+            type nat hook postrouting priority srcnat
+            oifname wan udp dport 53 masquerade
+          }
+        }
+        table ip mangle {
+          chain raw {
+            type filter hook prerouting priority raw
+            udp dport 4000 ct zone set 9
+          }
+          chain forward {
+            type filter hook forward priority mangle
+            udp dport 123 ct mark set 0x77
+          }
+        }";
+    let Some(net) = Gateway::new(&[]) else {
+        return;
+    };
+    net.nft(ruleset);
+    let home = Home::new("");
+    let copies = ["nat", "marked", "zone", "all", "default"];
+    let own = [
+        "log = \"nat\"",
+        "log = \"all\"\nmark = \"0x70/0xf0\"",
+        "log = \"all\"\nzone = 9",
+        "log = \"all\"\nprotocols = [\"udp\"]",
+        "",
+    ];
+    let copies = copies.map(|name| home.path().join(format!("{name}.json")));
+    let mut configuration = format!("{CAPTURE}source = [\"10.0.0.0/8\"]\n");
+    for (path, own) in copies.iter().zip(own) {
+        let path = path.display();
+        configuration += &format!(
+            "[[syslog]]\ntarget = \"file\"\npath = \"{path}\"\nformat = \"json\"\n{own}\n"
+        );
+    }
+    home.configure(&configuration);
+    let daemon = Daemon::start(&net.gateway, &home);
+    let watch = Watch::start(&net.gateway);
+    for port in [53, 123, 4000, 5000] {
+        let from = (CLIENT, 40_000 + port);
+        let to = (SERVER, port);
+        Udp::open(&net.client, from, to, &net.server, to).exchange(1, 1);
+    }
+    ping(&net.client, CLIENT6, SERVER6, 1, 1);
+    watch.wait_for_new(&net.table());
+    net.end_connections();
+    let events = watch.wait_for_ends(|flow| flow.protocol == packet::UDP);
+    assert_eq!(events.len(), 2 * 4);
+    let records = |path: &Path| -> Vec<(String, String)> {
+        let lines = fs::read_to_string(path).unwrap_or_default();
+        let records = lines.lines().map(record::parse_json);
+        let mut kinds: Vec<_> = records
+            .map(|record| (record["pre_dport"].clone(), record["event"].clone()))
+            .collect();
+        kinds.sort();
+        kinds
+    };
+    let both = |ports: &[&str]| -> Vec<(String, String)> {
+        let of =
+            |port: &&str| ["create", "delete"].map(|kind| ((*port).to_owned(), kind.to_owned()));
+        ports.iter().flat_map(of).collect()
+    };
+    let ports: [&[&str]; 5] = [
+        &["53"],
+        &["123"],
+        &["4000"],
+        &["123", "4000", "5000", "53"],
+        &["53"],
+    ];
+    wait_for("the records of all copies", || {
+        let mut pairs = copies.iter().zip(ports);
+        let has_all = pairs.all(|(path, ports)| records(path).len() >= 2 * ports.len());
+        has_all.then_some(())
+    });
+    daemon.terminate();
+    for (path, ports) in copies.iter().zip(ports) {
+        assert_eq!(records(path), both(ports), "{}", path.display());
+    }
 }
 
 #[test]

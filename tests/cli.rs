@@ -194,7 +194,7 @@ fn check_has_a_line_for_every_object() {
     let text = format!(
         "[pending]\ndatabase = \"{0}/pending.db\"\n\
          [[collector]]\naddress = \"127.0.0.1:2055\"\n\
-         [[collector]]\naddress = \"127.0.0.1:2056\"\nsource = \"240.0.0.1\"\n\
+         [[collector]]\naddress = \"127.0.0.1:2056\"\nsource-address = \"240.0.0.1\"\n\
          [[syslog]]\ntarget = \"file\"\npath = \"{0}/nat.csv\"\n\
          [[syslog]]\ntarget = \"local\"\npath = \"{0}/none\"\n",
         state.path().display()

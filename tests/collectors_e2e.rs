@@ -325,7 +325,7 @@ fn events_and_triplets_to_one_collector() {
 #[test]
 fn legacy_values_without_destination_with_zone() {
     let collector =
-        "version = \"ipfix\"\nnat-event = \"legacy\"\ndestination = false\ningress-vrf = true";
+        "version = \"ipfix\"\nnat-event = \"legacy\"\nlog-destination = false\ningress-vrf = true";
     let ruleset = "
         table inet zones {
           chain prerouting {
@@ -396,7 +396,7 @@ fn a_collector_over_ipv6_and_a_source_address() {
          [[collector]]
          address = \"{}\"
          version = \"v9\"
-         source = \"{source}\"
+         source-address = \"{source}\"
          observation-domain = 4711
          ",
         receiver.address()

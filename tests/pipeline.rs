@@ -31,7 +31,7 @@ fn at(wall_millis: u64) -> Now {
 /// Runs the script and returns the records with the time at which each became known.
 fn records(script: &[(Now, &str)]) -> Vec<(Now, Record)> {
     let config = Config::default();
-    let filter = Filter::new(&config.capture);
+    let filter = Filter::new(config.selections());
     let mut engine = Engine::new(filter, Policy::new(&config), script[0].0);
     let mut records = Vec::new();
     for &(now, hex) in script {
@@ -66,7 +66,7 @@ fn messages(collector: &Collector) -> Vec<Vec<u8>> {
     let mut packer = Encoder::of_collector(collector, at(START));
     let mut queue = Queue::new();
     for (serial, (now, record)) in (1..).map(Serial).zip(whole_life()) {
-        packer.push(&record, serial, 0, now, &mut queue).unwrap();
+        packer.push(&[record], serial, 0, now, &mut queue).unwrap();
         let due = at(now.wall.as_millis() + 1000);
         packer.handle_timeout(due, &mut queue);
     }

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use nattrail::config::{Facility, Format, Severity, Syslog, Target};
+use nattrail::config::{Facility, Format, Selection, Severity, Syslog, Target};
 use nattrail::export::output::Output;
 use nattrail::metrics::State;
 use nattrail::session::{
@@ -211,6 +211,7 @@ fn target(target: Target, format: Format) -> Followed {
         name: None,
         target,
         format,
+        selection: Selection::ANY,
         events: true,
         flow: false,
         facility: Facility(22 << 3),

@@ -14,6 +14,7 @@ use super::evidence::Evidence;
 use super::proof::{self, note::Note};
 use super::row::{Millis, Row};
 use super::spool::{self, Place, Spool};
+use crate::config::{Selection, Share};
 use crate::place::{Missing, Position, Serial, Span};
 use crate::session::{EventKind, Record};
 use crate::store;
@@ -88,6 +89,7 @@ pub struct Follow {
     sealed: Option<Millis>,
     evidence: Evidence,
     retention: Retention,
+    only: Option<Selection>,
 }
 
 impl Follow {
@@ -100,7 +102,13 @@ impl Follow {
             spool: None,
             sealed: None,
             retention,
+            only: None,
         }
+    }
+
+    /// From the next step on, the archive takes only the records that this selection shares, or all of the log.
+    pub fn select(&mut self, only: Option<Selection>) {
+        self.only = only;
     }
 
     /// Takes a piece of the log, and seals what is due.
@@ -153,7 +161,7 @@ impl Follow {
             next: Serial(place.next),
         });
         let piece = self.read(bookmark)?;
-        let taken = push(&piece, spool);
+        let taken = push(&piece, self.only.as_ref(), spool);
         let place = Place {
             run: piece.at.run.as_nanos(),
             next: taken.0,
@@ -195,7 +203,7 @@ impl Follow {
 }
 
 /// Pushes all of a piece, and returns the serial after it. Records that nobody can read any more become gaps.
-fn push(piece: &Piece, spool: &mut Spool) -> Serial {
+fn push(piece: &Piece, only: Option<&Selection>, spool: &mut Spool) -> Serial {
     let mut next = piece.at.next;
     if let Some(missing) = piece.missing {
         // Everything before that is in the archive.
@@ -204,19 +212,24 @@ fn push(piece: &Piece, spool: &mut Spool) -> Serial {
     }
     for block in &piece.blocks {
         for record in reading::unread(block, next) {
+            let Ok(record) = record else { break };
+            next.0 += 1;
+            match only.map_or(Share::Whole, |only| only.share(&record)) {
+                Share::Nothing => continue,
+                Share::Whole => {}
+                Share::After(_) => spool.push_begun(),
+            }
             match record {
-                Ok(Record::Gap(gap)) => spool.push_gap(&gap),
+                Record::Gap(gap) => spool.push_gap(&gap),
                 // Of this archive's own log.
-                Ok(Record::Checkpoint(_)) => {}
-                Ok(Record::Event(event)) => match event.kind {
+                Record::Checkpoint(_) => {}
+                Record::Event(event) => match event.kind {
                     EventKind::Create => spool.push_begun(),
                     EventKind::Delete => Row::of(&event).iter().for_each(|row| spool.push(row)),
                     // The delete has the sums.
                     EventKind::Flow => {}
                 },
-                Err(_) => break,
             }
-            next.0 += 1;
         }
         if next < block.end() {
             let span = Span {

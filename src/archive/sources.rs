@@ -10,6 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use self::database::Database;
 use self::directory::Directory;
 use super::answer::Source;
 use crate::config::Config;
@@ -18,7 +19,7 @@ use crate::kernel::host_name;
 /// The database and the directories, to be opened for each question.
 #[derive(Debug)]
 pub struct Sources {
-    database: Option<PathBuf>,
+    database: Option<Database>,
     /// The first one is that of the database's daemon.
     directories: Vec<PathBuf>,
     gateway: Rc<str>,
@@ -45,7 +46,7 @@ impl Sources {
             Ok(_) => true,
             Err(error) => error.kind() == ErrorKind::PermissionDenied,
         };
-        let database = Some(database.clone()).filter(|path| is_there(path));
+        let database = is_there(database).then(|| Database::new(config));
         let mut directories = vec![own.clone()];
         directories.extend(others.iter().filter(|path| *path != own).cloned());
         if database.is_none() && others.is_empty() && !is_there(own) {
@@ -78,8 +79,8 @@ impl Sources {
     }
 
     /// The directories, each with the database that belongs to it, and the name of its gateway.
-    fn places(&self) -> impl Iterator<Item = (&Path, Option<(&Path, &Rc<str>)>)> {
-        let database = self.database.as_deref().map(|path| (path, &self.gateway));
+    fn places(&self) -> impl Iterator<Item = (&Path, Option<(&Database, &Rc<str>)>)> {
+        let database = self.database.as_ref().map(|it| (it, &self.gateway));
         let databases = std::iter::once(database).chain(std::iter::repeat(None));
         self.directories.iter().map(PathBuf::as_path).zip(databases)
     }

@@ -19,6 +19,7 @@ use crate::archive::follow::{Error, Follow, Retention};
 use crate::archive::proof::{tiles::Reader, witness};
 use crate::archive::spool;
 use crate::archive::tree::{Purge, Seal};
+use crate::config::Loaded;
 use crate::daemon;
 use crate::kernel::{clock, host_name};
 use crate::time::Uptime;
@@ -82,10 +83,8 @@ fn run_archiver(origin: &Origin) -> Result<Exit, Failure> {
     let root = config.archive.directory.clone();
     log::info!("archive \"{}\" of the gateway {gateway}", root.display());
     let retention = Retention::new(config.archive.keep, config.archive.keep_lookups);
-    follow(
-        Follow::new(config.pending.database.clone(), root, gateway, retention),
-        socket,
-    )
+    let archive = Follow::new(config.pending.database.clone(), root, gateway, retention);
+    follow(archive, origin, socket)
 }
 
 fn print_keys(root: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
@@ -106,13 +105,17 @@ fn print_keys(root: &Path, out: &mut impl Write) -> Result<Exit, Failure> {
 
 /// Goes on for ever, unless another process writes to the archive or its spool is damaged. Failures are logged when they
 /// begin and when they are over.
-fn follow(mut archive: Follow, socket: &Path) -> Result<Exit, Failure> {
+fn follow(mut archive: Follow, origin: &Origin, socket: &Path) -> Result<Exit, Failure> {
     let mut trouble = [const { Trouble::new() }; 5];
     let own = rustix::process::geteuid().as_raw();
     let mut told = None;
     // The words of a checkpoint that the daemon has not heard yet. One that it never hears is covered by the next.
     let mut news = None;
     loop {
+        // It is read before the daemon can hear of a change: what a wider selection adds to the log is never left out.
+        if let Ok(Loaded { config, .. }) = origin.load() {
+            archive.select(config.narrower(config.capture.selection()));
+        }
         let step = archive.step(clock::read().wall);
         if let Err(Error::Spool(error @ (spool::Error::Locked(_) | spool::Error::Damaged(..)))) =
             &step

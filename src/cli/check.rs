@@ -20,7 +20,7 @@ use serde_json::json;
 use self::rights::{READ_ADVICE, Rights};
 use super::color::{ALARM, Choice, GREEN, YELLOW};
 use super::{Exit, Failure, Origin, exit_of};
-use crate::config::{Capture, Loaded, Problem, Target};
+use crate::config::{Capture, Loaded, Problem, Selection, Target};
 use crate::kernel::namespace;
 use crate::kernel::sysctl::{self, Missing};
 use crate::kernel::tracking::{COUNT, Tracking, UNCOUNTED};
@@ -183,13 +183,22 @@ fn findings(loaded: &Loaded, config_only: bool) -> Vec<Finding> {
     if let Some(program) = config.archive.timestamp.first() {
         findings.push(Finding::new("archive.timestamp", files::program(program)));
     }
+    let gets = |judgement: Judgement, selection: &Selection| {
+        judgement.map(|found| match config.narrower(selection.clone()) {
+            Some(own) => format!("{found}; gets {own}"),
+            None => found,
+        })
+    };
     for collector in &config.collectors {
-        let judgement = route(collector.source, collector.address);
-        findings.push(Finding::new(collector.title(), judgement));
+        let judgement = route(collector.source_address, collector.address);
+        findings.push(Finding::new(
+            collector.title(),
+            gets(judgement, &collector.selection),
+        ));
     }
     for copy in &config.syslog {
         let judgement = target(&copy.target, &rights);
-        findings.push(Finding::new(copy.title(), judgement));
+        findings.push(Finding::new(copy.title(), gets(judgement, &copy.selection)));
     }
     if config.archive.keep.is_none() {
         let found = "not set: the archive never deletes a connection";
@@ -311,12 +320,12 @@ fn route(source: Option<SocketAddr>, address: SocketAddr) -> Judgement {
     let socket = UdpSocket::bind(source).or_else(|reason| match reason.kind() {
         ErrorKind::AddrInUse => warning(
             format!("expected {source} to be free to send from, found it in use"),
-            "this is right if a running nattrail uses it; otherwise change source",
+            "this is right if a running nattrail uses it; otherwise change source-address",
         ),
         _ => error(
             Exit::Unavailable,
             format!("expected to send from {source}, found: {reason}"),
-            "give it to an interface of this machine, or change source",
+            "give it to an interface of this machine, or change source-address",
         ),
     })?;
     match socket.connect(address).and_then(|()| socket.local_addr()) {

@@ -70,6 +70,7 @@ pub(super) fn run(
         }
     };
     let database = &config.pending.database;
+    let only = config.narrower(config.capture.selection());
     // SQLite gives neither the reason why a file cannot be opened nor the remedy.
     File::open(database).map_err(|error| {
         let advice = match error.kind() {
@@ -81,7 +82,10 @@ pub(super) fn run(
     })?;
     let read = store::reading::sessions(database, |stored| {
         // The store cannot be stopped; after the first failure it reads the rest for nothing.
-        if printed.is_ok() {
+        let is_shown = only
+            .as_ref()
+            .is_none_or(|only| only.accepts(&stored.session));
+        if is_shown && printed.is_ok() {
             printed = print(Some(stored));
         }
     });
@@ -313,7 +317,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let now = Now::new(START, Uptime::from_millis(5000));
         let config = Config::default();
-        let filter = Filter::new(&config.capture);
+        let filter = Filter::new(config.selections());
         let mut engine = Engine::new(filter, Policy::new(&config), now);
         let flow = Entry {
             session: stored(Provenance::Kernel).session,

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::tree::{Parsed, Table, every};
 use super::values::{self, RecordKind, TargetKind};
-use super::{Collector, Format, Method, Monitor, Syslog, Target, Version};
+use super::{Collector, Format, Method, Monitor, Selection, Syslog, Target, Version};
 
+const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 /// For mirrored connections that share connection tracking with the gateway's own.
 const MIRROR_ZONE: u16 = 65_535;
 const SYSLOG_PORT: u16 = 514;
@@ -16,9 +18,10 @@ const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 /// The key in which an output is the twin of another, and the expectation, for a message that ends with that other.
 type Twin = (&'static str, &'static str);
 
-/// All collectors that are free of mistakes.
-pub(super) fn collectors(tables: &mut [Table]) -> Vec<Collector> {
-    built(tables, collector, |one, other| {
+/// All collectors that are free of mistakes. `capture` is the selection of those without their own.
+pub(super) fn collectors(tables: &mut [Table], capture: &Selection) -> Vec<Collector> {
+    let build = |table: &mut Table| collector(table, capture);
+    built(tables, build, |one, other| {
         let place = |one: &Collector| (one.address, one.version, one.observation_domain);
         let own = "an address, version and observation-domain of its own, found those";
         let is_twin = place(one) == place(other);
@@ -30,8 +33,9 @@ pub(super) fn collectors(tables: &mut [Table]) -> Vec<Collector> {
 }
 
 /// All syslog targets that are free of mistakes.
-pub(super) fn syslog(tables: &mut [Table]) -> Vec<Syslog> {
-    built(tables, syslog_target, |one, other| {
+pub(super) fn syslog(tables: &mut [Table], capture: &Selection) -> Vec<Syslog> {
+    let build = |table: &mut Table| syslog_target(table, capture);
+    built(tables, build, |one, other| {
         [same_name(&one.name, &other.name), same_records(one, other)]
     })
 }
@@ -50,7 +54,7 @@ pub(super) fn monitors(tables: &mut [Table]) -> Vec<Monitor> {
 /// The sections of a list, of all tables without a mistake. A twin of an earlier one is a mistake.
 fn built<T>(
     tables: &mut [Table],
-    build: fn(&mut Table) -> Option<T>,
+    build: impl Fn(&mut Table) -> Option<T>,
     twins: fn(&T, &T) -> [Option<Twin>; 2],
 ) -> Vec<T> {
     let mut all: Vec<(T, String)> = Vec::with_capacity(tables.len());
@@ -101,7 +105,7 @@ fn same_records(one: &Syslog, other: &Syslog) -> Option<Twin> {
     }
 }
 
-fn collector(table: &mut Table) -> Option<Collector> {
+fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
     let version = table.take("version", values::version);
     let default_port = match version {
         Some(Version::NetflowV5 | Version::NetflowV9) => 2055,
@@ -109,10 +113,11 @@ fn collector(table: &mut Table) -> Option<Collector> {
         Some(Version::Ipfix) | None => 4739,
     };
     let address = table.take("address", values::destination(default_port));
-    let source = table.take("source", values::address(0));
+    let source_address = table.take("source-address", values::address(0));
     let [events, triplet, flow] = records(table, values::record_kind);
     let biflow = table.take("biflow", values::flag);
-    let destination = table.take("destination", values::flag);
+    let log_destination = table.take("log-destination", values::flag);
+    let aggregation = table.take_list("aggregation", values::aggregation);
     let ingress_vrf = table.take("ingress-vrf", values::flag);
     let mtu = table.take("mtu", values::whole(576..=9216));
     let domain = table.take("observation-domain", values::whole(0..=u32::MAX));
@@ -123,25 +128,31 @@ fn collector(table: &mut Table) -> Option<Collector> {
     for name in ["nat-event", "template-refresh", "template-refresh-packets"] {
         table.refuse_if(v5, name, expected);
     }
-    let hidden = destination == Some(false);
+    let hidden = log_destination == Some(false);
     let expected = "true with version \"v5\", whose records cannot leave it out";
-    table.refuse_if(v5 && hidden, "destination", expected);
+    table.refuse_if(v5 && hidden, "log-destination", expected);
     let expected = "true with records \"triplet\" and \"flow\", which carry the destination";
     let carries = triplet == Some(true) || flow == Some(true);
-    table.refuse_if(carries && hidden, "destination", expected);
+    table.refuse_if(carries && hidden, "log-destination", expected);
     let is_biflow = biflow == Some(true);
     let expected = "false without version \"ipfix\" and records \"flow\"";
     let has_none = version.is_some_and(|version| version != Version::Ipfix) || flow == Some(false);
     table.refuse_if(is_biflow && has_none, "biflow", expected);
+    let aggregates = aggregation.as_ref().is_some_and(|rules| !rules.is_empty());
+    let is_exact = events == Some(true) || triplet == Some(true) || flow == Some(false);
+    let expected = "nothing unless records is [\"flow\"]: events and triplets stay exact";
+    table.refuse_if(aggregates && is_exact, "aggregation", expected);
+    let expected = "nothing with biflow, as a sum has one direction";
+    table.refuse_if(aggregates && is_biflow, "aggregation", expected);
     let expected = "false with version \"v5\", whose records have no room for it";
     table.refuse_if(v5 && ingress_vrf == Some(true), "ingress-vrf", expected);
     let expected = "at most 65535 with version \"v5\" (engine type and id)";
     table.refuse_if(v5 && domain > Some(65_535), "observation-domain", expected);
     if let Some(address) = address {
-        let is_other = source.is_some_and(|source| source.is_ipv4() != address.is_ipv4());
+        let is_other = source_address.is_some_and(|source| source.is_ipv4() != address.is_ipv4());
         let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
         let expected = format!("an {family} address, as that of the collector");
-        table.refuse_if(is_other, "source", &expected);
+        table.refuse_if(is_other, "source-address", &expected);
         // RFC 8200 section 5: every IPv6 link carries 1280 bytes.
         let is_small = address.is_ipv6() && mtu.is_some_and(|mtu| mtu < 1280);
         table.refuse_if(is_small, "mtu", "at least 1280 over IPv6");
@@ -150,13 +161,16 @@ fn collector(table: &mut Table) -> Option<Collector> {
         name: Some(table.take("name", values::output_name)),
         address,
         version,
-        source: Some(source),
+        selection: selection(table, capture),
+        source_address: Some(source_address),
         events,
         triplet,
         flow,
         biflow,
+        aggregation,
+        aggregation_window: table.take("aggregation-window", values::duration(SECOND..=HOUR)),
         nat_event: table.take("nat-event", values::nat_event),
-        destination,
+        log_destination,
         ingress_vrf,
         post_nat_counters: table.take("post-nat-counters", values::flag),
         mtu,
@@ -183,7 +197,7 @@ fn records(table: &mut Table, parse: fn(&str) -> Parsed<RecordKind>) -> [Option<
     [RecordKind::Events, RecordKind::Triplet, RecordKind::Flow].map(has)
 }
 
-fn syslog_target(table: &mut Table) -> Option<Syslog> {
+fn syslog_target(table: &mut Table, capture: &Selection) -> Option<Syslog> {
     let kind = table.take("target", values::target);
     let address = table.take("address", values::destination(SYSLOG_PORT));
     let path = table.take("path", values::absolute_path);
@@ -230,12 +244,40 @@ fn syslog_target(table: &mut Table) -> Option<Syslog> {
         name: Some(table.take("name", values::output_name)),
         target,
         format,
+        selection: selection(table, capture),
         events,
         flow,
         facility: table.take("facility", values::facility),
         severity: table.take("severity", values::severity),
         app_name: table.take("app-name", values::app_name),
         exporter_address: table.take("exporter-address", values::ipv4_address),
+    })
+}
+
+/// The selection of an output, key by key.
+fn selection(table: &mut Table, capture: &Selection) -> Option<Selection> {
+    let Selection {
+        log,
+        mark,
+        zone,
+        protocols,
+        source,
+        destination,
+    } = capture;
+    let prefixes = |table: &mut Table, name: &str| table.take_list(name, values::prefix);
+    every!(Selection {
+        log: table.take_or("log", log, |it, name| it.take(name, values::log_scope)),
+        mark: table.take_or("mark", mark, |it, name| {
+            it.take(name, values::optional(values::mark))
+        }),
+        zone: table.take_or("zone", zone, |it, name| {
+            it.take(name, values::optional(values::whole(0..=u16::MAX)))
+        }),
+        protocols: table.take_or("protocols", protocols, |it, name| {
+            it.take_list(name, values::protocol)
+        }),
+        source: table.take_or("source", source, prefixes),
+        destination: table.take_or("destination", destination, prefixes),
     })
 }
 

@@ -61,7 +61,9 @@ impl Section {
         match self {
             Self::Capture => (
                 "capture",
-                "These keys select the connections that are logged, and say how nattrail reads them from the kernel.",
+                "These keys select the connections that are logged, and say how nattrail reads them from the kernel. A collector \
+                 or copy may have log, mark, zone, protocols, source and destination of its own; here they are for those \
+                 that do not, and for the archive, \"nattrail who\", \"nattrail tail\" and \"nattrail pending\".",
                 Capture::KEYS,
             ),
             Self::Pending => (
@@ -146,13 +148,18 @@ pub enum Preset {
     Required(&'static str),
     /// The default follows from other keys or the environment; this is the usual one.
     Varies(&'static str),
+    /// The default is the value of the same key in `[capture]`; this is the usual one.
+    Inherited(&'static str),
 }
 
 impl Preset {
     /// The value to show in a sample configuration, in TOML notation.
     pub const fn sample(self) -> &'static str {
         match self {
-            Self::Value(text) | Self::Required(text) | Self::Varies(text) => text,
+            Self::Value(text)
+            | Self::Required(text)
+            | Self::Varies(text)
+            | Self::Inherited(text) => text,
             Self::Unset => "\"\"",
         }
     }
@@ -266,8 +273,13 @@ macro_rules! section {
     (@list $table:ident, $name:literal, $parse:expr) => { $table.take_list($name, $parse) };
 }
 
-use Preset::{Required, Unset, Value, Varies};
+use Preset::{Inherited, Required, Unset, Value, Varies};
 
+const SCOPE: &str = "\"nat\" or \"all\"";
+const MARK: &str = "a connection mark as value or value/mask, decimal or with 0x";
+const ZONE: &str = "a whole number from 0 to 65535";
+const PROTOCOLS: &str = "protocols by name (icmp, tcp, udp, dccp, gre, icmpv6, sctp, udplite) or by number from 0 to 255";
+const PREFIXES: &str = "address prefixes such as \"10.0.0.0/8\"";
 const DAYS: &str = "a whole number of days, at least one, such as \"365d\"";
 const INTERFACE_NAME: &str =
     "the name of an interface: at most 15 letters, digits, \"-\", \"_\" and \".\"";
@@ -287,22 +299,25 @@ section! {
             Value("\"nattrail\""), "a name of at most 63 letters, digits, \"_\", \".\" and \"-\" that begins with a letter";
         /// Log only translated connections ("nat") or every connection ("all").
         live "log" log: LogScope = one(values::log_scope),
-            Value("\"nat\""), "\"nat\" or \"all\"";
+            Value("\"nat\""), SCOPE;
         /// Log only connections whose ct mark equals this value, in the bits of the mask ("0x10/0xff") or, without a
         /// mask, in all 32 bits ("16"). If empty, any mark matches.
         live "mark" mark: Option<MarkFilter> = optional(values::mark),
-            Unset, "a connection mark as value or value/mask, decimal or with 0x";
+            Unset, MARK;
+        /// Log only connections in this conntrack zone; 0 is the default zone. If empty, any zone matches.
+        live "zone" zone: Option<u16> = optional(values::whole(0..=u16::MAX)),
+            Unset, ZONE;
         /// Log only these protocols, by name or number: ["tcp", "udp", 47]. If empty, all protocols are logged.
         live "protocols" protocols: Vec<Protocol> = list(values::protocol),
-            Value("[]"), "protocols by name (icmp, tcp, udp, dccp, gre, icmpv6, sctp, udplite) or by number from 0 to 255";
+            Value("[]"), PROTOCOLS;
         /// Log only connections whose source before translation is in one of these prefixes. If empty, any source
         /// matches.
         live "source" source: Vec<Prefix> = list(values::prefix),
-            Value("[]"), "address prefixes such as \"10.0.0.0/8\"";
+            Value("[]"), PREFIXES;
         /// Log only connections whose destination before translation is in one of these prefixes. If empty, any
         /// destination matches.
         live "destination" destination: Vec<Prefix> = list(values::prefix),
-            Value("[]"), "address prefixes such as \"10.0.0.0/8\"";
+            Value("[]"), PREFIXES;
         /// With true, nattrail itself sets net.netfilter.nf_conntrack_events, _acct and _timestamp to 1 at start. With
         /// false, it only says which of them are off.
         fixed "set-sysctls" set_sysctls: bool = one(values::flag),
@@ -426,22 +441,45 @@ const COLLECTOR: &[Key] = keys! {
         "transport" = Value("\"udp\""), "\"udp\"";
         /// The export protocol is "v5" or "v9" (NetFlow), or "ipfix". v5 knows IPv4 only.
         "version" = Value("\"ipfix\""), "\"v5\", \"v9\" or \"ipfix\"";
+        /// Send only translated connections ("nat") or every connection ("all"). Default: capture.log.
+        "log" = Inherited("\"nat\""), SCOPE;
+        /// Send only connections with this ct mark, as value or value/mask; with "" any mark matches. Default:
+        /// capture.mark.
+        "mark" = Inherited("\"\""), MARK;
+        /// Send only connections in this conntrack zone; with "" any zone matches. Default: capture.zone.
+        "zone" = Inherited("\"\""), ZONE;
+        /// Send only these protocols; with [] all of them. Default: capture.protocols.
+        "protocols" = Inherited("[]"), PROTOCOLS;
+        /// Send only connections whose source before translation is in one of these prefixes; with [] any source
+        /// matches. Default: capture.source.
+        "source" = Inherited("[]"), PREFIXES;
+        /// Send only connections whose destination before translation is in one of these prefixes; with [] any
+        /// destination matches. Default: capture.destination.
+        "destination" = Inherited("[]"), PREFIXES;
         /// Send from this local address, with or without a port. If empty, the system chooses.
-        "source" = Unset, "a local IP address, with or without a port";
+        "source-address" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
         /// ends: pre-NAT, post-NAT, return), "flow" (its traffic, one flow record for each direction), or several of
-        /// them. With "events" and "flow", only translated connections make events; with capture.log = "all", the others
+        /// them. With "events" and "flow", only translated connections make events; with log = "all", the others
         /// make flows.
         "records" = Value("[\"events\"]"), "one or more of \"events\", \"triplet\" and \"flow\", each once";
         /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
         /// "flow".
         "biflow" = Value("false"), "true or false";
+        /// Flows of one window that these rules make alike become one, with the sums of their packets and octets:
+        /// "10.0.0.0/8=16" keeps 16 bits of an address in 10.0.0.0/8, "80-89=80" replaces ports. The first rule that
+        /// matches an address or a port holds for it, at source and destination alike; commas separate rules. This key is
+        /// only for records = ["flow"], without biflow.
+        "aggregation" = Value("\"\""), "rules such as \"192.0.0.0/8=16,10.0.0.0/8=16,80-89=80,3128=80\"";
+        /// The window of aggregation has this length, from 1s to 1h. It ends early when it has 65,536 different flows, and
+        /// at a gap.
+        "aggregation-window" = Value("\"60s\""), "a duration from 1s to 1h";
         /// The natEvent of create and delete is 4 and 5 ("rfc8158") or 1 and 2 ("legacy"). This key is not for v5.
         "nat-event" = Value("\"rfc8158\""), "\"rfc8158\" or \"legacy\"";
         /// With true, events have the destination. With false, they leave it out, as RFC 6888 REQ-12 asks for the sake
         /// of privacy. false is not for v5, and not with triplets
         /// or flows.
-        "destination" = Value("true"), "true or false";
+        "log-destination" = Value("true"), "true or false";
         /// With true, records have the conntrack zone, as ingressVRFID. v5 has no room for it.
         "ingress-vrf" = Value("false"), "true or false";
         /// With true, a triplet's post-NAT record repeats the counters of the pre-NAT record. With false, it has zeros,
@@ -480,6 +518,21 @@ const SYSLOG: &[Key] = keys! {
         /// The format is "csv" (flow-tools' 18 fields), "text" (key=value), "json" or
         /// "rfc5424" (structured data). Default: text for stdout and journal, csv otherwise.
         "format" = Varies("\"csv\""), "\"csv\", \"text\", \"json\" or \"rfc5424\"";
+        /// Copy only translated connections ("nat") or every connection ("all"). Default: capture.log.
+        "log" = Inherited("\"nat\""), SCOPE;
+        /// Copy only connections with this ct mark, as value or value/mask; with "" any mark matches. Default:
+        /// capture.mark.
+        "mark" = Inherited("\"\""), MARK;
+        /// Copy only connections in this conntrack zone; with "" any zone matches. Default: capture.zone.
+        "zone" = Inherited("\"\""), ZONE;
+        /// Copy only these protocols; with [] all of them. Default: capture.protocols.
+        "protocols" = Inherited("[]"), PROTOCOLS;
+        /// Copy only connections whose source before translation is in one of these prefixes; with [] any source
+        /// matches. Default: capture.source.
+        "source" = Inherited("[]"), PREFIXES;
+        /// Copy only connections whose destination before translation is in one of these prefixes; with [] any
+        /// destination matches. Default: capture.destination.
+        "destination" = Inherited("[]"), PREFIXES;
         /// The copy has "events" (a line when a session begins and one when it ends; in csv the three lines of a triplet),
         /// "flow" (a line for the traffic; in csv one for each direction), or both. With both, which is not for csv, only
         /// translated connections make events.

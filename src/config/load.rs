@@ -16,7 +16,7 @@ use super::keys::Section;
 use super::problem::Problem;
 use super::syntax;
 use super::tree::every;
-use super::{Archive, Capture, Config, Control, Log, Metrics, Pending};
+use super::{Archive, Capture, Config, Control, Log, Metrics, Pending, Selection};
 
 /// Read when no other file is named, if it exists.
 const DEFAULT_FILE: &str = "/etc/nattrail/nattrail.toml";
@@ -118,15 +118,20 @@ fn assemble(
     document
         .single(Section::Control)
         .set_default("socket", socket);
+    let capture = Capture::take(document.single(Section::Capture));
+    let selection = capture.as_ref().map_or(Selection::ANY, Capture::selection);
     let config = every!(Config {
-        capture: Capture::take(document.single(Section::Capture)),
+        capture,
         pending: Pending::take(document.single(Section::Pending)),
         log: Log::take(document.single(Section::Log)),
         archive: Archive::take(document.single(Section::Archive)),
         control: Control::take(document.single(Section::Control)),
         metrics: Metrics::take(document.single(Section::Metrics)),
-        collectors: Some(build::collectors(document.list(Section::Collector))),
-        syslog: Some(build::syslog(document.list(Section::Syslog))),
+        collectors: Some(build::collectors(
+            document.list(Section::Collector),
+            &selection
+        )),
+        syslog: Some(build::syslog(document.list(Section::Syslog), &selection)),
         monitors: Some(build::monitors(document.list(Section::Monitor))),
     });
     if let Some(config) = &config {

@@ -3,21 +3,25 @@
 //! A file (TOML, YAML, JSON or INI by its extension) under `NATTRAIL_*` variables of the environment. Code that has a
 //! [`Config`] need not check it again.
 
+mod aggregation;
 mod build;
 mod document;
 pub mod keys;
 mod load;
 mod problem;
+mod selection;
 mod syntax;
 mod tree;
 mod units;
 pub(crate) mod values;
 
+pub use aggregation::Rule as AggregationRule;
 pub(crate) use document::FILE_VARIABLE;
 pub use keys::{Archive, Capture, Control, Log, Metrics, Pending};
 pub use load::{Error, Loaded};
 pub use problem::Problem;
 pub(crate) use problem::quoted;
+pub use selection::{Selection, Share};
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -136,8 +140,10 @@ pub struct Collector {
     pub name: Option<String>,
     pub address: SocketAddr,
     pub version: Version,
+    /// The connections whose records it gets.
+    pub selection: Selection,
     /// Local address to send from; port 0 lets the kernel choose.
-    pub source: Option<SocketAddr>,
+    pub source_address: Option<SocketAddr>,
     /// Whether NAT events (create, delete) are sent.
     pub events: bool,
     /// Whether the three flow records of a finished session are sent.
@@ -146,10 +152,14 @@ pub struct Collector {
     pub flow: bool,
     /// Whether one flow record is for both directions (RFC 5103). Always `false` for NetFlow.
     pub biflow: bool,
+    /// The rules by which flows are aggregated; without any they are not. Empty with other records, and with `biflow`.
+    pub aggregation: Vec<AggregationRule>,
+    /// Flows of this time are aggregated.
+    pub aggregation_window: Duration,
     pub nat_event: NatEventValues,
     /// `false` leaves the destination out of NAT events (RFC 6888 REQ-12). Always `true` for NetFlow v5, with triplets and
     /// with flows.
-    pub destination: bool,
+    pub log_destination: bool,
     /// Whether the conntrack zone is sent as ingressVRFID. Always `false` for NetFlow v5.
     pub ingress_vrf: bool,
     /// Whether the post-NAT record of a triplet repeats the counters of the pre-NAT record.
@@ -212,6 +222,8 @@ pub struct Syslog {
     pub name: Option<String>,
     pub target: Target,
     pub format: Format,
+    /// The connections whose records it gets.
+    pub selection: Selection,
     /// Whether it has NAT events, or in csv triplets.
     pub events: bool,
     /// Whether it has flows; in csv not beside triplets.

@@ -99,6 +99,19 @@ impl Table {
         parsed.into_iter().collect()
     }
 
+    /// The value of a key that inherits another one's unless it is set. Here, the empty text is a value.
+    pub(super) fn take_or<T: Clone>(
+        &mut self,
+        name: &str,
+        inherited: &T,
+        take: impl FnOnce(&mut Self, &str) -> Option<T>,
+    ) -> Option<T> {
+        match self.given(self.key(name)) {
+            Some(_) => take(self, name),
+            None => Some(inherited.clone()),
+        }
+    }
+
     /// Whether the key is set to something.
     pub(super) fn is_set(&self, name: &str) -> bool {
         self.entries.get(name).is_some_and(|value| !is_blank(value))
@@ -153,7 +166,7 @@ impl Table {
     fn given(&self, key: &Key) -> Option<&Value> {
         let value = self.entries.get(key.name)?;
         let is_given = match key.preset {
-            Preset::Value(_) => !matches!(value.kind, ValueKind::Nil),
+            Preset::Value(_) | Preset::Inherited(_) => !matches!(value.kind, ValueKind::Nil),
             _ => !is_blank(value),
         };
         is_given.then_some(value)
@@ -170,7 +183,7 @@ impl Table {
                 self.refuse_value(name);
                 return None;
             }
-            (None, Preset::Unset | Preset::Varies(_)) => return None,
+            (None, Preset::Unset | Preset::Varies(_) | Preset::Inherited(_)) => return None,
         };
         Some((key, value))
     }

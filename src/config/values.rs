@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::tree::Parsed;
 use super::units::{parse_duration, parse_size};
 use super::{
-    Facility, Format, LogScope, MarkFilter, Method, Namespace, NatEventValues, Prefix, Severity,
-    Version,
+    AggregationRule, Facility, Format, LogScope, MarkFilter, Method, Namespace, NatEventValues,
+    Prefix, Severity, Version,
 };
 use crate::session::Protocol;
 
@@ -96,6 +96,18 @@ pub(crate) fn facility(text: &str) -> Parsed<Facility> {
 
 pub(crate) fn protocol(text: &str) -> Parsed<Protocol> {
     Protocol::parse(text).ok_or(None)
+}
+
+pub(crate) fn aggregation(text: &str) -> Parsed<AggregationRule> {
+    text.parse().map_err(Some)
+}
+
+/// The empty text stands for nothing.
+pub(crate) fn optional<T>(parse: impl Fn(&str) -> Parsed<T>) -> impl Fn(&str) -> Parsed<Option<T>> {
+    move |text| match text {
+        "" => Ok(None),
+        _ => parse(text).map(Some),
+    }
 }
 
 /// `value`, or `value/mask`. A value with bits that the mask clears would match nothing.
@@ -331,7 +343,7 @@ fn number(text: &str) -> Option<u32> {
 }
 
 /// The address without the bits beyond the prefix; the length must fit its family.
-pub(super) fn network_of(address: IpAddr, length: u8) -> IpAddr {
+pub(crate) fn network_of(address: IpAddr, length: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);

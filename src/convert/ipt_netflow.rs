@@ -33,7 +33,7 @@ pub fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
         draft.section("[[collector]]");
         draft.set("address", destination.address.to_string());
         if let Some(source) = destination.source {
-            draft.set("source", source.to_string());
+            draft.set("source-address", source.to_string());
         }
         draft.body += &common.body;
     }
@@ -140,7 +140,7 @@ fn destinations(settings: &Settings, notes: &mut Vec<Note>) -> Result<Vec<Destin
                     continue;
                 }
                 format!(
-                    "\"{shown}\": nattrail has no equivalent of \"{rest}\": instead of %interface set the collector's source to an \
+                    "\"{shown}\": nattrail has no equivalent of \"{rest}\": instead of %interface set the collector's source-address to an \
                      address of it, or route"
                 )
             }

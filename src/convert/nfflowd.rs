@@ -127,7 +127,7 @@ fn collector(settings: &Settings, draft: &mut Draft) -> Result<Option<IpAddr>, N
             let message = "expected a source and a collector address of one family, found two";
             return Err(source.note(message));
         }
-        draft.set("source", from.to_string());
+        draft.set("source-address", from.to_string());
     }
     Ok(exporter.filter(IpAddr::is_ipv4))
 }

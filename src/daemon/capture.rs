@@ -13,7 +13,7 @@ use mio::{Interest, Registry, Token, Waker};
 
 use super::sweep::Sweeper;
 use super::takeover::Goes;
-use crate::config;
+use crate::config::Config;
 use crate::engine::Engine;
 use crate::kernel::clock;
 use crate::kernel::conntrack::{Batch, Datagram, EventSocket, Memory};
@@ -45,7 +45,7 @@ const LOSS_MEMORY: Duration = Duration::from_secs(10);
 
 /// The sockets to the kernel.
 pub struct Capture {
-    config: config::Capture,
+    config: Config,
     events: EventSocket,
     batch: Batch,
     /// The events of the batch, in reused room.
@@ -92,20 +92,21 @@ impl Capture {
     /// # Errors
     /// The kernel's error: a missing namespace or permission.
     pub fn open(
-        config: &config::Capture,
+        config: &Config,
         kept: Option<(EventSocket, Goes)>,
         registry: &Registry,
         tokens: [Token; 2],
         now: Now,
     ) -> io::Result<Self> {
+        let capture = &config.capture;
         let (events, drops, overflow_since) = match kept {
             Some((socket, goes)) => {
-                socket.configure(config)?;
+                socket.configure(capture)?;
                 (socket, goes.drops, goes.overflow_since)
             }
             None => {
-                let open = || EventSocket::open(config);
-                (within(config.namespace.as_ref(), open)??, 0, None)
+                let open = || EventSocket::open(capture, &config.selections());
+                (within(capture.namespace.as_ref(), open)??, 0, None)
             }
         };
         let mut source = SourceFd(&events.as_fd().as_raw_fd());
@@ -133,7 +134,7 @@ impl Capture {
     }
 
     /// Applies changed filters; any other change needs a restart.
-    pub fn reconfigure(&mut self, config: &config::Capture, engine: &Engine) {
+    pub fn reconfigure(&mut self, config: &Config, engine: &Engine) {
         self.config = config.clone();
         self.set_filter(engine);
     }
@@ -141,7 +142,7 @@ impl Capture {
     /// While sessions are pending that the filters leave out, the kernel must not filter: their ends would never arrive.
     fn set_filter(&mut self, engine: &Engine) {
         let program = if engine.accepts_all_pending() {
-            Program::new(&self.config)
+            Program::new(&self.config.selections())
         } else {
             Program::accept_all()
         };
@@ -209,7 +210,7 @@ impl Capture {
                     self.handle_batch(engine, now);
                     // The call ended because nothing was left, and a later event makes a new edge. Where overflows are
                     // reported, an overflow may also have ended it.
-                    if self.config.reliable && !self.batch.is_full() {
+                    if self.config.capture.reliable && !self.batch.is_full() {
                         self.handle_drained(engine, now);
                     }
                 }
@@ -228,7 +229,7 @@ impl Capture {
 
     /// Requests a listing from the kernel, if an audit or a sweep wants one.
     pub fn start_dump(&mut self, engine: &mut Engine, now: Now) {
-        let namespace = self.config.namespace.as_ref();
+        let namespace = self.config.capture.namespace.as_ref();
         self.sweeper.start(engine, namespace, &self.waker, now);
         let Some(listing) = engine.poll_dump(now) else {
             return;
@@ -236,7 +237,7 @@ impl Capture {
         if listing == Listing::Table {
             self.set_filter(engine);
         }
-        let namespace = self.config.namespace.as_ref();
+        let namespace = self.config.capture.namespace.as_ref();
         match Dump::request(listing, Pace::Fast, namespace, &self.waker) {
             Ok(dump) => {
                 self.listing = Some(Reading {

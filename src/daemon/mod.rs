@@ -49,7 +49,7 @@ use self::scrape::Scrape;
 use self::setup::{claim, explain, open_control, open_scrape, pin, status, unpin, warn_of};
 use self::takeover::Offered;
 use self::watch::Watch;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Loaded, Selection, Share};
 use crate::engine::{Engine, Filter, Policy};
 use crate::kernel::{clock, host_name, inherited};
 use crate::metrics;
@@ -130,6 +130,8 @@ struct Daemon {
     watch: Watch,
     _claim: [UnixDatagram; 2],
     control: Option<Control>,
+    /// The selection of viewers, unless they see everything.
+    shown: Option<Selection>,
     scrape: Option<Scrape>,
     confinement: metrics::Confinement,
     meter: Meter,
@@ -158,7 +160,7 @@ impl Daemon {
         let (last_run, heartbeat) = (opened.last_run(), opened.heartbeat);
         let plan = takeover::decide(last_run, heartbeat, &offered.offers);
         let (kept, registry) = (offered.take(&plan), poll.registry());
-        let mut capture = Capture::open(&config.capture, kept, registry, [EVENTS, DUMP], now)
+        let mut capture = Capture::open(&config, kept, registry, [EVENTS, DUMP], now)
             .map_err(|error| explain("cannot subscribe to connection tracking events", &error))?;
         // Opening the store may have taken time: the engine hears everything only from now on.
         let now = clock::read();
@@ -166,7 +168,7 @@ impl Daemon {
             notifier.discard(name, now);
         }
 
-        let mut engine = Engine::new(Filter::new(&config.capture), Policy::new(&config), now);
+        let mut engine = Engine::new(Filter::new(config.selections()), Policy::new(&config), now);
         let listening = Listening {
             since: now.wall,
             socket: capture.cookie(),
@@ -177,7 +179,7 @@ impl Daemon {
             engine.handle_continued();
         }
         // The store may hold sessions from before the filters became narrower.
-        capture.reconfigure(&config.capture, &engine);
+        capture.reconfigure(&config, &engine);
         if plan.socket.is_some() {
             // The socket had the filter of the last run until now.
             engine.handle_drops(now.wall, clock::read().wall);
@@ -200,6 +202,7 @@ impl Daemon {
         let status = status(&config);
         ::log::info!("nattrail {} started: {status}", env!("CARGO_PKG_VERSION"));
         let mut this = Self {
+            shown: config.narrower(config.capture.selection()),
             config,
             file,
             read,
@@ -386,6 +389,15 @@ impl Daemon {
             self.meter.count_record(&record);
             self.keeper.push(&record);
             if let Some(control) = &mut watched {
+                match self
+                    .shown
+                    .as_ref()
+                    .map_or(Share::Whole, |it| it.share(&record))
+                {
+                    Share::Nothing => continue,
+                    Share::Whole => {}
+                    Share::After(create) => control.show(&create, self.now),
+                }
                 control.show(&record, self.now);
             }
         }
@@ -437,14 +449,15 @@ impl Daemon {
             ::log::warn!("{key} has changed: that takes effect at the next restart");
         }
         self.engine
-            .reconfigure(Filter::new(&new.capture), Policy::new(&new), now);
-        self.capture.reconfigure(&new.capture, &self.engine);
+            .reconfigure(Filter::new(new.selections()), Policy::new(&new), now);
+        self.capture.reconfigure(&new, &self.engine);
         self.keeper.reconfigure(&new);
         self.watch.reconfigure(&new.monitors, now);
         let next = self.keeper.log().next();
         let reading = &mut self.keeper.reading();
         self.outputs.reconfigure(&new, next, reading, now);
         self.outputs.reopen(now);
+        self.shown = new.narrower(new.capture.selection());
         self.config = new;
         ::log::info!("configuration read again");
     }

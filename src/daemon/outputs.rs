@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use crate::config::{self, Config, Target};
+use crate::config::{self, Config, Selection, Target};
 use crate::export::follower::{self, Follower};
 use crate::export::output::Output;
 use crate::export::peer::Peer;
@@ -104,7 +104,7 @@ impl Outputs {
             let output = match earlier {
                 Some(same) if same.config == config => same.output,
                 Some(mut earlier) => {
-                    earlier.output.drain(source, now);
+                    earlier.output.hand_over(source, now);
                     let place = match earlier.key == key {
                         true => earlier.output.place(),
                         false => without_session(earlier.output.place()),
@@ -255,10 +255,17 @@ impl OutputConfig {
     fn all(config: &Config) -> Vec<(String, Self)> {
         let collectors = config.collectors.iter().cloned().map(Self::Collector);
         let copies = config.syslog.iter().cloned().map(Self::Copy);
-        collectors
+        let mut all: Vec<_> = collectors
             .chain(copies)
             .map(|config| (config.key(), config))
-            .collect()
+            .collect();
+        for (_, output) in &mut all {
+            let (Self::Collector(config::Collector { selection, .. })
+            | Self::Copy(config::Syslog { selection, .. })) = output;
+            // Without a difference, the engine's filter is enough.
+            *selection = config.narrower(selection.clone()).unwrap_or(Selection::ANY);
+        }
+        all
     }
 
     /// Its name or its destination, and everything else by which a collector or a syslog server identifies it.

@@ -20,9 +20,10 @@ pub(super) fn status(config: &Config) -> String {
         "{}, {}, {}",
         counted(config.collectors.len() as u64, "collector", "collectors"),
         counted(config.syslog.len() as u64, "copy", "copies"),
-        match config.capture.log {
-            config::LogScope::Nat => "translated connections only",
-            config::LogScope::All => "every connection",
+        match (config.capture.log, config.selections().len()) {
+            (config::LogScope::Nat, 1) => "translated connections only",
+            (config::LogScope::All, 1) => "every connection",
+            _ => "different connections for different outputs",
         }
     )
 }

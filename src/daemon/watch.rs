@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn flowtables_that_cannot_be_listed_do_not_keep_the_daemon_from_watching() {
         let config = Config::default();
-        let (filter, policy) = (Filter::new(&config.capture), Policy::new(&config));
+        let (filter, policy) = (Filter::new(config.selections()), Policy::new(&config));
         let mut engine = Engine::new(filter, policy, at(0));
         // The capabilities of a thread go with it.
         let watch = std::thread::spawn(move || {

@@ -126,7 +126,7 @@ fn fresh_engine(now: Now) -> Engine {
         max_pending: usize::MAX,
         active_timeout: Some(4 * SECOND),
     };
-    let mut engine = Engine::new(Filter::new(&capture()), policy, now);
+    let mut engine = Engine::new(Filter::new([capture().selection()]), policy, now);
     engine.request_audit(now);
     engine
 }

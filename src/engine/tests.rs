@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::changes::MAX_CHANGES;
 use super::*;
-use crate::config::{LogScope, MarkFilter, Prefix};
+use crate::config::{LogScope, MarkFilter, Prefix, Selection};
 use crate::session::{Counters, GapCause, Protocol, Totals, Tuple, Zone};
 use crate::wire::ctnetlink::Listing;
 
@@ -32,6 +32,7 @@ pub(super) fn capture() -> crate::config::Capture {
         table: "nattrail".to_owned(),
         log: LogScope::Nat,
         mark: None,
+        zone: None,
         protocols: Vec::new(),
         source: Vec::new(),
         destination: Vec::new(),
@@ -44,7 +45,7 @@ pub(super) fn capture() -> crate::config::Capture {
 }
 
 fn engine() -> Engine {
-    Engine::new(Filter::new(&capture()), POLICY, at(0))
+    Engine::new(Filter::new([capture().selection()]), POLICY, at(0))
 }
 
 fn at(seconds: u64) -> Now {
@@ -380,7 +381,7 @@ fn untranslated_sessions_are_logged_only_when_all_are_wanted() {
 
     let mut capture = capture();
     capture.log = LogScope::All;
-    engine.reconfigure(Filter::new(&capture), POLICY, at(1));
+    engine.reconfigure(Filter::new([capture.selection()]), POLICY, at(1));
     engine.handle_events(&[new(untranslated(2))], at(1));
     assert_eq!(records(&mut engine).len(), 1);
 }
@@ -390,7 +391,7 @@ fn each_filter_leaves_out_what_it_does_not_name() {
     let filter = |change: &dyn Fn(&mut crate::config::Capture)| {
         let mut capture = capture();
         change(&mut capture);
-        Filter::new(&capture).accepts(&Session {
+        Filter::new([capture.selection()]).accepts(&Session {
             mark: 0x17,
             ..session(1)
         })
@@ -424,12 +425,26 @@ fn each_filter_leaves_out_what_it_does_not_name() {
 }
 
 #[test]
+fn a_session_that_any_selection_accepts_is_logged() {
+    let mut marked = Selection::ANY;
+    marked.mark = Some(MarkFilter { value: 7, mask: 7 });
+    let filter = Filter::new([capture().selection(), marked]);
+    let marked = |mark| Session {
+        mark,
+        ..untranslated(1)
+    };
+    assert!(filter.accepts(&session(1)));
+    assert!(filter.accepts(&marked(7)));
+    assert!(!filter.accepts(&marked(1)));
+}
+
+#[test]
 fn a_session_that_was_announced_gets_its_delete_though_the_filter_no_longer_accepts_it() {
     let mut engine = engine();
     engine.handle_events(&[new(session(1))], at(1));
     let mut capture = capture();
     capture.protocols = vec![Protocol::TCP];
-    engine.reconfigure(Filter::new(&capture), POLICY, at(2));
+    engine.reconfigure(Filter::new([capture.selection()]), POLICY, at(2));
     assert!(!engine.accepts_all_pending());
     engine.handle_events(&[destroy(session(1), wall(1), wall(3))], at(3));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);

@@ -7,6 +7,7 @@
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, ControlFlow, Sub as _, SubAssign};
 
+use super::aggregate::Aggregator;
 use super::packer::{Message, Packer};
 use super::queue::Queue;
 use crate::config;
@@ -95,83 +96,115 @@ impl Sum for Amount {
 #[derive(Debug)]
 pub enum Encoder {
     Flows(Packer),
+    Aggregated(Box<Aggregator>),
     Lines(syslog::Encoder),
 }
 
 impl Encoder {
     pub fn of_collector(config: &config::Collector, now: Now) -> Self {
-        Self::Flows(Packer::new(config, now))
+        let packer = Packer::new(config, now);
+        if config.aggregation.is_empty() {
+            Self::Flows(packer)
+        } else {
+            Self::Aggregated(Box::new(Aggregator::new(packer, config)))
+        }
     }
 
     pub fn of_copy(config: &config::Syslog, host: &Host) -> Self {
         Self::Lines(syslog::Encoder::new(&config.style(), host))
     }
 
-    /// Encodes the messages of a record except the first `skip`, which have been taken. Finished messages go to `done`.
+    /// Encodes the messages of the record `serial` except the first `skip`, which have been taken. The messages are those of
+    /// `records`: it alone, or none, or others that stand for it. Finished messages go to `done`.
     ///
     /// # Errors
     /// [`NotRepresentable`]; some or all of the messages are then missing.
     pub fn push(
         &mut self,
-        record: &Record,
+        records: &[Record],
         serial: Serial,
         skip: u32,
         now: Now,
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
         let encoder = match self {
-            Self::Flows(packer) => return packer.push(record, serial, skip, now, done),
+            Self::Flows(packer) => return packer.push(records, serial, skip, now, done),
+            Self::Aggregated(all) => return all.push(records, serial, skip, now, done),
             Self::Lines(encoder) => encoder,
         };
-        let gaps = u16::from(matches!(record, Record::Gap(_)));
         let mut part = 0;
-        let _ = encoder.encode(record, now, &mut |message| {
-            part += 1;
-            if part > skip {
-                let end = if message.is_last {
-                    Position::after(serial)
-                } else {
-                    Position { serial, part }
-                };
-                let load = Load {
-                    end,
-                    gaps,
-                    ..Load::default()
-                };
-                done.push(message.bytes, load);
-            }
-            ControlFlow::Continue(())
-        });
+        for (left, record) in (0..records.len()).rev().zip(records) {
+            let gaps = u16::from(matches!(record, Record::Gap(_)));
+            let _ = encoder.encode(record, now, &mut |message| {
+                part += 1;
+                if part > skip {
+                    let end = if message.is_last && left == 0 {
+                        Position::after(serial)
+                    } else {
+                        Position { serial, part }
+                    };
+                    let load = Load {
+                        end,
+                        gaps,
+                        ..Load::default()
+                    };
+                    done.push(message.bytes, load);
+                }
+                ControlFlow::Continue(())
+            });
+        }
         Ok(())
     }
 
     /// Finishes the message that is due at `now`. Does nothing when none is.
     pub fn handle_timeout(&mut self, now: Now, done: &mut Queue<Load>) {
-        if let Self::Flows(packer) = self {
-            packer.handle_timeout(now, done);
+        match self {
+            Self::Flows(packer) => packer.handle_timeout(now, done),
+            Self::Aggregated(all) => all.handle_timeout(now, done),
+            Self::Lines(_) => {}
         }
     }
 
     /// When [`Self::handle_timeout`] has something to do. Changes with every other call.
     pub fn poll_timeout(&self) -> Option<Uptime> {
-        self.message()?.poll_timeout()
+        match self {
+            Self::Aggregated(all) => all.poll_timeout(),
+            _ => self.message()?.poll_timeout(),
+        }
+    }
+
+    /// Finishes the message and the window in hand, if there are any.
+    pub fn flush(&mut self, now: Now, done: &mut Queue<Load>) {
+        match self {
+            Self::Aggregated(all) => all.flush(now, done),
+            _ => self.flush_message(now, done),
+        }
     }
 
     /// Finishes the message in hand, if there is one.
-    pub fn flush(&mut self, now: Now, done: &mut Queue<Load>) {
+    pub fn flush_message(&mut self, now: Now, done: &mut Queue<Load>) {
         if let Some(message) = self.message_mut() {
             message.flush(now, done);
         }
     }
 
-    /// Whether no message is in hand.
+    /// Whether neither a message nor a window is in hand.
     pub fn is_idle(&self) -> bool {
-        self.message().is_none_or(Message::is_idle)
+        self.message().is_none_or(Message::is_idle) && self.window().is_none()
     }
 
-    /// Forgets the message in hand, and goes back to the message with this sequence number. `back` is the sum of all
+    /// Before this position, nothing is in hand; `next` is the record that comes next. `None` when a message is in hand.
+    pub fn passed(&self, next: Serial) -> Option<Position> {
+        let is_idle = self.message().is_none_or(Message::is_idle);
+        is_idle.then(|| Position::before(self.window().unwrap_or(next)))
+    }
+
+    /// Forgets the message and the window in hand, and goes back to the message with this sequence number. `back` is the sum of all
     /// messages that were finished from there on.
     pub fn go_back(&mut self, sequence: u32, back: Amount) {
+        if let Self::Aggregated(all) = self {
+            all.forget();
+        }
         if let Some(message) = self.message_mut() {
             message.go_back(sequence, back);
         }
@@ -194,10 +227,19 @@ impl Encoder {
         }
     }
 
+    /// The first record of the window in hand.
+    fn window(&self) -> Option<Serial> {
+        match self {
+            Self::Aggregated(all) => all.first(),
+            _ => None,
+        }
+    }
+
     /// The message in hand, in formats that gather records.
     fn message(&self) -> Option<&Message> {
         match self {
             Self::Flows(packer) => Some(packer.message()),
+            Self::Aggregated(all) => Some(all.message()),
             Self::Lines(_) => None,
         }
     }
@@ -205,6 +247,7 @@ impl Encoder {
     fn message_mut(&mut self) -> Option<&mut Message> {
         match self {
             Self::Flows(packer) => Some(packer.message_mut()),
+            Self::Aggregated(all) => Some(all.message_mut()),
             Self::Lines(_) => None,
         }
     }

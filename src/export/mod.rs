@@ -1,6 +1,7 @@
 //! The ways in which records leave the program: outputs, each with an encoder, a transport and a place in the record log;
 //! and live views.
 
+mod aggregate;
 pub mod encoder;
 pub(crate) mod file;
 pub mod follower;

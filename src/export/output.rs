@@ -18,10 +18,11 @@
 mod made;
 #[cfg(test)]
 mod tests;
+mod told;
 
-use std::net::IpAddr;
 use std::ops::Range;
 use std::rc::Rc;
+use std::slice;
 use std::time::Duration;
 
 use super::encoder::{Amount, Encoder, Load};
@@ -31,6 +32,7 @@ use super::queue::Queue;
 use super::source::{PACE, Read, Reader, Source};
 use super::transport::{Failure, Taken, Transport, Trouble};
 use super::udp::GoBack;
+use crate::config::{Selection, Share};
 use crate::metrics::{self, State};
 use crate::place::{Missing, Place, Position, Serial, Span};
 use crate::session::{Gap, Record};
@@ -42,6 +44,7 @@ const AHEAD: usize = 128 << 10;
 const WRITES: usize = 512;
 /// Records read in one call, for the same reason: not every record makes a message.
 const RECORDS: usize = 1 << 16;
+const PROBED: usize = 1 << 10;
 /// The least number of datagrams that one call sends over UDP, with a pause of [`PACE`] after it: they fit into a socket's
 /// receive buffer of the default size (212,992), in which a message of 1,500 octets takes 2,304, and a line some 768.
 const FLOWS_PACE: usize = 32;
@@ -58,6 +61,8 @@ const PROBE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Output {
     name: String,
+    /// Its selection, when not all records are for it.
+    own: Option<Selection>,
     encoder: Encoder,
     transport: Transport,
     /// Encoded, and not taken yet.
@@ -93,33 +98,6 @@ pub struct Output {
 }
 
 impl Output {
-    /// Its place. Messages in doubt are not taken yet.
-    pub fn place(&self) -> Place {
-        let doubtful = self.transport.doubtful().filter(|_| self.probing.is_some());
-        let taken = || (self.position, self.next_sequence());
-        let (position, sequence) = doubtful.unwrap_or_else(taken);
-        Place {
-            position,
-            port: self.transport.port(),
-            sequence,
-            missing: self.losses.ahead_of(position),
-            refused: self.probing.is_some(),
-        }
-    }
-
-    /// The sequence number of the first message that is not taken.
-    fn next_sequence(&self) -> u32 {
-        match self.ahead.front() {
-            Some(message) => message.tag.sequence,
-            None => self.encoder.sequence(),
-        }
-    }
-
-    /// The host to which datagrams go, if it limits the rate of its answers.
-    pub fn host(&self) -> Option<IpAddr> {
-        self.transport.host()
-    }
-
     /// Probes in turn with the other outputs that send to the same host.
     pub fn share_peer(&mut self, peer: &Rc<Peer>, now: Now) {
         self.heeded = peer.alarm();
@@ -151,35 +129,6 @@ impl Output {
         }
     }
 
-    /// As the program's log names it.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// All counters. `end` is that of the source.
-    pub fn metrics(&self, end: Serial) -> metrics::Output {
-        let Amount {
-            messages,
-            octets,
-            flow_records,
-            gaps,
-        } = self.taken.max(self.shown);
-        metrics::Output {
-            name: self.name.clone(),
-            state: self.health,
-            behind: self.behind(end),
-            records: self.statistics.records.max(self.shown_records),
-            lost: self.losses.total(),
-            messages,
-            octets,
-            flow_records,
-            gaps,
-            sequence: self.place().sequence.into(),
-            template_sends: self.encoder.template_sends(),
-            ..self.statistics.clone()
-        }
-    }
-
     /// Reads, encodes and writes as much as goes without waiting, up to a bound. Does nothing before
     /// [`Self::poll_timeout`], so it may be called at any time.
     pub fn pump(&mut self, source: &mut impl Source, now: Now) {
@@ -200,55 +149,28 @@ impl Output {
         self.losses.take()
     }
 
-    /// Also finishes the message in hand, at the end of the daemon. Call it until [`Self::is_settled`].
+    /// Also finishes the message and the window in hand, at the end of the daemon. Call it until [`Self::is_settled`].
     pub fn drain(&mut self, source: &mut impl Source, now: Now) {
+        self.drain_with(Encoder::flush, source, now);
+    }
+
+    /// Also finishes the message in hand, before another output goes on at this one's place. The records of a window in
+    /// hand are left to that: it would repeat a window that does not leave at once.
+    pub fn hand_over(&mut self, source: &mut impl Source, now: Now) {
+        self.drain_with(Encoder::flush_message, source, now);
+    }
+
+    fn drain_with(
+        &mut self,
+        flush: fn(&mut Encoder, Now, &mut Queue<Load>),
+        source: &mut impl Source,
+        now: Now,
+    ) {
         self.look = self.look.map(|_| now.up);
         self.pump(source, now);
         if self.reader.next >= source.end() && !self.encoder.is_idle() {
-            self.encoder.flush(now, &mut self.ahead);
+            flush(&mut self.encoder, now, &mut self.ahead);
             self.pump(source, now);
-        }
-    }
-
-    /// When to call [`Self::pump`] next; a time in the past means at once. `end` is that of the source.
-    pub fn poll_timeout(&self, end: Serial) -> Option<Uptime> {
-        if self.health == State::Ended {
-            return None;
-        }
-        let is_behind = !self.ahead.is_empty() || self.reader.next < end;
-        let work = match self.probing {
-            Some(Some(sent)) => Some(after_probe(sent)),
-            _ if is_behind || self.health == State::Failing => Some(Uptime::default()),
-            _ => self.encoder.poll_timeout(),
-        };
-        let work = work.map(|at| at.max(self.retry.unwrap_or_default()));
-        work.into_iter().chain(self.look).min()
-    }
-
-    /// Whether waiting is of no use: everything in the source was taken, or nothing can be at present.
-    pub fn is_settled(&self, end: Serial) -> bool {
-        let has_all = self.position.serial >= end && self.ahead.is_empty();
-        match (self.health, self.probing) {
-            (_, Some(Some(_))) => false,
-            (State::Working, _) => has_all,
-            _ => true,
-        }
-    }
-
-    /// The first record that it still needs, or may have to go back to; `None` when it needs none any more.
-    pub fn needed(&self) -> Option<Serial> {
-        let on_the_way = self.transport.earliest();
-        let earliest = on_the_way.map_or(self.position, |earliest| earliest.min(self.position));
-        (self.health != State::Ended).then_some(earliest.serial)
-    }
-
-    /// Records before `end` that it has not taken.
-    pub fn behind(&self, end: Serial) -> u64 {
-        match self.health {
-            State::Ended => 0,
-            _ => self
-                .losses
-                .records_between(self.place().position.serial, end),
         }
     }
 
@@ -294,12 +216,16 @@ impl Output {
         let most = match &self.encoder {
             _ if !is_udp => WRITES,
             // Twice as fast as records come. A message holds at least 16.
-            Encoder::Flows(_) => FLOWS_PACE.max(source.pace() / 8),
+            Encoder::Flows(_) | Encoder::Aggregated(_) => FLOWS_PACE.max(source.pace() / 8),
             Encoder::Lines(_) => LINES_PACE.max(source.pace() * 2),
         };
         let mut progress = false;
         let mut reconnected = false;
-        let mut records = RECORDS;
+        // A window of aggregated flows is read again for every probe.
+        let mut records = match self.probing {
+            Some(_) => PROBED,
+            None => RECORDS,
+        };
         for count in 0.. {
             self.read(source, &mut records, now);
             if self.probing.is_some() {
@@ -379,9 +305,15 @@ impl Output {
                     break;
                 }
             };
+            let own = self.own.as_ref();
+            let records = match own.map_or(Share::Whole, |own| own.share(&record)) {
+                Share::Nothing => &[][..],
+                Share::Whole => slice::from_ref(&record),
+                Share::After(create) => &[create, record],
+            };
             let pushed = self
                 .encoder
-                .push(&record, serial, skip, now, &mut self.ahead);
+                .push(records, serial, skip, now, &mut self.ahead);
             if serial >= self.known {
                 self.statistics.not_representable += u64::from(pushed.is_err());
                 self.known = Serial(serial.0 + 1);
@@ -406,9 +338,9 @@ impl Output {
 
     /// Nothing is left to write.
     fn handle_empty(&mut self, end: Serial, now: Now) {
-        if self.encoder.is_idle() {
+        if let Some(position) = self.encoder.passed(self.reader.next) {
             // Records that make no message count as taken with the message before them.
-            self.advance(Position::before(self.reader.next));
+            self.advance(position);
         }
         // Without anything to probe with, nobody answers.
         if self.position.serial < end || self.probing.is_some() {
@@ -529,7 +461,9 @@ impl Output {
     /// The front message is too large for the path: its records are given up.
     fn drop_front(&mut self) {
         let position = self.position;
-        let end = self.ahead.front().map_or(position, |front| front.tag.end);
+        // The messages of a window end with the last one of them.
+        let ends = self.ahead.entries().map(|(_, load)| load.end);
+        let end = first_after(position, ends);
         self.throw_away_ahead(self.next_sequence());
         self.statistics.errors += 1;
         let last = Serial(end.serial.0.saturating_sub(u64::from(end.part == 0)));
@@ -582,6 +516,10 @@ impl Output {
             None => log::info!("{}: takes records again; none is lost", self.name),
         }
     }
+}
+
+fn first_after(position: Position, mut ends: impl Iterator<Item = Position>) -> Position {
+    ends.find(|end| *end > position).unwrap_or(position)
 }
 
 fn after_probe(sent: Uptime) -> Uptime {

@@ -43,13 +43,14 @@ impl Packer {
         Self::Templated(Box::new(packer))
     }
 
-    /// Packs the flow records of a record except the first `skip`; full messages go to `done`.
+    /// Packs the flow records of `records`, which stand for the record `serial`, except the first `skip`; full messages go to
+    /// `done`.
     ///
     /// # Errors
     /// [`NotRepresentable`]; some or all of the flow records are then missing.
     pub(super) fn push(
         &mut self,
-        record: &Record,
+        records: &[Record],
         serial: Serial,
         skip: u32,
         now: Now,
@@ -58,7 +59,23 @@ impl Packer {
         let message = self.message_mut();
         message.next = Position::before(serial);
         message.skip = skip;
-        let result = match (&mut *self, record) {
+        let mut result = Ok(());
+        for record in records {
+            result = result.and(self.pack(record, now, done));
+        }
+        let message = self.message_mut();
+        message.next = Position::after(serial);
+        message.load.end = message.next;
+        result
+    }
+
+    fn pack(
+        &mut self,
+        record: &Record,
+        now: Now,
+        done: &mut Queue<Load>,
+    ) -> Result<(), NotRepresentable> {
+        match (self, record) {
             (Self::NetflowV5(message), Record::Event(event)) => {
                 message.push_netflow5(event, now, done)
             }
@@ -70,11 +87,31 @@ impl Packer {
                 packer.push_gap(*gap, now, done);
                 Ok(())
             }
-        };
+        }
+    }
+
+    /// Packs flows that together stand for all records from `first` to before `next`: every message but the last, which is
+    /// finished, ends before `first`.
+    pub(super) fn push_whole(
+        &mut self,
+        flows: impl Iterator<Item = NatEvent>,
+        first: Serial,
+        next: Serial,
+        now: Now,
+        done: &mut Queue<Load>,
+    ) {
         let message = self.message_mut();
-        message.next = Position::after(serial);
+        (message.next, message.skip) = (Position::before(first), 0);
+        message.is_whole = true;
+        for flow in flows {
+            // The caller has none that the format cannot represent.
+            let _ = self.pack(&Record::Event(flow), now, done);
+        }
+        let message = self.message_mut();
+        message.is_whole = false;
+        message.next = Position::before(next);
         message.load.end = message.next;
-        result
+        message.flush(now, done);
     }
 
     /// Finishes the messages that are due at `now`: one that has waited long enough, or the repeated templates. Does
@@ -124,6 +161,8 @@ pub struct Message {
     next: Position,
     /// Flow records of the current record that have been taken.
     skip: u32,
+    /// Whether the position stays where it is meanwhile.
+    is_whole: bool,
     /// Sequence number of the next message. IPFIX: data records packed so far. NetFlow v9: messages. NetFlow v5: flows.
     pub(super) sequence: u32,
     /// The sum of all finished messages.
@@ -151,6 +190,7 @@ impl Message {
             options: 0,
             next: Position::default(),
             skip: 0,
+            is_whole: false,
             sequence: 0,
             totals: Amount::default(),
             lost: 0,
@@ -261,7 +301,7 @@ impl Message {
 
     /// Takes note that a flow record or a gap has been appended; the first one sets the deadline of the message.
     fn advance(&mut self, now: Now) {
-        self.next.part += 1;
+        self.next.part += u32::from(!self.is_whole);
         self.load.end = self.next;
         let deadline = now.up.saturating_add(self.config.export_delay);
         self.deadline.get_or_insert(deadline);

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Collector, NatEventValues, Version};
+use crate::config::{Collector, NatEventValues, Selection, Version};
 
 /// A collector of events, with the usual settings.
 pub(super) fn collector(version: Version) -> Collector {
@@ -12,13 +12,16 @@ pub(super) fn collector(version: Version) -> Collector {
         name: None,
         address: "192.0.2.1:2055".parse().unwrap(),
         version,
-        source: None,
+        selection: Selection::ANY,
+        source_address: None,
         events: true,
         triplet: false,
         flow: false,
         biflow: false,
+        aggregation: Vec::new(),
+        aggregation_window: Duration::from_secs(60),
         nat_event: NatEventValues::Rfc8158,
-        destination: true,
+        log_destination: true,
         ingress_vrf: false,
         post_nat_counters: true,
         mtu: 1500,

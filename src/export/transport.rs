@@ -76,7 +76,7 @@ pub(super) enum Transport {
 impl Transport {
     pub(super) fn to_collector(config: &Collector) -> Self {
         let any = (unspecified(config.address), 0).into();
-        let source = config.source.unwrap_or(any);
+        let source = config.source_address.unwrap_or(any);
         Self::Udp(Udp::new(config.address, source, config.send_buffer))
     }
 

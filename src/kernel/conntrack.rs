@@ -18,7 +18,7 @@ use rustix::net::{AddressFamily, getsockname, sockopt};
 
 use super::filter::Program;
 use super::{borrow, set_option};
-use crate::config::Capture;
+use crate::config::{Capture, Selection};
 
 /// Messages taken by one system call.
 const BATCH: usize = 128;
@@ -54,12 +54,12 @@ impl EventSocket {
     ///
     /// # Errors
     /// The kernel's error: without `CAP_NET_ADMIN` joining is not permitted.
-    pub fn open(config: &Capture) -> io::Result<Self> {
+    pub fn open(config: &Capture, selections: &[Selection]) -> io::Result<Self> {
         let opened = mnl::Socket::open(mnl::Bus::Netfilter)?;
         // mnl closes its own descriptor on drop, and a socket can only be made from one that it opened.
         let socket = fcntl_dupfd_cloexec(borrow(&opened), 0)?;
         let this = Self { socket };
-        Program::new(config).attach(this.as_fd())?;
+        Program::new(selections).attach(this.as_fd())?;
         this.configure(config)?;
         opened.bind(GROUP_NEW | GROUP_DESTROY, 0)?;
         Ok(this)

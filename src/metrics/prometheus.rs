@@ -49,7 +49,8 @@ impl Families {
     /// Adds all metrics of a section with these labels and the section's own.
     fn add_section(&mut self, section: &dyn Section, labels: &Labels<'_>) {
         let metrics = section.metrics();
-        let own = metrics.iter().filter_map(|metric| match metric.value {
+        let labels_of = metrics.iter().filter(|metric| metric.kind == Kind::label);
+        let own = labels_of.filter_map(|metric| match metric.value {
             Value::Word(word) if metric.name == "name" => Some((section.name(), word.as_str())),
             Value::Word(word) => Some((metric.name, word.as_str())),
             _ => None,

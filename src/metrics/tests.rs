@@ -133,6 +133,7 @@ fn output() -> Output {
         name: "collector 192.0.2.10:4739".to_owned(),
         format: "ipfix".to_owned(),
         target: "udp".to_owned(),
+        selection: "log=nat zone=3".to_owned(),
         state: State::Refused,
         records: 2_280,
         behind: 3,
@@ -191,7 +192,7 @@ store.available store.commits store.failed store.set_aside store.longest_commit_
 store.commit_histogram[].below_microseconds store.commit_histogram[].count store.commit_histogram[].total_nanoseconds
 turns.count turns.longest_microseconds turns.longest_last_minute_microseconds
 turns.histogram[].below_microseconds turns.histogram[].count turns.histogram[].total_nanoseconds
-outputs[].name outputs[].format outputs[].target outputs[].state outputs[].records outputs[].behind outputs[].lost
+outputs[].name outputs[].format outputs[].target outputs[].selection outputs[].state outputs[].records outputs[].behind outputs[].lost
 outputs[].not_representable outputs[].flow_records outputs[].messages outputs[].octets outputs[].gaps
 outputs[].refused outputs[].errors outputs[].sequence outputs[].template_sends outputs[].observation_domain
 ";
@@ -267,9 +268,10 @@ Database:   available, commits 7500, failed 1, set aside 2, longest commit 2.1 m
             commit histogram (<1.0 ms 7000, longer 500)
 Turns:      count 90000, longest 12.3 ms, longest last minute 210 us,
             histogram (<64 us 80000, <16.4 ms 9999, longer 1)
-Output:     collector 192.0.2.10:4739, format ipfix, target udp, state refused, records 2280, behind 3,
-            lost 20, not representable 2, flow records 2298, messages 160, octets 195.3 KiB, gaps 4,
-            refused 10, errors 1, sequence 2250, template sends 9, observation domain 5
+Output:     collector 192.0.2.10:4739, format ipfix, target udp, selection log=nat zone=3, state refused,
+            records 2280, behind 3, lost 20, not representable 2, flow records 2298, messages 160,
+            octets 195.3 KiB, gaps 4, refused 10, errors 1, sequence 2250, template sends 9,
+            observation domain 5
 ";
     assert_eq!(sample().to_string(), expected);
 }

@@ -102,6 +102,7 @@ fn entry(metric: &Metric<'_>) -> Option<String> {
         Value::Micros(micros) => format!("{name} {}", Micros(*micros)),
         Value::Rate(rate) => format!("{name} {rate:.1}/s"),
         Value::Flag(flag) => format!("{}{name}", if *flag { "" } else { "not " }),
+        Value::Word(word) if word.is_empty() => return None,
         Value::Word(word) if name == "name" => word.clone(),
         Value::Word(word) => format!("{name} {word}"),
         Value::Moment(moment) => format!("{name} {}", (*moment)?),

@@ -33,6 +33,7 @@ fn engine() -> Engine {
         table: "nattrail".to_owned(),
         log: LogScope::All,
         mark: None,
+        zone: None,
         protocols: Vec::new(),
         source: Vec::new(),
         destination: Vec::new(),
@@ -42,7 +43,7 @@ fn engine() -> Engine {
         resync: None,
         active_timeout: None,
     };
-    Engine::new(Filter::new(&capture), POLICY, NOW)
+    Engine::new(Filter::new([capture.selection()]), POLICY, NOW)
 }
 
 fn session(src: &str, dst: &str, port: u16) -> Session {

@@ -12,6 +12,7 @@ mod datagram;
 #[path = "../support/pipeline.rs"]
 mod pipeline;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use divan::{AllocProfiler, Bencher, black_box, counter::ItemsCount};
@@ -20,6 +21,7 @@ use nattrail::export::queue::Queue;
 use nattrail::export::view::filter::Filter;
 use nattrail::export::view::{Line, View};
 use nattrail::place::Serial;
+use nattrail::session::Record;
 use nattrail::store::{Commit, Store};
 use nattrail::time::Wall;
 use nattrail::wire::ctnetlink::Event;
@@ -33,6 +35,8 @@ static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 /// Sessions of one commit.
 const COMMITTED: u32 = 10_000;
+/// Flows of a second.
+const FLOWS: u32 = 100_000;
 /// Octets of a block of records.
 const BLOCK: usize = 1 << 20;
 
@@ -111,6 +115,58 @@ fn encode(bencher: Bencher<'_, '_>, version: Version, records: &str) {
     let mut encode =
         move |record| pipeline::encode(&mut encoder, black_box(record), Serial(1), NOW, &mut queue);
     bencher.bench_local(|| encode(&create) + encode(&delete));
+}
+
+/// A second with 100,000 flows: 65,536 clients, 4,000 servers, five in eight connections to port 443, the others to 80 or
+/// 53. Aggregated, they make some 30,000 sums.
+#[divan::bench(args = ["exact", "aggregated"], sample_count = 20, sample_size = 1)]
+fn encode_traffic(bencher: Bencher<'_, '_>, form: &str) {
+    let rules = match form {
+        "exact" => "",
+        _ => "10.0.0.0/8=24,0.0.0.0/0=16,80-89=80,1024-65535=0",
+    };
+    let flows: Vec<_> = (0..FLOWS).map(traffic).collect();
+    let records = format!("[\"flow\"]\naggregation = \"{rules}\"\naggregation-window = \"1s\"");
+    let mut encoder = pipeline::flow_encoder(Version::Ipfix, &records);
+    let mut queue = Queue::new();
+    let (mut serial, mut now) = (Serial(1), NOW);
+    bencher
+        .counter(ItemsCount::new(FLOWS))
+        .bench_local(|| -> usize {
+            let pause = Duration::from_secs(1) / FLOWS;
+            let octets = flows.iter().map(|flow| {
+                serial.0 += 1;
+                now.up = now.up.saturating_add(pause);
+                pipeline::encode(&mut encoder, flow, serial, now, &mut queue)
+            });
+            octets.sum()
+        });
+}
+
+/// The end of a connection.
+fn traffic(number: u32) -> Record {
+    let [_, Record::Event(delete)] = pipeline::records() else {
+        unreachable!("the events of a session");
+    };
+    // Each of them is spread over its range, and they are independent.
+    let spread = |factor: u32| {
+        number
+            .wrapping_mul(factor)
+            .rotate_left(13)
+            .wrapping_mul(factor)
+            >> 16
+    };
+    let client = Ipv4Addr::from_bits((10 << 24) + spread(2_654_435_761));
+    let server = Ipv4Addr::from_bits((198 << 24) + (spread(2_246_822_519) % 4_000) * 327);
+    let ports = [443, 443, 443, 443, 443, 80, 80, 53];
+    let port = ports[(spread(3_266_489_917) % 8) as usize];
+    let mut event = delete;
+    let original = &mut event.session.original;
+    (original.src, original.dst) = (client.into(), server.into());
+    (original.src_port, original.dst_port) = (1024 + (number % 60_000) as u16, port);
+    let reply = &mut event.session.reply;
+    (reply.src, reply.src_port) = (server.into(), port);
+    Record::Event(event)
 }
 
 /// The lines of a delete.

@@ -287,7 +287,8 @@ impl Drop for Reader {
 pub fn null_reader() {
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&stop)).unwrap();
-    let socket = EventSocket::open(&Config::default().capture).unwrap();
+    let socket =
+        EventSocket::open(&Config::default().capture, &Config::default().selections()).unwrap();
     let mut poll = Poll::new().unwrap();
     let mut ready = Events::with_capacity(1);
     let source = socket.as_fd().as_raw_fd();

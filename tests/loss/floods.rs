@@ -34,6 +34,7 @@ impl SlowListener {
             protocols: Vec::new(),
             source: Vec::new(),
             destination: Vec::new(),
+            zone: None,
             set_sysctls: false,
             receive_buffer: 4096,
             reliable: true,
@@ -41,7 +42,9 @@ impl SlowListener {
             active_timeout: None,
         };
         let namespace = Namespace(gateway.path());
-        let socket = within(Some(&namespace), || EventSocket::open(&capture));
+        let socket = within(Some(&namespace), || {
+            EventSocket::open(&capture, &[capture.selection()])
+        });
         Self {
             socket: socket.unwrap().unwrap(),
             capture,

@@ -169,7 +169,9 @@ pub fn encode(
     now: Now,
     queue: &mut Queue<Load>,
 ) -> usize {
-    encoder.push(record, serial, 0, now, queue).unwrap();
+    encoder
+        .push(std::slice::from_ref(record), serial, 0, now, queue)
+        .unwrap();
     let mut octets = 0;
     while let Some(message) = queue.front() {
         octets += message.bytes.len();
@@ -185,7 +187,7 @@ pub fn decode(datagram: &[u8]) -> Event {
 
 pub fn engine() -> Engine {
     let config = Config::default();
-    Engine::new(Filter::new(&config.capture), Policy::new(&config), NOW)
+    Engine::new(Filter::new(config.selections()), Policy::new(&config), NOW)
 }
 
 /// The create and the delete of one session.

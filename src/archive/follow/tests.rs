@@ -194,6 +194,26 @@ enum Act {
     Hour,
 }
 
+#[test]
+fn a_narrower_selection_leaves_sessions_out_and_no_gap() {
+    let mut gateway = Gateway::new();
+    gateway.session();
+    gateway.gap();
+    gateway.archive.select(Some(Selection {
+        zone: Some(9),
+        ..Selection::ANY
+    }));
+    gateway.pass(Duration::ZERO);
+    assert_eq!(gateway.archived(), BTreeMap::new());
+    gateway.archive.select(None);
+    gateway.session();
+    gateway.pass(Duration::from_secs(3_600));
+    assert_eq!(gateway.archived(), BTreeMap::from([(2, 1)]));
+    let reader = Reader::open(gateway.root.path()).unwrap();
+    let seals = reader.seals(&(Millis::default()..=Millis::MAX)).unwrap();
+    assert_eq!(seals.iter().map(|seal| seal.gaps.len()).sum::<usize>(), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]

@@ -4,16 +4,24 @@
 //! and is not in the list of open sessions yet has its create in the log.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::archive::answer::Found;
 use crate::archive::row::{Millis, Row};
 use crate::archive::wanted::Wanted;
+use crate::config::{Config, Selection, Share};
 use crate::session::{EventKind, Gap, Provenance, Record, Session};
 use crate::store;
 use crate::store::reading::{self, Bookmark, Piece};
 use crate::time::Wall;
+
+/// The database, and the selection of the sessions in it that the archive gets, unless those are all.
+#[derive(Debug)]
+pub(super) struct Database {
+    path: PathBuf,
+    only: Option<Selection>,
+}
 
 /// What the database can tell about besides sessions.
 #[derive(Debug)]
@@ -29,12 +37,12 @@ pub(super) struct Heard {
 /// # Errors
 /// The database, what was expected, and what to do.
 pub(super) fn find(
-    path: &Path,
+    database: &Database,
     gateway: &Rc<str>,
     wanted: &[Wanted],
     each: &mut dyn FnMut(Found),
 ) -> Result<Heard, String> {
-    check_access(path)?;
+    let path = database.check_access()?;
     let explain = |error: store::Error| explain(path, &error);
     let piece = reading::piece(path, None).map_err(explain)?;
     let until = Millis::from(piece.heard);
@@ -60,15 +68,18 @@ pub(super) fn find(
         }
     };
     reading::sessions(path, |stored| {
-        hand(
-            open(&stored.session, stored.begun, stored.provenance, until),
-            true,
-        );
+        if database.has_session(&stored.session) {
+            hand(
+                open(&stored.session, stored.begun, stored.provenance, until),
+                true,
+            );
+        }
     })
     .map_err(explain)?;
     let log = reading::records(path, None, |record| match record {
         Record::Gap(gap) => heard.gaps.push(gap),
         Record::Checkpoint(_) => {}
+        _ if !database.has(&record) => {}
         Record::Event(event) if event.kind == EventKind::Create => {
             hand(
                 open(&event.session, event.time, event.provenance, until),
@@ -89,13 +100,18 @@ pub(super) fn find(
 ///
 /// # Errors
 /// As for [`find`].
-pub(super) fn open_sessions(path: &Path, each: &mut dyn FnMut(Row)) -> Result<Millis, String> {
-    check_access(path)?;
+pub(super) fn open_sessions(
+    database: &Database,
+    each: &mut dyn FnMut(Row),
+) -> Result<Millis, String> {
+    let path = database.check_access()?;
     let explain = |error: store::Error| explain(path, &error);
     // That of the list may be somewhat later, which shows when it was read.
     let seen = reading::piece(path, None).map_err(explain)?.heard.into();
     let until = reading::sessions(path, |stored| {
-        each(open(&stored.session, stored.begun, stored.provenance, seen));
+        if database.has_session(&stored.session) {
+            each(open(&stored.session, stored.begun, stored.provenance, seen));
+        }
     });
     Ok(until.map_err(explain)?.into())
 }
@@ -104,8 +120,8 @@ pub(super) fn open_sessions(path: &Path, each: &mut dyn FnMut(Row)) -> Result<Mi
 ///
 /// # Errors
 /// As for [`find`].
-pub(super) fn log(path: &Path, bookmark: Option<Bookmark>) -> Result<Piece, String> {
-    check_access(path)?;
+pub(super) fn log(database: &Database, bookmark: Option<Bookmark>) -> Result<Piece, String> {
+    let path = database.check_access()?;
     reading::piece(path, bookmark).map_err(|error| explain(path, &error))
 }
 
@@ -114,32 +130,56 @@ pub(super) fn log(path: &Path, bookmark: Option<Bookmark>) -> Result<Piece, Stri
 /// # Errors
 /// As for [`find`].
 pub(super) fn finished(
-    path: &Path,
+    database: &Database,
     log: Piece,
     each: &mut dyn FnMut(Row),
 ) -> Result<Heard, String> {
     let missing = log.missing.map(|missing| missing.gap());
     let mut gaps: Vec<_> = missing.into_iter().collect();
-    let until = reading::records_from(path, log, |record| match record {
+    let until = reading::records_from(&database.path, log, |record| match record {
         Record::Gap(gap) => gaps.push(gap),
         Record::Checkpoint(_) => {}
+        _ if !database.has(&record) => {}
         Record::Event(event) => {
             if let Some(row) = Row::of(&event) {
                 each(row);
             }
         }
     });
-    let until = until.map_err(|error| explain(path, &error))?.into();
+    let until = until
+        .map_err(|error| explain(&database.path, &error))?
+        .into();
     Ok(Heard { until, gaps })
 }
 
-/// SQLite does not say why a file cannot be opened.
-fn check_access(path: &Path) -> Result<(), String> {
-    let refused = |error| {
-        let name = path.display();
-        format!("database \"{name}\" cannot be read: {error}; run as root or in its group")
-    };
-    File::open(path).map(drop).map_err(refused)
+impl Database {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            path: config.pending.database.clone(),
+            only: config.narrower(config.capture.selection()),
+        }
+    }
+
+    /// Whether the archive gets the record.
+    fn has(&self, record: &Record) -> bool {
+        let only = self.only.as_ref();
+        only.is_none_or(|only| only.share(record) != Share::Nothing)
+    }
+
+    fn has_session(&self, session: &Session) -> bool {
+        self.only.as_ref().is_none_or(|only| only.accepts(session))
+    }
+
+    /// SQLite does not say why a file cannot be opened.
+    fn check_access(&self) -> Result<&Path, String> {
+        let path = &self.path;
+        let refused = |error| {
+            let name = path.display();
+            format!("database \"{name}\" cannot be read: {error}; run as root or in its group")
+        };
+        File::open(path).map_err(refused)?;
+        Ok(path)
+    }
 }
 
 fn explain(path: &Path, error: &store::Error) -> String {

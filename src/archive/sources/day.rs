@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::Sources;
-use super::database;
+use super::database::{self, Database};
 use super::directory::{Directory, explain, is_gone};
 use crate::archive::answer::{Source as _, gateways, holes, other_gaps};
 use crate::archive::evidence;
@@ -139,7 +139,7 @@ impl Reading<'_> {
     fn open<'a>(
         &mut self,
         root: &'a Path,
-        database: Option<(&'a Path, &'a Rc<str>)>,
+        database: Option<(&'a Database, &'a Rc<str>)>,
     ) -> Opened<'a> {
         let mut loose = Vec::new();
         let mut as_of = None;
@@ -190,7 +190,7 @@ impl Reading<'_> {
     fn settle(
         &mut self,
         root: &Path,
-        database: Option<&Path>,
+        database: Option<&Database>,
     ) -> (Option<Reader>, Vec<(PathBuf, Table)>, Option<Piece>) {
         let known = self.holdings.problems.len();
         let mut found = (None, Vec::new(), None);

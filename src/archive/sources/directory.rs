@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::database::{self, Heard};
+use super::database::{self, Database, Heard};
 use crate::archive::answer::{Coverage, Found, Source};
 use crate::archive::gather::gather;
 use crate::archive::row::{Millis, Row};
@@ -25,13 +25,13 @@ const TRIES: usize = 20;
 pub(super) struct Directory<'a> {
     root: &'a Path,
     /// The database, and the gateway's name.
-    database: Option<(&'a Path, &'a Rc<str>)>,
+    database: Option<(&'a Database, &'a Rc<str>)>,
     /// As the first question found it.
     first: Option<(Option<Heard>, Option<Reader>)>,
 }
 
 impl<'a> Directory<'a> {
-    pub(super) const fn new(root: &'a Path, database: Option<(&'a Path, &'a Rc<str>)>) -> Self {
+    pub(super) const fn new(root: &'a Path, database: Option<(&'a Database, &'a Rc<str>)>) -> Self {
         Self {
             root,
             database,
@@ -42,7 +42,7 @@ impl<'a> Directory<'a> {
     /// One whose database and files were read already.
     pub(super) const fn read_before(
         root: &'a Path,
-        database: Option<(&'a Path, &'a Rc<str>)>,
+        database: Option<(&'a Database, &'a Rc<str>)>,
         heard: Option<Heard>,
         reader: Option<Reader>,
     ) -> Self {

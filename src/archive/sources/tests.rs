@@ -74,7 +74,7 @@ impl Gateway {
             ..Config::default().capture
         };
         let policy = Policy::new(&Config::default());
-        let mut engine = Engine::new(Filter::new(&capture), policy, now);
+        let mut engine = Engine::new(Filter::new([capture.selection()]), policy, now);
         for port in pending {
             let entry = Entry {
                 session: numbered(*port),
@@ -102,7 +102,10 @@ impl Gateway {
     }
 
     pub(super) fn sources(&self) -> Sources {
-        let mut config = Config::default();
+        self.sources_with(Config::default())
+    }
+
+    fn sources_with(&self, mut config: Config) -> Sources {
         config.pending.database = self.database();
         config.archive.directory = self.root();
         Sources::new(&config, &[]).unwrap()

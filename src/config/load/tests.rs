@@ -332,7 +332,7 @@ fn every_mistake_is_named_at_once() {
     let text = "[capture]\nlog = 1\ncolor = 2\n[pending]\nttl = \"x\"\n[[collector]]\nmtu = 1";
     let expected = "\
 n.toml: capture.log: expected \"nat\" or \"all\", found 1
-n.toml: capture.color: unknown key, expected one of namespace, table, log, mark, protocols, source, destination, \
+n.toml: capture.color: unknown key, expected one of namespace, table, log, mark, zone, protocols, source, destination, \
 set-sysctls, receive-buffer, reliable, resync, active-timeout
 n.toml: pending.ttl: expected a whole number with its unit (ms, s, m, h or d), such as \"30s\", found \"x\"
 n.toml: line 6: collector[0].address: expected an IP address, with or without a port, such as \"192.0.2.10:2055\" or \

@@ -34,8 +34,11 @@ fn the_usual_line_becomes_a_collector() {
     assert_eq!(collector.version, Version::NetflowV9);
     assert_eq!(collector.nat_event, NatEventValues::Legacy);
     assert_eq!(collector.observation_domain, 0);
-    assert!(collector.events && !collector.triplet && collector.destination);
-    assert_eq!((collector.source, collector.send_buffer), (None, None));
+    assert!(collector.events && !collector.triplet && collector.log_destination);
+    assert_eq!(
+        (collector.source_address, collector.send_buffer),
+        (None, None)
+    );
     assert_eq!(config.syslog, [], "no copies but those that were asked for");
 }
 

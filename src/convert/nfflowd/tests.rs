@@ -25,7 +25,10 @@ fn the_smallest_file_gives_what_nfflowd_does_with_it() {
     };
     assert_eq!(collector.address.to_string(), "198.51.100.9:9995");
     assert_eq!(collector.version, Version::NetflowV5);
-    assert_eq!(collector.source.unwrap().ip().to_string(), "192.0.2.1");
+    assert_eq!(
+        collector.source_address.unwrap().ip().to_string(),
+        "192.0.2.1"
+    );
     assert!(collector.triplet && !collector.events && collector.post_nat_counters);
     let [copy] = config.syslog.as_slice() else {
         panic!("{:?}", config.syslog);
@@ -43,7 +46,11 @@ fn the_smallest_file_gives_what_nfflowd_does_with_it() {
 fn a_sender_of_0_lets_the_system_choose() {
     for any in ["0", "0.0.0.0"] {
         let text = SENDER.replace("192.0.2.1", any);
-        assert_eq!(converted(&text).0.collectors[0].source, None, "{any}");
+        assert_eq!(
+            converted(&text).0.collectors[0].source_address,
+            None,
+            "{any}"
+        );
     }
 }
 

@@ -231,6 +231,27 @@ fn a_reload_that_changes_an_output_keeps_its_place_port_and_sequence() {
 }
 
 #[test]
+fn a_reload_changes_the_selection_of_an_output_at_its_place() {
+    let (socket, collector) = receiver();
+    let mut scene = Scene::new(&collector);
+    scene.push(3);
+    scene.pump(0);
+    scene.pump(2_000);
+    assert_eq!(received(&socket).0, 0);
+    let metrics = |scene: &Scene| scene.outputs.metrics(scene.log.readable())[0].clone();
+    for (selection, flow_records) in [("zone = 9\n", 3), ("zone = 0\n", 6)] {
+        scene.reload(&format!("{collector}{selection}"), 2_001);
+        scene.push(3);
+        scene.pump(2_002);
+        scene.pump(4_000);
+        assert_eq!(metrics(&scene).flow_records, flow_records, "{selection}");
+        assert_eq!((metrics(&scene).behind, metrics(&scene).lost), (0, 0));
+    }
+    assert_eq!(metrics(&scene).records, 9);
+    assert_eq!(metrics(&scene).selection, "log=nat zone=0");
+}
+
+#[test]
 fn a_reload_to_another_version_begins_a_new_wire_session_at_the_same_place() {
     let (socket, collector) = receiver();
     let mut scene = Scene::new(&collector);

@@ -213,7 +213,7 @@ fn with_a_resync_audits_come_at_its_interval_also_when_nothing_is_pending() {
         resync: Some(resync),
         ..POLICY
     };
-    engine.reconfigure(Filter::new(&capture()), policy, at(0));
+    engine.reconfigure(Filter::new([capture().selection()]), policy, at(0));
     for now in [600, 1200] {
         assert_eq!(engine.poll_timeout(), Some(at(now).up));
         audit(&mut engine, &[], at(now));
@@ -365,7 +365,7 @@ fn after_the_ttl_sessions_that_were_not_kept_are_forgotten_with_a_gap_and_still_
         max_pending: 1,
         ..POLICY
     };
-    let mut engine = Engine::new(Filter::new(&capture()), policy, at(0));
+    let mut engine = Engine::new(Filter::new([capture().selection()]), policy, at(0));
     engine.request_audit(at(2));
     audit(&mut engine, &[], at(2));
     for port in [1, 2] {

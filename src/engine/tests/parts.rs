@@ -12,7 +12,7 @@ fn accounting() -> Engine {
         active_timeout: Some(Duration::from_secs(TIMEOUT)),
         ..POLICY
     };
-    Engine::new(Filter::new(&capture()), policy, at(0))
+    Engine::new(Filter::new([capture().selection()]), policy, at(0))
 }
 
 /// An entry of the table that has transferred so much since its start.
@@ -215,7 +215,7 @@ fn four_sweeps_begin_in_the_time_of_the_timeout_and_a_failed_one_is_repeated() {
 fn a_reload_turns_it_on_and_off_and_what_was_begun_in_parts_ends_in_parts() {
     let mut engine = reported();
     let on = engine.policy;
-    engine.reconfigure(Filter::new(&capture()), POLICY, at(41));
+    engine.reconfigure(Filter::new([capture().selection()]), POLICY, at(41));
     assert_eq!(engine.poll_sweep(at(100)), None);
     engine.handle_swept(&[entry(1, 1, 400)], at(100));
     assert_eq!(records(&mut engine), []);
@@ -228,7 +228,7 @@ fn a_reload_turns_it_on_and_off_and_what_was_begun_in_parts_ends_in_parts() {
         (EventKind::Delete, 100, 110, Some(7)),
     ];
     assert_eq!(told(&records(&mut engine)), expected);
-    engine.reconfigure(Filter::new(&capture()), on, at(120));
+    engine.reconfigure(Filter::new([capture().selection()]), on, at(120));
     assert!(engine.poll_sweep(at(120)).is_some());
 }
 

@@ -44,7 +44,7 @@ fn a_filter_by_mark_may_accept_at_its_end_a_session_that_it_did_not_accept_befor
         value: 1,
         mask: u32::MAX,
     });
-    let mut engine = Engine::new(Filter::new(&config), POLICY, at(0));
+    let mut engine = Engine::new(Filter::new([config.selection()]), POLICY, at(0));
     let mut marked = session(1);
     engine.handle_events(&[new(marked)], at(10));
     marked.mark = 1;
@@ -55,7 +55,7 @@ fn a_filter_by_mark_may_accept_at_its_end_a_session_that_it_did_not_accept_befor
 
 /// An engine that goes on with the socket and the sessions of an earlier run, which ended at 100 s.
 fn continued() -> Engine {
-    let mut engine = Engine::new(Filter::new(&capture()), POLICY, at(101));
+    let mut engine = Engine::new(Filter::new([capture().selection()]), POLICY, at(101));
     engine.restore(StoredSession {
         row: Row(1),
         session: session(1),
@@ -172,7 +172,7 @@ fn a_reload_keeps_what_was_missed_before_the_clock_was_set_back() {
     engine.handle_drops(wall(5000), wall(5001));
     let mut config = capture();
     config.protocols = vec![Protocol::UDP];
-    engine.reconfigure(Filter::new(&config), POLICY, at(1500));
+    engine.reconfigure(Filter::new([config.selection()]), POLICY, at(1500));
     forget_ends(&mut engine, at(5050));
     engine.handle_events(&[destroy(session(1), wall(5000), wall(5040))], at(5050));
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);

@@ -7,7 +7,7 @@ fn engine_of(max_pending: usize) -> Engine {
         max_pending,
         ..POLICY
     };
-    Engine::new(Filter::new(&capture()), policy, at(0))
+    Engine::new(Filter::new([capture().selection()]), policy, at(0))
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn one_that_a_changed_filter_leaves_out_still_has_its_end() {
     }
     let mut narrow = capture();
     narrow.protocols = vec![Protocol::TCP];
-    engine.reconfigure(Filter::new(&narrow), engine.policy, at(2));
+    engine.reconfigure(Filter::new([narrow.selection()]), engine.policy, at(2));
     assert!(!engine.accepts_all_pending(), "the kernel must not filter");
     engine.handle_events(&[destroy(session(2), wall(1), wall(3))], at(3));
     assert!(!engine.accepts_all_pending());

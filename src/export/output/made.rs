@@ -4,7 +4,7 @@ use super::{
     Amount, Encoder, FIRST_DELAY, Losses, Now, Output, Place, Queue, Reader, Serial, State,
     Transport,
 };
-use crate::config;
+use crate::config::{self, Selection};
 use crate::metrics;
 use crate::wire::syslog::Host;
 
@@ -19,7 +19,7 @@ impl Output {
             ..metrics::Output::default()
         };
         let transport = Transport::to_collector(config);
-        Self::new(config.title(), encoder, transport, statistics, place)
+        Self::new(config.title(), encoder, transport, statistics, place).with(&config.selection)
     }
 
     /// An output to a target for copies that goes on at `place`.
@@ -31,7 +31,16 @@ impl Output {
             ..metrics::Output::default()
         };
         let transport = Transport::to_target(&config.target);
-        Self::new(config.title(), encoder, transport, statistics, place)
+        Self::new(config.title(), encoder, transport, statistics, place).with(&config.selection)
+    }
+
+    fn with(mut self, selection: &Selection) -> Self {
+        self.own = Some(selection.clone()).filter(|selection| *selection != Selection::ANY);
+        self.statistics.selection = self
+            .own
+            .as_ref()
+            .map_or_else(String::new, ToString::to_string);
+        self
     }
 
     pub(super) fn new(
@@ -43,6 +52,7 @@ impl Output {
     ) -> Self {
         let mut this = Self {
             name,
+            own: None,
             encoder,
             transport,
             ahead: Queue::new(),
@@ -79,12 +89,14 @@ impl Output {
         let metrics::Output {
             format,
             target,
+            selection,
             observation_domain,
             ..
         } = std::mem::take(&mut self.statistics);
         self.statistics = metrics::Output {
             format,
             target,
+            selection,
             observation_domain,
             ..earlier.statistics.clone()
         };

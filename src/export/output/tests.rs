@@ -1,8 +1,10 @@
 //! The decisions of an output, with a fake transport, a log of its own and injected time.
 #![allow(clippy::unwrap_used)]
 
+mod aggregation;
 mod losses;
 mod property;
+mod selection;
 
 use std::io;
 use std::rc::Rc;
@@ -119,6 +121,7 @@ fn text() -> config::Syslog {
         name: None,
         target: Target::Stdout,
         format: Format::Text,
+        selection: config::Selection::ANY,
         events: true,
         flow: false,
         facility: Facility(22 << 3),

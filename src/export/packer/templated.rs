@@ -57,7 +57,7 @@ impl Packer {
         if self.message.sends_event(event) {
             let config = &self.message.config;
             let (family, flow) = Flow::nat_event(event, config.nat_event)?;
-            let layout = Layout::event(event, family, config.destination, zone);
+            let layout = Layout::event(event, family, config.log_destination, zone);
             self.put(layout, &flow, now, done);
         }
         if self.message.config.triplet && event.kind == EventKind::Delete {

@@ -8,6 +8,8 @@ mod positions;
 mod property;
 mod traffic;
 
+use std::slice::from_ref;
+
 use decoding::decode;
 
 use super::*;
@@ -54,7 +56,7 @@ impl Script {
         let serial = self.next;
         self.next.0 += 1;
         self.packer
-            .push(record, serial, 0, at(millis), &mut self.done)
+            .push(from_ref(record), serial, 0, at(millis), &mut self.done)
     }
 
     fn push(&mut self, event: &NatEvent, millis: u64) {
@@ -81,7 +83,7 @@ impl Script {
     fn totals(&self) -> Amount {
         match &self.packer {
             Encoder::Flows(packer) => packer.message().totals,
-            Encoder::Lines(_) => unreachable!("made for a collector"),
+            Encoder::Aggregated(_) | Encoder::Lines(_) => unreachable!("made for a collector"),
         }
     }
 
@@ -373,7 +375,7 @@ fn legacy_values_are_1_and_2_for_every_family() {
 #[test]
 fn the_destination_can_be_left_out_and_the_zone_put_in() {
     let mut script = Script::new(&config::Collector {
-        destination: false,
+        log_destination: false,
         ingress_vrf: true,
         ..collector(Version::Ipfix)
     });

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{load, message};
+use crate::config::{Config, Selection};
 
 fn collector(lines: &str) -> String {
     message(&format!("[[collector]]\naddress = \"192.0.2.1\"\n{lines}"))
@@ -12,8 +13,8 @@ fn collector(lines: &str) -> String {
 fn what_netflow_v5_cannot_do_is_refused() {
     let cases = [
         (
-            "destination = false",
-            "destination: expected true with version \"v5\", whose records cannot leave it out, found false",
+            "log-destination = false",
+            "log-destination: expected true with version \"v5\", whose records cannot leave it out, found false",
         ),
         (
             "ingress-vrf = true",
@@ -59,12 +60,12 @@ fn a_mistake_in_one_key_hides_no_contradiction_between_others() {
 fn contradictions_between_the_keys_of_a_collector_are_refused() {
     let cases = [
         (
-            "records = [\"triplet\"]\ndestination = false",
-            "destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
+            "records = [\"triplet\"]\nlog-destination = false",
+            "log-destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
         ),
         (
-            "source = \"::1\"",
-            "source: expected an IPv4 address, as that of the collector, found \"::1\"",
+            "source-address = \"::1\"",
+            "source-address: expected an IPv4 address, as that of the collector, found \"::1\"",
         ),
         (
             "records = []",
@@ -75,8 +76,8 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
             "records: expected one or more of \"events\", \"triplet\" and \"flow\", each once, found [\"events\", \"events\"]",
         ),
         (
-            "records = [\"flow\"]\ndestination = false",
-            "destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
+            "records = [\"flow\"]\nlog-destination = false",
+            "log-destination: expected true with records \"triplet\" and \"flow\", which carry the destination, found false",
         ),
         (
             "biflow = true",
@@ -109,6 +110,39 @@ fn contradictions_between_the_keys_of_a_collector_are_refused() {
         "n.toml: line 1: collector[0].mtu: expected a whole number from 576 to 9216, found 1",
         "one message for one mistake"
     );
+}
+
+#[test]
+fn aggregation_is_for_flows_alone_and_a_rule_that_does_not_parse_is_named() {
+    let rules = "aggregation = \"10.0.0.0/8=16,80-89=80\"";
+    let exact = "aggregation: expected nothing unless records is [\"flow\"]: events and triplets stay exact, found \
+                 \"10.0.0.0/8=16,80-89=80\"";
+    let cases = [
+        (rules.to_owned(), exact),
+        (format!("records = [\"flow\", \"events\"]\n{rules}"), exact),
+        (
+            format!("records = [\"flow\"]\nbiflow = true\n{rules}"),
+            "aggregation: expected nothing with biflow, as a sum has one direction, found \"10.0.0.0/8=16,80-89=80\"",
+        ),
+        (
+            "records = [\"flow\"]\naggregation = \"10.0.0.0/8=16, 89-80=80\"".to_owned(),
+            "aggregation: expected the lower port first, \"80-89=80\", found \"89-80=80\"",
+        ),
+        (
+            "records = [\"flow\"]\naggregation = [\"10.1.0.0/8=16\"]".to_owned(),
+            "aggregation: expected no bits set beyond the prefix, \"10.0.0.0/8\", found \"10.1.0.0/8=16\"",
+        ),
+        (
+            format!("records = [\"flow\"]\naggregation-window = \"61m\"\n{rules}"),
+            "aggregation-window: expected a duration from 1s to 1h, found \"61m\"",
+        ),
+    ];
+    for (lines, expected) in cases {
+        assert_eq!(
+            collector(&lines),
+            format!("n.toml: line 1: collector[0].{expected}")
+        );
+    }
 }
 
 #[test]
@@ -251,4 +285,64 @@ fn a_copy_into_the_database_is_refused() {
         message(copy),
         "n.toml: line 3: syslog[0].path: expected another file than pending.database, found \"/x//nat\""
     );
+}
+
+#[test]
+fn an_output_has_the_selection_of_capture_but_for_the_keys_that_it_sets() {
+    let text = "[capture]\nlog = \"all\"\nmark = \"1\"\nzone = 3\nprotocols = [\"tcp\"]\nsource = [\"10.0.0.0/8\"]\n\
+                [[collector]]\naddress = \"192.0.2.1\"\n\
+                [[collector]]\naddress = \"192.0.2.2\"\nlog = \"nat\"\nmark = 7\nzone = 0\n\
+                [[syslog]]\ntarget = \"stdout\"\nmark = \"\"\nzone = \"\"\nprotocols = []\nsource = \"\"\n\
+                destination = [\"192.0.2.0/24\"]\n";
+    let config = load(text).unwrap();
+    let selections: Vec<_> = config
+        .selections()
+        .iter()
+        .map(Selection::to_string)
+        .collect();
+    assert_eq!(
+        selections,
+        [
+            "log=all mark=0x1/0xffffffff zone=3 protocols=tcp source=10.0.0.0/8",
+            "log=nat mark=0x7/0xffffffff zone=0 protocols=tcp source=10.0.0.0/8",
+            "log=all destination=192.0.2.0/24",
+        ]
+    );
+    assert_eq!(config.collectors[0].selection, config.capture.selection());
+}
+
+#[test]
+fn a_selection_is_narrower_unless_it_accepts_all_that_is_logged() {
+    let with = |lines: &str| {
+        let copy = "[[syslog]]\ntarget = \"stdout\"\n";
+        load(&format!("[capture]\nmark = 1\n{copy}{lines}")).unwrap()
+    };
+    let narrower = |config: &Config, selection: &Selection| config.narrower(selection.clone());
+    let same = with("");
+    assert_eq!(narrower(&same, &same.syslog[0].selection), None);
+    let any = with("log = \"all\"\nmark = \"\"\n");
+    assert_eq!(narrower(&any, &any.syslog[0].selection), None);
+    let capture = any.capture.selection();
+    assert_eq!(narrower(&any, &capture), Some(capture));
+}
+
+#[test]
+fn a_mistake_in_the_selection_of_an_output_is_named() {
+    let cases = [
+        ("log = \"\"", "log: expected \"nat\" or \"all\", found \"\""),
+        (
+            "zone = 65536",
+            "zone: expected a whole number from 0 to 65535, found 65536",
+        ),
+        (
+            "mark = \"0x1f/0xf\"",
+            "mark: expected a value whose bits are all in the mask, such as 0xf/0xf, found \"0x1f/0xf\"",
+        ),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(
+            collector(line),
+            format!("n.toml: line 1: collector[0].{expected}")
+        );
+    }
 }

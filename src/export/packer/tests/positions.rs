@@ -1,5 +1,7 @@
 //! Positions: packed again from the end of any message on, every flow record arrives once and in order.
 
+use std::slice::from_ref;
+
 use proptest::prelude::*;
 
 use super::decoding::decode_each;
@@ -49,7 +51,7 @@ fn packed_from(
         };
         let _ = script
             .packer
-            .push(record, serial, skip, at(0), &mut script.done);
+            .push(from_ref(record), serial, skip, at(0), &mut script.done);
     }
     script.packer.flush(at(0), &mut script.done);
     script.take_with_loads()
@@ -190,7 +192,7 @@ fn after_going_back_the_sequence_goes_on_from_there_and_templates_come_first() {
             };
             script
                 .packer
-                .push(record, serial, skip, at(0), &mut script.done)
+                .push(from_ref(record), serial, skip, at(0), &mut script.done)
                 .unwrap();
         }
         script.packer.flush(at(0), &mut script.done);
@@ -282,7 +284,9 @@ impl<'a> Follower<'a> {
             let is_begun = serial == self.position.serial;
             let skip = if is_begun { self.position.part } else { 0 };
             let done = &mut self.done;
-            let _ = self.packer.push(record, serial, skip, at(0), done);
+            let _ = self
+                .packer
+                .push(from_ref(record), serial, skip, at(0), done);
         }
     }
 

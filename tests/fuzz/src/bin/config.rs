@@ -9,6 +9,7 @@ use std::time::Duration;
 use nattrail::config::{Archive, Log, Monitor, Severity, Syslog, Target};
 use nattrail::config::{
     Capture, Collector, Config, Control, Facility, LogScope, Metrics, NatEventValues, Pending,
+    Selection,
 };
 use nattrail_fuzz::{Scratch, check_message, words};
 
@@ -36,13 +37,13 @@ fn seeds() -> Vec<String> {
         [
             "0[capture]\nlog = \"all\"\nprotocols = [\"tcp\", 47]\n[[collector]]\naddress = \"192.0.2.1\"\nversion = 9\n\
              \0NATTRAIL_COLLECTOR_0_MTU=900\0NATTRAIL_SYSLOG_0_TARGET=journal\0STATE_DIRECTORY=/a:/b",
-            "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource = \"::1\"\ningress-vrf = true\n",
-            "1capture:\n  mark: 0x10/0xff\n  source: [10.0.0.0/8, \"fd00::/8\"]\ncollector:\n  - &a\n    address: 192.0.2.1\n    \
+            "0[collector.a]\naddress = \"[2001:db8::1]:99\"\nrecords = [\"events\", \"triplet\"]\nsource-address = \"::1\"\ningress-vrf = true\n",
+            "1capture:\n  mark: 0x10/0xff\n  zone: 7\n  source: [10.0.0.0/8, \"fd00::/8\"]\ncollector:\n  - &a\n    address: 192.0.2.1\n    \
              version: v5\n    observation-domain: 7\nsyslog:\n  b:\n    target: udp\n    address: 192.0.2.2\n    format: rfc5424\n",
             "2{\"capture\": {\"resync\": \"0s\", \"active-timeout\": \"30m\", \"namespace\": \"blue\"}, \"syslog\": [{\"target\": \"file\", \"path\": \"/a\\u0020b\", \
              \"facility\": \"local3\", \"severity\": \"warn\"}], \"log\": {\"size\": 16777216, \"age\": null}}",
             "3[metrics]\nlisten = 127.0.0.1\n[pending]\nttl = 2d ; comment\nmax = 7\n[collector.c]\naddress = 192.0.2.1\n\
-             [syslog.d]\ntarget = local\nexporter-address = 192.0.2.9\n",
+             [syslog.d]\ntarget = local\nexporter-address = 192.0.2.9\nlog = all\nmark =\nsource = 10.0.0.0/8\n[collector.e]\naddress = 192.0.2.1\nrecords = flow\naggregation = 192.0.0.0/8=16,2001:db8::/32=48,80-89=80,3128=80\n",
             "0[monitor.a]\ninterface = \"eth1\"\nnamespace = \"m\"\nmethod = \"nft\"\nmark = \"0x10\"\n[monitor.b]\ninterface = \"eth2\"\n",
         ]
         .map(str::to_owned),
@@ -96,6 +97,7 @@ fn printed(config: &Config) -> String {
         table,
         log: scope,
         mark,
+        zone,
         protocols,
         source,
         destination,
@@ -110,18 +112,17 @@ fn printed(config: &Config) -> String {
         namespace.as_ref().map(|namespace| text(&namespace.0)),
     );
     out.set("table", Some(table));
-    out.set(
-        "log",
-        Some(if *scope == LogScope::Nat {
-            "nat"
-        } else {
-            "all"
-        }),
+    print_selection(
+        &Selection {
+            log: *scope,
+            mark: *mark,
+            zone: *zone,
+            protocols: protocols.clone(),
+            source: source.clone(),
+            destination: destination.clone(),
+        },
+        &mut out,
     );
-    out.set("mark", mark.as_ref());
-    out.list("protocols", protocols.iter().map(|protocol| protocol.0));
-    out.list("source", source);
-    out.list("destination", destination);
     out.set("set-sysctls", Some(set_sysctls));
     out.set("receive-buffer", Some(receive_buffer));
     out.set("reliable", Some(reliable));
@@ -173,18 +174,43 @@ fn printed(config: &Config) -> String {
     out.0
 }
 
+/// In `[capture]`, the empty text is the default.
+fn print_selection(selection: &Selection, out: &mut Printer) {
+    let Selection {
+        log,
+        mark,
+        zone,
+        protocols,
+        source,
+        destination,
+    } = selection;
+    out.set(
+        "log",
+        Some(if *log == LogScope::Nat { "nat" } else { "all" }),
+    );
+    let any = String::new;
+    out.set("mark", Some(mark.map_or_else(any, |mark| mark.to_string())));
+    out.set("zone", Some(zone.map_or_else(any, |zone| zone.to_string())));
+    out.list("protocols", protocols.iter().map(|protocol| protocol.0));
+    out.list("source", source);
+    out.list("destination", destination);
+}
+
 fn print_collector(collector: &Collector, out: &mut Printer) {
     let Collector {
         name,
         address,
         version,
-        source,
+        selection,
+        source_address,
         events,
         triplet,
         flow,
         biflow,
+        aggregation,
+        aggregation_window,
         nat_event,
-        destination,
+        log_destination,
         ingress_vrf,
         post_nat_counters,
         mtu,
@@ -198,15 +224,18 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
     out.set("name", name.as_ref());
     out.set("address", Some(address));
     out.set("version", Some(version.name()));
-    out.set("source", source.as_ref());
+    print_selection(selection, out);
+    out.set("source-address", source_address.as_ref());
     let kinds = [(events, "events"), (triplet, "triplet"), (flow, "flow")].into_iter();
     out.list(
         "records",
         kinds.filter(|(is_sent, _)| **is_sent).map(|(_, kind)| kind),
     );
-    out.set("destination", Some(destination));
+    out.set("log-destination", Some(log_destination));
     out.set("post-nat-counters", Some(post_nat_counters));
     out.set("biflow", Some(biflow));
+    out.list("aggregation", aggregation);
+    out.set("aggregation-window", Some(duration(*aggregation_window)));
     out.set("mtu", Some(mtu));
     out.set("send-buffer", send_buffer.as_ref());
     out.set("observation-domain", Some(observation_domain));
@@ -240,6 +269,7 @@ fn print_syslog(syslog: &Syslog, out: &mut Printer) {
         name,
         target,
         format,
+        selection,
         events,
         flow,
         facility: Facility(facility),
@@ -265,6 +295,7 @@ fn print_syslog(syslog: &Syslog, out: &mut Printer) {
         Target::Stdout => {}
     }
     out.set("format", Some(format.name()));
+    print_selection(selection, out);
     out.set("facility", Some(FACILITIES[usize::from(*facility) / 8]));
     let severity: &Severity = severity;
     out.set("severity", Some(SEVERITIES[*severity as usize]));
