@@ -259,6 +259,17 @@ pub enum EndReason {
     Detected = 3,
 }
 
+impl EndReason {
+    /// The reason as every text format writes it. Scripts rely on these names.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Active => "active",
+            Self::Detected => "closed",
+        }
+    }
+}
+
 /// How a record came to be known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Provenance {

@@ -95,11 +95,11 @@ fn the_counting_allocator_counts() {
 }
 
 #[test]
-fn events_and_triplets_of_every_version_are_packed_without_allocating() {
+fn events_triplets_and_flows_of_every_version_are_packed_without_allocating() {
     for version in [Version::NetflowV5, Version::NetflowV9, Version::Ipfix] {
-        for events in [true, false] {
-            let allocated = allocated_in_steady_state(Outputs::Collector(version, events));
-            assert_eq!(allocated, 0, "{version:?}, events: {events}");
+        for records in ["\"events\"", "\"triplet\"", "\"flow\""] {
+            let allocated = allocated_in_steady_state(Outputs::Collector(version, records));
+            assert_eq!(allocated, 0, "{version:?}, {records}");
         }
     }
 }
@@ -107,11 +107,10 @@ fn events_and_triplets_of_every_version_are_packed_without_allocating() {
 #[test]
 fn lines_of_every_format_are_written_without_allocating() {
     for format in [Format::Csv, Format::Text, Format::Json, Format::Rfc5424] {
-        assert_eq!(
-            allocated_in_steady_state(Outputs::Copy(format)),
-            0,
-            "{format:?}"
-        );
+        for records in ["\"events\"", "\"flow\""] {
+            let allocated = allocated_in_steady_state(Outputs::Copy(format, records));
+            assert_eq!(allocated, 0, "{format:?}, {records}");
+        }
     }
 }
 

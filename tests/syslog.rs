@@ -211,6 +211,8 @@ fn target(target: Target, format: Format) -> Followed {
         name: None,
         target,
         format,
+        events: true,
+        flow: false,
         facility: Facility(22 << 3),
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),

@@ -563,7 +563,10 @@ fn a_filter_that_is_wrong_is_a_usage_error_that_says_what_was_expected() {
     let many = "1,".repeat(16) + "1";
     let cases: [(&[&str], &str); 7] = [
         (&["--zone", "x"], "a number from 0 to 65535"),
-        (&["--event", "begin"], "[possible values: create, delete]"),
+        (
+            &["--event", "begin"],
+            "[possible values: create, delete, flow]",
+        ),
         (
             &["--src", "10.1.2.3/8"],
             "no bits set beyond the prefix, \"10.0.0.0/8\"",

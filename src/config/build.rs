@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::tree::{Table, every};
+use super::tree::{Parsed, Table, every};
 use super::values::{self, RecordKind, TargetKind};
 use super::{Collector, Format, Method, Monitor, Syslog, Target, Version};
 
@@ -110,10 +110,7 @@ fn collector(table: &mut Table) -> Option<Collector> {
     };
     let address = table.take("address", values::destination(default_port));
     let source = table.take("source", values::address(0));
-    let records = table.take_list("records", values::record_kind);
-    let has = |kind| Some(records.as_ref()?.contains(&kind));
-    let (events, triplet) = (has(RecordKind::Events), has(RecordKind::Triplet));
-    let flow = has(RecordKind::Flow);
+    let [events, triplet, flow] = records(table, values::record_kind);
     let biflow = table.take("biflow", values::flag);
     let destination = table.take("destination", values::flag);
     let ingress_vrf = table.take("ingress-vrf", values::flag);
@@ -121,13 +118,6 @@ fn collector(table: &mut Table) -> Option<Collector> {
     let domain = table.take("observation-domain", values::whole(0..=u32::MAX));
     // There is one transport so far.
     table.take("transport", values::transport);
-    let is_wrong = |kinds: &[RecordKind]| {
-        let is_again = |(index, kind)| kinds[..index].contains(kind);
-        kinds.is_empty() || kinds.iter().enumerate().any(is_again)
-    };
-    if records.as_deref().is_some_and(is_wrong) {
-        table.refuse_value("records");
-    }
     let v5 = version == Some(Version::NetflowV5);
     let expected = "nothing with version \"v5\", which has neither natEvent nor templates";
     for name in ["nat-event", "template-refresh", "template-refresh-packets"] {
@@ -179,6 +169,20 @@ fn collector(table: &mut Table) -> Option<Collector> {
     })
 }
 
+/// Whether an output has events, triplets and flows, each of which may be named once.
+fn records(table: &mut Table, parse: fn(&str) -> Parsed<RecordKind>) -> [Option<bool>; 3] {
+    let kinds = table.take_list("records", parse);
+    let is_wrong = |kinds: &[RecordKind]| {
+        let is_again = |(index, kind)| kinds[..index].contains(kind);
+        kinds.is_empty() || kinds.iter().enumerate().any(is_again)
+    };
+    if kinds.as_deref().is_some_and(is_wrong) {
+        table.refuse_value("records");
+    }
+    let has = |kind| Some(kinds.as_ref()?.contains(&kind));
+    [RecordKind::Events, RecordKind::Triplet, RecordKind::Flow].map(has)
+}
+
 fn syslog_target(table: &mut Table) -> Option<Syslog> {
     let kind = table.take("target", values::target);
     let address = table.take("address", values::destination(SYSLOG_PORT));
@@ -188,6 +192,10 @@ fn syslog_target(table: &mut Table) -> Option<Syslog> {
         TargetKind::Local | TargetKind::Udp | TargetKind::File => Format::Csv,
     });
     let format = table.take("format", values::format).or(default_format);
+    let [events, _, flow] = records(table, values::copied_kind);
+    let is_both = events == Some(true) && flow == Some(true);
+    let expected = "one of them with the format \"csv\", whose lines would count the traffic twice";
+    table.refuse_if(is_both && format == Some(Format::Csv), "records", expected);
     if let Some(kind) = kind {
         let is_udp = kind == TargetKind::Udp;
         let has_path = !is_udp && kind != TargetKind::Stdout;
@@ -222,6 +230,8 @@ fn syslog_target(table: &mut Table) -> Option<Syslog> {
         name: Some(table.take("name", values::output_name)),
         target,
         format,
+        events,
+        flow,
         facility: table.take("facility", values::facility),
         severity: table.take("severity", values::severity),
         app_name: table.take("app-name", values::app_name),

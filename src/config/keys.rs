@@ -429,8 +429,9 @@ const COLLECTOR: &[Key] = keys! {
         /// Send from this local address, with or without a port. If empty, the system chooses.
         "source" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
-        /// ends: pre-NAT, post-NAT, return), "flow" (the traffic, one flow record for each direction), or several of
-        /// them. With "events" and "flow", only translated connections make events.
+        /// ends: pre-NAT, post-NAT, return), "flow" (its traffic, one flow record for each direction), or several of
+        /// them. With "events" and "flow", only translated connections make events; with capture.log = "all", the others
+        /// make flows.
         "records" = Value("[\"events\"]"), "one or more of \"events\", \"triplet\" and \"flow\", each once";
         /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
         /// "flow".
@@ -476,9 +477,13 @@ const SYSLOG: &[Key] = keys! {
         /// This is the file (required for file), or a socket other than /dev/log (local) or /run/systemd/journal/socket
         /// (journal).
         "path" = Unset, "an absolute path";
-        /// The format is "csv" (flow-tools' 18 fields, three lines per session), "text" (key=value), "json" or
+        /// The format is "csv" (flow-tools' 18 fields), "text" (key=value), "json" or
         /// "rfc5424" (structured data). Default: text for stdout and journal, csv otherwise.
         "format" = Varies("\"csv\""), "\"csv\", \"text\", \"json\" or \"rfc5424\"";
+        /// The copy has "events" (a line when a session begins and one when it ends; in csv the three lines of a triplet),
+        /// "flow" (a line for the traffic; in csv one for each direction), or both. With both, which is not for csv, only
+        /// translated connections make events.
+        "records" = Value("[\"events\"]"), "\"events\", \"flow\" or both, each once";
         /// The syslog facility is kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp or
         /// local0 to local7.
         "facility" = Value("\"local6\""), "a syslog facility such as \"daemon\" or \"local6\"";

@@ -212,6 +212,10 @@ pub struct Syslog {
     pub name: Option<String>,
     pub target: Target,
     pub format: Format,
+    /// Whether it has NAT events, or in csv triplets.
+    pub events: bool,
+    /// Whether it has flows; in csv not beside triplets.
+    pub flow: bool,
     pub facility: Facility,
     pub severity: Severity,
     /// APP-NAME, tag or SYSLOG_IDENTIFIER.
@@ -234,6 +238,8 @@ impl Syslog {
         Style {
             target: &self.target,
             format: self.format,
+            events: self.events,
+            flow: self.flow,
             facility: self.facility,
             severity: self.severity,
             app_name: &self.app_name,

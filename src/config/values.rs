@@ -53,6 +53,8 @@ choices! {
         "v9" | "9" => Version::NetflowV9,
         "ipfix" | "10" => Version::Ipfix,
     }
+    // A copy has no triplets beside its events: csv writes events as triplets.
+    copied_kind: RecordKind { "events" => RecordKind::Events, "flow" => RecordKind::Flow }
     record_kind: RecordKind {
         "events" => RecordKind::Events,
         "triplet" => RecordKind::Triplet,

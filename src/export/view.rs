@@ -70,7 +70,7 @@ impl Line {
     fn of(&mut self, record: &Record, now: Now) -> &[u8] {
         if self.bytes.is_empty() {
             let Self { encoder, bytes } = self;
-            let _ = encoder.encode(record, now, &mut |message| {
+            let _ = encoder.encode_as_it_is(record, now, &mut |message| {
                 bytes.extend_from_slice(message.bytes);
                 ControlFlow::Continue(())
             });
@@ -209,7 +209,29 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::session::{Gap, GapCause, NatEvent, Protocol, Provenance, Session, Tuple, Zone};
+    use crate::session::{
+        EventKind, Gap, GapCause, NatEvent, Protocol, Provenance, Session, Tuple, Zone,
+    };
+
+    /// A delete is shown once, although it is a flow, too.
+    #[test]
+    fn flows_are_shown_as_events_of_their_own() {
+        let part = |kind| {
+            let created = NatEvent::create(session(), Wall::from_secs(7), Provenance::Kernel);
+            Record::Event(NatEvent { kind, ..created })
+        };
+        let kinds = |filter| -> Vec<_> {
+            let mut scene = Scene::new(filter);
+            scene.push(&part(EventKind::Flow));
+            scene.push(&part(EventKind::Delete));
+            let lines = scene.read().into_iter();
+            let record = |line: String| serde_json::from_str::<Value>(&line).unwrap();
+            lines.map(|line| record(line)["event"].clone()).collect()
+        };
+        assert_eq!(kinds(""), ["flow", "delete"]);
+        assert_eq!(kinds("event=flow"), ["flow"]);
+        assert_eq!(kinds("event=delete"), ["delete"]);
+    }
 
     struct Scene {
         view: View,

@@ -1,5 +1,7 @@
 //! An interface as `ip` shows it, and whether it may become a monitor port.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -20,6 +22,8 @@ pub(super) struct Place {
     pub(super) gro_max_size: Option<u32>,
     /// Whether the loopback interface of the monitor's namespace is up.
     pub(super) is_loopback_up: bool,
+    /// Whether the kernel knows IPv6.
+    pub(super) has_ipv6: bool,
 }
 
 /// One interface of `ip -json address`.
@@ -118,6 +122,7 @@ pub(super) fn examine(monitor: &Monitor) -> Result<Place, Refusal> {
         is_loopback_up: inside
             .iter()
             .any(|link| link.is("LOOPBACK") && link.is("UP")),
+        has_ipv6: Path::new("/proc/sys/net/ipv6/conf").exists(),
     })
 }
 

@@ -89,17 +89,23 @@ fn pair_new_and_destroy(bencher: Bencher<'_, '_>, pending: u32) {
 /// A create and a delete.
 #[divan::bench(args = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix])]
 fn encode_events(bencher: Bencher<'_, '_>, version: &Version) {
-    encode(bencher, *version, true);
+    encode(bencher, *version, "\"events\"");
 }
 
 /// A create, which the triplet does not show, and a delete.
 #[divan::bench(args = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix])]
 fn encode_triplet(bencher: Bencher<'_, '_>, version: &Version) {
-    encode(bencher, *version, false);
+    encode(bencher, *version, "\"triplet\"");
 }
 
-fn encode(bencher: Bencher<'_, '_>, version: Version, events: bool) {
-    let mut encoder = pipeline::flow_encoder(version, events);
+/// The same of flows.
+#[divan::bench(args = [Version::NetflowV5, Version::NetflowV9, Version::Ipfix])]
+fn encode_flow(bencher: Bencher<'_, '_>, version: &Version) {
+    encode(bencher, *version, "\"flow\"");
+}
+
+fn encode(bencher: Bencher<'_, '_>, version: Version, records: &str) {
+    let mut encoder = pipeline::flow_encoder(version, records);
     let mut queue = Queue::new();
     let [create, delete] = pipeline::records();
     let mut encode =
@@ -110,7 +116,7 @@ fn encode(bencher: Bencher<'_, '_>, version: Version, events: bool) {
 /// The lines of a delete.
 #[divan::bench(args = [Format::Csv, Format::Text, Format::Json, Format::Rfc5424])]
 fn write_lines(bencher: Bencher<'_, '_>, format: &Format) {
-    let mut encoder = pipeline::line_encoder(*format);
+    let mut encoder = pipeline::line_encoder(*format, "\"events\"");
     let mut queue = Queue::new();
     let [_, delete] = pipeline::records();
     bencher.bench_local(|| {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use nattrail::config::{Collector, Config, Format, Syslog, Version};
+use nattrail::config::{Config, Format, Version};
 use nattrail::engine::{Engine, Filter, Policy};
 use nattrail::export::encoder::{Encoder, Load};
 use nattrail::export::queue::Queue;
@@ -25,9 +25,9 @@ pub const NOW: Now = Now::new(Wall::from_millis(STOP), Uptime::from_millis(100_0
 
 /// The form of the records.
 pub enum Outputs {
-    /// Events if true, otherwise triplets.
-    Collector(Version, bool),
-    Copy(Format),
+    /// With these kinds of records, as in the configuration, here and below.
+    Collector(Version, &'static str),
+    Copy(Format, &'static str),
     /// The lines of a viewer with this filter.
     View(&'static str, Reading),
 }
@@ -66,10 +66,12 @@ impl Pipeline {
             engine: engine(),
             log: RecordLog::new(Serial(1)),
             sink: match outputs {
-                Outputs::Collector(version, events) => {
-                    Sink::Output(flow_encoder(version, events), Queue::new())
+                Outputs::Collector(version, records) => {
+                    Sink::Output(flow_encoder(version, records), Queue::new())
                 }
-                Outputs::Copy(format) => Sink::Output(line_encoder(format), Queue::new()),
+                Outputs::Copy(format, records) => {
+                    Sink::Output(line_encoder(format, records), Queue::new())
+                }
                 Outputs::View(filter, reading) => {
                     let view = View::new(view::filter::Filter::parse(filter).unwrap());
                     Sink::View(Box::new(view), Line::default(), reading)
@@ -195,22 +197,25 @@ pub fn records() -> [Record; 2] {
     })
 }
 
-pub fn flow_encoder(version: Version, events: bool) -> Encoder {
-    let mut collector: Collector =
-        loaded("[[collector]]\naddress = \"127.0.0.1\"\n").collectors[0].clone();
-    collector.version = version;
-    (collector.events, collector.triplet) = (events, !events);
-    Encoder::of_collector(&collector, NOW)
+pub fn flow_encoder(version: Version, records: &str) -> Encoder {
+    let version = version.name();
+    let config = loaded(&format!(
+        "[[collector]]\naddress = \"127.0.0.1\"\nversion = \"{version}\"\nrecords = {records}\n"
+    ));
+    Encoder::of_collector(&config.collectors[0], NOW)
 }
 
-pub fn line_encoder(format: Format) -> Encoder {
-    let mut copy: Syslog = Config::default().syslog[0].clone();
-    copy.format = format;
+pub fn line_encoder(format: Format, records: &str) -> Encoder {
+    let format = format.name();
+    let config = loaded(&format!(
+        "[[syslog]]\ntarget = \"stdout\"\nformat = \"{format}\"\nrecords = {records}\n"
+    ));
+    let copy = &config.syslog[0];
     let host = Host {
         hostname: "gw".to_owned(),
         pid: 411,
     };
-    Encoder::of_copy(&copy, &host)
+    Encoder::of_copy(copy, &host)
 }
 
 fn loaded(text: &str) -> Config {

@@ -202,6 +202,8 @@ mod tests {
         let style = Style {
             target,
             format,
+            events: true,
+            flow: false,
             facility: Facility(176),
             severity: Severity::Informational,
             app_name: "nattrail",

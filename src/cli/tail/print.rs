@@ -180,12 +180,14 @@ fn details(record: &Record) -> String {
     };
     let duration = record.0.get("duration").and_then(Value::as_f64);
     let mark = Some(record.text("mark")).filter(|mark| !mark.is_empty());
+    let reason = Some(record.text("end_reason")).filter(|reason| !reason.is_empty());
     let inferred = record.0.get("inferred") == Some(&Value::Bool(true));
     let details = [
         pair("icmp", "icmp_type", "icmp_code"),
         duration.map(|seconds| format!("duration={seconds:.3}")),
         pair("orig", "orig_packets", "orig_octets"),
         pair("reply", "reply_packets", "reply_octets"),
+        reason.map(|reason| format!("end={reason}")),
         mark.map(|mark| format!("mark={mark}")),
         record.number("zone").map(|zone| format!("zone={zone}")),
         inferred.then(|| "inferred".to_owned()),
@@ -255,7 +257,7 @@ mod tests {
     use super::*;
 
     const CREATE: &str = r#"{"time":"2026-11-20T14:03:07.123Z","event":"create","nat":"snat","proto":"udp","pre_src":"10.1.2.3","pre_sport":40356,"pre_dst":"198.51.100.7","pre_dport":443,"post_src":"203.0.113.9","post_sport":50520,"post_dst":"198.51.100.7","post_dport":443,"id":7}"#;
-    const DELETE: &str = r#"{"time":"2026-11-20T14:03:09.434Z","event":"delete","nat":"snat","proto":"udp","pre_src":"10.1.2.3","pre_sport":40356,"pre_dst":"198.51.100.7","pre_dport":443,"post_src":"203.0.113.9","post_sport":50520,"post_dst":"198.51.100.7","post_dport":443,"start":"2026-11-20T14:03:07.123Z","end":"2026-11-20T14:03:09.434Z","duration":2.311,"orig_packets":5,"orig_octets":274,"reply_packets":3,"reply_octets":180,"mark":"0x10","zone":7,"id":7,"inferred":true}"#;
+    const DELETE: &str = r#"{"time":"2026-11-20T14:03:09.434Z","event":"delete","nat":"snat","proto":"udp","pre_src":"10.1.2.3","pre_sport":40356,"pre_dst":"198.51.100.7","pre_dport":443,"post_src":"203.0.113.9","post_sport":50520,"post_dst":"198.51.100.7","post_dport":443,"start":"2026-11-20T14:03:07.123Z","end":"2026-11-20T14:03:09.434Z","duration":2.311,"orig_packets":5,"orig_octets":274,"reply_packets":3,"reply_octets":180,"end_reason":"idle","mark":"0x10","zone":7,"id":7,"inferred":true}"#;
     const ICMP: &str = r#"{"time":"2026-11-20T14:03:07.123Z","event":"create","nat":"snat","proto":"icmp","pre_src":"10.1.2.3","pre_dst":"198.51.100.7","pre_id":11,"post_src":"203.0.113.9","post_dst":"198.51.100.7","post_id":12,"icmp_type":8,"icmp_code":0}"#;
     const IPV6: &str = r#"{"time":"2026-11-20T14:03:07.123Z","event":"create","nat":"none","proto":"tcp","pre_src":"2001:db8:1234:5678::1","pre_sport":40356,"pre_dst":"2001:db8::7","pre_dport":443,"post_src":"2001:db8:1234:5678::1","post_sport":40356,"post_dst":"2001:db8::7","post_dport":443}"#;
 
@@ -298,7 +300,8 @@ mod tests {
     #[test]
     fn a_delete_has_what_is_known_of_the_session_after_its_columns() {
         let line = shown(&mut plain(), DELETE);
-        let details = "snat duration=2.311 orig=5/274 reply=3/180 mark=0x10 zone=7 inferred\n";
+        let details =
+            "snat duration=2.311 orig=5/274 reply=3/180 end=idle mark=0x10 zone=7 inferred\n";
         assert!(line.ends_with(details), "{line}");
     }
 

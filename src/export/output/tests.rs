@@ -119,6 +119,8 @@ fn text() -> config::Syslog {
         name: None,
         target: Target::Stdout,
         format: Format::Text,
+        events: true,
+        flow: false,
         facility: Facility(22 << 3),
         severity: Severity::Informational,
         app_name: "nattrail".to_owned(),

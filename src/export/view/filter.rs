@@ -37,7 +37,7 @@ pub struct Filter {
     /// Only sessions in this conntrack zone
     #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = zone)]
     pub zone: Vec<u16>,
-    /// Only these events: create or delete
+    /// Only these events: create, delete or flow
     #[arg(long, value_name = "EVENT", value_delimiter = ',', value_parser = kinds())]
     pub event: Vec<EventKind>,
 }
@@ -183,13 +183,13 @@ fn protocol(text: &str) -> Result<Protocol, String> {
 }
 
 fn kind(text: &str) -> Result<EventKind, String> {
-    let mut kinds = [EventKind::Create, EventKind::Delete].into_iter();
+    let mut kinds = [EventKind::Create, EventKind::Delete, EventKind::Flow].into_iter();
     let named = kinds.find(|kind| kind_name(*kind) == text);
-    named.ok_or_else(|| "create or delete".to_owned())
+    named.ok_or_else(|| "create, delete or flow".to_owned())
 }
 
 fn kinds() -> impl TypedValueParser<Value = EventKind> {
-    PossibleValuesParser::new(["create", "delete"]).try_map(|text| kind(&text))
+    PossibleValuesParser::new(["create", "delete", "flow"]).try_map(|text| kind(&text))
 }
 
 fn zone(text: &str) -> Result<u16, String> {
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn a_filter_reads_back_what_it_writes() {
         let words = " src=10.0.0.0/8 src=:53 dst=[2001:db8::/32]:443 post=203.0.113.9/32 proto=tcp proto=253 \
-                     mark=0x10/0xf0 zone=7 event=delete";
+                     mark=0x10/0xf0 zone=7 event=delete event=flow";
         assert_eq!(Filter::parse(words).unwrap().to_string(), words);
         assert_eq!(Filter::default().to_string(), "");
     }
@@ -404,7 +404,7 @@ mod tests {
         );
         assert_eq!(
             error("event=gap"),
-            "expected create or delete, found \"event=gap\""
+            "expected create, delete or flow, found \"event=gap\""
         );
         assert_eq!(
             error(&"zone=1 ".repeat(17)),

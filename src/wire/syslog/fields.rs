@@ -53,6 +53,16 @@ fn visit_event(event: &NatEvent, field: &mut impl FnMut(&'static str, Value<'_>)
     field("nat", Value::Name(session.translation().name()));
     field("proto", Value::Protocol(session.protocol));
     visit_tuples(session, field);
+    visit_rest(event, field);
+    if event.provenance == Provenance::Inferred {
+        field("inferred", Value::Yes);
+    }
+}
+
+/// The fields behind the tuples, without the one of an inferred record.
+#[inline]
+pub(super) fn visit_rest(event: &NatEvent, field: &mut impl FnMut(&'static str, Value<'_>)) {
+    let session = &event.session;
     if event.kind != EventKind::Create {
         visit_end(event, field);
     }
@@ -64,9 +74,6 @@ fn visit_event(event: &NatEvent, field: &mut impl FnMut(&'static str, Value<'_>)
     }
     if let Some(id) = session.id {
         field("id", Value::Decimal(id.into()));
-    }
-    if event.provenance == Provenance::Inferred {
-        field("inferred", Value::Yes);
     }
 }
 
@@ -129,6 +136,9 @@ fn visit_end(event: &NatEvent, field: &mut impl FnMut(&'static str, Value<'_>)) 
         field("orig_octets", Value::Decimal(totals.original.octets));
         field("reply_packets", Value::Decimal(totals.reply.packets));
         field("reply_octets", Value::Decimal(totals.reply.octets));
+    }
+    if let Some(reason) = event.end_reason {
+        field("end_reason", Value::Name(reason.name()));
     }
 }
 

@@ -5,14 +5,15 @@
 //! | target | message |
 //! |---|---|
 //! | local socket | RFC 3164 header, line |
-//! | UDP | RFC 5424 header with MSGID SADD, SDEL, GAP or CHECKPOINT, no structured data, line |
-//! | UDP, format `rfc5424` | RFC 5424 header, structured data `nsess` |
+//! | UDP | RFC 5424 header with MSGID SADD, SDEL, FLOW, GAP or CHECKPOINT, no structured data, line |
+//! | UDP, format `rfc5424` | RFC 5424 header, structured data `nsess`, for a flow also `nflow` |
 //! | file, standard output | line, newline |
 //! | file, standard output, format `rfc5424` | the whole RFC 5424 message, newline |
 //! | journal | native entry: MESSAGE is the line, every field beside it |
 //!
-//! The line is that of the format: [`csv`](self) gives three or more for a delete, none for a create, a comment for a record
-//! beyond its layout; the others give one for every record. With `rfc5424` the line for a local socket or the journal is MSGID
+//! The line is that of the format: [`csv`](self) gives three or more for a delete, none for a create, one or more for each
+//! direction of a flow, a comment for a record beyond its layout; the others give one for every record. A delete is both an
+//! event and a flow ([`NatEvent::is_flow`]): a copy of both has both lines. With `rfc5424` the line for a local socket or the journal is MSGID
 //! and structured data, as neither parses RFC 5424. The header has the record's time. Nothing is allocated per record.
 
 mod csv;
@@ -29,15 +30,18 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use self::put::Calendar;
-use crate::session::{EventKind, Record};
+use crate::session::{EventKind, NatEvent, Record};
 use crate::time::Now;
-use crate::wire::netflow5;
 
 /// How the messages of a target are made.
 #[derive(Clone, Copy, Debug)]
 pub struct Style<'a> {
     pub target: &'a Target,
     pub format: Format,
+    /// Whether there are lines for NAT events, or in csv for triplets.
+    pub events: bool,
+    /// Whether there are lines for flows. In csv, these are not beside triplets.
+    pub flow: bool,
     pub facility: Facility,
     pub severity: Severity,
     /// APP-NAME, tag or SYSLOG_IDENTIFIER.
@@ -155,6 +159,8 @@ pub struct Message<'a> {
 pub struct Encoder {
     framing: Framing,
     format: Format,
+    events: bool,
+    flow: bool,
     exporter: Ipv4Addr,
     calendar: Calendar,
     buffer: Vec<u8>,
@@ -188,32 +194,24 @@ impl Encoder {
         Self {
             framing: Framing::new(style, host),
             format: style.format,
+            events: style.events,
+            flow: style.flow,
             exporter: style.exporter_address,
             ..Self::json_lines()
         }
     }
 
-    /// Lines of the format `json`, as a file gets them.
+    /// Lines of the format `json` for NAT events, as a file gets them.
     pub fn json_lines() -> Self {
         Self {
             framing: Framing::Line,
             format: Format::Json,
+            events: true,
+            flow: false,
             // Only csv uses it.
             exporter: Ipv4Addr::UNSPECIFIED,
             calendar: Calendar::new(),
             buffer: Vec::with_capacity(1024),
-        }
-    }
-
-    /// Whether the format has anything for the record: csv has nothing for a create.
-    pub fn writes(&self, record: &Record) -> bool {
-        match record {
-            Record::Event(event) => match event.kind {
-                EventKind::Create => self.format != Format::Csv,
-                EventKind::Delete => true,
-                EventKind::Flow => false,
-            },
-            Record::Gap(_) | Record::Checkpoint(_) => true,
         }
     }
 
@@ -225,21 +223,53 @@ impl Encoder {
         now: Now,
         emit: &mut impl FnMut(Message<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        if !self.writes(record) {
-            return ControlFlow::Continue(());
+        let Record::Event(event) = record else {
+            return self.encode_as_it_is(record, now, emit);
+        };
+        let is_event = match event.kind {
+            EventKind::Create => self.format != Format::Csv,
+            EventKind::Delete => true,
+            EventKind::Flow => false,
+        };
+        let is_flow = self.flow && event.is_flow();
+        // A connection that is not translated has no NAT events where it has a flow.
+        let is_flow_enough = self.flow && event.session.translation().is_none();
+        if self.events && is_event && !is_flow_enough {
+            self.encode_as_it_is(record, now, &mut |message| {
+                let is_last = message.is_last && !is_flow;
+                emit(Message { is_last, ..message })
+            })?;
         }
+        if is_flow {
+            let flow = NatEvent {
+                kind: EventKind::Flow,
+                ..*event
+            };
+            self.encode_as_it_is(&Record::Event(flow), now, emit)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The same for a record of any kind, whatever the target wants, and only as what it is.
+    pub fn encode_as_it_is(
+        &mut self,
+        record: &Record,
+        now: Now,
+        emit: &mut impl FnMut(Message<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
         let Self {
             framing,
             format,
             exporter,
             calendar,
             buffer,
+            ..
         } = self;
         buffer.clear();
         framing.begin(buffer, record, *format, calendar);
         if *format == Format::Csv
             && let Record::Event(event) = record
-            && let Ok(flows) = netflow5::triplet(event, true)
+            && let Ok(flows) = csv::flows(event)
         {
             csv::head(buffer, now, *exporter);
             let start = buffer.len();

@@ -10,11 +10,15 @@
 //! | IDADDR IDPORT | pre-NAT destination: what the inside believes it speaks to |
 //! | PROTO | protocol number |
 //!
+//! A flow has the MSGID FLOW, `nsess` as above and a second element, `nflow`, with the fields that the format `text` has behind the
+//! tuples, by the same names.
+//!
 //! Section 7 of the RFC reserves names without an enterprise number for IANA; the draft and VPP use the bare `nsess`, and a
-//! receiver looks for that. For ICMP a source port is the query identifier and a destination port is type * 256 + code.
+//! receiver looks for that; `nflow` goes with it. For ICMP a source port is the query identifier and a destination port is type * 256 + code.
 //! The TIMESTAMP is the time of the event. An inferred record has `inferred=yes` for its MSG; a gap has the MSGID GAP, a
 //! checkpoint CHECKPOINT, and both have no structured data and the line of the format `text` for their MSG.
 
+use super::fields;
 use super::put::{self, Calendar};
 use super::text;
 use crate::session::{EventKind, NatEvent, Provenance, Record};
@@ -35,7 +39,7 @@ pub(super) const fn message_id(record: &Record) -> &'static [u8] {
 pub(super) fn body(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) {
     out.extend_from_slice(message_id(record));
     match record {
-        Record::Event(event) => structured_data(out, event),
+        Record::Event(event) => structured_data(out, event, calendar),
         Record::Gap(_) | Record::Checkpoint(_) => {
             out.extend_from_slice(b" - ");
             text::line(out, record, calendar);
@@ -43,7 +47,7 @@ pub(super) fn body(out: &mut Vec<u8>, record: &Record, calendar: &mut Calendar) 
     }
 }
 
-fn structured_data(out: &mut Vec<u8>, event: &NatEvent) {
+fn structured_data(out: &mut Vec<u8>, event: &NatEvent, calendar: &mut Calendar) {
     let (pre, post) = (event.session.pre_nat(), event.session.post_nat());
     out.extend_from_slice(b" [nsess");
     for (address, port, number, value) in [
@@ -61,6 +65,17 @@ fn structured_data(out: &mut Vec<u8>, event: &NatEvent) {
     out.extend_from_slice(b" PROTO=\"");
     put::decimal(out, event.session.protocol.0.into());
     out.extend_from_slice(b"\"]");
+    if event.kind == EventKind::Flow {
+        out.extend_from_slice(b"[nflow");
+        fields::visit_rest(event, &mut |key, value| {
+            out.push(b' ');
+            out.extend_from_slice(key.as_bytes());
+            out.extend_from_slice(b"=\"");
+            text::value(out, value, calendar);
+            out.push(b'"');
+        });
+        out.push(b']');
+    }
     if event.provenance == Provenance::Inferred {
         out.extend_from_slice(b" inferred=yes");
     }

@@ -1,6 +1,7 @@
 //! The exact bytes of every format.
 #![allow(clippy::unwrap_used)]
 
+mod flows;
 mod property;
 
 use std::path::PathBuf;
@@ -81,6 +82,14 @@ fn gre() -> Session {
     )
 }
 
+fn untranslated() -> Session {
+    session(
+        Protocol::UDP,
+        tuple("10.0.0.7", 40000, "198.51.100.5", 53),
+        tuple("198.51.100.5", 53, "10.0.0.7", 40000),
+    )
+}
+
 fn nat66() -> Session {
     session(
         Protocol::TCP,
@@ -90,23 +99,12 @@ fn nat66() -> Session {
 }
 
 fn create(session: Session) -> Record {
-    Record::Event(NatEvent {
-        kind: EventKind::Create,
-        session,
-        time: START,
-        start: Some(START),
-        totals: None,
-        provenance: Provenance::Kernel,
-        end_reason: None,
-        in_parts: false,
-        first_mark: None,
-    })
+    Record::Event(NatEvent::create(session, START, Provenance::Kernel))
 }
 
 fn delete(session: Session) -> NatEvent {
     NatEvent {
         kind: EventKind::Delete,
-        session,
         time: END,
         start: Some(START),
         totals: Some(Totals {
@@ -119,10 +117,7 @@ fn delete(session: Session) -> NatEvent {
                 octets: 64000,
             },
         }),
-        provenance: Provenance::Kernel,
-        end_reason: None,
-        in_parts: false,
-        first_mark: None,
+        ..NatEvent::create(session, START, Provenance::Kernel)
     }
 }
 
@@ -165,6 +160,8 @@ fn encoder_of(host_name: &str, target: Target, format: Format) -> Encoder {
     let style = Style {
         target: &target,
         format,
+        events: true,
+        flow: false,
         facility: Facility(22 << 3),
         severity: Severity::Informational,
         app_name: "nattrail",

@@ -134,6 +134,15 @@ fn contradictions_between_the_keys_of_a_syslog_target_are_refused() {
             "target = \"stdout\"\nexporter-address = \"192.0.2.1\"",
             "exporter-address: expected nothing unless the format is \"csv\", which alone has exaddr, found \"192.0.2.1\"",
         ),
+        (
+            "target = \"local\"\nrecords = [\"flow\", \"events\"]",
+            "records: expected one of them with the format \"csv\", whose lines would count the traffic twice, found [\"flow\", \
+             \"events\"]",
+        ),
+        (
+            "target = \"stdout\"\nrecords = [\"triplet\"]",
+            "records: expected \"events\", \"flow\" or both, each once, found \"triplet\"",
+        ),
     ];
     for (lines, expected) in cases {
         let found = message(&format!("[[syslog]]\n{lines}"));

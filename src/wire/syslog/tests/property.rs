@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
+use crate::session::EndReason;
 
 fn any_tuple(v6: bool) -> impl Strategy<Value = Tuple> {
     (any::<u128>(), any::<u128>(), any::<u16>(), any::<u16>()).prop_map(
@@ -55,8 +56,9 @@ fn any_record() -> impl Strategy<Value = Record> {
         any::<Option<u64>>(),
         any::<Option<[u64; 4]>>(),
         any::<bool>(),
+        prop::sample::select(vec![None, Some(EndReason::Idle), Some(EndReason::Active)]),
     )
-        .prop_map(|(session, ends, time, start, counters, inferred)| {
+        .prop_map(|(session, ends, time, start, counters, inferred, reason)| {
             Record::Event(NatEvent {
                 kind: if ends {
                     EventKind::Delete
@@ -81,7 +83,7 @@ fn any_record() -> impl Strategy<Value = Record> {
                 } else {
                     Provenance::Kernel
                 },
-                end_reason: None,
+                end_reason: reason,
                 in_parts: false,
                 first_mark: None,
             })

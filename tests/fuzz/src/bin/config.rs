@@ -240,6 +240,8 @@ fn print_syslog(syslog: &Syslog, out: &mut Printer) {
         name,
         target,
         format,
+        events,
+        flow,
         facility: Facility(facility),
         severity,
         app_name,
@@ -248,6 +250,13 @@ fn print_syslog(syslog: &Syslog, out: &mut Printer) {
     out.0 += "[[syslog]]\n";
     out.set("name", name.as_ref());
     out.set("target", Some(target.kind()));
+    let kinds = [(events, "events"), (flow, "flow")].into_iter();
+    out.list(
+        "records",
+        kinds
+            .filter(|(is_copied, _)| **is_copied)
+            .map(|(_, kind)| kind),
+    );
     match target {
         Target::Local { path } | Target::File { path } | Target::Journal { path } => {
             out.set("path", Some(text(path)))
