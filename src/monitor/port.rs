@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::Refusal;
 use super::act::Act;
 use crate::config::{Method, Monitor, Namespace};
-use crate::kernel::namespace::is_own;
+use crate::kernel::namespace::is_same;
 
 /// Where the interface is, and its present state.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ pub(super) fn examine(monitor: &Monitor) -> Result<Place, Refusal> {
 
 /// The gateway's own firewall and NAT would act on the frames.
 fn refuse_own(method: Method, namespace: &Namespace) -> Result<(), Refusal> {
-    match method == Method::Nft && is_own(namespace).unwrap_or(false) {
+    match method == Method::Nft && is_same(Some(namespace), None) {
         true => Err(
             "expected a namespace of its own with method \"nft\", found the one in which this command runs: make another \
              (\"ip netns add\"), or use method \"tc\""

@@ -222,12 +222,14 @@ fn frames_that_the_port_drops_are_a_gap_with_their_number() {
         return;
     };
     let namespace = scene.monitor.name();
-    let config = format!(
-        "[capture]\nnamespace = \"{namespace}\"\nlog = \"all\"\n
-         [[monitor]]\ninterface = \"eth1\"\nnamespace = \"{namespace}\"\nmethod = \"nft\"\n"
+    let monitor = format!(
+        "[[monitor]]\ninterface = \"eth1\"\nnamespace = \"{namespace}\"\nmethod = \"nft\"\n"
     );
+    let config = format!("[capture]\nnamespace = \"{namespace}\"\nlog = \"all\"\n{monitor}");
     scene.succeed(&["monitor", "up"], &config);
     let (flows, _home) = scene.daemon("flows", &config);
+    // This one does not see the port's connections, so it has no gap.
+    let (own, _other) = scene.daemon("own", &format!("{GATEWAY}{monitor}"));
     let mut script = Script::default();
     script.udp((ALICE, 40_003), (BOB, 53), 1000);
     scene.send(&script);
@@ -266,6 +268,13 @@ fn frames_that_the_port_drops_are_a_gap_with_their_number() {
         .iter()
         .filter(|line| line.contains("expected the interface to exist"));
     assert_eq!(warnings.count(), 1, "one line for each change of state");
+    let own = own.terminate();
+    assert_eq!(own.stdout, [""; 0]);
+    assert!(
+        !own.stderr.iter().any(|line| line.contains("eth1")),
+        "{:#?}",
+        own.stderr
+    );
 }
 
 #[test]

@@ -12,7 +12,7 @@ use super::{Exit, Finding, Flaw, Judgement, error, warning};
 use crate::config::{Capture, LogScope, Method, Monitor, Namespace};
 use crate::kernel::clock;
 use crate::kernel::dump::{Dump, Pace};
-use crate::kernel::namespace::{identity, is_own, within};
+use crate::kernel::namespace::{is_same, within};
 use crate::kernel::netdev::{Interfaces, Received};
 use crate::monitor;
 use crate::wire::ctnetlink::{Entry, Listing};
@@ -53,7 +53,7 @@ impl Report {
 /// The way of a frame.
 fn follow(monitor: &Monitor, capture: &Capture, report: &mut Report) -> Option<()> {
     let namespace = monitor.namespace.as_ref();
-    let namespace = namespace.filter(|namespace| !is_own(namespace).unwrap_or(false));
+    let namespace = namespace.filter(|namespace| !is_same(Some(namespace), None));
     report.add("interface", interface(monitor, namespace))?;
     let passed = passed(monitor, namespace);
     report.add("frames", frames(monitor, namespace))?;
@@ -273,11 +273,7 @@ fn settings(namespace: Option<&Namespace>) -> Judgement {
 
 /// Whether a daemon with this configuration reports the connections.
 fn records(monitor: &Monitor, capture: &Capture) -> Judgement {
-    let place = |namespace: Option<&Namespace>| {
-        let here = Namespace("/proc/self/ns/net".into());
-        identity(namespace.unwrap_or(&here)).ok()
-    };
-    if place(monitor.namespace.as_ref()) != place(capture.namespace.as_ref()) {
+    if !is_same(monitor.namespace.as_ref(), capture.namespace.as_ref()) {
         return warning(
             "expected capture.namespace to be that of the monitor, found another: this daemon does not see its connections",
             "set capture.namespace, or run a daemon of its own there (nattrail@NAME)",
