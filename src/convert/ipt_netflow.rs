@@ -9,8 +9,8 @@ mod lines;
 
 use self::destination::Destination;
 use super::draft::Draft;
-use super::{Conversion, Note, Settings};
-use crate::config::quoted;
+use super::{Conversion, Note, Setting, Settings};
+use crate::config::{AggregationRule, quoted};
 
 /// The module's default destination.
 const DEFAULT_DESTINATION: &str = "127.0.0.1:2055";
@@ -24,25 +24,155 @@ pub fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
         let message = "expected \"options ipt_NETFLOW …\" or \"net.netflow.… = …\", found neither";
         return Err(Note::new(0, "", message));
     }
-    explain_purpose(&settings, &mut draft.notes);
+    let streams = streams(&settings, &mut draft.notes);
     draft.section("[capture]");
-    draft.remark("Translations only, as with natevents=1.");
+    draft.remark("Translations only; a collector of flows gets the other connections as well.");
     draft.set("log", "nat");
-    let common = common_keys(&settings, &mut draft.notes);
+    if streams.iter().any(|stream| stream.flows) {
+        let timeout = active_timeout(&settings, &mut draft.notes);
+        draft.set("active-timeout", timeout);
+    }
+    let (version, common) = common_keys(&settings, &mut draft.notes);
+    let first = observation_domain(version, &settings, &mut draft.notes);
     for destination in destinations(&settings, &mut draft.notes)? {
-        draft.section("[[collector]]");
-        draft.set("address", destination.address.to_string());
-        if let Some(source) = destination.source {
-            draft.set("source-address", source.to_string());
+        for (stream, add) in streams.iter().zip(0..) {
+            draft.section("[[collector]]");
+            draft.set("address", destination.address.to_string());
+            if let Some(source) = destination.source {
+                draft.set("source-address", source.to_string());
+            }
+            draft.set("version", version);
+            stream.put(&mut draft);
+            draft.set("observation-domain", first.wrapping_add(add));
+            draft.body += &common.body;
         }
-        draft.body += &common.body;
     }
     settings.explain_rest(without_equivalent, &mut draft.notes);
     Ok(draft.conclude(origin))
 }
 
-/// The keys that all collectors share.
-fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
+/// The records that one collector gets.
+#[derive(Debug)]
+struct Stream {
+    events: bool,
+    flows: bool,
+    aggregation: Option<String>,
+}
+
+impl Stream {
+    fn put(&self, draft: &mut Draft) {
+        let kinds = [(self.events, "events"), (self.flows, "flow")];
+        let kinds = kinds.into_iter().filter(|(is_sent, _)| *is_sent);
+        draft.set("records", kinds.map(|(_, kind)| kind).collect::<Vec<_>>());
+        if self.flows {
+            draft.set("log", "all");
+        }
+        if let Some(rules) = &self.aggregation {
+            draft.set("aggregation", rules.as_str());
+        }
+    }
+}
+
+/// NAT events, accounted traffic, or both: in one stream as long as nothing is aggregated, which events must not be.
+fn streams(settings: &Settings, notes: &mut Vec<Note>) -> Vec<Stream> {
+    let is_on = |setting: &Setting| !matches!(integer(&setting.value), None | Some(0));
+    let events = settings.last("natevents", notes);
+    let (line, events) = events.map_or((0, false), |setting| (setting.line, is_on(setting)));
+    let targets = settings.last("targets", notes);
+    let hooks = settings.last("hooks", notes);
+    let has_hooks = hooks.is_some_and(|hooks| !["", "0", "none"].contains(&hooks.value.trim()));
+    let flows = targets.is_none_or(is_on) || has_hooks;
+    let has_events = events || !flows;
+    if !events {
+        let message = match has_events {
+            true => "neither NAT events nor accounting were on: nattrail sends NAT events",
+            false => {
+                "NAT events were off (natevents=0 is the default), and stay so: with \"events\" in the collector's records \
+                 nattrail sends them"
+            }
+        };
+        notes.push(Note::new(line, "natevents", message));
+    }
+    if flows {
+        let message = "rules with -j NETFLOW or hooks chose the packets that were accounted: nattrail accounts every tracked \
+                       connection, and the collector's source, destination, protocols and mark choose among them";
+        notes.push(Note::new(0, "", message));
+    }
+    let aggregation = aggregation(settings, notes);
+    if let Some((setting, _)) = aggregation.as_ref().filter(|_| !flows) {
+        notes.push(setting.note("not used: NAT events are never aggregated"));
+    }
+    let aggregation = aggregation.filter(|_| flows);
+    match aggregation {
+        Some((setting, rules)) if has_events => {
+            let message = "NAT events are never aggregated: the flows are a stream of their own, with the next engine id";
+            notes.push(setting.note(message));
+            let stream = |events, aggregation| Stream {
+                events,
+                flows: !events,
+                aggregation,
+            };
+            vec![stream(true, None), stream(false, Some(rules))]
+        }
+        aggregation => vec![Stream {
+            events: has_events,
+            flows,
+            aggregation: aggregation.map(|(_, rules)| rules),
+        }],
+    }
+}
+
+/// The rules that are usable, if there are any.
+fn aggregation<'a>(settings: &'a Settings, notes: &mut Vec<Note>) -> Option<(&'a Setting, String)> {
+    let setting = settings.last("aggregation", notes)?;
+    let mut usable = Vec::new();
+    for rule in setting.value.split(',').map(str::trim) {
+        match rule.parse::<AggregationRule>() {
+            Ok(_) => usable.push(rule),
+            Err(_) if rule.is_empty() => {}
+            Err(expected) => {
+                let found = quoted(rule);
+                let message = format!("expected {expected}, found \"{found}\": left out");
+                notes.push(setting.note(message));
+            }
+        }
+    }
+    (!usable.is_empty()).then(|| (setting, usable.join(",")))
+}
+
+/// The module's default is half an hour.
+fn active_timeout(settings: &Settings, notes: &mut Vec<Note>) -> String {
+    let Some(setting) = settings.last("active_timeout", notes) else {
+        return "30m".to_owned();
+    };
+    let seconds = integer(&setting.value).filter(|seconds| *seconds > 0);
+    let Some(seconds) = seconds else {
+        notes.push(setting.unexpected("a number of seconds", "30m is used"));
+        return "30m".to_owned();
+    };
+    format!("{seconds}s")
+}
+
+/// The kernel has an int, whose bits go into the header.
+fn observation_domain(version: &str, settings: &Settings, notes: &mut Vec<Note>) -> u32 {
+    let Some(setting) = settings.last("engine_id", notes) else {
+        return 0;
+    };
+    let Some(number) = integer(&setting.value) else {
+        notes.push(setting.unexpected("a number", "the default is used"));
+        return 0;
+    };
+    let id = number as u32;
+    if version == "v5" && id > 255 {
+        let message = format!("NetFlow v5 has 8 bits for it: {} is used", id & 255);
+        notes.push(setting.note(message));
+        return id & 255;
+    }
+    id
+}
+
+/// The version, and the keys that all collectors share.
+fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> (&'static str, Draft) {
     let mut keys = Draft::default();
     let mut version = "v5";
     if let Some(protocol) = settings.last("protocol", notes) {
@@ -53,8 +183,6 @@ fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
             _ => notes.push(protocol.unexpected("5, 9 or 10", "5 is used")),
         }
     }
-    keys.set("version", version);
-    keys.set("records", vec!["events"]);
     let mut number = |name, valid: fn(i64) -> bool| {
         let setting = settings.last(name, notes)?;
         let number = integer(&setting.value).filter(|number| valid(*number));
@@ -63,7 +191,6 @@ fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
         }
         Some((setting, number?))
     };
-    let domain = number("engine_id", |_| true);
     let buffer = number("sndbuf", |size| size >= 0).filter(|(_, size)| *size != 0);
     let packets = number("refresh_rate", |packets| packets > 0);
     let minutes = number("timeout_rate", |minutes| minutes > 0);
@@ -75,19 +202,11 @@ fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
         }
         keys.set("send-buffer", clamped);
     }
-    // The kernel has an int, whose bits go into the header.
-    let mut id = domain.map_or(0, |(_, id)| id as u32);
-    if let Some((setting, _)) = domain.filter(|_| version == "v5" && id > 255) {
-        id &= 255;
-        let message = format!("NetFlow v5 has 8 bits for it: {id} is used");
-        notes.push(setting.note(message));
-    }
-    keys.set("observation-domain", id);
     if version == "v5" {
         for (setting, _) in packets.iter().chain(&minutes) {
             notes.push(setting.note("not used: NetFlow v5 has no templates"));
         }
-        return keys;
+        return (version, keys);
     }
     keys.remark("ipt_NETFLOW's natEvent values, 1 and 2. RFC 8158 has 4 and 5: \"rfc8158\".");
     keys.set("nat-event", "legacy");
@@ -97,24 +216,7 @@ fn common_keys(settings: &Settings, notes: &mut Vec<Note>) -> Draft {
     if let Some((_, minutes)) = minutes {
         keys.set("template-refresh", format!("{minutes}m"));
     }
-    keys
-}
-
-/// The module's purpose.
-fn explain_purpose(settings: &Settings, notes: &mut Vec<Note>) {
-    let events = settings.last("natevents", notes);
-    if events.is_none_or(|option| matches!(integer(&option.value), None | Some(0))) {
-        let message = "NAT events were off (natevents=0 is the default): nattrail logs them, and nothing else";
-        let line = events.map_or(0, |option| option.line);
-        notes.push(Note::new(line, "natevents", message));
-    }
-    let mut targets = settings.0.iter().rev();
-    let targets = targets.find(|option| option.name == "targets");
-    if targets.is_none_or(|option| integer(&option.value) != Some(0)) {
-        let message = "nattrail does no traffic accounting (rules with -j NETFLOW, hooks): keep the module for that, with \
-                       natevents=0, or use another exporter such as softflowd or pmacct";
-        notes.push(Note::new(0, "", message));
-    }
+    (version, keys)
 }
 
 fn destinations(settings: &Settings, notes: &mut Vec<Note>) -> Result<Vec<Destination>, Note> {
@@ -140,7 +242,7 @@ fn destinations(settings: &Settings, notes: &mut Vec<Note>) -> Result<Vec<Destin
                     continue;
                 }
                 format!(
-                    "\"{shown}\": nattrail has no equivalent of \"{rest}\": instead of %interface set the collector's source-address to an \
+                    "\"{shown}\": nattrail has no equivalent of \"{rest}\": instead of %interface set the collector's source to an \
                      address of it, or route"
                 )
             }
@@ -180,13 +282,11 @@ fn integer(text: &str) -> Option<i64> {
 /// The reason why an option is not in the result, and an alternative.
 fn without_equivalent(name: &str) -> &'static str {
     match name {
-        "active_timeout" | "inactive_timeout" => {
-            "no equivalent: an event leaves at once (collector.export-delay), the kernel decides when a connection ends"
+        "active_timeout" => "not needed: it was for traffic accounting, which was off",
+        "inactive_timeout" => {
+            "no equivalent: a flow ends with its connection, for which the kernel has timeouts (net.netfilter.nf_conntrack_*)"
         }
-        "aggregation" => {
-            "no equivalent: a record identifies one connection; aggregate in the collector"
-        }
-        "sampler" => "no equivalent: the module did not sample NAT events, and nattrail never does",
+        "sampler" => "no equivalent: nattrail never samples, it accounts every connection",
         "hashsize" => {
             "no equivalent: nattrail's table grows by itself; the kernel's is net.netfilter.nf_conntrack_buckets"
         }
@@ -195,15 +295,16 @@ fn without_equivalent(name: &str) -> &'static str {
         }
         "nfevents_limit" => "no equivalent: nattrail reads every event, and states losses as a gap",
         "snmp_rules" => "no equivalent: NAT events carry no interfaces",
-        "promisc" => "no equivalent: mirrored traffic is not translated here",
+        "promisc" => {
+            "no equivalent: nattrail-monitor(7) explains how mirrored frames are accounted"
+        }
         "scan_min" => "no equivalent: see collector.export-delay",
         "exportcpu" => {
             "no equivalent: bind the service to a processor with CPUAffinity= in its unit"
         }
         "debug" => "no equivalent: nattrail's log reports changes, \"nattrail status\" the state",
-        "targets" => "not needed: nattrail has no iptables target, and loads no module of its own",
-        "hooks" | "hooks_mark" | "hooks_mark_mask" => {
-            "no equivalent: they were for traffic accounting; capture.mark selects connections by their ct mark"
+        "hooks_mark" | "hooks_mark_mask" => {
+            "no equivalent: the collector's mark selects connections by their ct mark"
         }
         "flush" => {
             "no equivalent: it was a command, not a setting; collector.export-delay says how long records wait"

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::super::testing::{load, loaded};
 use super::*;
-use crate::config::{Config, LogScope, NatEventValues, Version};
+use crate::config::{Collector, Config, LogScope, NatEventValues, Version};
 
 fn converted(text: &str) -> (Config, Vec<String>) {
     loaded(&convert(text, "ipt_NETFLOW.conf").unwrap())
@@ -20,12 +22,7 @@ fn said(notes: &[String], prefix: &str) -> bool {
 fn the_usual_line_becomes_a_collector() {
     let text = "options ipt_NETFLOW destination=192.0.2.10:2055 protocol=9 natevents=1 targets=0\n";
     let (config, notes) = converted(text);
-    assert_eq!(
-        notes,
-        [
-            "line 1: targets: not needed: nattrail has no iptables target, and loads no module of its own"
-        ]
-    );
+    assert_eq!(notes, [""; 0]);
     assert_eq!(config.capture.log, LogScope::Nat);
     let [collector] = config.collectors.as_slice() else {
         panic!("{:?}", config.collectors);
@@ -170,13 +167,10 @@ fn version_5_has_no_templates_and_8_bits_of_a_domain() {
 #[test]
 fn every_option_of_the_module_without_equivalent_is_named_with_its_line() {
     let options = [
-        "active_timeout",
-        "aggregation",
         "debug",
         "exportcpu",
         "flush",
         "hashsize",
-        "hooks",
         "hooks_mark",
         "hooks_mark_mask",
         "inactive_timeout",
@@ -186,7 +180,6 @@ fn every_option_of_the_module_without_equivalent_is_named_with_its_line() {
         "sampler",
         "scan-min",
         "snmp-rules",
-        "targets",
     ];
     for (index, option) in options.iter().enumerate() {
         let above = "# \n".repeat(index);
@@ -214,7 +207,7 @@ options ipt_NETFLOW destintion=1 protocol=7 sndbuf=100 engine_id=x refresh-rate=
     let expected = [
         "natevents: NAT events were off",
         "destination: not given",
-        "nattrail does no traffic accounting",
+        "rules with -j NETFLOW or hooks chose the packets",
         "line 1: alias: not an option",
         "line 2: softdep: not an option",
         "line 3: destintion: unknown",
@@ -225,6 +218,74 @@ options ipt_NETFLOW destintion=1 protocol=7 sndbuf=100 engine_id=x refresh-rate=
     ];
     for prefix in expected {
         assert!(said(&notes, prefix), "{prefix}\n{notes:#?}");
+    }
+}
+
+/// Each collector's records, and whether it gets all connections.
+fn streams(options: &str) -> Vec<(Vec<&'static str>, LogScope, u32, usize)> {
+    let text = format!("options ipt_NETFLOW destination=192.0.2.1 engine_id=7 {options}\n");
+    let collectors = converted(&text).0.collectors;
+    let stream = |to: &Collector| {
+        let kinds = [(to.events, "events"), (to.flow, "flow")];
+        let kinds = kinds.into_iter().filter(|(sent, _)| *sent);
+        (
+            kinds.map(|(_, kind)| kind).collect(),
+            to.selection.log,
+            to.observation_domain,
+            to.aggregation.len(),
+        )
+    };
+    collectors.iter().map(stream).collect()
+}
+
+#[test]
+fn accounting_becomes_flows_with_nat_events_beside_them() {
+    use LogScope::{All, Nat};
+    for (options, expected) in [
+        ("natevents=1 targets=0", vec![(vec!["events"], Nat, 7, 0)]),
+        ("", vec![(vec!["flow"], All, 7, 0)]),
+        ("targets=0", vec![(vec!["events"], Nat, 7, 0)]),
+        ("targets=0 hooks=forward", vec![(vec!["flow"], All, 7, 0)]),
+        ("natevents=1", vec![(vec!["events", "flow"], All, 7, 0)]),
+        (
+            "aggregation=10.0.0.0/8=16,80-89=80",
+            vec![(vec!["flow"], All, 7, 2)],
+        ),
+        (
+            "natevents=1 aggregation=10.0.0.0/8=16",
+            vec![(vec!["events"], Nat, 7, 0), (vec!["flow"], All, 8, 1)],
+        ),
+        (
+            "natevents=1 targets=0 aggregation=10.0.0.0/8=16",
+            vec![(vec!["events"], Nat, 7, 0)],
+        ),
+    ] {
+        assert_eq!(streams(options), expected, "{options}");
+    }
+}
+
+#[test]
+fn the_timeout_of_active_flows_is_the_modules_or_its_default() {
+    let timeout = |options: &str| {
+        let text = format!("options ipt_NETFLOW destination=192.0.2.1 {options}\n");
+        converted(&text).0.capture.active_timeout
+    };
+    let seconds = |count| Some(Duration::from_secs(count));
+    assert_eq!(timeout(""), seconds(1800));
+    assert_eq!(timeout("active_timeout=300"), seconds(300));
+    assert_eq!(timeout("active_timeout=x"), seconds(1800));
+    assert_eq!(timeout("active_timeout=300 targets=0"), None);
+}
+
+#[test]
+fn an_unusable_rule_of_aggregation_is_left_out_and_said() {
+    let rules = "10.0.0.0/8=99,80=8080,x";
+    let text = format!("options ipt_NETFLOW destination=192.0.2.1 aggregation={rules}\n");
+    let (config, notes) = converted(&text);
+    assert_eq!(config.collectors[0].aggregation.len(), 1);
+    for rule in ["10.0.0.0/8=99", "x"] {
+        let found = format!("found \"{rule}\": left out");
+        assert!(notes.iter().any(|note| note.contains(&found)), "{notes:#?}");
     }
 }
 
@@ -286,6 +347,9 @@ fn option() -> impl Strategy<Value = String> {
         "sndbuf",
         "refresh_rate",
         "timeout-rate",
+        "active_timeout",
+        "aggregation",
+        "targets",
         "sampler",
         "x",
     ]);
@@ -293,6 +357,7 @@ fn option() -> impl Strategy<Value = String> {
         any::<i64>().prop_map(|number| number.to_string()),
         prop::sample::select(vec!["5", "9", "10", "0", "1"]).prop_map(str::to_owned),
         "[0-9a-f.:,@%\\[\\]p#]{0,40}",
+        "[0-9.:/=,-]{0,40}",
         "192\\.0\\.2\\.[1-9](:[0-9]{1,5})?(@192\\.0\\.2\\.9)?(%eth[01])?",
         "\\PC{0,20}",
     ];
