@@ -220,7 +220,8 @@ fn mode_warning(file: &Path) -> Option<Problem> {
 
 /// Interim flow records are made for nobody.
 fn flow_warning(config: &Config, origin: &str) -> Option<Problem> {
-    let is_taken = config.collectors.iter().any(|collector| collector.flow);
+    let is_taken = config.collectors.iter().any(|collector| collector.flow)
+        || config.syslog.iter().any(|copy| copy.flow);
     (config.capture.active_timeout.is_some() && !is_taken).then(|| {
         let message = "expected a collector or a copy with records \"flow\", found none: nobody gets the flow records";
         Problem::new(origin, "capture.active-timeout", message)
