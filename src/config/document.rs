@@ -1,7 +1,7 @@
 //! The untyped configuration: one file's sections, with the environment on top.
 //!
-//! `collector` and `syslog` are lists of tables (`[[collector]]`) or tables by name (`[collector.NAME]`) in every format.
-//! Named ones are read in the order of their names, as INI and YAML have no other reliable order. Numbers in variable
+//! `collector`, `syslog` and `monitor` are lists of tables (`[[collector]]`) or tables by name (`[collector.NAME]`) in every
+//! format. Named ones are read in the order of their names, as INI and YAML have no other reliable order. Numbers in variable
 //! names count in that order; one beyond the end adds an entry.
 
 use std::collections::{BTreeMap, HashMap};

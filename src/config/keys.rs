@@ -336,7 +336,7 @@ section! {
         live "resync" resync: Option<Duration> = one(values::interval),
             Value("\"10m\""), "a duration from 1s, or 0s";
         /// When a connection has lasted for about this time (s, m, h, d), and each time again, a flow record reports its
-        /// traffic since the last one: see FLOWS in nattrail-records(7). Only outputs with records "flow" get them. "30m"
+        /// traffic since the last one: see FLOWS IN PARTS in nattrail-records(7). Only outputs with records "flow" get them. "30m"
         /// is usual. nattrail reads the kernel's table four times in this time. If empty, the traffic of a connection is
         /// reported at its end.
         live "active-timeout" active_timeout: Option<Duration> = optional(values::at_least_a_second),

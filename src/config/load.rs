@@ -69,10 +69,11 @@ impl Config {
             None => (EMBEDDED.to_owned(), HashMap::new()),
         };
         let config = assemble(root, &origin, environment).map_err(Error)?;
+        let warnings = [file.and_then(mode_warning), flow_warning(&config, &origin)];
         Ok(Loaded {
             config,
             file: file.map(Path::to_path_buf),
-            warnings: file.and_then(mode_warning).into_iter().collect(),
+            warnings: warnings.into_iter().flatten().collect(),
         })
     }
 
@@ -215,6 +216,15 @@ fn mode_warning(file: &Path) -> Option<Problem> {
         "expected a file that only its owner can write, found mode {mode:04o}: run chmod go-w on it"
     );
     (mode & 0o022 != 0).then(|| about(file, message))
+}
+
+/// Interim flow records are made for nobody.
+fn flow_warning(config: &Config, origin: &str) -> Option<Problem> {
+    let is_taken = config.collectors.iter().any(|collector| collector.flow);
+    (config.capture.active_timeout.is_some() && !is_taken).then(|| {
+        let message = "expected a collector or a copy with records \"flow\", found none: nobody gets the flow records";
+        Problem::new(origin, "capture.active-timeout", message)
+    })
 }
 
 fn about(file: &Path, message: String) -> Problem {

@@ -87,7 +87,7 @@ struct Reading {
 
 impl Capture {
     /// Subscribes to the events of the configured network namespace, or goes on with `kept`, the socket of an earlier
-    /// run. The poll reports events under the first of `tokens`, and a requested listings under the second.
+    /// run. The poll reports events under the first of `tokens`, and requested listings under the second.
     ///
     /// # Errors
     /// The kernel's error: a missing namespace or permission.

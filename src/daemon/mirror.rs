@@ -4,14 +4,14 @@
 use std::io;
 
 use super::watch::Tally;
-use crate::config::{Monitor, Namespace};
+use crate::config::{Capture, Monitor, Namespace};
 use crate::engine::Engine;
-use crate::kernel::namespace::{identity, is_own, within};
+use crate::kernel::namespace::{identity, is_same, within};
 use crate::kernel::netdev::{Interfaces, Received};
 use crate::session::{Gap, GapCause};
 use crate::time::{Now, Wall};
 
-/// The ports of the configuration.
+/// The ports whose connections this daemon sees: those in the namespace of `capture`.
 pub(super) struct Ports(Vec<Port>);
 
 struct Port {
@@ -34,24 +34,24 @@ enum State {
 }
 
 impl Ports {
-    pub(super) fn new(monitors: &[Monitor], now: Now) -> Self {
-        Self(
-            monitors
-                .iter()
-                .map(|monitor| Port::new(monitor, now))
-                .collect(),
-        )
+    pub(super) fn new(monitors: &[Monitor], capture: &Capture, now: Now) -> Self {
+        let mut ports = Self(Vec::new());
+        ports.reconfigure(monitors, capture, now);
+        ports
     }
 
     /// Ports whose keys are as they were go on being watched.
-    pub(super) fn reconfigure(&mut self, monitors: &[Monitor], now: Now) {
+    pub(super) fn reconfigure(&mut self, monitors: &[Monitor], capture: &Capture, now: Now) {
         let mut before = std::mem::take(&mut self.0);
-        self.0.extend(monitors.iter().map(|monitor| {
-            match before.iter().position(|port| port.monitor == *monitor) {
-                Some(index) => before.swap_remove(index),
-                None => Port::new(monitor, now),
-            }
-        }));
+        let is_seen =
+            |monitor: &&Monitor| is_same(monitor.namespace.as_ref(), capture.namespace.as_ref());
+        self.0
+            .extend(monitors.iter().filter(is_seen).map(|monitor| {
+                match before.iter().position(|port| port.monitor == *monitor) {
+                    Some(index) => before.swap_remove(index),
+                    None => Port::new(monitor, now),
+                }
+            }));
     }
 
     pub(super) fn look(&mut self, engine: &mut Engine, now: Now) {
@@ -164,7 +164,7 @@ impl Port {
     fn find(&mut self) -> io::Result<Received> {
         let namespace = self.monitor.namespace.as_ref();
         // A daemon that runs inside of it may not enter it.
-        let elsewhere = namespace.filter(|namespace| !is_own(namespace).unwrap_or(false));
+        let elsewhere = namespace.filter(|namespace| !is_same(Some(namespace), None));
         let interfaces = within(elsewhere, Interfaces::open)??;
         let received = interfaces.received(&self.monitor.interface)?;
         let identity = identity_of(namespace)?;

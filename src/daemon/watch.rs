@@ -91,7 +91,7 @@ impl Watch {
             table_full: Tally::new(GapCause::TableFull, table_full(&statistics), now),
             insert_failed: Tally::new(GapCause::InsertFailed, statistics.drops.insert_failed, now),
             undecoded: Tally::new(GapCause::Undecoded, 0, now),
-            ports: Ports::new(&whole.monitors, now),
+            ports: Ports::new(&whole.monitors, config, now),
             full: false,
             nearly_full: false,
             failing: false,
@@ -104,7 +104,7 @@ impl Watch {
 
     /// Other keys that matter here take a restart.
     pub fn reconfigure(&mut self, monitors: &[config::Monitor], now: Now) {
-        self.ports.reconfigure(monitors, now);
+        self.ports.reconfigure(monitors, &self.config, now);
     }
 
     pub const fn poll_timeout(&self) -> Uptime {

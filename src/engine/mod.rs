@@ -11,6 +11,7 @@
 //!   [`recent`] has forgotten it, where NEWs may have been missed;
 //! - an *audit* (a dump of the kernel's table) closes sessions that the kernel no longer has and adopts unknown ones,
 //!   with inferred records;
+//! - with an active timeout, the parts in which a session is reported add up to its delete record ([`sweep`]);
 //! - no more sessions are kept than [`Policy::max_pending`]: the records of those beyond leave on time and complete,
 //!   but an end that the kernel does not report is only counted, and after a restart they are adopted.
 //!

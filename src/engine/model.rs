@@ -7,21 +7,24 @@
 //! At the end, after a last audit:
 //! - the pending sessions are those that the kernel has;
 //! - every life that the engine heard of has one create and, when it ended, one delete; no record ends before it begins;
-//! - at every moment, creates plus restored sessions equal deletes plus pending ones.
+//! - at every moment, creates plus restored sessions equal deletes plus pending ones;
+//! - the parts of a life that are committed add up to its delete record ([`parts`]).
 //!
 //! A tuple about which nothing is certain is exempt from the second rule: see [`Doubt`].
 
 #![allow(clippy::unwrap_used)]
 
 mod judge;
+mod parts;
 mod steps;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use proptest::prelude::*;
 
+use self::parts::{Accounts, mark_of};
 use self::steps::{Kind, Step, kind, step};
-use super::tests::{capture, session};
+use super::tests::{capture, session, totals};
 use super::*;
 use crate::session::GapCause;
 use crate::wire::ctnetlink::Listing;
@@ -37,6 +40,8 @@ struct Life {
     id: u32,
     start: Wall,
     end: Option<Wall>,
+    /// Transferred so far.
+    octets: u64,
     /// The clock as the engine first heard of it, by event or dump.
     heard: Option<Wall>,
     /// The run in which that was.
@@ -107,6 +112,7 @@ struct World {
     /// Number of the engine's run.
     run: u32,
     records: Vec<NatEvent>,
+    accounts: Accounts,
 }
 
 fn boot() -> Now {
@@ -118,7 +124,7 @@ fn fresh_engine(now: Now) -> Engine {
         ttl: Duration::from_secs(86_400),
         resync: None,
         max_pending: usize::MAX,
-        active_timeout: None,
+        active_timeout: Some(4 * SECOND),
     };
     let mut engine = Engine::new(Filter::new([capture().selection()]), policy, now);
     engine.request_audit(now);
@@ -147,6 +153,7 @@ impl World {
             doubts: [Doubt::default(); PORTS as usize],
             run: 0,
             records: Vec::new(),
+            accounts: Accounts::default(),
         }
     }
 
@@ -183,14 +190,16 @@ impl World {
             id,
             start,
             end,
+            octets,
             ..
         } = self.lives[life];
         let stamp = |time: Wall| self.kind.timestamps.then_some(time);
         let mut session = session(port);
         session.id = Some(id);
+        session.mark = mark_of(life);
         Entry {
             session,
-            totals: None,
+            totals: Some(totals(octets)),
             start: stamp(start),
             stop: end.filter(|_| ended).and_then(stamp),
             event_time: None,
@@ -224,6 +233,8 @@ impl World {
                     self.queue.push_back(Queued::Destroy(life));
                 }
             }
+            Step::Transfer(port, octets) => self.transfer(port, octets),
+            Step::Sweep => self.sweep(),
             Step::RequestAudit => self.engine.request_audit(self.now),
             Step::MakePiece => self.make_piece(),
             Step::ReadPiece => self.read_piece(),
@@ -244,7 +255,7 @@ impl World {
         self.start_dump();
         while let Some(record) = self.engine.poll_record() {
             if let Record::Event(event) = record {
-                self.records.push(event);
+                self.note(event);
             }
         }
         let statistics = self.engine.statistics();
@@ -272,6 +283,7 @@ impl World {
             id: id + if is_kept { 1 << 16 } else { 0 },
             start: self.clock,
             end: None,
+            octets: 0,
             heard: None,
             run: 0,
             end_lost: false,
@@ -483,24 +495,25 @@ impl World {
             );
         }
         self.engine.handle_committed();
+        self.accounts.commit();
         assert_eq!(self.store.len(), self.engine.pending());
     }
 
     fn crash(&mut self) {
         for port in 0..PORTS {
             let of_port = |stored: &StoredSession| stored.session.original.src_port == port;
-            let stored: Vec<Row> = self
+            let stored: Vec<u32> = self
                 .store
                 .values()
                 .filter(|s| of_port(s))
-                .map(|s| s.row)
+                .map(|s| s.session.mark)
                 .collect();
             let pending = self
                 .engine
                 .table
                 .iter()
                 .map(|pending| pending.to_stored(None));
-            let mut pending: Vec<Row> = pending.filter(of_port).map(|s| s.row).collect();
+            let mut pending: Vec<u32> = pending.filter(of_port).map(|s| s.session.mark).collect();
             pending.sort_unstable();
             self.doubts[usize::from(port)].crashed |= stored != pending;
         }
@@ -520,6 +533,7 @@ impl World {
         // Nobody listens for a while, and the next run's rows lie above.
         self.pass(2 * SECOND, Duration::ZERO);
         self.run += 1;
+        self.accounts.crash();
         self.engine = fresh_engine(self.now);
         for stored in self.store.values() {
             self.engine.restore(*stored);

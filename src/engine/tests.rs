@@ -126,7 +126,7 @@ fn destroy(session: Session, start: Wall, stop: Wall) -> Event {
 }
 
 /// Counters of so many octets, a hundred in each packet, and three times as many in reply.
-fn totals(octets: u64) -> Totals {
+pub(super) fn totals(octets: u64) -> Totals {
     let counters = |octets| Counters {
         packets: octets / 100,
         octets,

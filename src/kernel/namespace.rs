@@ -48,9 +48,11 @@ fn enter(namespace: &File) -> io::Result<()> {
     move_into_link_name_space(namespace.as_fd(), network).map_err(io::Error::from)
 }
 
-/// Whether it is the thread's present one.
-pub(crate) fn is_own(namespace: &Namespace) -> io::Result<bool> {
-    Ok(identity(namespace)? == identity(&Namespace(OWN.into()))?)
+/// Whether both are one; without one it is the thread's present one.
+pub(crate) fn is_same(one: Option<&Namespace>, other: Option<&Namespace>) -> bool {
+    let own = Namespace(OWN.into());
+    let place = |namespace: Option<&Namespace>| identity(namespace.unwrap_or(&own)).ok();
+    one == other || place(one).is_some_and(|place_of_one| Some(place_of_one) == place(other))
 }
 
 /// Device and inode of its file, which differ after it was made anew under the same name.

@@ -114,7 +114,10 @@ impl Act {
                 let open = || fs::OpenOptions::new().write(true).open(&file);
                 let write = || open().and_then(|mut file| file.write_all(value.as_bytes()));
                 match self.within(write).and_then(|written| written) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Failed {
+                        message: format!("{path}: {error}"),
+                        is_gone: false,
+                    }),
                     _ => Ok(()),
                 }
             }

@@ -61,6 +61,21 @@ impl Journal {
         file.write_all(line.as_bytes())
     }
 
+    pub(super) fn length(&self) -> io::Result<u64> {
+        match fs::metadata(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            found => Ok(found?.len()),
+        }
+    }
+
+    /// Forgets what was noted beyond that length.
+    pub(super) fn cut(&self, length: u64) -> io::Result<()> {
+        OpenOptions::new()
+            .write(true)
+            .open(&self.path)?
+            .set_len(length)
+    }
+
     /// Whether another port still needs the parameter as it is.
     pub(super) fn is_left_to_others(&self, act: &Act) -> bool {
         self.others.iter().any(|other| other.is_same_parameter(act))

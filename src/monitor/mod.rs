@@ -55,10 +55,11 @@ pub(crate) fn up(monitor: &Monitor) -> Result<(), Refusal> {
                 Ok(_) => "everything is as it was before".to_owned(),
                 Err(error) => error,
             };
-            return Err(format!(
-                "cannot {}: {error}: {}; {rest}",
-                step.purpose, step.advice
-            ));
+            let advice = match step.advice {
+                "" => String::new(),
+                advice => format!(": {advice}"),
+            };
+            return Err(format!("cannot {}: {error}{advice}; {rest}", step.purpose));
         }
     }
     Ok(())

@@ -9,7 +9,8 @@ use crate::kernel::namespace::path_of;
 /// The comment of the nftables rule that counts the frames on their way to connection tracking.
 pub(crate) const TRACKED: &str = "to connection tracking";
 
-const FORWARD: &str = "see the message of the tool";
+/// For what fails on no kernel known.
+const NONE: &str = "";
 const MOVE: &str = "the namespace must not have an interface of that name";
 const NFTABLES: &str = "the kernel needs CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_INGRESS, and from Linux 5.16 on \
                         CONFIG_NETFILTER_EGRESS; otherwise use method \"tc\"";
@@ -27,15 +28,21 @@ pub(super) struct Step {
     /// The last of them is performed first.
     undo: Vec<Act>,
     pub(super) advice: &'static str,
+    /// Whether it makes something that may already be there, which is then another's.
+    makes: bool,
 }
 
 impl Step {
     pub(super) fn take(&self, journal: &Journal) -> Result<(), Failed> {
-        let before = self.act.restoring();
+        let (before, length) = (self.act.restoring(), journal.length()?);
         for act in self.undo.iter().chain(&before) {
             journal.note(act)?;
         }
-        self.act.perform()
+        let done = self.act.perform();
+        if done.is_err() && self.makes {
+            journal.cut(length)?;
+        }
+        done
     }
 }
 
@@ -83,7 +90,16 @@ impl Steps<'_> {
             act,
             undo,
             advice,
+            makes: false,
         });
+    }
+
+    /// The same for a command that makes something.
+    fn make(&mut self, purpose: &'static str, line: &str, undo: &str, advice: &'static str) {
+        self.run(purpose, line, &[undo.to_owned()], advice);
+        if let Some(step) = self.list.last_mut() {
+            step.makes = true;
+        }
     }
 
     fn set(&mut self, path: &str, value: &str) {
@@ -91,7 +107,8 @@ impl Steps<'_> {
             purpose: "set a parameter of the kernel",
             act: Act::set(self.monitor.namespace.as_ref(), path, value),
             undo: Vec::new(),
-            advice: FORWARD,
+            advice: NONE,
+            makes: false,
         });
     }
 
@@ -111,12 +128,13 @@ impl Steps<'_> {
                     act: Act::run(None, &line),
                     undo: up.into_iter().chain([back]).collect(),
                     advice: MOVE,
+                    makes: false,
                 });
             }
             _ => {
                 let line = format!("ip link set dev {port} down");
                 let undo: Vec<_> = place.is_up.then_some(up).into_iter().collect();
-                self.run("shut the interface down", &line, &undo, FORWARD);
+                self.run("shut the interface down", &line, &undo, NONE);
             }
         }
     }
@@ -138,18 +156,19 @@ impl Steps<'_> {
             "start the loopback interface",
             "ip link set dev lo up",
             &undo,
-            FORWARD,
+            NONE,
         );
         let line = format!("ip link add dev {sink} mtu 65535 type veth peer name {far} mtu 65535");
-        let undo = [format!("ip link delete dev {sink}")];
-        self.run("make the sink", &line, &undo, VETH);
+        let undo = format!("ip link delete dev {sink}");
+        self.make("make the sink", &line, &undo, VETH);
         self.set(&format!("net/ipv6/conf/{sink}/addr_gen_mode"), "1");
-        for line in [
-            format!("ip link set dev {sink} arp off up"),
-            format!("ip -4 route append default via 192.0.0.8 dev {sink} onlink"),
-            format!("ip -6 route append default via fe80::1 dev {sink} onlink"),
-        ] {
-            self.run("route into the sink", &line, &[], FORWARD);
+        self.set(&format!("net/ipv6/conf/{sink}/disable_ipv6"), "0");
+        let line = format!("ip link set dev {sink} arp off up");
+        self.run("start the sink", &line, &[], NONE);
+        let routes = [("-4", "192.0.0.8", true), ("-6", "fe80::1", place.has_ipv6)];
+        for (family, gateway, _) in routes.into_iter().filter(|(_, _, is_known)| *is_known) {
+            let line = format!("ip {family} route append default via {gateway} dev {sink} onlink");
+            self.run("route into the sink", &line, &[], NONE);
         }
     }
 
@@ -166,14 +185,15 @@ impl Steps<'_> {
             act: Act::run_with(namespace, "nft -f -", &ruleset(self.monitor)),
             undo: undo.into(),
             advice: NFTABLES,
+            makes: false,
         });
     }
 
     fn filters(&mut self) {
         let port = self.monitor.interface.clone();
-        let undo = [format!("tc qdisc delete dev {port} clsact")];
+        let undo = format!("tc qdisc delete dev {port} clsact");
         let line = format!("tc qdisc add dev {port} clsact");
-        self.run("add the qdisc clsact", &line, &undo, CLSACT);
+        self.make("add the qdisc clsact", &line, &undo, CLSACT);
         let zone = self.monitor.zone.map(|zone| format!(" zone {zone}"));
         let mark = self.monitor.mark.map(|mark| format!(" mark {mark}"));
         let track = format!(
@@ -214,10 +234,12 @@ impl Steps<'_> {
         self.set(&ip("ipv6", "addr_gen_mode"), "1");
         self.set(&ip("ipv6", "accept_ra"), "0");
         self.set(&ip("ipv4", "arp_ignore"), "8");
-        match self.monitor.method {
-            Method::Nft => self.set(&ip("ipv4", "rp_filter"), "0"),
-            // The IP stack gets none of its packets.
-            _ => self.set(&ip("ipv6", "disable_ipv6"), "1"),
+        // With tc the IP stack gets none of its packets.
+        let is_routed = self.monitor.method == Method::Nft;
+        let disable = if is_routed { "0" } else { "1" };
+        self.set(&ip("ipv6", "disable_ipv6"), disable);
+        if is_routed {
+            self.set(&ip("ipv4", "rp_filter"), "0");
         }
     }
 
@@ -247,7 +269,7 @@ impl Steps<'_> {
         let undo = [format!(
             "ip link set dev {port} down arp {arp} promisc {promiscuous}{on}"
         )];
-        self.run("start the port", &line, &undo, FORWARD);
+        self.run("start the port", &line, &undo, NONE);
     }
 }
 
@@ -292,4 +314,82 @@ table inet {table} {{
         zone.unwrap_or_default(),
         mark.unwrap_or_default()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Namespace;
+
+    /// The commands of a set-up.
+    fn commands(method: Method, namespace: Option<&str>) -> Vec<String> {
+        let monitor = Monitor {
+            name: None,
+            interface: "eth1".to_owned(),
+            namespace: namespace.map(|name| Namespace(name.into())),
+            method,
+            mark: Some(1),
+            zone: Some(9),
+        };
+        let place = Place {
+            is_outside: namespace.is_some(),
+            is_up: true,
+            is_promiscuous: false,
+            has_arp: true,
+            gro_max_size: Some(65_536),
+            is_loopback_up: true,
+            has_ipv6: true,
+        };
+        let steps = steps(&monitor, &place);
+        steps.iter().map(|step| step.act.to_string()).collect()
+    }
+
+    #[test]
+    fn in_the_gateways_namespace_only_parameters_of_the_port_are_set() {
+        let commands = commands(Method::Tc, None);
+        let set: Vec<_> = commands
+            .iter()
+            .filter(|line| line.contains("sysctl"))
+            .collect();
+        assert!(
+            set.len() > 3 && set.iter().all(|line| line.contains("/conf/eth1/")),
+            "{set:#?}"
+        );
+    }
+
+    #[test]
+    fn the_port_comes_up_last_behind_its_egress_hook() {
+        for (method, egress) in [
+            (Method::Tc, "egress preference 1 protocol all"),
+            (Method::Nft, "hook egress"),
+        ] {
+            let commands = commands(method, Some("m"));
+            assert!(
+                commands.iter().any(|line| line.contains(egress)),
+                "{commands:#?}"
+            );
+            let ups: Vec<_> = commands
+                .iter()
+                .enumerate()
+                .filter(|(_, line)| line.contains("dev eth1") && line.ends_with(" up"))
+                .map(|(index, _)| index)
+                .collect();
+            assert_eq!(ups, [commands.len() - 1], "{commands:#?}");
+        }
+    }
+
+    #[test]
+    fn tc_gives_zone_and_mark_to_tagged_and_untagged_packets_of_both_families() {
+        let commands = commands(Method::Tc, None);
+        let track = "action ct commit zone 9 mark 1 pipe action drop";
+        let protocols = commands.iter().filter(|line| line.ends_with(track));
+        let protocols: Vec<_> = protocols
+            .filter_map(|line| line.split(' ').nth(9))
+            .collect();
+        assert_eq!(
+            protocols,
+            ["ip", "ipv6", "802.1Q", "802.1ad"],
+            "{commands:#?}"
+        );
+    }
 }

@@ -1,12 +1,14 @@
 //! An interface as `ip` shows it, and whether it may become a monitor port.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Refusal;
 use super::act::Act;
 use crate::config::{Method, Monitor, Namespace};
-use crate::kernel::namespace::is_own;
+use crate::kernel::namespace::is_same;
 
 /// Where the interface is, and its present state.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(super) struct Place {
     pub(super) gro_max_size: Option<u32>,
     /// Whether the loopback interface of the monitor's namespace is up.
     pub(super) is_loopback_up: bool,
+    /// Whether the kernel knows IPv6.
+    pub(super) has_ipv6: bool,
 }
 
 /// One interface of `ip -json address`.
@@ -118,12 +122,13 @@ pub(super) fn examine(monitor: &Monitor) -> Result<Place, Refusal> {
         is_loopback_up: inside
             .iter()
             .any(|link| link.is("LOOPBACK") && link.is("UP")),
+        has_ipv6: Path::new("/proc/sys/net/ipv6/conf").exists(),
     })
 }
 
 /// The gateway's own firewall and NAT would act on the frames.
 fn refuse_own(method: Method, namespace: &Namespace) -> Result<(), Refusal> {
-    match method == Method::Nft && is_own(namespace).unwrap_or(false) {
+    match method == Method::Nft && is_same(Some(namespace), None) {
         true => Err(
             "expected a namespace of its own with method \"nft\", found the one in which this command runs: make another \
              (\"ip netns add\"), or use method \"tc\""

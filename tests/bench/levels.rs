@@ -9,12 +9,12 @@ use crate::reader::{Kind, Reader};
 use crate::report::{Level, Startup};
 use crate::support::wait_until;
 
-const PATIENCE: Duration = Duration::from_secs(180);
-const FOREVER: Duration = Duration::from_secs(86_400);
+pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const FOREVER: Duration = Duration::from_secs(86_400);
 
 /// Source ports of the connections that stay, that come and go, and that change while nattrail is down.
-const STAYING: u16 = 40_000;
-const PASSING: u16 = 40_001;
+pub const STAYING: u16 = 40_000;
+pub const PASSING: u16 = 40_001;
 const ENDING: u16 = 40_002;
 const BEGINNING: u16 = 40_003;
 const MEANWHILE: u16 = 40_004;
@@ -53,7 +53,7 @@ pub fn measure(levels: &[u64], mut done: impl FnMut(Level)) -> Startup {
     start_again(&network, reader)
 }
 
-fn fill(network: &Network, staying: &mut Generator, level: u64) {
+pub fn fill(network: &Network, staying: &mut Generator, level: u64) {
     while network.entries() < level {
         let until = Until {
             duration: FOREVER,
@@ -64,7 +64,7 @@ fn fill(network: &Network, staying: &mut Generator, level: u64) {
 }
 
 /// CPU time of a connection that comes and goes, in microseconds.
-fn probe(network: &Network, reader: &Reader, passing: &mut Generator, level: u64) -> f64 {
+pub fn probe(network: &Network, reader: &Reader, passing: &mut Generator, level: u64) -> f64 {
     let (made, before) = (network.made(), Cpu::of(reader.pid()));
     let until = Until {
         duration: FOREVER,
@@ -79,7 +79,7 @@ fn probe(network: &Network, reader: &Reader, passing: &mut Generator, level: u64
 }
 
 /// Waits until this many are pending and in the database, a few strays aside.
-fn wait_for_pending(reader: &Reader, level: u64) {
+pub fn wait_for_pending(reader: &Reader, level: u64) {
     let pending = || reader.metrics().map(|metrics| metrics.sessions.pending);
     let reached = || pending().filter(|pending| pending.abs_diff(level) < 8);
     let found = wait_until(Instant::now() + PATIENCE, reached);

@@ -20,6 +20,7 @@ mod generator;
 mod levels;
 mod limits;
 mod network;
+mod parts;
 mod process;
 mod reader;
 mod report;
@@ -58,6 +59,9 @@ struct Options {
     /// Numbers of pending connections at which nattrail is measured, ascending, with commas; "" for none
     #[arg(long, default_value = "1000,100000,1000000", value_name = "NUMBERS")]
     levels: Levels,
+    /// Connections with which interim flow records are measured; 0 for none
+    #[arg(long, default_value_t = 1_000_000, value_name = "NUMBER")]
+    parts: u64,
     /// cargo bench sets this
     #[arg(long, hide = true)]
     bench: bool,
@@ -123,6 +127,7 @@ fn most_connections(options: &Options) -> u64 {
         Rate::PerSecond(rate) => rate,
     };
     let level = options.levels.0.last().copied().unwrap_or(0);
+    let level = level.max(options.parts);
     // Undelivered ends also count, as do the connections of other namespaces.
     (rate * options.seconds).max(level + 3 * levels::PROBES) + 100_000
 }
@@ -170,6 +175,11 @@ fn run(options: &Options) -> Report {
         });
         println!("\n{}", startup.line());
         report.startup = Some(startup);
+    }
+    if options.parts > 0 {
+        let parts = parts::measure(options.parts);
+        println!("\n{}", parts.line());
+        report.parts = Some(parts);
     }
     report.load_average[1] = load_average();
     report

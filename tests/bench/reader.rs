@@ -179,6 +179,15 @@ impl Reader {
         Self::start_in(kind, home, collector, gateway)
     }
 
+    /// Has nattrail read its configuration again, with one more line in `[capture]`.
+    pub fn reload(&self, line: &str) {
+        let before = fs::read_to_string(self.home.config()).unwrap();
+        let after = before.replacen("[capture]\n", &format!("[capture]\n{line}\n"), 1);
+        self.home.configure(&after);
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        kill_process(pid.unwrap(), Signal::HUP).unwrap();
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -299,17 +299,25 @@ fn tshark_reads_gaps_and_finds_nothing_wrong_with_them() {
         );
         let fields = [
             ("nat_event", "4,5,4,5,4,5,4,5"),
-            ("mp_id", "1,2,3,4,5,7,8,10"),
+            ("mp_id", "1,2,3,4,5,7,8,10,11"),
             ("flow_exporter", "6"),
             ("flows", "2,8,5,6"),
-            ("drop_packets", "3,4"),
-            ("ignore_packets", "3,4"),
+            ("drop_packets", "3,4,7"),
+            ("ignore_packets", "3,4,7"),
         ];
         pcap.check(&fields);
-        // The times of four deletes and nine gaps.
+        // The times of four deletes and ten gaps.
         let times = pcap.fields(&["abstimestart", "abstimeend"]);
-        assert_eq!(times[0].matches("20:24:48.123").count(), 4 + 9, "{times:?}");
-        assert_eq!(times[1].matches("20:24:52.567").count(), 4 + 9, "{times:?}");
+        assert_eq!(
+            times[0].matches("20:24:48.123").count(),
+            4 + 10,
+            "{times:?}"
+        );
+        assert_eq!(
+            times[1].matches("20:24:52.567").count(),
+            4 + 10,
+            "{times:?}"
+        );
     }
 }
 

@@ -134,7 +134,7 @@ fn warnings(container: &Container) -> String {
 }
 
 fn units_are_tight_and_sound(container: &Container) {
-    let units = "/lib/systemd/system/nattrail.service /lib/systemd/system/nattrail@.service /lib/systemd/system/nattrail-archive.service /lib/systemd/system/nattrail-archive@.service /lib/systemd/system/nattrail-timestamp.timer";
+    let units = "/lib/systemd/system/nattrail.service /lib/systemd/system/nattrail@.service /lib/systemd/system/nattrail-archive.service /lib/systemd/system/nattrail-archive@.service /lib/systemd/system/nattrail-timestamp.timer /lib/systemd/system/nattrail-monitor@.service";
     let verified = container.attempt(&format!("systemd-analyze verify --man=no {units}"));
     assert_eq!(String::from_utf8_lossy(&verified.stderr), "");
     assert!(verified.status.success());
@@ -146,6 +146,7 @@ fn units_are_tight_and_sound(container: &Container) {
         "nattrail-archive.service",
         "nattrail-archive@.service",
         "nattrail-timestamp.service",
+        "nattrail-monitor@.service",
     ] {
         container.run(&format!("{threshold} {unit}"));
     }

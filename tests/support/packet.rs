@@ -157,7 +157,8 @@ fn checksum_with_addresses(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, message: 
 }
 
 /// RFC 1071.
-fn internet_checksum(data: &[u8]) -> u16 {
+#[must_use]
+pub fn internet_checksum(data: &[u8]) -> u16 {
     let mut sum: u32 = data
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))

@@ -12,7 +12,7 @@ use super::{Exit, Finding, Flaw, Judgement, error, warning};
 use crate::config::{Capture, LogScope, Method, Monitor, Namespace};
 use crate::kernel::clock;
 use crate::kernel::dump::{Dump, Pace};
-use crate::kernel::namespace::{identity, is_own, within};
+use crate::kernel::namespace::{is_same, within};
 use crate::kernel::netdev::{Interfaces, Received};
 use crate::monitor;
 use crate::wire::ctnetlink::{Entry, Listing};
@@ -25,55 +25,45 @@ const LISTED: Duration = Duration::from_secs(30);
 
 const SET_UP: &str = "run \"nattrail monitor up\", or enable nattrail-monitor@.service";
 
-/// The findings of one monitor.
+/// The findings of one monitor. An error ends them: the later steps cannot be well.
 pub(super) fn look(monitor: &Monitor, capture: &Capture) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let flaw = steps(monitor, capture, &mut |step, found| {
-        findings.push(Finding::new(object(monitor, step), Ok(found)));
-    });
-    if let Err((step, flaw)) = flaw {
-        findings.push(Finding::new(object(monitor, step), Err(flaw)));
-    }
-    findings
-}
-
-fn object(monitor: &Monitor, step: &str) -> String {
-    format!("{}: {step}", monitor.title())
-}
-
-/// Tells of each step that is done, and ends with the first that fails.
-fn steps(
-    monitor: &Monitor,
-    capture: &Capture,
-    tell: &mut impl FnMut(&'static str, String),
-) -> Result<(), (&'static str, Flaw)> {
-    let mut step = |name, judgement: Judgement| match judgement {
-        Ok(found) => {
-            tell(name, found);
-            Ok(())
-        }
-        Err(flaw) => Err((name, flaw)),
+    let mut report = Report {
+        title: monitor.title(),
+        findings: Vec::new(),
     };
+    let _ = follow(monitor, capture, &mut report);
+    report.findings
+}
+
+struct Report {
+    title: String,
+    findings: Vec<Finding>,
+}
+
+impl Report {
+    /// `None` after an error.
+    fn add(&mut self, step: &str, judgement: Judgement) -> Option<()> {
+        let is_error = matches!(&judgement, Err(flaw) if flaw.exit.is_some());
+        let object = format!("{}: {step}", self.title);
+        self.findings.push(Finding::new(object, judgement));
+        (!is_error).then_some(())
+    }
+}
+
+/// The way of a frame.
+fn follow(monitor: &Monitor, capture: &Capture, report: &mut Report) -> Option<()> {
     let namespace = monitor.namespace.as_ref();
-    let namespace = namespace.filter(|namespace| !is_own(namespace).unwrap_or(false));
-    let before = match counters(monitor, namespace) {
-        Ok(before) => before,
-        Err(flaw) => return step("interface", Err(flaw)),
-    };
-    if monitor.method == Method::External {
-        step("interface", Ok("there".to_owned()))?;
-    } else {
-        step("interface", is_open(monitor, namespace))?;
-    }
+    let namespace = namespace.filter(|namespace| !is_same(Some(namespace), None));
+    report.add("interface", interface(monitor, namespace))?;
     let passed = passed(monitor, namespace);
-    step("frames", frames(monitor, namespace, before))?;
+    report.add("frames", frames(monitor, namespace))?;
     if monitor.method != Method::External {
-        step("rules", rules(monitor, namespace, passed))?;
+        report.add("rules", rules(monitor, namespace, passed))?;
     }
-    step("connections", connections(monitor, namespace))?;
-    step("settings", settings(namespace))?;
-    step("records", records(monitor, capture))?;
-    step("losses", losses(monitor, namespace))
+    report.add("connections", connections(monitor, namespace))?;
+    report.add("settings", settings(namespace))?;
+    report.add("records", records(monitor, capture))?;
+    report.add("losses", losses(monitor, namespace))
 }
 
 fn counters(monitor: &Monitor, namespace: Option<&Namespace>) -> Result<Received, Flaw> {
@@ -95,7 +85,11 @@ fn counters(monitor: &Monitor, namespace: Option<&Namespace>) -> Result<Received
     }
 }
 
-fn is_open(monitor: &Monitor, namespace: Option<&Namespace>) -> Judgement {
+fn interface(monitor: &Monitor, namespace: Option<&Namespace>) -> Judgement {
+    counters(monitor, namespace)?;
+    if monitor.method == Method::External {
+        return Ok("there".to_owned());
+    }
     let line = format!("ip -json link show dev {}", monitor.interface);
     let links = ask(namespace, &line)?;
     let flags = links[0]["flags"].as_array().cloned().unwrap_or_default();
@@ -115,7 +109,8 @@ fn is_open(monitor: &Monitor, namespace: Option<&Namespace>) -> Judgement {
     }
 }
 
-fn frames(monitor: &Monitor, namespace: Option<&Namespace>, before: Received) -> Judgement {
+fn frames(monitor: &Monitor, namespace: Option<&Namespace>) -> Judgement {
+    let before = counters(monitor, namespace)?;
     let end = clock::uptime().saturating_add(PATIENCE);
     loop {
         let number = counters(monitor, namespace)?
@@ -278,11 +273,7 @@ fn settings(namespace: Option<&Namespace>) -> Judgement {
 
 /// Whether a daemon with this configuration reports the connections.
 fn records(monitor: &Monitor, capture: &Capture) -> Judgement {
-    let place = |namespace: Option<&Namespace>| {
-        let here = Namespace("/proc/self/ns/net".into());
-        identity(namespace.unwrap_or(&here)).ok()
-    };
-    if place(monitor.namespace.as_ref()) != place(capture.namespace.as_ref()) {
+    if !is_same(monitor.namespace.as_ref(), capture.namespace.as_ref()) {
         return warning(
             "expected capture.namespace to be that of the monitor, found another: this daemon does not see its connections",
             "set capture.namespace, or run a daemon of its own there (nattrail@NAME)",

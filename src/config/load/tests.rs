@@ -442,3 +442,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn interim_flow_records_that_no_output_takes_are_a_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("n.toml");
+    let warnings = |outputs: &str| {
+        let text = format!("[capture]\nactive-timeout = \"30m\"\n{outputs}");
+        fs::write(&file, text).unwrap();
+        let loaded = Config::load(Some(&file), std::iter::empty()).unwrap();
+        let warnings = loaded.warnings.iter();
+        warnings.map(Problem::to_string).collect::<Vec<_>>()
+    };
+    let expected = "capture.active-timeout: expected a collector or a copy with records \"flow\", found none: nobody gets \
+                    the flow records";
+    assert_eq!(warnings(""), [format!("{}: {expected}", file.display())]);
+    let collector = "[[collector]]\naddress = \"192.0.2.1\"\nrecords = [\"flow\"]\n";
+    assert!(warnings(collector).is_empty());
+}

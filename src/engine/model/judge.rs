@@ -27,7 +27,7 @@ impl World {
     }
 
     /// All facts about a tuple, with times in milliseconds.
-    fn show(&self, port: u16) -> String {
+    pub(super) fn show(&self, port: u16) -> String {
         let millis = |time: Wall| time.saturating_since(boot().wall).as_millis();
         let mut text = format!("port {port}: {:?}", self.doubts[usize::from(port)]);
         for life in self.lives.iter().filter(|life| life.port == port) {
@@ -71,6 +71,7 @@ impl World {
             if merged || overtaken || doubt.hidden || doubt.crashed || doubt.renewed || doubt.late {
                 continue;
             }
+            self.judge_parts(port);
             let heard = || lives.iter().filter(|life| life.heard.is_some());
             let ended = heard().filter(|life| life.end.is_some()).count();
             let wanted = [

@@ -18,6 +18,9 @@ pub(super) enum Step {
     RepeatBegin(u16),
     /// The kernel tries again to deliver an end from the dying list.
     Redeliver(usize),
+    /// A connection that is open transfers so much more.
+    Transfer(u16, u64),
+    Sweep,
     RequestAudit,
     /// The kernel makes the next piece of a dump.
     MakePiece,
@@ -40,6 +43,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::RepeatEnd),
         1 => port().prop_map(Step::RepeatBegin),
         2 => any::<usize>().prop_map(Step::Redeliver),
+        3 => (port(), 0..1000_u64).prop_map(|(port, octets)| Step::Transfer(port, octets)),
+        3 => Just(Step::Sweep),
         1 => Just(Step::RequestAudit),
         6 => Just(Step::MakePiece),
         6 => Just(Step::ReadPiece),
