@@ -178,7 +178,7 @@ fn findings(loaded: &Loaded, config_only: bool) -> Vec<Finding> {
     findings.extend(settings.map(|judgement| Finding::new("kernel settings", judgement)));
     findings.extend(flowtables(&config.capture));
     for monitor in &config.monitors {
-        findings.extend(monitor::look(monitor, &config.capture));
+        findings.extend(monitor::look(monitor, config));
     }
     if let Some(program) = config.archive.timestamp.first() {
         findings.push(Finding::new("archive.timestamp", files::program(program)));

@@ -9,7 +9,7 @@ use mio::{Events, Poll, Token, Waker};
 use serde_json::Value;
 
 use super::{Exit, Finding, Flaw, Judgement, error, warning};
-use crate::config::{Capture, LogScope, Method, Monitor, Namespace};
+use crate::config::{Config, LogScope, Method, Monitor, Namespace, Selection};
 use crate::kernel::clock;
 use crate::kernel::dump::{Dump, Pace};
 use crate::kernel::namespace::{is_same, within};
@@ -26,12 +26,12 @@ const LISTED: Duration = Duration::from_secs(30);
 const SET_UP: &str = "run \"nattrail monitor up\", or enable nattrail-monitor@.service";
 
 /// The findings of one monitor. An error ends them: the later steps cannot be well.
-pub(super) fn look(monitor: &Monitor, capture: &Capture) -> Vec<Finding> {
+pub(super) fn look(monitor: &Monitor, config: &Config) -> Vec<Finding> {
     let mut report = Report {
         title: monitor.title(),
         findings: Vec::new(),
     };
-    let _ = follow(monitor, capture, &mut report);
+    let _ = follow(monitor, config, &mut report);
     report.findings
 }
 
@@ -51,7 +51,7 @@ impl Report {
 }
 
 /// The way of a frame.
-fn follow(monitor: &Monitor, capture: &Capture, report: &mut Report) -> Option<()> {
+fn follow(monitor: &Monitor, config: &Config, report: &mut Report) -> Option<()> {
     let namespace = monitor.namespace.as_ref();
     let namespace = namespace.filter(|namespace| !is_same(Some(namespace), None));
     report.add("interface", interface(monitor, namespace))?;
@@ -62,7 +62,7 @@ fn follow(monitor: &Monitor, capture: &Capture, report: &mut Report) -> Option<(
     }
     report.add("connections", connections(monitor, namespace))?;
     report.add("settings", settings(namespace))?;
-    report.add("records", records(monitor, capture))?;
+    report.add("records", records(monitor, config))?;
     report.add("losses", losses(monitor, namespace))
 }
 
@@ -272,20 +272,30 @@ fn settings(namespace: Option<&Namespace>) -> Judgement {
 }
 
 /// Whether a daemon with this configuration reports the connections.
-fn records(monitor: &Monitor, capture: &Capture) -> Judgement {
-    if !is_same(monitor.namespace.as_ref(), capture.namespace.as_ref()) {
+fn records(monitor: &Monitor, config: &Config) -> Judgement {
+    if !is_same(
+        monitor.namespace.as_ref(),
+        config.capture.namespace.as_ref(),
+    ) {
         return warning(
             "expected capture.namespace to be that of the monitor, found another: this daemon does not see its connections",
             "set capture.namespace, or run a daemon of its own there (nattrail@NAME)",
         );
     }
-    if capture.log == LogScope::Nat {
-        return warning(
-            "expected capture.log \"all\", found \"nat\": mirrored connections are not translated here, so none is logged",
-            "set log = \"all\"",
-        );
+    let (zone, mark) = (monitor.zone.unwrap_or(0), monitor.mark.unwrap_or(0));
+    let accepts = |selection: &Selection| {
+        selection.log == LogScope::All
+            && selection.zone.is_none_or(|wanted| wanted == zone)
+            && selection.mark.is_none_or(|wanted| wanted.accepts(mark))
+    };
+    match config.selections().iter().any(accepts) {
+        true => Ok("the daemon logs these connections".to_owned()),
+        false => warning(
+            "expected an output with log \"all\" and the zone and mark of the monitor, found none: mirrored connections are \
+             not translated here, so none is logged",
+            "set log = \"all\" for a collector or a copy, or in [capture]",
+        ),
     }
-    Ok("the daemon logs these connections".to_owned())
 }
 
 fn losses(monitor: &Monitor, namespace: Option<&Namespace>) -> Judgement {
