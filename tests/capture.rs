@@ -128,7 +128,7 @@ fn filter_by_destination() {
     );
 }
 
-/// The gateway translates DNS only, and marks NTP; what it does itself has a zone.
+/// The gateway translates DNS only, marks NTP, and has a zone for another port.
 #[test]
 fn each_copy_gets_the_connections_of_its_own_selection() {
     let ruleset = "
@@ -142,6 +142,7 @@ fn each_copy_gets_the_connections_of_its_own_selection() {
           chain raw {
             type filter hook prerouting priority raw
             udp dport 4000 ct zone set 9
+            udp sport 4000 ct zone set 9
           }
           chain forward {
             type filter hook forward priority mangle
