@@ -236,3 +236,56 @@ fn tshark_reads_the_reverse_elements_of_biflows_and_finds_nothing_wrong() {
         assert_eq!(text.matches(line).count(), 1, "{line}");
     }
 }
+
+#[test]
+fn nfdump_reads_the_sums_of_aggregated_flows_from_every_version() {
+    if !have(&["nfcapd", "nfdump"]) {
+        return;
+    }
+    let Record::Event(first) = connections()[1] else {
+        panic!("the end of a connection")
+    };
+    let of = |host: &str, port, octets| {
+        let session = Session {
+            original: tuple(host, port, "198.51.100.5", 53),
+            reply: tuple("198.51.100.5", 53, host, port),
+            ..first.session
+        };
+        let counters = |octets| Counters { packets: 1, octets };
+        Record::Event(NatEvent {
+            session,
+            totals: Some(Totals {
+                original: counters(octets),
+                reply: counters(1000 * octets),
+            }),
+            ..first
+        })
+    };
+    let records = [
+        of("192.0.2.1", 5000, 60),
+        of("192.0.77.9", 6000, 70),
+        of("192.9.2.1", 5000, 80),
+    ];
+    for version in VERSIONS {
+        let rules = ["192.0.0.0/8=16", "1024-65535=0"];
+        let config = config::Collector {
+            aggregation: rules.map(|rule| rule.parse().unwrap()).to_vec(),
+            ..flows(version)
+        };
+        let found = through_nfdump(&config, &records);
+        let names = "proto src4_addr src_port dst4_addr dst_port first last in_packets in_bytes";
+        let mut found = lines(&found, names);
+        found.sort();
+        let times = format!("{BEGIN} {END}");
+        assert_eq!(
+            found,
+            [
+                format!("17 192.0.0.0 0 198.51.100.5 53 {times} 2 130"),
+                format!("17 192.9.0.0 0 198.51.100.5 53 {times} 1 80"),
+                format!("17 198.51.100.5 53 192.0.0.0 0 {times} 2 130000"),
+                format!("17 198.51.100.5 53 192.9.0.0 0 {times} 1 80000"),
+            ],
+            "{version:?}"
+        );
+    }
+}
