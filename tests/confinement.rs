@@ -202,7 +202,8 @@ fn a_source_port_below_1024_may_come_with_a_reload() {
     collector.set_read_timeout(Some(support::PATIENCE)).unwrap();
     let daemon = Daemon::start(&net.gateway, &home);
     let _ = daemon.wait_for_message("started");
-    let section = "[[collector]]\naddress = \"127.0.0.1:2055\"\nsource-address = \"127.0.0.1:700\"\n";
+    let section =
+        "[[collector]]\naddress = \"127.0.0.1:2055\"\nsource-address = \"127.0.0.1:700\"\n";
     home.configure(&(config("") + section));
     daemon.signal(Signal::HUP);
     let _ = daemon.wait_for_message("configuration read again");

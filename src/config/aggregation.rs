@@ -26,7 +26,8 @@ impl FromStr for Rule {
             let prefix = Prefix::parse(from, usual)?;
             let most = if prefix.address.is_ipv4() { 32 } else { 128 };
             let kept = values::whole(0..=most)(to);
-            let kept = kept.map_err(|_| format!("from 0 to {most} bits to keep behind \"=\""))?;
+            let kept =
+                kept.map_err(|_| format!("from 0 to {most} bits to keep after the \"=\""))?;
             return Ok(Self::Net(prefix, kept));
         }
         let (first, last) = from.split_once('-').unwrap_or((from, from));

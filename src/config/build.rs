@@ -208,7 +208,7 @@ fn syslog_target(table: &mut Table, capture: &Selection) -> Option<Syslog> {
     let format = table.take("format", values::format).or(default_format);
     let [events, _, flow] = records(table, values::copied_kind);
     let is_both = events == Some(true) && flow == Some(true);
-    let expected = "one of them with the format \"csv\", whose lines would count the traffic twice";
+    let expected = "only one of \"events\" and \"flow\" with the format \"csv\", as both would count the traffic";
     table.refuse_if(is_both && format == Some(Format::Csv), "records", expected);
     if let Some(kind) = kind {
         let is_udp = kind == TargetKind::Udp;

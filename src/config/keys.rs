@@ -335,10 +335,10 @@ section! {
         /// after a gap.
         live "resync" resync: Option<Duration> = one(values::interval),
             Value("\"10m\""), "a duration from 1s, or 0s";
-        /// When a connection has lasted for about this time (s, m, h, d), and each time again, a flow record reports its
-        /// traffic since the last one: see FLOWS IN PARTS in nattrail-records(7). Only outputs with records "flow" get them. "30m"
-        /// is usual. nattrail reads the kernel's table four times in this time. If empty, the traffic of a connection is
-        /// reported at its end.
+        /// A connection that lasts longer than this (s, m, h, d) has a flow record about once in this time, between three
+        /// quarters of it and all of it, with the traffic since the last one: see FLOWS IN PARTS in nattrail-records(7).
+        /// Only outputs with records "flow" get them. "30m" is usual. nattrail reads the kernel's table four times in this
+        /// time. If empty, the traffic of a connection is reported at its end.
         live "active-timeout" active_timeout: Option<Duration> = optional(values::at_least_a_second),
             Unset, "a duration of at least 1s, such as \"30m\"";
     }
@@ -460,8 +460,8 @@ const COLLECTOR: &[Key] = keys! {
         "source-address" = Unset, "a local IP address, with or without a port";
         /// Send "events" (one record when a session begins and one when it ends), "triplet" (three flow records when it
         /// ends: pre-NAT, post-NAT, return), "flow" (its traffic, one flow record for each direction), or several of
-        /// them. With "events" and "flow", only translated connections make events; with log = "all", the others
-        /// make flows.
+        /// them. With "events" and "flow", a connection that is not translated makes flows alone, and the counters are
+        /// in the flows alone.
         "records" = Value("[\"events\"]"), "one or more of \"events\", \"triplet\" and \"flow\", each once";
         /// With true, one flow record (RFC 5103) is for both directions of a connection. This key is only for ipfix, with
         /// "flow".
@@ -534,8 +534,8 @@ const SYSLOG: &[Key] = keys! {
         /// destination matches. Default: capture.destination.
         "destination" = Inherited("[]"), PREFIXES;
         /// The copy has "events" (a line when a session begins and one when it ends; in csv the three lines of a triplet),
-        /// "flow" (a line for the traffic; in csv one for each direction), or both. With both, which is not for csv, only
-        /// translated connections make events.
+        /// "flow" (a line for the traffic; in csv one for each direction), or both. With both, which is not for csv, a
+        /// connection that is not translated makes a flow alone.
         "records" = Value("[\"events\"]"), "\"events\", \"flow\" or both, each once";
         /// The syslog facility is kern, user, mail, daemon, auth, syslog, lpr, news, uucp, cron, authpriv, ftp or
         /// local0 to local7.

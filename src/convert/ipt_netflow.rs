@@ -31,6 +31,8 @@ pub fn convert(text: &str, origin: &str) -> Result<Conversion, Note> {
     if streams.iter().any(|stream| stream.flows) {
         let timeout = active_timeout(&settings, &mut draft.notes);
         draft.set("active-timeout", timeout);
+        draft.remark("The module counted packets itself; nattrail has the kernel count them (nf_conntrack_acct).");
+        draft.set("set-sysctls", true);
     }
     let (version, common) = common_keys(&settings, &mut draft.notes);
     let first = observation_domain(version, &settings, &mut draft.notes);
@@ -94,7 +96,7 @@ fn streams(settings: &Settings, notes: &mut Vec<Note>) -> Vec<Stream> {
         notes.push(Note::new(line, "natevents", message));
     }
     if flows {
-        let message = "rules with -j NETFLOW or hooks chose the packets that were accounted: nattrail accounts every tracked \
+        let message = "rules with -j NETFLOW or hooks chose the packets that were accounted: nattrail accounts for every tracked \
                        connection, and the collector's source, destination, protocols and mark choose among them";
         notes.push(Note::new(0, "", message));
     }
@@ -105,7 +107,8 @@ fn streams(settings: &Settings, notes: &mut Vec<Note>) -> Vec<Stream> {
     let aggregation = aggregation.filter(|_| flows);
     match aggregation {
         Some((setting, rules)) if has_events => {
-            let message = "NAT events are never aggregated: the flows are a stream of their own, with the next engine id";
+            let message = "NAT events are never aggregated: the flows are a stream of their own, with the next engine id; \
+                 a collector that adds up the counters of NAT events, as nfdump does in v9, must not take both";
             notes.push(setting.note(message));
             let stream = |events, aggregation| Stream {
                 events,
@@ -284,9 +287,10 @@ fn without_equivalent(name: &str) -> &'static str {
     match name {
         "active_timeout" => "not needed: it was for traffic accounting, which was off",
         "inactive_timeout" => {
-            "no equivalent: a flow ends with its connection, for which the kernel has timeouts (net.netfilter.nf_conntrack_*)"
+            "no equivalent: a flow ends when the kernel forgets its connection, a timeout after the last packet \
+             (net.netfilter.nf_conntrack_*_timeout_*)"
         }
-        "sampler" => "no equivalent: nattrail never samples, it accounts every connection",
+        "sampler" => "no equivalent: nattrail never samples; it accounts for every connection",
         "hashsize" => {
             "no equivalent: nattrail's table grows by itself; the kernel's is net.netfilter.nf_conntrack_buckets"
         }
@@ -294,9 +298,9 @@ fn without_equivalent(name: &str) -> &'static str {
             "no equivalent: net.netfilter.nf_conntrack_max limits the number of connections"
         }
         "nfevents_limit" => "no equivalent: nattrail reads every event, and states losses as a gap",
-        "snmp_rules" => "no equivalent: NAT events carry no interfaces",
+        "snmp_rules" => "no equivalent: records carry no interfaces",
         "promisc" => {
-            "no equivalent: nattrail-monitor(7) explains how mirrored frames are accounted"
+            "no option: a [[monitor]] section takes mirrored frames, see nattrail-monitor(7)"
         }
         "scan_min" => "no equivalent: see collector.export-delay",
         "exportcpu" => {

@@ -61,7 +61,7 @@ impl Missing {
                 "connections made while nothing listened will never report their end"
             }
             Self::Times => "start and end are the times at which nattrail learns of them",
-            Self::Counters => "delete records and triplets have no packets and octets",
+            Self::Counters => "deletes, triplets and flows have no packets and octets",
         }
     }
 }
@@ -182,7 +182,7 @@ mod tests {
                  never report their end",
                 "net.netfilter.nf_conntrack_timestamp: expected 1, found 0: start and end are the times at which \
                  nattrail learns of them",
-                "net.netfilter.nf_conntrack_acct: expected 1, found 0: delete records and triplets have no packets \
+                "net.netfilter.nf_conntrack_acct: expected 1, found 0: deletes, triplets and flows have no packets \
                  and octets",
             ]
         );

@@ -35,6 +35,10 @@ pub(crate) type Refusal = String;
 /// # Errors
 /// See [`up`]: everything that can be examined beforehand.
 pub(crate) fn rehearse(monitor: &Monitor) -> Result<Vec<Act>, Refusal> {
+    if !rehearse_down(monitor)?.is_empty() {
+        let message = "expected the port to be down, found it up: \"nattrail monitor down --dry-run\" prints how to take it down";
+        return Err(message.to_owned());
+    }
     Ok(planned(monitor)?.into_iter().map(|step| step.act).collect())
 }
 

@@ -182,10 +182,12 @@ fn refuse_used(link: &Link, links: &[Link], routes: &[Route]) -> Result<(), Refu
 /// A route of another's would lead mirrored packets to somebody.
 fn refuse_routed(routes: &[Route]) -> Result<(), Refusal> {
     let is_foreign = |route: &&Route| {
-        let dev = route.dev.as_deref().unwrap_or_default();
+        // A second port makes one route of both.
+        let hops = route.nexthops.iter().map(|hop| hop.dev.as_deref());
+        let mut devs = hops.chain([route.dev.as_deref()]).flatten();
         let is_local = route.dst.starts_with("fe80::/") || route.dst.starts_with("ff00::/");
         let is_unicast = route.r#type.as_deref().is_none_or(|kind| kind == "unicast");
-        is_unicast && !is_local && !dev.starts_with(SINK)
+        is_unicast && !is_local && !devs.all(|dev| dev.starts_with(SINK))
     };
     match routes.iter().find(is_foreign) {
         Some(route) => Err(format!(

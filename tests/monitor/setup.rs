@@ -108,10 +108,16 @@ fn two_ports_share_a_namespace_and_one_goes_without_the_other() {
     scene
         .net
         .gateway
-        .ip("link add eth2 type veth peer name far");
+        .ip("link add eth2 type veth peer name far
+             link add eth3 type veth peer name far3");
     let (one, two) = (monitor(&scene, "eth1"), monitor(&scene, "eth2"));
     let before = states(&scene);
     scene.succeed(&["monitor", "up"], &format!("{one}{two}"));
+    let rehearsed = scene.fail(&["monitor", "up", "--dry-run"], &one);
+    assert!(rehearsed.contains("found it up"), "{rehearsed}");
+    let third = monitor(&scene, "eth3");
+    let commands = scene.succeed(&["monitor", "up", "--dry-run"], &third);
+    assert!(commands.contains("eth3"), "{commands}");
     scene.succeed(&["monitor", "down"], &one);
     assert_eq!(scene.monitor.read_sysctl("net/ipv4/ip_forward"), "1");
     assert!(state(&scene.monitor).contains("default via 192.0.0.8 dev s-eth2"));

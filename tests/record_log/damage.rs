@@ -194,6 +194,6 @@ fn the_database_of_a_newer_version_is_left_as_it_is() {
                  CREATE TABLE run (version INTEGER, more TEXT); INSERT INTO run VALUES (6, 'x');";
             connection.execute_batch(schema).unwrap();
         },
-        "its schema is version 5",
+        "its schema is version 6",
     );
 }

@@ -176,7 +176,7 @@ complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l post -d 'Only
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l proto -d 'Only sessions of this protocol, by name or number' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l mark -d 'Only sessions whose mark, under the mask, is this' -r
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l zone -d 'Only sessions in this conntrack zone' -r
-complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l event -d 'Only these events: create, delete or flow' -r -f -a "create\t''
+complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -l event -d 'Only these events: create, delete, or flow (of connections that are accounted in parts)' -r -f -a "create\t''
 delete\t''
 flow\t''"
 complete -c nattrail -n "__fish_nattrail_using_subcommand tail" -s n -l count -d 'End after this many events' -r

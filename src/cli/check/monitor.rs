@@ -191,8 +191,8 @@ fn rules(monitor: &Monitor, namespace: Option<&Namespace>, before: Result<u64, F
                     "expected IP packets to pass them within {} s, found none",
                     PATIENCE.as_secs()
                 ),
-                "if the rules are there (nft list ruleset, tc filter show), the mirror has no plain IP: PPPoE, MPLS, GRE and \
-                 VXLAN are not taken apart",
+                "if the rules are there (nft list ruleset, tc filter show), the mirror has no plain IP: PPPoE and MPLS are \
+                 not taken apart",
             );
         }
         thread::sleep(PAUSE);
@@ -302,7 +302,9 @@ fn losses(monitor: &Monitor, namespace: Option<&Namespace>) -> Judgement {
     match counters(monitor, namespace)?.lost {
         0 => Ok("none at the port".to_owned()),
         lost => warning(
-            format!("expected none at the port, found {lost} frames dropped since it was made"),
+            format!(
+                "expected none at the port, found {lost} frames dropped since the interface was made, whether it was set up or not"
+            ),
             "give it a larger ring (ethtool -G) and mtu, or mirror less; the daemon states a gap for new ones",
         ),
     }

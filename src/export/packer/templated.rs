@@ -56,8 +56,13 @@ impl Packer {
         let zone = self.message.config.ingress_vrf;
         if self.message.sends_event(event) {
             let config = &self.message.config;
-            let (family, flow) = Flow::nat_event(event, config.nat_event)?;
-            let layout = Layout::event(event, family, config.log_destination, zone);
+            // Beside flows, which have them, a delete has no counters: nfdump would add both in NetFlow v9.
+            let event = NatEvent {
+                totals: event.totals.filter(|_| !config.flow),
+                ..*event
+            };
+            let (family, flow) = Flow::nat_event(&event, config.nat_event)?;
+            let layout = Layout::event(&event, family, config.log_destination, zone);
             self.put(layout, &flow, now, done);
         }
         if self.message.config.triplet && event.kind == EventKind::Delete {

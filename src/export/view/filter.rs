@@ -37,7 +37,7 @@ pub struct Filter {
     /// Only sessions in this conntrack zone
     #[arg(long, value_name = "ID", value_delimiter = ',', value_parser = zone)]
     pub zone: Vec<u16>,
-    /// Only these events: create, delete or flow
+    /// Only these events: create, delete, or flow (of connections that are accounted in parts)
     #[arg(long, value_name = "EVENT", value_delimiter = ',', value_parser = kinds())]
     pub event: Vec<EventKind>,
 }

@@ -170,7 +170,7 @@ fn contradictions_between_the_keys_of_a_syslog_target_are_refused() {
         ),
         (
             "target = \"local\"\nrecords = [\"flow\", \"events\"]",
-            "records: expected one of them with the format \"csv\", whose lines would count the traffic twice, found [\"flow\", \
+            "records: expected only one of \"events\" and \"flow\" with the format \"csv\", as both would count the traffic, found [\"flow\", \
              \"events\"]",
         ),
         (

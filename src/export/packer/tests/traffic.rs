@@ -253,3 +253,19 @@ fn events_beside_flows_are_those_of_translated_connections() {
         assert_eq!(count(&ended(snat())), 3);
     }
 }
+
+#[test]
+fn beside_flows_a_delete_has_no_counters() {
+    for version in [Version::NetflowV9, Version::Ipfix] {
+        let beside = config::Collector {
+            events: true,
+            ..flows(version)
+        };
+        let uncounted = NatEvent {
+            totals: None,
+            ..ended(snat())
+        };
+        let alone = decoded(&collector(version), &uncounted);
+        assert_eq!(decoded(&beside, &ended(snat()))[..1], alone);
+    }
+}
