@@ -105,10 +105,7 @@ fn two_ports_share_a_namespace_and_one_goes_without_the_other() {
     let Some(scene) = settled() else {
         return;
     };
-    scene
-        .net
-        .gateway
-        .ip("link add eth2 type veth peer name far
+    scene.net.gateway.ip("link add eth2 type veth peer name far
              link add eth3 type veth peer name far3");
     let (one, two) = (monitor(&scene, "eth1"), monitor(&scene, "eth2"));
     let before = states(&scene);
