@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use super::tree::{Parsed, Table, every};
 use super::values::{self, RecordKind, TargetKind};
-use super::{Collector, Format, Method, Monitor, Selection, Syslog, Target, Version};
+use super::{Collector, Format, Log, Method, Monitor, Selection, Syslog, Target, Version};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+/// The room in the log for a record. None takes more than 141 octets; the rest is for those that come while a window leaves.
+const RECORD: u64 = 200;
 /// For mirrored connections that share connection tracking with the gateway's own.
 const MIRROR_ZONE: u16 = 65_535;
 const SYSLOG_PORT: u16 = 514;
@@ -19,8 +21,12 @@ const JOURNAL_SOCKET: &str = "/run/systemd/journal/socket";
 type Twin = (&'static str, &'static str);
 
 /// All collectors that are free of mistakes. `capture` is the selection of those without their own.
-pub(super) fn collectors(tables: &mut [Table], capture: &Selection) -> Vec<Collector> {
-    let build = |table: &mut Table| collector(table, capture);
+pub(super) fn collectors(
+    tables: &mut [Table],
+    capture: &Selection,
+    log: Option<&Log>,
+) -> Vec<Collector> {
+    let build = |table: &mut Table| collector(table, capture, log);
     built(tables, build, |one, other| {
         let place = |one: &Collector| (one.address, one.version, one.observation_domain);
         let own = "an address, version and observation-domain of its own, found those";
@@ -105,7 +111,7 @@ fn same_records(one: &Syslog, other: &Syslog) -> Option<Twin> {
     }
 }
 
-fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
+fn collector(table: &mut Table, capture: &Selection, log: Option<&Log>) -> Option<Collector> {
     let version = table.take("version", values::version);
     let default_port = match version {
         Some(Version::NetflowV5 | Version::NetflowV9) => 2055,
@@ -144,6 +150,12 @@ fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
     table.refuse_if(aggregates && is_exact, "aggregation", expected);
     let expected = "nothing with biflow, as a sum has one direction";
     table.refuse_if(aggregates && is_biflow, "aggregation", expected);
+    let window = table.take("aggregation-window", values::duration(SECOND..=HOUR));
+    let is_long = window
+        .zip(log)
+        .is_some_and(|(window, log)| window > log.age / 2);
+    let expected = "at most half of log.age, as the records of a window wait in the log";
+    table.refuse_if(aggregates && is_long, "aggregation-window", expected);
     let expected = "false with version \"v5\", whose records have no room for it";
     table.refuse_if(v5 && ingress_vrf == Some(true), "ingress-vrf", expected);
     let expected = "at most 65535 with version \"v5\" (engine type and id)";
@@ -168,7 +180,8 @@ fn collector(table: &mut Table, capture: &Selection) -> Option<Collector> {
         flow,
         biflow,
         aggregation,
-        aggregation_window: table.take("aggregation-window", values::duration(SECOND..=HOUR)),
+        aggregation_window: window,
+        aggregation_records: log.map(|log| log.size / RECORD),
         nat_event: table.take("nat-event", values::nat_event),
         log_destination,
         ingress_vrf,

@@ -120,17 +120,16 @@ fn assemble(
         .set_default("socket", socket);
     let capture = Capture::take(document.single(Section::Capture));
     let selection = capture.as_ref().map_or(Selection::ANY, Capture::selection);
+    let log = Log::take(document.single(Section::Log));
+    let collectors = build::collectors(document.list(Section::Collector), &selection, log.as_ref());
     let config = every!(Config {
         capture,
         pending: Pending::take(document.single(Section::Pending)),
-        log: Log::take(document.single(Section::Log)),
+        log,
         archive: Archive::take(document.single(Section::Archive)),
         control: Control::take(document.single(Section::Control)),
         metrics: Metrics::take(document.single(Section::Metrics)),
-        collectors: Some(build::collectors(
-            document.list(Section::Collector),
-            &selection
-        )),
+        collectors: Some(collectors),
         syslog: Some(build::syslog(document.list(Section::Syslog), &selection)),
         monitors: Some(build::monitors(document.list(Section::Monitor))),
     });

@@ -156,6 +156,8 @@ pub struct Collector {
     pub aggregation: Vec<AggregationRule>,
     /// Flows of this time are aggregated.
     pub aggregation_window: Duration,
+    /// The most records of the log in a window, so that it never waits until the log has to give them up.
+    pub aggregation_records: u64,
     pub nat_event: NatEventValues,
     /// `false` leaves the destination out of NAT events (RFC 6888 REQ-12). Always `true` for NetFlow v5, with triplets and
     /// with flows.

@@ -228,9 +228,11 @@ impl Capture {
     }
 
     /// Requests a listing from the kernel, if an audit or a sweep wants one.
-    pub fn start_dump(&mut self, engine: &mut Engine, now: Now) {
+    /// `is_stored` says that the database works, without which there are no sweeps.
+    pub fn start_dump(&mut self, engine: &mut Engine, is_stored: bool, now: Now) {
         let namespace = self.config.capture.namespace.as_ref();
-        self.sweeper.start(engine, namespace, &self.waker, now);
+        self.sweeper
+            .start(engine, namespace, &self.waker, is_stored, now);
         let Some(listing) = engine.poll_dump(now) else {
             return;
         };

@@ -314,7 +314,8 @@ impl Daemon {
         self.capture.read_dump(&mut self.engine, now);
         self.engine.handle_timeout(now);
         if !self.catching_up {
-            self.capture.start_dump(&mut self.engine, now);
+            let is_stored = !self.keeper.is_failing();
+            self.capture.start_dump(&mut self.engine, is_stored, now);
         }
         self.watch
             .handle_timeout(&mut self.engine, self.capture.statistics().malformed, now)

@@ -62,12 +62,17 @@ impl Sweeper {
         engine: &mut Engine,
         namespace: Option<&Namespace>,
         waker: &Arc<Waker>,
+        is_stored: bool,
         now: Now,
     ) {
-        let Some(period) = engine.poll_sweep(now) else {
+        if self.running.is_some() && !is_stored {
+            self.running = None;
+            engine.handle_sweep_failed(now);
+        }
+        let Some(period) = engine.poll_sweep(is_stored, now) else {
             return;
         };
-        let pace = Pace::Slow(pause(period, self.pieces));
+        let pace = Pace::Slow(pause(period, self.pieces), self.pieces);
         match Dump::request(Listing::Table, pace, namespace, waker) {
             Ok(dump) => {
                 self.running = Some(Running {

@@ -57,9 +57,15 @@ impl Engine {
     /// Whether the kernel's table is to be read for a sweep from now on, and how long that should take at most. Answer
     /// with [`handle_swept`](Self::handle_swept) for each piece, then [`handle_sweep_end`](Self::handle_sweep_end) or
     /// [`handle_sweep_failed`](Self::handle_sweep_failed).
-    pub fn poll_sweep(&mut self, now: Now) -> Option<Duration> {
+    ///
+    /// Without a working store there is none: a baseline that is lost at a restart would repeat what was reported.
+    pub fn poll_sweep(&mut self, is_stored: bool, now: Now) -> Option<Duration> {
         let period = self.policy.active_timeout? / SWEEPS;
         if !matches!(self.sweep, Sweep::Due(due) if due <= now.up) {
+            return None;
+        }
+        if !is_stored {
+            self.sweep = Sweep::Due(now.up.saturating_add(RETRY.min(period)));
             return None;
         }
         self.sweep = Sweep::Running(now.up);
@@ -87,7 +93,9 @@ impl Engine {
         });
         std::hint::black_box(looked.fold(0, |all, one| all ^ one));
         for (entry, key) in entries.iter().filter(old).zip(keys.drain(..)) {
-            let known = self.dumped(key, entry);
+            // It may have ended since the kernel made this piece, and a session with its tuples and id may have begun.
+            let has_ended = self.recent.may_contain(key, entry.session.id, entry.start);
+            let known = self.dumped(key, entry).filter(|_| !has_ended);
             if let Some((slot, totals)) = known.zip(entry.totals) {
                 self.report(slot, entry, totals, is_due, now);
             }

@@ -10,6 +10,7 @@
 //! - A window is all or nothing: its messages but the last end before its first record, and the last one before the record
 //!   after it. Whatever happens before that one is taken, all its records are aggregated again.
 //! - It ends at a gap, which thus stays in its place.
+//! - It ends before the record log has no more room for its records.
 //!
 //! The translated ends, the id and the direction of a connection have no meaning in a sum, and are left out.
 
@@ -40,6 +41,7 @@ pub struct Aggregator {
     nets: Vec<(Prefix, u8)>,
     ports: Vec<(RangeInclusive<u16>, u16)>,
     length: Duration,
+    most_records: u64,
     version: Version,
     has_zone: bool,
     window: Option<Window>,
@@ -91,6 +93,7 @@ impl Aggregator {
             nets,
             ports,
             length: collector.aggregation_window,
+            most_records: collector.aggregation_records,
             version: collector.version,
             has_zone: collector.ingress_vrf,
             window: None,
@@ -196,7 +199,8 @@ impl Aggregator {
         let total = |window: &Window| self.sum(window.total, both);
         let goes_on = self.window.as_ref().filter(|window| {
             let is_in_time = now.up < window.due && event.time < window.until;
-            is_in_time && self.sums.len() + 2 <= MOST
+            let is_kept = serial.0 - window.first.0 < self.most_records;
+            is_in_time && is_kept && self.sums.len() + 2 <= MOST
         });
         let total = match goes_on.and_then(total) {
             Some(total) => total,

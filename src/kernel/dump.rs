@@ -26,6 +26,8 @@ const ROOM: usize = 32 * 1024;
 const AHEAD: usize = 4;
 /// Nothing but the buffer is large, and that is on the heap.
 const STACK: usize = 64 * 1024;
+/// The pause between the pieces of a listing that is longer than expected.
+const HURRY: Duration = Duration::from_millis(1);
 /// The sequence number of the only request on its socket.
 const SEQUENCE: u32 = 1;
 
@@ -36,7 +38,8 @@ pub enum Pace {
     Fast,
     /// So long after a piece was handed over, the next one is read. It waits only for a reader that is busy, as counters in
     /// it are to be fresh. The kernel makes it at the end of the pause before that.
-    Slow(Duration),
+    /// Beyond that many pieces, the pause is [`HURRY`] at most.
+    Slow(Duration, u32),
 }
 
 /// A listing that is being read.
@@ -75,9 +78,9 @@ impl Dump {
         namespace: Option<&Namespace>,
         waker: &Arc<Waker>,
     ) -> io::Result<Self> {
-        let (ahead, pause) = match pace {
-            Pace::Fast => (AHEAD, Duration::ZERO),
-            Pace::Slow(pause) => (1, pause),
+        let ahead = match pace {
+            Pace::Fast => AHEAD,
+            Pace::Slow(..) => 1,
         };
         let (sender, pieces) = sync_channel(ahead);
         let (namespace, waker) = (namespace.cloned(), Arc::clone(waker));
@@ -86,7 +89,7 @@ impl Dump {
             let end = WakeOnDrop(waker);
             let sender = sender;
             let socket = open(listing, namespace.as_ref());
-            let result = socket.and_then(|socket| read(&socket, pause, &sender, &end.0));
+            let result = socket.and_then(|socket| read(&socket, pace, &sender, &end.0));
             if let Err(error) = result {
                 // Without a reader nobody needs the error.
                 let _ = sender.send(Err(error));
@@ -121,11 +124,12 @@ fn open(listing: Listing, namespace: Option<&Namespace>) -> io::Result<mnl::Sock
 /// Hands the pieces over until the last one.
 fn read(
     socket: &mnl::Socket,
-    pause: Duration,
+    pace: Pace,
     sender: &SyncSender<io::Result<Piece>>,
     waker: &Waker,
 ) -> io::Result<()> {
     let mut buffer = vec![0; ROOM];
+    let mut number = 0_u32;
     loop {
         let length = match socket.recv_raw(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -140,8 +144,10 @@ fn read(
         if is_last {
             return Ok(());
         }
-        if pause > Duration::ZERO {
-            thread::sleep(pause);
+        if let Pace::Slow(pause, pieces) = pace {
+            let is_late = number >= pieces;
+            number = number.saturating_add(1);
+            thread::sleep(if is_late { pause.min(HURRY) } else { pause });
         }
     }
 }

@@ -354,6 +354,7 @@ fn collector(version: Version) -> config::Collector {
         biflow: false,
         aggregation: Vec::new(),
         aggregation_window: Duration::from_secs(60),
+        aggregation_records: 1_000_000,
         nat_event: NatEventValues::Rfc8158,
         log_destination: true,
         ingress_vrf: false,

@@ -38,7 +38,7 @@ impl World {
     pub(super) fn sweep(&mut self) {
         let open = (0..PORTS).filter_map(|port| self.open(port));
         let entries: Vec<_> = open.map(|life| self.flow(life, false)).collect();
-        self.engine.poll_sweep(self.now);
+        self.engine.poll_sweep(true, self.now);
         self.engine.handle_swept(&entries, self.now);
         self.engine.handle_sweep_end(self.now);
     }

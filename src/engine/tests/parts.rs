@@ -34,8 +34,8 @@ fn end(port: u16, start: u64, octets: u64, stop: u64) -> Event {
 
 /// A sweep at `now`, and the records of it.
 fn sweep(engine: &mut Engine, entries: &[Entry], now: u64) -> Vec<NatEvent> {
-    assert!(engine.poll_sweep(at(now)).is_some());
-    assert_eq!(engine.poll_sweep(at(now)), None, "asked for once");
+    assert!(engine.poll_sweep(true, at(now)).is_some());
+    assert_eq!(engine.poll_sweep(true, at(now)), None, "asked for once");
     engine.handle_swept(entries, at(now));
     engine.handle_sweep_end(at(now));
     records(engine)
@@ -195,18 +195,44 @@ fn a_sweep_neither_adopts_nor_confirms_a_session() {
 }
 
 #[test]
+fn a_stale_entry_is_not_taken_for_the_next_session_with_its_tuples_and_id() {
+    let mut engine = accounting();
+    engine.handle_events(&[new(session(1))], at(1));
+    // The kernel made the piece before these events, and it is handled after them.
+    engine.handle_events(&[end(1, 1, 500, 50), new(session(1))], at(50));
+    records(&mut engine);
+    assert_eq!(sweep(&mut engine, &[entry(1, 1, 400)], 50), []);
+    engine.handle_events(&[end(1, 50, 70, 60)], at(60));
+    assert_eq!(
+        told(&records(&mut engine)),
+        [(EventKind::Delete, 50, 60, Some(70))]
+    );
+}
+
+#[test]
+fn without_a_working_store_a_sweep_waits() {
+    let mut engine = accounting();
+    assert_eq!(engine.poll_sweep(false, at(0)), None);
+    assert_eq!(engine.poll_timeout(), Some(at(10).up));
+    assert!(engine.poll_sweep(true, at(10)).is_some());
+}
+
+#[test]
 fn four_sweeps_begin_in_the_time_of_the_timeout_and_a_failed_one_is_repeated() {
     let mut engine = accounting();
     assert_eq!(engine.poll_timeout(), Some(at(0).up));
-    assert_eq!(engine.poll_sweep(at(0)), Some(Duration::from_secs(10)));
+    assert_eq!(
+        engine.poll_sweep(true, at(0)),
+        Some(Duration::from_secs(10))
+    );
     assert_eq!(engine.poll_timeout(), None);
     engine.handle_sweep_end(at(4));
     assert_eq!(engine.poll_timeout(), Some(at(10).up));
-    assert_eq!(engine.poll_sweep(at(9)), None);
-    assert!(engine.poll_sweep(at(10)).is_some());
+    assert_eq!(engine.poll_sweep(true, at(9)), None);
+    assert!(engine.poll_sweep(true, at(10)).is_some());
     // A late one is followed by the next at once.
     engine.handle_sweep_end(at(25));
-    assert!(engine.poll_sweep(at(25)).is_some());
+    assert!(engine.poll_sweep(true, at(25)).is_some());
     engine.handle_sweep_failed(at(26));
     assert_eq!(engine.poll_timeout(), Some(at(36).up));
 }
@@ -216,7 +242,7 @@ fn a_reload_turns_it_on_and_off_and_what_was_begun_in_parts_ends_in_parts() {
     let mut engine = reported();
     let on = engine.policy;
     engine.reconfigure(Filter::new([capture().selection()]), POLICY, at(41));
-    assert_eq!(engine.poll_sweep(at(100)), None);
+    assert_eq!(engine.poll_sweep(true, at(100)), None);
     engine.handle_swept(&[entry(1, 1, 400)], at(100));
     assert_eq!(records(&mut engine), []);
     engine.handle_events(&[new(session(2))], at(100));
@@ -229,7 +255,7 @@ fn a_reload_turns_it_on_and_off_and_what_was_begun_in_parts_ends_in_parts() {
     ];
     assert_eq!(told(&records(&mut engine)), expected);
     engine.reconfigure(Filter::new([capture().selection()]), on, at(120));
-    assert!(engine.poll_sweep(at(120)).is_some());
+    assert!(engine.poll_sweep(true, at(120)).is_some());
 }
 
 #[test]
@@ -253,7 +279,7 @@ fn after_the_clock_was_set_back_sessions_are_still_reported() {
     engine.handle_events(&[new(session(1))], at(1000));
     records(&mut engine);
     let early = Now::new(wall(10), at(1100).up);
-    engine.poll_sweep(early);
+    engine.poll_sweep(true, early);
     engine.handle_swept(&[entry(1, 1000, 300)], early);
     let part = records(&mut engine);
     assert_eq!(told(&part), [(EventKind::Flow, 1000, 1000, Some(300))]);
@@ -417,7 +443,7 @@ impl Scene {
             }
             Step::Sweep => {
                 let entries = self.entries();
-                self.engine.poll_sweep(at(self.now));
+                self.engine.poll_sweep(true, at(self.now));
                 self.engine.handle_swept(&entries, at(self.now));
                 self.engine.handle_sweep_end(at(self.now));
             }

@@ -334,6 +334,24 @@ fn a_sum_never_leaves_its_range() {
 }
 
 #[test]
+fn a_window_has_no_more_records_than_the_log_keeps() {
+    let mut scene = Scene::new(&config::Collector {
+        aggregation_records: 3,
+        ..aggregating(Version::NetflowV5, "0-65535=0")
+    });
+    for number in 0..7 {
+        scene.end(ended(1, 5000, 0, number), number);
+    }
+    // Two windows of three, with a record for each direction.
+    let sent: usize = scene
+        .take()
+        .iter()
+        .map(|(message, _)| records(message).len())
+        .sum();
+    assert_eq!(sent, 4);
+}
+
+#[test]
 fn a_window_has_at_most_so_many_sums() {
     let mut scene = Scene::new(&aggregating(Version::NetflowV5, "10.0.0.0/8=32"));
     for number in 0..MOST as u32 / 2 {

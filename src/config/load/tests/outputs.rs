@@ -136,6 +136,12 @@ fn aggregation_is_for_flows_alone_and_a_rule_that_does_not_parse_is_named() {
             format!("records = [\"flow\"]\naggregation-window = \"61m\"\n{rules}"),
             "aggregation-window: expected a duration from 1s to 1h, found \"61m\"",
         ),
+        (
+            format!(
+                "records = [\"flow\"]\naggregation-window = \"40s\"\n{rules}\n[log]\nage = \"1m\""
+            ),
+            "aggregation-window: expected at most half of log.age, as the records of a window wait in the log, found \"40s\"",
+        ),
     ];
     for (lines, expected) in cases {
         assert_eq!(
