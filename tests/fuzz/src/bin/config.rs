@@ -209,6 +209,7 @@ fn print_collector(collector: &Collector, out: &mut Printer) {
         biflow,
         aggregation,
         aggregation_window,
+        aggregation_records: _,
         nat_event,
         log_destination,
         ingress_vrf,
