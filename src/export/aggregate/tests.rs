@@ -463,7 +463,7 @@ proptest! {
     fn nothing_is_lost_and_nothing_counted_twice(steps in steps()) {
         let mut scene = Scene::new(&aggregating(Version::NetflowV5, RULES));
         let (mut events, mut taken, mut now) = (Vec::new(), Vec::new(), 1_000);
-        let mut position = Position::before(Serial(1));
+        let (mut position, mut sequence) = (Position::before(Serial(1)), 0);
         let mut waiting: Vec<(Vec<u8>, Load)> = Vec::new();
         for step in steps {
             match step {
@@ -476,19 +476,21 @@ proptest! {
                 Step::Flush => scene.encoder.flush(at(now), &mut scene.done),
                 Step::GoBack(index) => {
                     waiting.extend(scene.take());
-                    let windows = waiting.iter().filter(|(_, load)| load.end > position).count();
-                    let mut left = index.index(windows + 1);
-                    let mut sequence = waiting.first().map_or(0, |(_, load)| load.sequence);
-                    while left > 0 {
-                        let (message, load) = waiting.remove(0);
-                        if load.end > position {
-                            left -= 1;
-                            position = load.end;
+                    // The messages up to the last one of each window, whose end alone is a new one.
+                    let mut windows = vec![(0, position)];
+                    for (count, (_, load)) in (1..).zip(&waiting) {
+                        if windows.iter().all(|(_, end)| load.end > *end) {
+                            windows.push((count, load.end));
                         }
-                        sequence = load.sequence + records(&message).len() as u32;
-                        taken.push((message, load));
                     }
-                    let back = waiting.drain(..).map(|(message, load)| Amount::of(load, message.len()));
+                    let (count, end) = windows[index.index(windows.len())];
+                    position = end;
+                    let back = waiting.split_off(count);
+                    if let Some((message, load)) = waiting.last() {
+                        sequence = load.sequence + records(message).len() as u32;
+                    }
+                    taken.append(&mut waiting);
+                    let back = back.iter().map(|(message, load)| Amount::of(*load, message.len()));
                     scene.encoder.go_back(sequence, back.sum());
                     scene.next = position.serial;
                     for event in &events[position.serial.0 as usize - 1..] {
