@@ -41,7 +41,7 @@ pub struct Metrics {
     pub uptime_seconds: u64,
     /// The network namespace; none stands for the one in which the daemon was started.
     pub namespace: Option<String>,
-    /// The configuration file; none when the built-in defaults hold.
+    /// The configuration file, with its whole path; none when the built-in defaults hold.
     pub configuration: Option<String>,
     /// When it was read.
     pub configuration_read: Option<Wall>,

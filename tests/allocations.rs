@@ -97,7 +97,13 @@ fn the_counting_allocator_counts() {
 #[test]
 fn events_triplets_and_flows_of_every_version_are_packed_without_allocating() {
     for version in [Version::NetflowV5, Version::NetflowV9, Version::Ipfix] {
-        for records in ["\"events\"", "\"triplet\"", "\"flow\""] {
+        for records in [
+            "\"events\"",
+            "\"triplet\"",
+            "\"flow\"",
+            "\"events\"\nlog = \"nat\"\nsource = [\"10.1.2.0/24\"]",
+            "\"flow\"\naggregation = \"203.0.113.0/24=16\"\naggregation-window = \"1s\"",
+        ] {
             let allocated = allocated_in_steady_state(Outputs::Collector(version, records));
             assert_eq!(allocated, 0, "{version:?}, {records}");
         }

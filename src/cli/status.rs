@@ -93,15 +93,13 @@ pub(super) fn run(
     }
 }
 
-/// The remark when the daemon that answered uses another file than `file`. A relative path depends on the daemon's
-/// working directory: there is no remark about it.
+/// The remark when the daemon that answered uses another file than `file`.
 fn stranger(metrics: &Metrics, file: &Path) -> Option<String> {
     let theirs = match &metrics.configuration {
         None => "no configuration file".to_owned(),
         Some(theirs) => {
             let canonical = |file: &Path| fs::canonicalize(file).unwrap_or(file.to_owned());
-            let same = canonical(Path::new(theirs)) == canonical(file);
-            if same || !theirs.starts_with('/') {
+            if canonical(Path::new(theirs)) == canonical(file) {
                 return None;
             }
             format!("the configuration {}", printable(theirs))
@@ -119,7 +117,7 @@ pub(super) fn unread(metrics: &Metrics) -> Option<String> {
     // Also a file that was moved there, whatever its own date is, and a symbolic link that leads to another.
     let found = [fs::metadata(file), fs::symlink_metadata(file)].into_iter();
     let changed = found
-        .filter_map(|found| found.ok().filter(|_| file.starts_with('/')))
+        .flatten()
         .map(|found| found.ctime() * 1_000_000_000 + found.ctime_nsec())
         .max()?;
     (Wall::from_nanos(changed.try_into().ok()?) > read).then(|| {

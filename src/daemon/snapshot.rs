@@ -18,7 +18,10 @@ impl Daemon {
             started: self.started.wall,
             uptime_seconds: running.as_secs(),
             namespace: namespace.map(|namespace| namespace.0.display().to_string()),
-            configuration: self.file.as_ref().map(|file| file.display().to_string()),
+            configuration: self.file.as_ref().map(|file| {
+                let absolute = std::path::absolute(file);
+                absolute.as_ref().unwrap_or(file).display().to_string()
+            }),
             configuration_read: self.file.as_ref().map(|_| self.read),
             confinement: self.confinement.clone(),
             sessions: Sessions {

@@ -10,7 +10,7 @@ use std::thread;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Namespace;
-use crate::kernel::namespace::{path_of, within};
+use crate::kernel::namespace::{is_same, path_of, within};
 
 const PARAMETERS: &str = "/proc/sys";
 
@@ -100,7 +100,12 @@ impl Act {
                 What::Set {
                     path: other_one, ..
                 },
-            ) => one == other_one && self.namespace == other.namespace,
+            ) => {
+                // A name and a path may lead to one namespace.
+                let [one_place, other_place] =
+                    [self, other].map(|act| act.namespace.clone().map(Namespace));
+                one == other_one && is_same(one_place.as_ref(), other_place.as_ref())
+            }
             _ => false,
         }
     }

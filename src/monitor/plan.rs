@@ -17,7 +17,8 @@ const NFTABLES: &str = "the kernel needs CONFIG_NF_TABLES_NETDEV and CONFIG_NETF
 const CLSACT: &str = "the kernel needs CONFIG_NET_SCH_INGRESS, and nobody else may have an ingress or clsact qdisc at the port";
 const TRAFFIC_CONTROL: &str = "the kernel needs CONFIG_NET_CLS_MATCHALL, CONFIG_NET_ACT_CT, CONFIG_NET_ACT_VLAN and \
                                CONFIG_NET_ACT_GACT; otherwise use method = \"nft\" with a namespace";
-const VETH: &str = "the kernel needs CONFIG_VETH";
+const VETH: &str =
+    "the kernel needs CONFIG_VETH, and the namespace must not have an interface of that name";
 
 /// One step, and how to undo it.
 #[derive(Debug)]
