@@ -32,12 +32,21 @@ pub(super) struct Options {
 }
 
 pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Result<Exit, Failure> {
-    let config = origin.load()?.config;
+    let mut monitors = origin.load()?.config.monitors;
     let (options, is_up) = match action {
         Action::Up(options) => (options, true),
         Action::Down(options) => (options, false),
     };
-    let mut chosen = chosen(&config.monitors, &options.names)?;
+    if !is_up {
+        let unknown = |name: &&String| !monitors.iter().any(|monitor| is_named(monitor, name));
+        let left = options
+            .names
+            .iter()
+            .filter(unknown)
+            .filter_map(|name| left_up(name));
+        monitors.extend(left.collect::<Vec<_>>());
+    }
+    let mut chosen = chosen(&monitors, &options.names)?;
     if !is_up {
         chosen.reverse();
     }
@@ -72,11 +81,8 @@ pub(super) fn run(origin: &Origin, action: &Action, out: &mut impl Write) -> Res
 
 /// Those with the names, in the order of the configuration.
 fn chosen<'a>(monitors: &'a [Monitor], names: &[String]) -> Result<Vec<&'a Monitor>, Failure> {
-    let is = |monitor: &Monitor, name: &String| {
-        monitor.name.as_ref() == Some(name) || monitor.interface == *name
-    };
     for name in names {
-        if !monitors.iter().any(|monitor| is(monitor, name)) {
+        if !monitors.iter().any(|monitor| is_named(monitor, name)) {
             let known: Vec<_> = monitors.iter().map(|it| it.interface.as_str()).collect();
             let found = match known.as_slice() {
                 [] => "none at all: add a [[monitor]] section".to_owned(),
@@ -92,8 +98,26 @@ fn chosen<'a>(monitors: &'a [Monitor], names: &[String]) -> Result<Vec<&'a Monit
         return Err(Failure::new(Exit::Config, message));
     }
     let is_chosen =
-        |monitor: &&Monitor| names.is_empty() || names.iter().any(|name| is(monitor, name));
+        |monitor: &&Monitor| names.is_empty() || names.iter().any(|name| is_named(monitor, name));
     Ok(monitors.iter().filter(is_chosen).collect())
+}
+
+fn is_named(monitor: &Monitor, name: &String) -> bool {
+    monitor.name.as_ref() == Some(name) || monitor.interface == *name
+}
+
+/// A port that is up, and whose section is no longer in the configuration: the way down is known without it.
+fn left_up(interface: &str) -> Option<Monitor> {
+    let monitor = Monitor {
+        name: None,
+        interface: interface.to_owned(),
+        namespace: None,
+        method: Method::External,
+        mark: None,
+        zone: None,
+    };
+    let acts = monitor::rehearse_down(&monitor).ok()?;
+    (!acts.is_empty()).then_some(monitor)
 }
 
 fn named<T>(monitor: &Monitor, outcome: Result<T, Refusal>) -> Result<T, Failure> {

@@ -245,8 +245,8 @@ fn destinations(settings: &Settings, notes: &mut Vec<Note>) -> Result<Vec<Destin
                     continue;
                 }
                 format!(
-                    "\"{shown}\": nattrail has no equivalent of \"{rest}\": instead of %interface set the collector's source to an \
-                     address of it, or route"
+                    "\"{shown}\": nattrail has no equivalent of \"{rest}\": instead of %interface set the collector's source-address \
+                     to one of that interface, or route"
                 )
             }
             Err(expected) => format!("expected {expected}, found \"{shown}\": left out"),

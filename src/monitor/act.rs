@@ -167,7 +167,10 @@ impl Act {
         // The first line has the reason; those of nft go on with the place.
         let line = said.lines().find(|line| !line.trim().is_empty());
         Err(Failed {
-            message: format!("{program} says: {}", line.unwrap_or("nothing").trim()),
+            message: format!(
+                "{program} says: {}",
+                line.unwrap_or("nothing").trim().trim_end_matches('.')
+            ),
             is_gone: gone.iter().any(|words| said.contains(words)),
         })
     }

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::act::Act;
 
@@ -22,31 +22,26 @@ pub(super) struct Journal {
 
 impl Journal {
     pub(super) fn open(interface: &str) -> io::Result<Self> {
-        let (directory, path) = (directory(), path(interface));
-        fs::create_dir_all(&directory)?;
-        let lock = File::open(&directory)?;
+        fs::create_dir_all(directory())?;
+        let lock = File::open(directory())?;
         lock.lock()?;
-        let mut others = Vec::new();
-        for entry in fs::read_dir(&directory)? {
-            let other = entry?.path();
-            if other != path && other.extension().is_some_and(|it| it == "json") {
-                others.extend(parse(&fs::read_to_string(&other)?));
-            }
-        }
+        let path = path(interface);
         Ok(Self {
+            others: others(&path)?,
             path,
-            others,
             _lock: lock,
         })
     }
 
-    /// The acts in the journal of an interface, in the order in which they were noted: the last has to be performed first.
+    /// The acts that take an interface down, in their order; none if it is not set up.
     pub(super) fn look(interface: &str) -> io::Result<Vec<Act>> {
-        read(path(interface))
+        let path = path(interface);
+        Ok(undoing(read(&path)?, &others(&path)?))
     }
 
+    /// The same for the interface of this journal.
     pub(super) fn acts(&self) -> io::Result<Vec<Act>> {
-        read(self.path.clone())
+        Ok(undoing(read(&self.path)?, &self.others))
     }
 
     /// Notes an act, or that of another port for the same parameter: its value is the earlier one.
@@ -76,11 +71,6 @@ impl Journal {
             .set_len(length)
     }
 
-    /// Whether another port still needs the parameter as it is.
-    pub(super) fn is_left_to_others(&self, act: &Act) -> bool {
-        self.others.iter().any(|other| other.is_same_parameter(act))
-    }
-
     /// Nothing is left to undo.
     pub(super) fn remove(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
@@ -99,7 +89,30 @@ fn path(interface: &str) -> PathBuf {
     directory().join(format!("{interface}.json"))
 }
 
-fn read(path: PathBuf) -> io::Result<Vec<Act>> {
+/// The last act comes first. Parameters that other ports still need stay as they are.
+fn undoing(mut acts: Vec<Act>, others: &[Act]) -> Vec<Act> {
+    acts.retain(|act| !others.iter().any(|other| other.is_same_parameter(act)));
+    acts.reverse();
+    acts
+}
+
+/// The acts in the journals of other ports than that of `path`.
+fn others(path: &Path) -> io::Result<Vec<Act>> {
+    let entries = match fs::read_dir(directory()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut others = Vec::new();
+    for entry in entries {
+        let other = entry?.path();
+        if other != path && other.extension().is_some_and(|it| it == "json") {
+            others.extend(read(&other)?);
+        }
+    }
+    Ok(others)
+}
+
+fn read(path: &Path) -> io::Result<Vec<Act>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(parse(&text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

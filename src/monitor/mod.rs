@@ -79,13 +79,7 @@ pub(crate) fn down(monitor: &Monitor) -> Result<bool, Refusal> {
 
 /// The acts that would take it down.
 pub(crate) fn rehearse_down(monitor: &Monitor) -> Result<Vec<Act>, Refusal> {
-    match Journal::look(&monitor.interface) {
-        Ok(mut acts) => {
-            acts.reverse();
-            Ok(acts)
-        }
-        Err(error) => Err(unusable(error)),
-    }
+    Journal::look(&monitor.interface).map_err(unusable)
 }
 
 /// What a tool of the system says in a namespace.
@@ -115,8 +109,6 @@ fn take_down(journal: &Journal) -> Result<bool, Refusal> {
     let acts = journal.acts().map_err(unusable)?;
     let failures: Vec<_> = acts
         .iter()
-        .rev()
-        .filter(|act| !journal.is_left_to_others(act))
         .filter_map(|act| match act.perform() {
             Err(error) if !error.is_gone => Some(format!("\"{act}\": {error}")),
             _ => None,

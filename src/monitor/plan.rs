@@ -267,9 +267,13 @@ impl Steps<'_> {
         let line = format!("ip link set dev {port} arp off promisc on{off} up");
         let arp = if place.has_arp { "on" } else { "off" };
         let promiscuous = if place.is_promiscuous { "on" } else { "off" };
-        let undo = [format!(
+        let mut undo = vec![format!(
             "ip link set dev {port} down arp {arp} promisc {promiscuous}{on}"
         )];
+        // The limit of IPv4 follows only sizes that have always been possible.
+        if place.gro_max_size.is_some_and(|size| size > 65_536) {
+            undo.push(format!("ip link set dev {port} gro_max_size 65536"));
+        }
         self.run("start the port", &line, &undo, NONE);
     }
 }

@@ -70,10 +70,20 @@ struct Hop {
 }
 
 impl Route {
+    /// Whether somebody made it: every interface that is up has routes of the kernel's.
+    fn is_foreign(&self) -> bool {
+        let is_local = self.dst.starts_with("fe80::/") || self.dst.starts_with("ff00::/");
+        let is_unicast = self.r#type.as_deref().is_none_or(|kind| kind == "unicast");
+        is_unicast && !is_local
+    }
+
     fn leads_to(&self, interface: &str) -> bool {
+        self.devs().any(|dev| dev == interface)
+    }
+
+    fn devs(&self) -> impl Iterator<Item = &str> {
         let hops = self.nexthops.iter().map(|hop| hop.dev.as_deref());
-        hops.chain([self.dev.as_deref()])
-            .any(|dev| dev == Some(interface))
+        hops.chain([self.dev.as_deref()]).flatten()
     }
 }
 
@@ -149,14 +159,17 @@ fn refuse_used(link: &Link, links: &[Link], routes: &[Route]) -> Result<(), Refu
         let kind = other.linkinfo.info_kind.as_deref();
         other.link.as_ref() == Some(name) && kind != Some("veth")
     });
-    let mut defaults = routes.iter().filter(|route| route.dst == "default");
+    let mut routes = routes
+        .iter()
+        .filter(|route| route.is_foreign() && route.leads_to(name))
+        .map(|route| &route.dst);
     let (expected, found) = if link.is("LOOPBACK") {
         ("a port", "the loopback interface".to_owned())
     } else if let Some(master) = &link.master {
         let kind = link.linkinfo.info_slave_kind.as_deref();
         let found = format!("a port of {master} ({})", kind.unwrap_or("master"));
         ("an interface of its own", found)
-    } else if defaults.any(|route| route.leads_to(name)) {
+    } else if routes.clone().any(|dst| dst == "default") {
         (
             "an interface without routes",
             "the default route".to_owned(),
@@ -171,6 +184,8 @@ fn refuse_used(link: &Link, links: &[Link], routes: &[Route]) -> Result<(), Refu
             "an interface of its own",
             format!("{} on top of it", upper.ifname),
         )
+    } else if let Some(dst) = routes.next() {
+        ("an interface without routes", format!("one to {dst}"))
     } else {
         return Ok(());
     };
@@ -181,15 +196,12 @@ fn refuse_used(link: &Link, links: &[Link], routes: &[Route]) -> Result<(), Refu
 
 /// A route of another's would lead mirrored packets to somebody.
 fn refuse_routed(routes: &[Route]) -> Result<(), Refusal> {
-    let is_foreign = |route: &&Route| {
-        // A second port makes one route of both.
-        let hops = route.nexthops.iter().map(|hop| hop.dev.as_deref());
-        let mut devs = hops.chain([route.dev.as_deref()]).flatten();
-        let is_local = route.dst.starts_with("fe80::/") || route.dst.starts_with("ff00::/");
-        let is_unicast = route.r#type.as_deref().is_none_or(|kind| kind == "unicast");
-        is_unicast && !is_local && !devs.all(|dev| dev.starts_with(SINK))
-    };
-    match routes.iter().find(is_foreign) {
+    // A second port makes one route of both.
+    let leaves = |route: &&Route| !route.devs().all(|dev| dev.starts_with(SINK));
+    match routes
+        .iter()
+        .find(|route| route.is_foreign() && leaves(route))
+    {
         Some(route) => Err(format!(
             "expected a namespace without routes with method \"nft\", found one to {} by {}: mirrored packets would leave \
              there; use a namespace for monitor ports alone",

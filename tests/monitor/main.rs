@@ -184,9 +184,12 @@ fn the_recipe_of_the_manual_beside_the_gateways_own_nat_is_told_apart_by_mark_an
     let Some(scene) = Scene::new() else {
         return;
     };
-    let recipe = &recipe::examples("nattrail-monitor.7", "EXTERNAL")[0];
+    let examples = recipe::examples("nattrail-monitor.7", "EXTERNAL");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("mirror.nft"), &examples[0]).unwrap();
     let mut shell = Command::new("sh");
-    scene.net.gateway.succeed(shell.arg("-eu"), recipe);
+    shell.arg("-eu").current_dir(directory.path());
+    scene.net.gateway.succeed(&mut shell, &examples[1]);
     let monitor =
         "[[monitor]]\ninterface = \"eth1\"\nmethod = \"external\"\nmark = 1\nzone = 65535\n";
     let up = scene.succeed(&["monitor", "up"], monitor);

@@ -98,6 +98,14 @@ fn down_leaves_everything_as_it_was_and_up_twice_is_no_error() {
         "monitor eth1: down\n"
     );
     assert_as_before(&scene, &before);
+    scene.succeed(&["monitor", "up"], &config);
+    let rehearsed = scene.succeed(&["monitor", "down", "eth1", "--dry-run"], "");
+    assert!(rehearsed.contains("netns $$"), "{rehearsed}");
+    assert_eq!(
+        scene.succeed(&["monitor", "down", "eth1"], ""),
+        "monitor eth1: down\n"
+    );
+    assert_as_before(&scene, &before);
 }
 
 #[test]
@@ -117,6 +125,11 @@ fn two_ports_share_a_namespace_and_one_goes_without_the_other() {
     let third = monitor(&scene, "eth3");
     let commands = scene.succeed(&["monitor", "up", "--dry-run"], &third);
     assert!(commands.contains("eth3"), "{commands}");
+    let rehearsed = scene.succeed(&["monitor", "down", "--dry-run"], &one);
+    assert!(
+        rehearsed.contains("conf/eth1/rp_filter") && !rehearsed.contains("ip_forward"),
+        "{rehearsed}"
+    );
     scene.succeed(&["monitor", "down"], &one);
     assert_eq!(scene.monitor.read_sysctl("net/ipv4/ip_forward"), "1");
     assert!(state(&scene.monitor).contains("default via 192.0.0.8 dev s-eth2"));
@@ -238,6 +251,9 @@ fn a_port_that_is_used_for_something_else_is_refused_before_anything_is_done() {
          link add outside6 type veth peer name internet6
          link set outside6 up
          route add default dev outside6 metric 5
+         link add routed type veth peer name routed-far
+         link set routed up
+         route add 10.77.0.0/16 dev routed
          link add lower type veth peer name lower-far
          link add upper link lower type macvlan");
     wait_for("addresses to settle", || {
@@ -265,6 +281,10 @@ fn a_port_that_is_used_for_something_else_is_refused_before_anything_is_done() {
         (
             "lan",
             "expected an interface without addresses, found 10.1.2.1 on it",
+        ),
+        (
+            "routed",
+            "expected an interface without routes, found one to 10.77.0.0/16",
         ),
         (
             "lower",

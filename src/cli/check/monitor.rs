@@ -212,7 +212,8 @@ fn connections(monitor: &Monitor, namespace: Option<&Namespace>) -> Judgement {
             "expected mirrored connections in the table of connection tracking, found none",
             match monitor.method {
                 Method::External => {
-                    "find out whether your rules see the frames, and set mark and zone"
+                    "find out whether your rules see the frames, set mark and zone, and let them be routed: the largest of \
+                     net.ipv4.conf.all.rp_filter and the interface's own is 0, and forwarding is on for IPv4 and IPv6"
                 }
                 Method::Tc => "see \"conntrack -S\" and nf_conntrack_max: the table may be full",
                 Method::Nft => {
