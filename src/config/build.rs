@@ -9,7 +9,8 @@ use super::{Collector, Format, Log, Method, Monitor, Selection, Syslog, Target, 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-/// The room in the log for a record. None takes more than 141 octets; the rest is for those that come while a window leaves.
+/// The room in the log for a record. That of an event takes at most 145 octets; the rest is for those that come while a
+/// window leaves.
 const RECORD: u64 = 200;
 /// For mirrored connections that share connection tracking with the gateway's own.
 const MIRROR_ZONE: u16 = 65_535;

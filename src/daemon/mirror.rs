@@ -36,12 +36,23 @@ enum State {
 impl Ports {
     pub(super) fn new(monitors: &[Monitor], capture: &Capture, now: Now) -> Self {
         let mut ports = Self(Vec::new());
-        ports.reconfigure(monitors, capture, now);
+        drop(ports.replace(monitors, capture, now));
         ports
     }
 
-    /// Ports whose keys are as they were go on being watched.
-    pub(super) fn reconfigure(&mut self, monitors: &[Monitor], capture: &Capture, now: Now) {
+    /// Ports whose keys are as they were go on being watched. The last gaps of the others are stated.
+    pub(super) fn reconfigure(
+        &mut self,
+        monitors: &[Monitor],
+        capture: &Capture,
+        engine: &mut Engine,
+        now: Now,
+    ) {
+        self.replace(monitors, capture, now).finish(engine, now);
+    }
+
+    /// Returns the ports that are no longer watched.
+    fn replace(&mut self, monitors: &[Monitor], capture: &Capture, now: Now) -> Self {
         let mut before = std::mem::take(&mut self.0);
         let is_seen =
             |monitor: &&Monitor| is_same(monitor.namespace.as_ref(), capture.namespace.as_ref());
@@ -52,6 +63,7 @@ impl Ports {
                     None => Port::new(monitor, now),
                 }
             }));
+        Self(before)
     }
 
     pub(super) fn look(&mut self, engine: &mut Engine, now: Now) {

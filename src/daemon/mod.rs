@@ -453,7 +453,7 @@ impl Daemon {
             .reconfigure(Filter::new(new.selections()), Policy::new(&new), now);
         self.capture.reconfigure(&new, &self.engine);
         self.keeper.reconfigure(&new);
-        self.watch.reconfigure(&new.monitors, now);
+        self.watch.reconfigure(&new.monitors, &mut self.engine, now);
         let next = self.keeper.log().next();
         let reading = &mut self.keeper.reading();
         self.outputs.reconfigure(&new, next, reading, now);

@@ -67,7 +67,11 @@ impl Outputs {
             WireSession::Continued => (key, place),
             WireSession::New => (key, without_session(place)),
         });
-        let (all, left) = paired(OutputConfig::all(config), places.collect(), |(key, _)| key);
+        let (all, left) = paired(
+            OutputConfig::all(config, false),
+            places.collect(),
+            |(key, _)| key,
+        );
         for (key, config, earlier) in all {
             let place = match earlier {
                 Some((other, place)) if other == key => place,
@@ -99,16 +103,23 @@ impl Outputs {
         now: Now,
     ) {
         let old = std::mem::take(&mut self.outputs);
-        let (all, left) = paired(OutputConfig::all(config), old, |other| &other.key);
+        // Connections that are open may have begun for an output that is no longer configured.
+        let is_mixed = old
+            .iter()
+            .any(|it| *it.config.selection() != Selection::ANY);
+        let all = OutputConfig::all(config, is_mixed);
+        let (all, left) = paired(all, old, |other| &other.key);
         for (key, config, earlier) in all {
             let output = match earlier {
                 Some(same) if same.config == config => same.output,
                 Some(mut earlier) => {
                     earlier.output.hand_over(source, now);
-                    let place = match earlier.key == key {
-                        true => earlier.output.place(),
-                        false => without_session(earlier.output.place()),
-                    };
+                    let mut place = earlier.output.place();
+                    if earlier.key != key {
+                        place = without_session(place);
+                    } else if !config.divides_like(&earlier.config) {
+                        place.position = Position::before(place.position.serial);
+                    }
                     let mut output = config.build(&self.host, place, now);
                     output.inherit(&earlier.output);
                     output
@@ -251,21 +262,45 @@ impl Outputs {
 }
 
 impl OutputConfig {
-    /// All outputs of a configuration, each with the key that identifies it in the log.
-    fn all(config: &Config) -> Vec<(String, Self)> {
+    /// All outputs of a configuration, each with the key that identifies it in the log. `is_mixed`: records may be of
+    /// connections that none of them selects.
+    fn all(config: &Config, is_mixed: bool) -> Vec<(String, Self)> {
         let collectors = config.collectors.iter().cloned().map(Self::Collector);
         let copies = config.syslog.iter().cloned().map(Self::Copy);
         let mut all: Vec<_> = collectors
             .chain(copies)
             .map(|config| (config.key(), config))
             .collect();
-        for (_, output) in &mut all {
+        for (_, output) in all.iter_mut().filter(|_| !is_mixed) {
             let (Self::Collector(config::Collector { selection, .. })
             | Self::Copy(config::Syslog { selection, .. })) = output;
             // Without a difference, the engine's filter is enough.
             *selection = config.narrower(selection.clone()).unwrap_or(Selection::ANY);
         }
         all
+    }
+
+    const fn selection(&self) -> &Selection {
+        let (Self::Collector(config::Collector { selection, .. })
+        | Self::Copy(config::Syslog { selection, .. })) = self;
+        selection
+    }
+
+    /// Whether it makes the same messages of each record.
+    fn divides_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Collector(one), Self::Collector(two)) => {
+                let kinds = |it: &config::Collector| (it.events, it.triplet, it.flow, it.biflow);
+                kinds(one) == kinds(two)
+                    && one.aggregation == two.aggregation
+                    && one.selection == two.selection
+            }
+            (Self::Copy(one), Self::Copy(two)) => {
+                let kinds = |it: &config::Syslog| (it.format, it.events, it.flow);
+                kinds(one) == kinds(two) && one.selection == two.selection
+            }
+            _ => false,
+        }
     }
 
     /// Its name or its destination, and everything else by which a collector or a syslog server identifies it.

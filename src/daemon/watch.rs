@@ -103,8 +103,8 @@ impl Watch {
     }
 
     /// Other keys that matter here take a restart.
-    pub fn reconfigure(&mut self, monitors: &[config::Monitor], now: Now) {
-        self.ports.reconfigure(monitors, &self.config, now);
+    pub fn reconfigure(&mut self, monitors: &[config::Monitor], engine: &mut Engine, now: Now) {
+        self.ports.reconfigure(monitors, &self.config, engine, now);
     }
 
     pub const fn poll_timeout(&self) -> Uptime {

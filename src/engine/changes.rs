@@ -1,10 +1,10 @@
 //! The changes that the store has to learn of: sessions that have begun, and rows of those that have ended. A session whose
-//! baseline has moved gets a new row.
+//! baseline has moved gets a new row, and its old one goes in the same commit.
 
 use std::collections::VecDeque;
 
 use super::table::{Slot, Table};
-use super::{Engine, Row, StoredSession};
+use super::{Engine, Pending, Row, StoredSession};
 
 /// The most sessions, begun or ended, handed to the store at a time: a commit must not hold up the loop for long.
 pub(super) const MAX_CHANGES: usize = 1 << 16;
@@ -14,8 +14,7 @@ pub(super) const MAX_CHANGES: usize = 1 << 16;
 pub struct Changes<'a> {
     table: &'a Table,
     begun: &'a VecDeque<(Slot, Row)>,
-    /// Rows to delete.
-    pub ended: &'a [Row],
+    ended: &'a [Row],
     /// Whether these are all changes.
     pub whole: bool,
 }
@@ -24,10 +23,21 @@ impl Changes<'_> {
     /// Sessions to insert, in the order of their rows.
     pub fn begun(&self) -> impl Iterator<Item = StoredSession> {
         let present = |&(slot, row)| {
-            let pending = self.table.at(slot).filter(|pending| pending.row == row)?;
-            Some(pending.to_stored(self.table.baseline(slot)))
+            let pending = self.table.written_as(slot, row)?;
+            let baseline = self.table.baseline(slot);
+            Some(Pending { row, ..*pending }.to_stored(baseline))
         };
         self.begun.iter().take(MAX_CHANGES).filter_map(present)
+    }
+
+    /// Rows to delete: first those of sessions that have ended.
+    pub fn ended(&self) -> impl Iterator<Item = Row> {
+        let replaced = |&(slot, row)| {
+            let pending = self.table.written_as(slot, row)?;
+            (pending.row != row).then_some(pending.row)
+        };
+        let replaced = self.begun.iter().take(MAX_CHANGES).filter_map(replaced);
+        self.ended.iter().copied().chain(replaced)
     }
 }
 
@@ -53,9 +63,7 @@ impl Engine {
     pub fn handle_committed(&mut self) -> bool {
         let taken = self.begun.len().min(MAX_CHANGES);
         for (slot, row) in self.begun.drain(..taken) {
-            if let Some(pending) = self.table.at_mut(slot).filter(|pending| pending.row == row) {
-                pending.stored = true;
-            }
+            self.table.handle_written(slot, row);
         }
         let left = self.ended.len().saturating_sub(MAX_CHANGES);
         self.ended.truncate(left);
@@ -66,7 +74,7 @@ impl Engine {
     pub fn handle_commit_failed(&mut self) {
         let table = &self.table;
         self.begun
-            .retain(|&(slot, row)| table.at(slot).is_some_and(|pending| pending.row == row));
+            .retain(|&(slot, row)| table.written_as(slot, row).is_some());
     }
 
     /// The store was replaced by an empty one: every pending session has to be written to it.
@@ -81,23 +89,19 @@ impl Engine {
     /// The store was opened, and its sessions were restored. Those that began before get rows above theirs.
     pub fn handle_store_opened(&mut self) {
         self.begun.clear();
-        for (slot, pending) in self.table.iter_mut() {
-            if !pending.stored {
-                pending.row = self.next_row;
-                self.next_row = Row(self.next_row.0 + 1);
-                self.begun.push_back((slot, pending.row));
+        for slot in self.table.slots(0, usize::MAX) {
+            if let Some(row) = self.table.write_anew(slot, self.next_row) {
+                self.begun.push_back((slot, row));
+                self.next_row = Row(row.0 + 1);
             }
         }
     }
 
-    /// Has the store replace a session that it has. One that it does not have yet is going to be written as it then is.
+    /// Has the store replace a session that it has. One that waits to be written is going to be written as it then is.
     pub(super) fn rewrite(&mut self, slot: Slot) {
-        if let Some(pending) = self.table.at_mut(slot).filter(|pending| pending.stored) {
-            self.ended.push(pending.row);
-            pending.row = self.next_row;
-            pending.stored = false;
-            self.next_row = Row(pending.row.0 + 1);
-            self.begun.push_back((slot, pending.row));
+        if self.table.replace(slot, self.next_row) {
+            self.begun.push_back((slot, self.next_row));
+            self.next_row = Row(self.next_row.0 + 1);
         }
     }
 }

@@ -12,9 +12,10 @@ impl Filter {
         Self(selections.into())
     }
 
-    /// Whether it may reject a session at its beginning and accept it at its end.
-    pub fn has_mark(&self) -> bool {
-        self.0.iter().any(|selection| selection.mark.is_some())
+    /// Whether it may have rejected the session at its beginning: with another mark, none of its selections accepted it.
+    pub fn may_have_rejected(&self, session: &Session) -> bool {
+        let mut unmarked = self.0.iter().filter(|selection| selection.mark.is_none());
+        !unmarked.any(|selection| selection.accepts(session))
     }
 
     pub fn accepts(&self, session: &Session) -> bool {

@@ -407,7 +407,10 @@ impl Engine {
     /// by a mark may accept a session only at its end, and rules of the kernel may leave NEWs out (`CT --ctevents`).
     fn is_repetition(&mut self, flow: &Entry, sighting: Sighting) -> bool {
         let is_heard = |start| !self.unheard.may_hide(start);
-        if flow.is_unannounced || self.filter.has_mark() || !flow.start.is_some_and(is_heard) {
+        if flow.is_unannounced
+            || self.filter.may_have_rejected(&flow.session)
+            || !flow.start.is_some_and(is_heard)
+        {
             return false;
         }
         // Two processors may report a session that ends as it begins at once, and its end first.

@@ -485,8 +485,11 @@ impl World {
 
     fn commit(&mut self) {
         let changes = self.engine.changes();
-        for row in changes.ended {
-            assert!(self.store.remove(row).is_some(), "a row that was not there");
+        for row in changes.ended() {
+            assert!(
+                self.store.remove(&row).is_some(),
+                "a row that was not there"
+            );
         }
         for stored in changes.begun() {
             assert!(

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use super::changes::MAX_CHANGES;
 use super::table::{Key, Slot};
 use super::{Engine, Pending};
 use crate::session::{Counters, EndReason, EventKind, NatEvent, Provenance, Record, Totals};
@@ -145,8 +146,10 @@ impl Engine {
         let baseline = self.table.baseline(slot);
         let since = baseline.map_or(begun, |baseline| baseline.time);
         let part = part(totals, baseline);
+        // What one commit does not take would tear the part from its record.
         if !is_due(since)
             || part == Totals::default()
+            || self.changes_waiting() >= MAX_CHANGES
             || self.uncounted.may_have(entry, Some(begun), now.wall)
         {
             return;

@@ -99,11 +99,18 @@ pub(super) const SHARDS: usize = 256;
 const ROOM: usize = 56;
 
 #[derive(Debug)]
+struct Reported {
+    baseline: Baseline,
+    /// The row that is to replace the one in the store.
+    replacement: Option<Row>,
+}
+
+#[derive(Debug)]
 pub(super) struct Table {
     slots: Vec<Option<Pending>>,
     /// By slot, of the sessions that are accounted in parts: as long as the highest slot of one. Most sessions end before
     /// they have any, so that eight octets for each are better than forty-eight.
-    baselines: Vec<Option<Box<Baseline>>>,
+    reported: Vec<Option<Box<Reported>>>,
     free: Vec<Slot>,
     index: Box<[HashTable<Slot>; SHARDS]>,
     hasher: DefaultHashBuilder,
@@ -113,7 +120,7 @@ impl Table {
     pub(super) fn new() -> Self {
         Self {
             slots: Vec::new(),
-            baselines: Vec::new(),
+            reported: Vec::new(),
             free: Vec::new(),
             index: Box::new(std::array::from_fn(|_| HashTable::with_capacity(ROOM))),
             hasher: DefaultHashBuilder::default(),
@@ -168,32 +175,92 @@ impl Table {
     }
 
     pub(super) fn baseline(&self, slot: Slot) -> Option<Baseline> {
-        self.baselines.get(slot.0 as usize)?.as_deref().copied()
+        Some(self.reported(slot)?.baseline)
     }
 
     pub(super) fn set_baseline(&mut self, slot: Slot, baseline: Baseline) {
         let index = slot.0 as usize;
-        if self.baselines.len() <= index {
-            self.baselines.resize_with(self.slots.len(), || None);
+        if self.reported.len() <= index {
+            self.reported.resize_with(self.slots.len(), || None);
         }
-        match &mut self.baselines[index] {
-            Some(place) => **place = baseline,
-            place => *place = Some(Box::new(baseline)),
+        match &mut self.reported[index] {
+            Some(reported) => reported.baseline = baseline,
+            place => {
+                *place = Some(Box::new(Reported {
+                    baseline,
+                    replacement: None,
+                }));
+            }
         }
+    }
+
+    fn reported(&self, slot: Slot) -> Option<&Reported> {
+        self.reported.get(slot.0 as usize)?.as_deref()
+    }
+
+    /// The session that the store does not have in this row, but is to have.
+    pub(super) fn written_as(&self, slot: Slot, row: Row) -> Option<&Pending> {
+        let reported = self.reported(slot);
+        let is_replacement = reported.is_some_and(|it| it.replacement == Some(row));
+        let pending = self.at(slot)?;
+        (pending.row == row || is_replacement).then_some(pending)
+    }
+
+    /// The store has it there now.
+    pub(super) fn handle_written(&mut self, slot: Slot, row: Row) {
+        let index = slot.0 as usize;
+        let reported = self.reported.get_mut(index).and_then(Option::as_deref_mut);
+        let replaced = reported.and_then(|it| it.replacement.take_if(|other| *other == row));
+        if let Some(pending) = self.at_mut(slot)
+            && (replaced.is_some() || pending.row == row)
+        {
+            pending.row = row;
+            pending.stored = true;
+        }
+    }
+
+    /// Has the store replace a session with a baseline by one in this row. Returns whether it waited for nothing before.
+    pub(super) fn replace(&mut self, slot: Slot, row: Row) -> bool {
+        let index = slot.0 as usize;
+        let reported = self.reported.get_mut(index).and_then(Option::as_deref_mut);
+        let is_stored = self.slots[index].is_some_and(|pending| pending.stored);
+        match reported {
+            Some(reported) if is_stored && reported.replacement.is_none() => {
+                reported.replacement = Some(row);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Has a session that waits to be written go to this row. Returns it if there is one.
+    pub(super) fn write_anew(&mut self, slot: Slot, row: Row) -> Option<Row> {
+        let index = slot.0 as usize;
+        let reported = self.reported.get_mut(index).and_then(Option::as_deref_mut);
+        let pending = self.slots[index].as_mut()?;
+        let replacement = reported.map(|it| &mut it.replacement);
+        let replacement = replacement.filter(|it| it.is_some());
+        match replacement {
+            Some(replacement) if pending.stored => *replacement = Some(row),
+            None if pending.stored => return None,
+            replacement => {
+                replacement.map(Option::take);
+                pending.row = row;
+            }
+        }
+        Some(row)
     }
 
     /// Removes the session at `slot`, whose key is `key`.
     pub(super) fn remove(&mut self, key: Key, slot: Slot) -> Option<(Pending, Option<Baseline>)> {
         let pending = self.slots.get_mut(slot.0 as usize)?.take()?;
-        let baseline = self
-            .baselines
-            .get_mut(slot.0 as usize)
-            .and_then(Option::take);
+        let reported = self.reported.get_mut(slot.0 as usize);
+        let reported = reported.and_then(Option::take);
         if let Ok(entry) = self.index[shard_of(key)].find_entry(key.0, |&other| other == slot) {
             entry.remove();
         }
         self.free.push(slot);
-        Some((pending, baseline.map(|baseline| *baseline)))
+        Some((pending, reported.map(|reported| reported.baseline)))
     }
 
     /// The slots from number `from` on, at most `count` of them; none when the table ends there.

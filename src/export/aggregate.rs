@@ -114,6 +114,10 @@ impl Aggregator {
         now: Now,
         done: &mut Queue<Load>,
     ) -> Result<(), NotRepresentable> {
+        let is_long = |window: &Window| serial.0 - window.first.0 >= self.most_records;
+        if self.window.as_ref().is_some_and(is_long) {
+            self.close(now, done);
+        }
         let mut result = Ok(());
         let mut gap = &[][..];
         for record in records {
@@ -199,8 +203,7 @@ impl Aggregator {
         let total = |window: &Window| self.sum(window.total, both);
         let goes_on = self.window.as_ref().filter(|window| {
             let is_in_time = now.up < window.due && event.time < window.until;
-            let is_kept = serial.0 - window.first.0 < self.most_records;
-            is_in_time && is_kept && self.sums.len() + 2 <= MOST
+            is_in_time && self.sums.len() + 2 <= MOST
         });
         let total = match goes_on.and_then(total) {
             Some(total) => total,

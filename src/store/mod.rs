@@ -263,7 +263,7 @@ impl Store {
 
     /// Returns the time of the oldest record that an output has not taken.
     fn write(&mut self, commit: &Commit<'_>) -> rusqlite::Result<Option<Wall>> {
-        for &row in commit.changes.ended {
+        for row in commit.changes.ended() {
             self.directory.end(row);
         }
         let synchronous = if commit.durable { "FULL" } else { "NORMAL" };

@@ -17,11 +17,13 @@ mod frames;
 mod scene;
 mod setup;
 
+use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::process::Command;
 
 use frames::Script;
+use rustix::process::Signal;
 use scene::{Scene, assert_mirrored, ended, reported};
 use support::gateway::{CLIENT, SERVER};
 use support::netns::{Namespace, unique};
@@ -230,7 +232,7 @@ fn frames_that_the_port_drops_are_a_gap_with_their_number() {
     );
     let config = format!("[capture]\nnamespace = \"{namespace}\"\nlog = \"all\"\n{monitor}");
     scene.succeed(&["monitor", "up"], &config);
-    let (flows, _home) = scene.daemon("flows", &config);
+    let (flows, home) = scene.daemon("flows", &config);
     // This one does not see the port's connections, so it has no gap.
     let (own, _other) = scene.daemon("own", &format!("{GATEWAY}{monitor}"));
     let mut script = Script::default();
@@ -271,6 +273,20 @@ fn frames_that_the_port_drops_are_a_gap_with_their_number() {
         .iter()
         .filter(|line| line.contains("expected the interface to exist"));
     assert_eq!(warnings.count(), 1, "one line for each change of state");
+
+    // A reload to another port states what is owed for this one.
+    scene.succeed(&["monitor", "down"], &config);
+    wait_for("the port to be missed again", || {
+        let missed = |line: &String| line.contains("expected the interface to exist");
+        (flows.logged().iter().filter(|line| missed(line)).count() == 2).then_some(())
+    });
+    let before = gaps().len();
+    let text = fs::read_to_string(home.config()).unwrap();
+    home.configure(&text.replace("\"eth1\"", "\"lo\""));
+    flows.signal(Signal::HUP);
+    wait_for("the gap of the port that is no longer watched", || {
+        (gaps().len() > before).then_some(())
+    });
     let own = own.terminate();
     assert_eq!(own.stdout, [""; 0]);
     assert!(

@@ -9,7 +9,7 @@ use crate::export::source::PACE;
 use crate::session::Record;
 use crate::store::record_log::{Reading, RecordLog};
 use crate::time::Wall;
-use crate::wire::samples::{create, snat};
+use crate::wire::samples::{create, delete, snat, untranslated};
 
 const NEXT: Serial = Serial(100);
 
@@ -249,6 +249,44 @@ fn a_reload_changes_the_selection_of_an_output_at_its_place() {
     }
     assert_eq!(metrics(&scene).records, 9);
     assert_eq!(metrics(&scene).selection, "log=nat zone=0");
+}
+
+#[test]
+fn an_output_does_not_get_what_another_one_selected_that_a_reload_removed() {
+    let (_socket, auditors) = receiver();
+    let traffic = "[[syslog]]\ntarget = \"file\"\npath = \"/dev/null\"\nlog = \"all\"\n";
+    let mut scene = Scene::new(&format!("{auditors}{traffic}"));
+    scene.reload(&auditors, 1);
+    scene
+        .log
+        .push(&Record::Event(delete(untranslated(), 1_000, 2_000)));
+    scene.push(1);
+    scene.pump(2);
+    scene.pump(2_000);
+    let metrics = &scene.outputs.metrics(scene.log.readable())[0];
+    assert_eq!((metrics.records, metrics.flow_records), (2, 1));
+}
+
+#[test]
+fn a_reload_to_other_kinds_of_records_goes_on_at_the_beginning_of_a_record() {
+    let part = Position {
+        serial: NEXT,
+        part: 1,
+    };
+    for (kinds, expected) in [
+        ("[\"events\", \"triplet\"]", part),
+        ("[\"triplet\"]", Position::before(NEXT)),
+    ] {
+        let with = |kinds| format!("{NAMED}records = {kinds}\n");
+        let mut scene = Scene::new("");
+        let mut place = place(NEXT.0);
+        place.position = part;
+        let places = vec![(OF_NAMED.to_owned(), place)];
+        let both = with("[\"events\", \"triplet\"]");
+        scene.outputs = outputs(&both, places, WireSession::Continued);
+        scene.reload(&format!("{}mtu = 1400\n", with(kinds)), 1);
+        assert_eq!(scene.places()[0].position, expected, "{kinds}");
+    }
 }
 
 #[test]

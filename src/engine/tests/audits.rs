@@ -20,7 +20,7 @@ fn a_restored_session_goes_on_and_ends_with_its_own_start() {
     assert!(engine.changes().begun().next().unwrap().row > Row(41));
     engine.handle_events(&[Event::Destroy(flow(session(1)))], at(102));
     assert_eq!(records(&mut engine)[1].start, Some(wall(0)));
-    assert_eq!(engine.changes().ended, [Row(41)]);
+    assert_eq!(ended(&engine), [Row(41)]);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn a_session_that_was_adopted_before_the_store_could_be_opened_takes_its_stored_
     assert_eq!((engine.pending(), engine.changes().begun().count()), (1, 0));
     engine.handle_events(&[Event::Destroy(flow(session(1)))], at(102));
     assert_eq!(records(&mut engine)[1].start, Some(wall(0)));
-    assert_eq!(engine.changes().ended, [Row(41)]);
+    assert_eq!(ended(&engine), [Row(41)]);
 }
 
 #[test]

@@ -307,7 +307,7 @@ fn a_report_replaces_the_session_in_the_store_once_per_commit() {
         sweep(&mut engine, &[entry(1, 1, octets)], time);
     }
     let changes = engine.changes();
-    assert_eq!(changes.ended, [first.row]);
+    assert_eq!(ended(&engine), [first.row]);
     let begun: Vec<_> = changes.begun().collect();
     let baseline = Some(Baseline {
         time: wall(80),
@@ -317,7 +317,54 @@ fn a_report_replaces_the_session_in_the_store_once_per_commit() {
     assert!(begun[0].row > first.row);
     engine.handle_committed();
     engine.handle_events(&[end(1, 1, 600, 90)], at(91));
-    assert_eq!(engine.changes().ended, [begun[0].row]);
+    assert_eq!(ended(&engine), [begun[0].row]);
+}
+
+#[test]
+fn a_part_and_the_baseline_after_it_are_in_one_commit_however_many_changes_wait() {
+    let mut engine = reported();
+    let first = engine.changes().begun().next().unwrap();
+    engine.handle_committed();
+    let begin = |engine: &mut Engine, numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let session = Session {
+                id: Some(1_000_000 + number as u32),
+                ..session(2 + (number % 50_000) as u16)
+            };
+            engine.handle_events(&[new(session)], at(79));
+        }
+        records(engine);
+    };
+    begin(&mut engine, 0..MAX_CHANGES - 1);
+    assert_eq!(sweep(&mut engine, &[entry(1, 1, 1000)], 80).len(), 1);
+    begin(&mut engine, MAX_CHANGES..MAX_CHANGES + 10);
+    let changes = engine.changes();
+    assert!(!changes.whole);
+    assert_eq!(ended(&engine), [first.row]);
+    let last = changes.begun().last().unwrap();
+    assert_eq!(
+        (last.session.id, last.baseline.unwrap().time),
+        (session(1).id, wall(80))
+    );
+
+    // The part waits until the first commit takes its baseline.
+    begin(&mut engine, 2 * MAX_CHANGES..3 * MAX_CHANGES);
+    assert_eq!(sweep(&mut engine, &[entry(1, 1, 1500)], 120), []);
+    while engine.handle_committed() {}
+    let part = sweep(&mut engine, &[entry(1, 1, 1500)], 130);
+    assert_eq!(told(&part), [(EventKind::Flow, 80, 130, Some(500))]);
+    assert_eq!(ended(&engine), [last.row]);
+}
+
+#[test]
+fn a_session_that_ends_before_its_new_baseline_is_stored_is_gone_from_the_store() {
+    let mut engine = reported();
+    let first = engine.changes().begun().next().unwrap();
+    engine.handle_committed();
+    sweep(&mut engine, &[entry(1, 1, 1000)], 80);
+    engine.handle_events(&[end(1, 1, 1200, 90)], at(91));
+    assert_eq!(engine.changes().begun().count(), 0);
+    assert_eq!(ended(&engine), [first.row]);
 }
 
 #[test]
@@ -338,7 +385,7 @@ fn a_store_that_opens_late_does_not_undo_what_was_reported_meanwhile() {
     };
     engine.restore(stored);
     engine.handle_store_opened();
-    assert_eq!(engine.changes().ended, [Row(41)]);
+    assert_eq!(ended(&engine), [Row(41)]);
     engine.handle_events(&[end(1, 1, 500, 60)], at(61));
     let rest = records(&mut engine).swap_remove(0);
     assert_eq!(rest.totals, Some(totals(200)));
@@ -393,8 +440,11 @@ impl Scene {
 
     fn commit(&mut self) {
         let changes = self.engine.changes();
-        for row in changes.ended {
-            assert!(self.store.remove(row).is_some(), "a row that was not there");
+        for row in changes.ended() {
+            assert!(
+                self.store.remove(&row).is_some(),
+                "a row that was not there"
+            );
         }
         for stored in changes.begun() {
             assert!(

@@ -53,6 +53,21 @@ fn a_filter_by_mark_may_accept_at_its_end_a_session_that_it_did_not_accept_befor
     assert_eq!(kinds(&mut engine), [EventKind::Create, EventKind::Delete]);
 }
 
+#[test]
+fn a_selection_by_mark_does_not_make_the_sessions_of_another_one_repeat_their_ends() {
+    let mut marked = capture().selection();
+    marked.mark = Some(MarkFilter { value: 1, mask: 1 });
+    let filter = Filter::new([capture().selection(), marked]);
+    let mut engine = Engine::new(filter, POLICY, at(0));
+    let end = destroy(session(1), wall(10), wall(20));
+    engine.handle_events(&[new(session(1))], at(10));
+    engine.handle_events(&[end], at(20));
+    forget_ends(&mut engine, at(50));
+    engine.handle_events(&[end], at(60));
+    assert_eq!(kinds(&mut engine), []);
+    assert_eq!(engine.statistics().duplicates, 1);
+}
+
 /// An engine that goes on with the socket and the sessions of an earlier run, which ended at 100 s.
 fn continued() -> Engine {
     let mut engine = Engine::new(Filter::new([capture().selection()]), POLICY, at(101));

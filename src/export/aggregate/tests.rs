@@ -335,10 +335,20 @@ fn a_sum_never_leaves_its_range() {
 
 #[test]
 fn a_window_has_no_more_records_than_the_log_keeps() {
-    let mut scene = Scene::new(&config::Collector {
+    let collector = config::Collector {
         aggregation_records: 3,
         ..aggregating(Version::NetflowV5, "0-65535=0")
-    });
+    };
+    let mut scene = Scene::new(&collector);
+    scene.end(ended(1, 5000, 0, 0), 0);
+    for serial in 2..=4 {
+        // Those of others count as well.
+        let (encoder, done) = (&mut scene.encoder, &mut scene.done);
+        encoder.push(&[], Serial(serial), 0, at(1), done).unwrap();
+    }
+    assert_eq!(scene.take()[0].1.end, Position::before(Serial(4)));
+
+    let mut scene = Scene::new(&collector);
     for number in 0..7 {
         scene.end(ended(1, 5000, 0, number), number);
     }

@@ -112,12 +112,29 @@ fn a_window_that_was_taken_in_part_is_repeated_whole() {
 }
 
 #[test]
-fn a_window_of_which_a_part_was_evicted_goes_on_with_the_rest() {
+fn a_window_has_the_records_that_the_log_gives_up_meanwhile() {
     let mut log = Log::of((0..10).map(|number| flow(number, 2)));
     log.append((10..30).map(|number| flow(number, 2)));
     let mut scene = aggregated(false, log, first_place());
     scene.pump(0);
     scene.evict();
+    scene.log.append((30..40).map(|number| flow(number, 2)));
+    scene.pump(1);
+    scene.pump(WINDOW);
+    assert_eq!(packets(&mut scene), 40);
+    assert_eq!((scene.metrics().records, scene.metrics().lost), (40, 0));
+}
+
+#[test]
+fn a_window_that_has_to_be_made_anew_goes_on_with_the_rest_of_its_records() {
+    let mut log = Log::of((0..10).map(|number| flow(number, 2)));
+    log.append((10..30).map(|number| flow(number, 2)));
+    let mut scene = aggregated(false, log, first_place());
+    scene.pump(0);
+    scene.evict();
+    let place = scene.output.place();
+    let mut scene = aggregated(false, scene.log, place);
+    scene.pump(1);
     assert_eq!(scene.take_lost(), Some(10));
     drain(&mut scene, 1);
     assert_eq!(packets(&mut scene), 20);
