@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use super::table::{Slot, Table};
-use super::{Engine, Pending, Row, StoredSession};
+use super::{Engine, Row, StoredSession};
 
 /// The most sessions, begun or ended, handed to the store at a time: a commit must not hold up the loop for long.
 pub(super) const MAX_CHANGES: usize = 1 << 16;
@@ -25,7 +25,7 @@ impl Changes<'_> {
         let present = |&(slot, row)| {
             let pending = self.table.written_as(slot, row)?;
             let baseline = self.table.baseline(slot);
-            Some(Pending { row, ..*pending }.to_stored(baseline))
+            Some(pending.to_stored(row, baseline))
         };
         self.begun.iter().take(MAX_CHANGES).filter_map(present)
     }
@@ -36,7 +36,11 @@ impl Changes<'_> {
             let pending = self.table.written_as(slot, row)?;
             (pending.row != row).then_some(pending.row)
         };
-        let replaced = self.begun.iter().take(MAX_CHANGES).filter_map(replaced);
+        let begun = match self.table.has_no_baselines() {
+            true => 0,
+            false => MAX_CHANGES,
+        };
+        let replaced = self.begun.iter().take(begun).filter_map(replaced);
         self.ended.iter().copied().chain(replaced)
     }
 }

@@ -515,7 +515,7 @@ impl World {
                 .engine
                 .table
                 .iter()
-                .map(|pending| pending.to_stored(None));
+                .map(|pending| pending.to_stored(pending.row, None));
             let mut pending: Vec<u32> = pending.filter(of_port).map(|s| s.session.mark).collect();
             pending.sort_unstable();
             self.doubts[usize::from(port)].crashed |= stored != pending;

@@ -71,9 +71,9 @@ impl Pending {
     }
 
     /// The session as the store keeps it.
-    pub(super) const fn to_stored(self, baseline: Option<Baseline>) -> StoredSession {
+    pub(super) const fn to_stored(self, row: Row, baseline: Option<Baseline>) -> StoredSession {
         StoredSession {
-            row: self.row,
+            row,
             session: self.session,
             begun: self.begun,
             provenance: self.provenance,
@@ -194,25 +194,29 @@ impl Table {
         }
     }
 
+    /// Whether no session has ever had a baseline.
+    pub(super) const fn has_no_baselines(&self) -> bool {
+        self.reported.is_empty()
+    }
+
     fn reported(&self, slot: Slot) -> Option<&Reported> {
         self.reported.get(slot.0 as usize)?.as_deref()
     }
 
     /// The session that the store does not have in this row, but is to have.
     pub(super) fn written_as(&self, slot: Slot, row: Row) -> Option<&Pending> {
-        let reported = self.reported(slot);
-        let is_replacement = reported.is_some_and(|it| it.replacement == Some(row));
-        let pending = self.at(slot)?;
-        (pending.row == row || is_replacement).then_some(pending)
+        let replacement = || self.reported(slot)?.replacement;
+        let is_row = |pending: &&Pending| pending.row == row || replacement() == Some(row);
+        self.at(slot).filter(is_row)
     }
 
     /// The store has it there now.
     pub(super) fn handle_written(&mut self, slot: Slot, row: Row) {
         let index = slot.0 as usize;
         let reported = self.reported.get_mut(index).and_then(Option::as_deref_mut);
-        let replaced = reported.and_then(|it| it.replacement.take_if(|other| *other == row));
-        if let Some(pending) = self.at_mut(slot)
-            && (replaced.is_some() || pending.row == row)
+        let replaced = || reported?.replacement.take_if(|other| *other == row);
+        if let Some(pending) = self.slots.get_mut(index).and_then(Option::as_mut)
+            && (pending.row == row || replaced().is_some())
         {
             pending.row = row;
             pending.stored = true;

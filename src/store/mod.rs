@@ -451,15 +451,21 @@ fn insert(
     changes: &Changes<'_>,
     blob: &mut Vec<u8>,
 ) -> rusqlite::Result<Vec<Segment>> {
-    let mut segments = Vec::new();
-    let mut begun = changes.begun().peekable();
-    while begun.peek().is_some() {
-        blob.clear();
-        let mut rows = Vec::new();
-        for pending in begun.by_ref().take(segment::MAX_SESSIONS) {
-            rows.push(pending.row);
-            codec::encode(&pending, blob);
+    let (mut segments, mut rows) = (Vec::new(), Vec::new());
+    blob.clear();
+    for stored in changes.begun() {
+        rows.push(stored.row);
+        codec::encode(&stored, blob);
+        if rows.len() == segment::MAX_SESSIONS {
+            segments.push(insert_segment(
+                transaction,
+                std::mem::take(&mut rows),
+                blob,
+            )?);
+            blob.clear();
         }
+    }
+    if !rows.is_empty() {
         segments.push(insert_segment(transaction, rows, blob)?);
     }
     Ok(segments)
