@@ -319,6 +319,12 @@ impl NatEvent {
         }
     }
 
+    /// Whether an output of NAT events tells of it. Beside flows, a connection that is not translated has its flow alone.
+    pub fn is_nat_event(&self, is_beside_flows: bool) -> bool {
+        let is_flow_enough = || is_beside_flows && self.session.translation().is_none();
+        self.kind != EventKind::Flow && !is_flow_enough()
+    }
+
     /// Whether it stands for traffic that no other event stands for.
     pub const fn is_flow(&self) -> bool {
         match self.kind {

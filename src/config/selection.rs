@@ -3,8 +3,8 @@
 //! `[capture]` has a selection for everything that has none of its own: the archive, `nattrail who`, `tail` and `pending`,
 //! and each key that a collector or copy does not set. A connection is logged when any selection accepts it.
 //!
-//! The mark of a connection may change. Whoever has a selection by mark gets a delete for every create, and a create for
-//! every delete: see [`Share`].
+//! The mark of a connection may change. With a selection by mark there is a delete for every create, and a create for every
+//! delete: see [`Share`].
 
 use std::fmt;
 

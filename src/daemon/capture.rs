@@ -227,8 +227,8 @@ impl Capture {
         Ok(count)
     }
 
-    /// Requests a listing from the kernel, if an audit or a sweep wants one.
-    /// `is_stored` says that the database works, without which there are no sweeps.
+    /// Requests a listing from the kernel, if an audit or a sweep wants one. `is_stored` says that the database works,
+    /// without which there are no sweeps.
     pub fn start_dump(&mut self, engine: &mut Engine, is_stored: bool, now: Now) {
         let namespace = self.config.capture.namespace.as_ref();
         self.sweeper

@@ -146,10 +146,10 @@ impl Engine {
         let baseline = self.table.baseline(slot);
         let since = baseline.map_or(begun, |baseline| baseline.time);
         let part = part(totals, baseline);
-        // What one commit does not take would tear the part from its record.
+        // The baseline has to be in the next commit, as its record is.
         if !is_due(since)
             || part == Totals::default()
-            || self.changes_waiting() >= MAX_CHANGES
+            || self.begun.len() >= MAX_CHANGES
             || self.uncounted.may_have(entry, Some(begun), now.wall)
         {
             return;

@@ -199,8 +199,8 @@ impl Encoder {
         is_idle.then(|| Position::before(self.window().unwrap_or(next)))
     }
 
-    /// Forgets the message and the window in hand, and goes back to the message with this sequence number. `back` is the sum of all
-    /// messages that were finished from there on.
+    /// Forgets the message and the window in hand, and goes back to the message with this sequence number. `back` is the
+    /// sum of all messages that were finished from there on.
     pub fn go_back(&mut self, sequence: u32, back: Amount) {
         if let Self::Aggregated(all) = self {
             all.forget();

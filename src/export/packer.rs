@@ -239,10 +239,8 @@ impl Message {
         skips
     }
 
-    /// Whether the event is sent as a NAT event. A connection that is not translated has none where it has a flow.
     fn sends_event(&self, event: &NatEvent) -> bool {
-        let is_flow_enough = || self.config.flow && event.session.translation().is_none();
-        self.config.events && event.kind != EventKind::Flow && !is_flow_enough()
+        self.config.events && event.is_nat_event(self.config.flow)
     }
 
     /// Packs the NetFlow v5 records of an event.

@@ -380,11 +380,7 @@ mod tests {
     fn as_many_selections_as_fit_a_program_are_tested_and_more_are_left_to_the_engine() {
         let of = |count: u8| -> Vec<_> {
             let only = |index| Selection {
-                protocols: (1..=200)
-                    .collect::<Vec<_>>()
-                    .into_iter()
-                    .map(Protocol)
-                    .collect(),
+                protocols: (1..=200).map(Protocol).collect(),
                 mark: Some(MarkFilter {
                     value: index,
                     mask: 0xff,

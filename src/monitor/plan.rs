@@ -278,7 +278,7 @@ impl Steps<'_> {
     }
 }
 
-/// The rules of the method nft. What is not tracked is dropped here, where it does not count as lost (`rx_dropped`).
+/// The rules of the method nft. They drop frames that are not tracked, which thus do not count as lost (`rx_dropped`).
 fn ruleset(monitor: &Monitor) -> String {
     let (port, table) = (&monitor.interface, table(monitor));
     let zone = monitor.zone.map(|zone| {

@@ -61,7 +61,8 @@ impl Scene {
         let group = unique();
         let monitor = Namespace::new(group, "monitor");
         let switch = Namespace::new(group, "switch");
-        // The switch sends nothing of its own. eth1 is down: whatever leaves it does so because of its being set up. A frame of more than 1,500 octets is too long for eth1.
+        // The switch sends nothing of its own. eth1 is down: a frame that leaves it does so because it was set up. One of
+        // more than 1,500 octets is too long for eth1.
         net.gateway.ip(&format!(
             "link add eth1 type veth peer name sw netns {}",
             switch.name()

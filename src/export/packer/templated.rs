@@ -57,12 +57,18 @@ impl Packer {
         if self.message.sends_event(event) {
             let config = &self.message.config;
             // Beside flows, which have them, a delete has no counters: nfdump would add both in NetFlow v9.
-            let event = NatEvent {
-                totals: event.totals.filter(|_| !config.flow),
-                ..*event
+            let bare;
+            let event = if config.flow {
+                bare = NatEvent {
+                    totals: None,
+                    ..*event
+                };
+                &bare
+            } else {
+                event
             };
-            let (family, flow) = Flow::nat_event(&event, config.nat_event)?;
-            let layout = Layout::event(&event, family, config.log_destination, zone);
+            let (family, flow) = Flow::nat_event(event, config.nat_event)?;
+            let layout = Layout::event(event, family, config.log_destination, zone);
             self.put(layout, &flow, now, done);
         }
         if self.message.config.triplet && event.kind == EventKind::Delete {

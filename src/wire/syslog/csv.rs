@@ -2,7 +2,8 @@
 //!
 //! Three lines when a session ends, those of [`triplet`](crate::wire::netflow5::triplet): the pre-NAT tuple with the
 //! original counters, the post-NAT tuple with the same counters, the return tuple with the reply counters. A create
-//! gives no line. A copy of flows has those of [`directions`](crate::wire::netflow5::directions) instead. The 18 fields are those of `flow-export -f2 -m0xFF31EF`:
+//! gives no line. A copy of flows has those of [`directions`](crate::wire::netflow5::directions) instead. The 18 fields
+//! are those of `flow-export -f2 -m0xFF31EF`:
 //!
 //! `unix_secs,unix_nsecs,sysuptime,exaddr,dpkts,doctets,first,last,srcaddr,dstaddr,nexthop,input,output,srcport,dstport,prot,tos,tcp_flags`
 //!

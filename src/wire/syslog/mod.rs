@@ -12,9 +12,10 @@
 //! | journal | native entry: MESSAGE is the line, every field beside it |
 //!
 //! The line is that of the format: [`csv`](self) gives three or more for a delete, none for a create, one or more for each
-//! direction of a flow, a comment for a record beyond its layout; the others give one for every record. A delete is both an
-//! event and a flow ([`NatEvent::is_flow`]): a copy of both has both lines. With `rfc5424` the line for a local socket or the journal is MSGID
-//! and structured data, as neither parses RFC 5424. The header has the record's time. Nothing is allocated per record.
+//! direction of a flow, a comment for a record beyond its layout; the others give one for every record. A delete is both
+//! an event and a flow ([`NatEvent::is_flow`]): a copy of both has both lines. With `rfc5424` the line for a local socket or
+//! the journal is MSGID and structured data, as neither parses RFC 5424. The header has the record's time. Nothing is
+//! allocated per record.
 
 mod csv;
 mod fields;
@@ -226,15 +227,9 @@ impl Encoder {
         let Record::Event(event) = record else {
             return self.encode_as_it_is(record, now, emit);
         };
-        let is_event = match event.kind {
-            EventKind::Create => self.format != Format::Csv,
-            EventKind::Delete => true,
-            EventKind::Flow => false,
-        };
+        let has_line = event.kind != EventKind::Create || self.format != Format::Csv;
         let is_flow = self.flow && event.is_flow();
-        // A connection that is not translated has no NAT events where it has a flow.
-        let is_flow_enough = self.flow && event.session.translation().is_none();
-        if self.events && is_event && !is_flow_enough {
+        if self.events && has_line && event.is_nat_event(self.flow) {
             self.encode_as_it_is(record, now, &mut |message| {
                 let is_last = message.is_last && !is_flow;
                 emit(Message { is_last, ..message })

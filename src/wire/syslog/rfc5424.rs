@@ -10,12 +10,12 @@
 //! | IDADDR IDPORT | pre-NAT destination: what the inside believes it speaks to |
 //! | PROTO | protocol number |
 //!
-//! A flow has the MSGID FLOW, `nsess` as above and a second element, `nflow`, with the fields that the format `text` has behind the
-//! tuples, by the same names.
+//! A flow has the MSGID FLOW, `nsess` as above and a second element, `nflow`, with the fields that the format `text` has
+//! behind the tuples, by the same names.
 //!
 //! Section 7 of the RFC reserves names without an enterprise number for IANA; the draft and VPP use the bare `nsess`, and a
-//! receiver looks for that; `nflow` goes with it. For ICMP a source port is the query identifier and a destination port is type * 256 + code.
-//! The TIMESTAMP is the time of the event. An inferred record has `inferred=yes` for its MSG; a gap has the MSGID GAP, a
+//! receiver looks for that; `nflow` goes with it. For ICMP a source port is the query identifier and a destination port is
+//! type * 256 + code. The TIMESTAMP is the time of the event. An inferred record has `inferred=yes` for its MSG; a gap has the MSGID GAP, a
 //! checkpoint CHECKPOINT, and both have no structured data and the line of the format `text` for their MSG.
 
 use super::fields;
